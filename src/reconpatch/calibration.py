@@ -1,0 +1,327 @@
+"""A threshold from good photos alone, at a promised false-alarm rate (split conformal prediction).
+
+The promise: if a new good photo looks like the good photos of the calibration (in statistics:
+exchangeable with them), it is flagged with a probability of at most the promised rate, averaged
+over fits. What one particular fit will show is spread around that as a beta distribution, which
+`rate_range` gives. No more than that is promised: not for photos that look different, not for one
+fit, and nothing about how many defects are found.
+
+Reference: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005; for the beta
+distribution, Vovk, "Conditional validity of inductive conformal predictors", 2012.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.errors import NotEnoughPhotosError, SettingsError
+
+Scores = npt.NDArray[np.float64]
+
+DEFAULT_FALSE_ALARM_RATE = 0.01
+# Level of the test for good photos that look different from those of the calibration.
+SHIFT_TEST_LEVEL = 0.01
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold and what it promises.
+
+    Attributes:
+        value: photos that score more than this are anomalous.
+        asked_rate: the false-alarm rate that was asked for.
+        stated_rate: the rate that this many photos can promise: at most the one asked for where
+            there are enough photos, else 1 / (n + 1).
+        photos: n, the number of calibration scores.
+        rank: k, the order statistic (1-based, ascending) that the threshold follows.
+    """
+
+    value: float
+    asked_rate: float
+    stated_rate: float
+    photos: int
+    rank: int
+
+    @property
+    def enough_photos(self) -> bool:
+        """Whether the rate asked for can be promised with this many photos."""
+        return self.photos >= photos_needed(self.asked_rate)
+
+    def rate_range(self, coverage: float = 0.90) -> tuple[float, float]:
+        """The central range of the true false-alarm rate over fits with this many photos.
+
+        The rate of one fit is distributed as Beta(n + 1 - k, k); `coverage` of all fits lie between
+        the two values returned.
+        """
+        a, b = self.photos + 1 - self.rank, self.rank
+        if b == 0:  # a threshold set by hand below every good score
+            return 1.0, 1.0
+        tail = (1.0 - coverage) / 2.0
+        return beta_quantile(tail, a, b), beta_quantile(1.0 - tail, a, b)
+
+
+def photos_needed(rate: float) -> int:
+    """The smallest number of good photos with which a rate can be promised: 99 for 0.01."""
+    return math.ceil(1 / _exact(rate)) - 1
+
+
+def conformal_threshold(scores: Scores, rate: float = DEFAULT_FALSE_ALARM_RATE) -> Threshold:
+    """The threshold that good scores give at a false-alarm rate.
+
+    k = ceil((n + 1)(1 - rate)) of n scores, the finite-sample quantile of split conformal
+    prediction; the value lies midway between the k-th smallest score and the next larger one, so
+    that no photo sits on it. With too few photos for the rate it is the largest score.
+
+    Args:
+        scores: (n,) image scores of good photos, each as if the photo were new; n >= 1.
+        rate: between 0 and 1, both excluded.
+
+    Raises:
+        SettingsError: the rate is not between 0 and 1.
+        NotEnoughPhotosError: there is no score.
+    """
+    check_rate(rate)
+    n = len(scores)
+    if n == 0:
+        raise NotEnoughPhotosError(
+            "no good photo was scored, so no threshold can be set: give at least one, "
+            f"and {photos_needed(rate)} for a false-alarm rate of {rate:g}"
+        )
+    ordered = np.sort(scores)
+    k = math.ceil((n + 1) * (1 - _exact(rate)))
+    if k > n:
+        return Threshold(float(ordered[-1]), rate, 1 / (n + 1), n, n)
+    larger = ordered[ordered > ordered[k - 1]]
+    value = (ordered[k - 1] + larger[0]) / 2 if len(larger) else ordered[-1]
+    return Threshold(float(value), rate, float(1 - Fraction(k, n + 1)), n, k)
+
+
+def threshold_at(scores: Scores, value: float) -> Threshold:
+    """What a threshold set by hand promises, by the same scores: (1 + #{scores > value}) / (n + 1)."""
+    n = len(scores)
+    rank = int((scores <= value).sum())
+    rate = (n + 1 - rank) / (n + 1)
+    return Threshold(value, rate, rate, n, rank)
+
+
+def check_rate(rate: float) -> None:
+    """Refuse a false-alarm rate outside of the open interval from 0 to 1."""
+    if not 0.0 < rate < 1.0:
+        raise SettingsError(
+            f"the false-alarm rate is {rate:g}: give a number between 0 and 1, "
+            "such as 0.01 for one good photo in a hundred"
+        )
+
+
+def p_value(score: float, scores: Scores) -> float:
+    """(1 + #{calibration scores >= score}) / (n + 1), in (0, 1].
+
+    The share of good photos, this one counted among them, that look at least as unusual; a score
+    above the threshold of a rate has a p-value of at most that rate (too few photos apart).
+    """
+    return (1 + int((scores >= score).sum())) / (len(scores) + 1)
+
+
+def _exact(rate: float) -> Fraction:
+    """The decimal number that was meant: 0.1 is a tenth, not the binary fraction next to it."""
+    return Fraction(str(rate))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The scores of good photos that the thresholds follow, and the thresholds.
+
+    Attributes:
+        scores: (n,) float64 image scores, each photo as if it were new.
+        map_maxima: (n,) float64, the largest value of each photo's anomaly map.
+        rate: the false-alarm rate asked for.
+        source: where the scores come from, in plain words.
+        set_by_hand: an image threshold that replaces the calibrated one, or None.
+    """
+
+    scores: Scores
+    map_maxima: Scores
+    rate: float
+    source: str
+    set_by_hand: float | None = None
+
+    @cached_property
+    def image_threshold(self) -> Threshold:
+        """The threshold of the image score."""
+        if self.set_by_hand is not None:
+            return threshold_at(self.scores, self.set_by_hand)
+        return conformal_threshold(self.scores, self.rate)
+
+    @cached_property
+    def map_threshold(self) -> Threshold:
+        """The threshold of the anomaly map: exceeded somewhere in as many good photos."""
+        rate = self.rate if self.set_by_hand is None else self.image_threshold.stated_rate
+        return conformal_threshold(self.map_maxima, min(rate, 1 - 1e-9))
+
+    @property
+    def promise(self) -> str:
+        """What the image threshold promises, in plain words."""
+        threshold = self.image_threshold
+        low, high = threshold.rate_range()
+        n = threshold.photos
+        sentence = (
+            f"About {threshold.stated_rate:.2%} of new good photos will be flagged by mistake, if they "
+            f"look like the {n} good photos of the calibration; for a single fit with {n} photos "
+            f"the true rate lies between {low:.2%} and {high:.2%} nine times in ten."
+        )
+        if self.set_by_hand is None and not threshold.enough_photos:
+            sentence += (
+                f" A false-alarm rate of {self.rate:g} was asked for; {n} photos cannot promise less "
+                f"than {1 / (n + 1):.2%}, it takes {photos_needed(self.rate)}. The threshold is the "
+                "largest score of a good photo."
+            )
+        return sentence
+
+
+# --- Do later good photos look like those of the calibration? ------------------------------------
+
+
+@dataclass(frozen=True)
+class ShiftTest:
+    """Whether good photos seen later score higher than the calibration's (one-sided tests).
+
+    Attributes:
+        photos: m, the number of later good photos.
+        above: how many of them score above the threshold.
+        expected: how many were expected to.
+        p_exceed: chance of at least `above`, were all photos alike (beta-binomial, both samples
+            counted).
+        p_rank: chance of ranks this high among all scores, were all photos alike (Mann-Whitney).
+        level: chance that the test fires although nothing has changed, at most.
+    """
+
+    photos: int
+    above: int
+    expected: float
+    p_exceed: float
+    p_rank: float
+    level: float
+
+    @property
+    def different(self) -> bool:
+        """Whether the later photos look different; each of the two tests gets half of the level."""
+        return min(self.p_exceed, self.p_rank) <= self.level / 2
+
+    @property
+    def message(self) -> str:
+        """The outcome in plain words."""
+        share = f"{self.above} of {self.photos} good photos ({self.above / self.photos:.1%})"
+        if not self.different:
+            return (
+                f"{share} lie above the threshold, {self.expected:.1f} expected: no sign that these "
+                "photos look different from those that set the threshold."
+            )
+        return (
+            f"These good photos look different from those that set the threshold: {share} lie above "
+            f"it, {self.expected:.1f} expected (p = {min(self.p_exceed, self.p_rank):.2g}, test at "
+            f"level {self.level:g}). The promised false-alarm rate does not hold for them. Check "
+            "light, focus, position and the parts themselves; if this is how good parts look now, "
+            "fit again with such photos among the good ones, or run `reconpatch calibrate` on them."
+        )
+
+
+def shift_test(
+    calibration: Scores, later: Scores, threshold: Threshold, level: float = SHIFT_TEST_LEVEL
+) -> ShiftTest:
+    """Test whether later good photos score higher than the calibration's.
+
+    Two questions, each at half of the level (Bonferroni): do more of them lie above the threshold
+    than both samples' sizes allow, and do they rank higher as a whole?
+
+    Args:
+        calibration: (n,) scores that set the threshold.
+        later: (m,) scores of other good photos, m >= 1.
+        threshold: the threshold in force.
+        level: chance of a false report, at most.
+    """
+    above = int((later > threshold.value).sum())
+    n, m, k = threshold.photos, len(later), threshold.rank
+    return ShiftTest(
+        photos=m,
+        above=above,
+        expected=m * (n + 1 - k) / (n + 1),
+        p_exceed=beta_binomial_tail(above, m, n + 1 - k, k),
+        p_rank=rank_sum_p_value(calibration, later),
+        level=level,
+    )
+
+
+def rank_sum_p_value(calibration: Scores, later: Scores) -> float:
+    """One-sided Mann-Whitney test that `later` is higher: normal approximation, ties corrected."""
+    n, m = len(calibration), len(later)
+    both = np.concatenate([calibration, later])
+    _, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
+    # The mean rank of each group of equal values.
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    u = ranks[n:].sum() - m * (m + 1) / 2
+    ties = float((counts.astype(np.float64) ** 3 - counts).sum())
+    total = n + m
+    variance = n * m / 12 * (total + 1 - ties / (total * (total - 1)))
+    if variance <= 0:
+        return 1.0
+    z = (u - n * m / 2 - 0.5) / math.sqrt(variance)
+    return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+# --- Distributions, for whole-numbered parameters ------------------------------------------------
+
+
+def beta_quantile(q: float, a: int, b: int) -> float:
+    """The q-quantile of Beta(a, b), by bisection on its distribution function."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if beta_cdf(middle, a, b) < q else (low, middle)
+    return (low + high) / 2
+
+
+def beta_cdf(x: float, a: int, b: int) -> float:
+    """P(Beta(a, b) <= x) = P(Binomial(a + b - 1, x) >= a)."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    n = a + b - 1
+    # The shorter of the two tails, in logarithms so that nothing overflows.
+    if a <= b:
+        return 1.0 - sum(_binomial(j, n, x) for j in range(a))
+    return sum(_binomial(j, n, x) for j in range(a, n + 1))
+
+
+def _binomial(j: int, n: int, x: float) -> float:
+    return math.exp(_log_choose(n, j) + j * math.log(x) + (n - j) * math.log1p(-x))
+
+
+def beta_binomial_tail(above: int, m: int, a: int, b: int) -> float:
+    """P(K >= above) for K ~ BetaBinomial(m, a, b): exceedances among m new photos, over fits."""
+    log_beta = _log_beta(a, b)
+    terms = (
+        math.exp(_log_choose(m, j) + _log_beta(a + j, b + m - j) - log_beta)
+        for j in range(above, m + 1)
+    )
+    return min(1.0, math.fsum(terms))
+
+
+def beta_binomial_interval(m: int, a: int, b: int, coverage: float = 0.95) -> tuple[int, int]:
+    """The central range of K ~ BetaBinomial(m, a, b): exceedances among m new photos, over fits."""
+    tail = (1.0 - coverage) / 2.0
+    low = max(j for j in range(m + 1) if beta_binomial_tail(j, m, a, b) >= 1.0 - tail)
+    high = min(j for j in range(m + 1) if beta_binomial_tail(j + 1, m, a, b) <= tail)
+    return low, high
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

@@ -1,0 +1,58 @@
+"""What can go wrong, as one tree.
+
+    ReconPatchError                 catch this one to catch them all
+    ├── PhotoError                  a photo, array or folder cannot be used
+    ├── NotEnoughPhotosError        fewer good photos than a step needs
+    ├── WeightsError                the backbone's weights are missing or do not fit
+    ├── ModelFileError              a model file is damaged, foreign or too new
+    ├── OutputError                 a result cannot be written where it was asked for
+    ├── SettingsError               a setting is unknown or out of its range
+    └── MissingExtraError           a command needs packages of an extra that is not installed
+
+Every message says what was given, what is allowed and what to do; the command line prints it as
+it is, without a traceback, and exits with code 2.
+"""
+
+from __future__ import annotations
+
+
+class ReconPatchError(Exception):
+    """Anything this package refuses to do, with the way out in its message."""
+
+
+class PhotoError(ReconPatchError):
+    """A photo, array or folder of photos cannot be used."""
+
+
+class NotEnoughPhotosError(ReconPatchError):
+    """Fewer good photos than a step needs."""
+
+
+class WeightsError(ReconPatchError):
+    """The backbone's weights are missing or do not fit the backbone."""
+
+
+class ModelFileError(ReconPatchError):
+    """A model file is damaged, foreign, or of a newer format than this version reads."""
+
+
+class OutputError(ReconPatchError):
+    """A result cannot be written where it was asked for."""
+
+
+class SettingsError(ReconPatchError, ValueError):
+    """A setting is unknown or out of its range."""
+
+
+class MissingExtraError(ReconPatchError, ImportError):
+    """A command needs packages that come with an extra which is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs packages of the extra '{extra}', which is not installed. "
+            f"Install it with: pip install 'reconpatch[{extra}]'"
+        )
+
+
+class ReconPatchWarning(UserWarning):
+    """Something that works, but that the user should know about."""

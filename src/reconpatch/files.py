@@ -1,0 +1,73 @@
+"""Files that are either whole or not there: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from reconpatch.errors import OutputError
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the name `path` only once all of it has reached the disk.
+
+    Whatever stops the writing (a full disk, an error, Ctrl-C), the temporary file is removed and a
+    file that had the name before is as it was.
+
+    Raises:
+        OutputError: the file cannot be written, with the reason and the way out.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with temporary.open("xb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """Find out before hours of work whether a result can be written at all.
+
+    Raises:
+        OutputError: the file exists (unless it may be overwritten), is a folder, its folder is
+            missing, or nothing can be written there.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder: give the name of a file, such as {path}/part.rcp")
+    if path.exists() and not overwrite:
+        raise OutputError(
+            f"{path} exists already and is left as it is: give another name, or --overwrite"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """One sentence for the ways in which writing fails."""
+    if error.errno == errno.ENOSPC:
+        return OutputError(
+            f"{path} could not be written: the disk is full; nothing was changed. Free some room, "
+            "or write to another disk"
+        )
+    reason = error.strerror or str(error)
+    return OutputError(
+        f"{path} could not be written ({reason}); nothing was changed. Check the folder and its "
+        "rights, or write somewhere else"
+    )
+

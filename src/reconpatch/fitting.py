@@ -1,0 +1,380 @@
+"""From a folder of good photos to a model: the method's steps, in order, each timed.
+
+    good photos ── preprocessing ── patch features p ── f (1-8) ── r = f(p) ── coreset ── bank
+                ── each photo scored without its own rows ── thresholds
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.backbones import load_backbone, spec
+from reconpatch.calibration import Calibration
+from reconpatch.coreset import bank_rows, greedy_coreset, random_projection
+from reconpatch.errors import MissingExtraError, NotEnoughPhotosError, PhotoError
+from reconpatch.good_photos import TrainingPhoto, assign_groups, leave_one_out
+from reconpatch.images import (
+    MAX_PIXELS,
+    Photo,
+    PhotoSource,
+    Preprocessing,
+    list_photos,
+    read_photo,
+    white_level_for,
+)
+from reconpatch.memory_bank import Floats, MemoryBank
+from reconpatch.model import Model
+from reconpatch.representation import make_representation
+from reconpatch.settings import FitSettings, settings_for
+
+if TYPE_CHECKING:
+    from reconpatch.features import Extractor
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the step at work, what is done of it, and what there is to do."""
+
+GoodSource = str | os.PathLike[str] | Sequence[PhotoSource]
+
+_BATCH = 16  # photos through the backbone at a time
+THUMBNAIL_SIDE = 256  # pixels of the longer side
+
+
+@dataclass
+class FitOptions:
+    """What a fit needs besides the settings that decide its result.
+
+    Attributes:
+        weights: a file with the backbone's weights; None looks in weight packages, then in
+            timm's cache, then downloads; "random" takes random ones (for tests).
+        group: regular expression whose brackets name the part in a file name; see
+            `reconpatch.good_photos.assign_groups`.
+        thumbnails: whether small pictures of the good photos go into the model.
+        skip_unreadable: leave out photos that cannot be read, instead of refusing to fit.
+        max_pixels: larger photos are refused.
+        white_level: the 16-bit value that becomes white; 0 takes the smallest 2^b - 1 that covers
+            the good photos.
+        device: "cpu" or "cuda".
+        threads: of the inference engine; 0 takes OMP_NUM_THREADS or all cores.
+        progress: see `Progress`.
+    """
+
+    weights: str | Path | None = None
+    group: str | None = None
+    thumbnails: bool = True
+    skip_unreadable: bool = False
+    max_pixels: int = MAX_PIXELS
+    white_level: int = 0
+    device: str = "cpu"
+    threads: int = 0
+    progress: Progress | None = None
+
+
+def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Model:
+    """Fit a model on photos of good parts.
+
+    Args:
+        good: a folder (searched in depth, photos taken in the order of their names), or a
+            sequence of paths, arrays and PIL images.
+        recipe: "default", or "paper" for the paper's own settings.
+        options: fields of `FitOptions`, and settings to change by name (see
+            `reconpatch.settings.settings_for`): `fit("good/", seed=1, method="patchcore")`.
+
+    Raises:
+        PhotoError: a photo or the folder cannot be used.
+        NotEnoughPhotosError: fewer than two different good photos.
+        WeightsError: the backbone's weights are missing or do not fit.
+        SettingsError: a setting is unknown or out of its range.
+        MissingExtraError: the extra "train" is not installed.
+    """
+    names = FitOptions.__dataclass_fields__
+    chosen = FitOptions(**{name: options.pop(name) for name in list(options) if name in names})
+    return fit_model(good, settings_for(recipe, **options), chosen)
+
+
+def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
+    """Fit with settings and options that are put together already; see `fit`."""
+    _require_training_packages()
+    sources, names, folder = _sources(good)
+    clock = _Clock()
+    threads = options.threads or default_threads()
+
+    with clock.step("load the backbone"):
+        graph, extractor, weights = _backbone(settings, options, threads)
+    preprocessing = Preprocessing(
+        *settings.size,
+        resize=settings.resize or None,
+        white_level=options.white_level or _white_level(sources, names, options),
+    )
+
+    with clock.step("extract features"):
+        read = _extract(sources, names, preprocessing, extractor, options)
+    photos, notes = assign_groups(read.photos, options.group)
+    notes = read.notes + notes
+    _check_enough(photos)
+    p = np.concatenate(read.features)  # (n, P, C)
+    patches = p.reshape(-1, p.shape[-1])  # (n * P, C)
+
+    with clock.step("train f"):
+        f, log = make_representation(
+            patches, settings.method, settings.training, seed=settings.seed, device=options.device,
+            progress=_report(options, "train f"),
+        )  # fmt: skip
+
+    with clock.step("build the memory bank"):
+        bank, radius = build_bank(
+            f(patches), p.shape[1], settings, progress=_report(options, "build the memory bank")
+        )
+
+    with clock.step("calibrate"):
+        scores = leave_one_out(
+            lambda i: f(p[i]), photos, bank, settings.scoring,
+            grid=extractor.grid, size=settings.size, progress=_report(options, "calibrate"),
+        )  # fmt: skip
+    calibration = Calibration(
+        scores.image_scores,
+        scores.map_maxima,
+        settings.false_alarm_rate,
+        "the good photos of the fit, each without its own patches",
+    )
+    provenance = {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "folder": folder,
+        "weights": weights,
+        "engine": f"{type(extractor).__name__}, {threads} threads",
+        "versions": _versions(),
+        "data_sha256": _data_fingerprint(photos),
+        "seconds": clock.seconds,
+        "coreset_radius": radius,
+        "training": log.to_dict() if log else None,
+        "notes": notes,
+    }
+    return Model(
+        settings, preprocessing, graph, f, bank, photos, scores, calibration, provenance,
+        read.thumbnails, threads,
+    )  # fmt: skip
+
+
+def build_bank(
+    r: Floats,
+    patches_per_photo: int,
+    settings: FitSettings,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[MemoryBank, float]:
+    """The memory bank of represented patches, and the covering radius of its coreset.
+
+    Args:
+        r: (n * P, D) represented patches of all photos, photo by photo.
+        patches_per_photo: P.
+        settings: size of the bank, projection and seed.
+        progress: called with (rows picked, rows).
+    """
+    rng = np.random.default_rng(settings.seed)
+    first = int(rng.integers(len(r)))
+    projected = random_projection(r, settings.projection, rng) if settings.projection else r
+    coreset = greedy_coreset(
+        projected, bank_rows(settings.bank, len(r)), first=first, progress=progress
+    )
+    picked = coreset.indices
+    bank = MemoryBank(r[picked], picked // patches_per_photo, picked % patches_per_photo)
+    return bank, coreset.radius
+
+
+def default_threads() -> int:
+    """Threads of the inference engine: OMP_NUM_THREADS, or the number of cores."""
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    return int(stated) if stated.isdecimal() and int(stated) > 0 else os.cpu_count() or 1
+
+
+# --- Steps ---------------------------------------------------------------------------------------
+
+
+def _require_training_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import timm  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("fit", "train") from None
+
+
+def _sources(good: GoodSource) -> tuple[list[PhotoSource], list[str], str]:
+    """The photos, what to call each, and the name of the folder, where there is one."""
+    if isinstance(good, str | os.PathLike):
+        folder = Path(good)
+        paths = list_photos(folder)
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        return list(paths), names, folder.resolve().name
+    names = [
+        Path(photo).name if isinstance(photo, str | os.PathLike) else f"<photo {i}>"
+        for i, photo in enumerate(good)
+    ]
+    return list(good), names, ""
+
+
+def _backbone(
+    settings: FitSettings, options: FitOptions, threads: int
+) -> tuple[bytes, Extractor, dict[str, str]]:
+    """The backbone as a graph for the model file, the engine of the fit, and the weights' record.
+
+    The engine that inspects also extracts the training features, so that both see the same numbers;
+    on a GPU torch does, and the two differ by rounding.
+    """
+    from reconpatch.features import FeatureExtractor
+    from reconpatch.patch_features import PatchFeatures, TorchFeatureExtractor, export_onnx
+
+    backbone = load_backbone(
+        spec(settings.backbone, settings.levels or None),
+        weights=options.weights,
+        input_size=settings.size,
+        seed=settings.seed,
+    )
+    module = PatchFeatures(backbone.module, backbone.mean, backbone.std, settings.neighbourhood)
+    graph = export_onnx(module, settings.size)
+    extractor: Extractor = FeatureExtractor(graph, threads)
+    if options.device != "cpu":
+        extractor = TorchFeatureExtractor(module, settings.size, options.device)
+    return graph, extractor, backbone.source.to_dict()
+
+
+def _white_level(sources: Sequence[PhotoSource], names: Sequence[str], options: FitOptions) -> int:
+    """The white level that covers all 16-bit photos; 65535 where there are none."""
+    largest = 0
+    for photo in _readable(sources, names, options):
+        if photo.pixels.dtype != np.uint16:
+            return 65535
+        largest = max(largest, int(photo.pixels.max()))
+    return white_level_for(largest)
+
+
+def _readable(
+    sources: Sequence[PhotoSource],
+    names: Sequence[str],
+    options: FitOptions,
+    notes: list[str] | None = None,
+) -> Iterator[Photo]:
+    """The photos one by one; those that cannot be read are refused, or skipped with a note."""
+    for source, name in zip(sources, names, strict=True):
+        try:
+            yield read_photo(source, name=name, max_pixels=options.max_pixels)
+        except PhotoError as error:
+            if not options.skip_unreadable:
+                raise PhotoError(
+                    f"{error} Nothing was fitted: mend or remove the photo, or pass "
+                    "--skip-unreadable to fit without it."
+                ) from error
+            if notes is not None:
+                notes.append(f"left out: {error}")
+
+
+@dataclass
+class _Read:
+    """What one pass over the photos leaves behind."""
+
+    photos: list[TrainingPhoto] = field(default_factory=list)
+    features: list[Floats] = field(default_factory=list)  # (B, P, C) each
+    thumbnails: list[bytes] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def _extract(
+    sources: Sequence[PhotoSource],
+    names: Sequence[str],
+    preprocessing: Preprocessing,
+    extractor: Extractor,
+    options: FitOptions,
+) -> _Read:
+    """Read every photo once: its record, its thumbnail and its patch features."""
+    read = _Read()
+    report = _report(options, "extract features")
+    waiting: list[npt.NDArray[np.float32]] = []
+
+    def flush() -> None:
+        if waiting:
+            read.features.append(extractor(np.stack(waiting)))
+            waiting.clear()
+
+    for photo in _readable(sources, names, options, read.notes):
+        read.photos.append(
+            TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, len(read.photos))
+        )
+        if options.thumbnails:
+            read.thumbnails.append(_thumbnail(photo, preprocessing.white_level))
+        waiting.append(preprocessing(photo))
+        if len(waiting) == _BATCH:
+            flush()
+        if report is not None:
+            report(len(read.photos), len(sources))
+    flush()
+    return read
+
+
+def _thumbnail(photo: Photo, white_level: int) -> bytes:
+    import io
+
+    from PIL import Image
+
+    image = Image.fromarray(photo.rgb8(white_level))
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def _check_enough(photos: Sequence[TrainingPhoto]) -> None:
+    different = len({photo.group for photo in photos})
+    if different < 2:
+        what = f"{len(photos)} good photo" + ("" if len(photos) == 1 else "s of one part")
+        raise NotEnoughPhotosError(
+            f"there is only {what} to learn from, and at least two different ones are needed, so "
+            "that each can be compared with another; 100 or more make a threshold that can promise "
+            "a false-alarm rate of 1 %"
+        )
+
+
+# --- Record --------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Clock:
+    """Seconds of each step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def _report(options: FitOptions, step: str) -> Callable[[int, int], None] | None:
+    progress = options.progress
+    if progress is None:
+        return None
+    return lambda done, total: progress(step, done, total)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("reconpatch", "numpy", "pillow", "onnxruntime", "torch", "timm")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found}
+
+
+def _data_fingerprint(photos: Sequence[TrainingPhoto]) -> str:
+    import hashlib
+
+    listing = "\n".join(f"{photo.sha256} {photo.name}" for photo in photos)
+    return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()

@@ -1,0 +1,615 @@
+"""Photos: reading them, the one preprocessing, and the way back to the pixels of the photo.
+
+    read_photo ──> Photo ──Preprocessing──> (3, height, width) ──model──> anomaly map
+                     ^                                                         │
+                     └───────────────────────── Geometry <─────────────────────┘
+
+Fit, inspect and all else use this module's preprocessing and no other, so that a model never sees
+two versions of one photo.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from reconpatch.errors import ModelFileError, PhotoError, SettingsError
+from reconpatch.result import Box
+
+PHOTO_SUFFIXES: frozenset[str] = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+)
+MAX_PIXELS = 80_000_000
+"""The largest photo read by default, below the size from which Pillow warns."""
+MIN_SIDE = 16
+"""The shortest side of a photo, in pixels."""
+
+PhotoSource: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any] | Image.Image
+
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+_FLOAT_SLACK = 1e-6  # rounding of the caller's own arithmetic, not a wrong range
+_BILINEAR = Image.Resampling.BILINEAR
+
+# Pillow's names for files of several 16-bit channels, of which it decodes 8 bits each.
+_COLOUR16_RAWMODE = re.compile(r"(RGBA|RGBa|RGBX|RGB|LA|CMYK);16[BLN]")
+_OPPOSITE_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_pillow_globals = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo in memory, upright, as it was stored.
+
+    Attributes:
+        name: the path as it was given, or "<array>" or "<image>".
+        pixels: (H, W) mono or (H, W, 3) RGB; uint8, uint16, or float32 in 0..1; read-only.
+    """
+
+    name: str
+    pixels: npt.NDArray[Any]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of shape, dtype and pixels, the same whatever lossless format the photo is in."""
+        little_endian = self.pixels.astype(self.pixels.dtype.newbyteorder("<"), copy=False)
+        digest = hashlib.sha256(f"{little_endian.dtype.str} {self.pixels.shape} ".encode())
+        digest.update(np.ascontiguousarray(little_endian).data)
+        return digest.hexdigest()
+
+    def rgb8(self, white_level: int) -> npt.NDArray[np.uint8]:
+        """The photo for display: (H, W, 3) uint8, 16-bit values from white_level up are white."""
+        pixels = self.pixels
+        if pixels.dtype != np.uint8:
+            pixels = np.rint(_scaled(pixels, white_level) * 255).astype(np.uint8)
+        if pixels.ndim == 2:
+            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+        return np.array(pixels, dtype=np.uint8)
+
+
+def read_photo(
+    source: PhotoSource, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Photo:
+    """Read a photo from a file, a numpy array or a PIL image.
+
+    Files are PNG, JPEG, BMP, TIFF or WebP, told by their content. They may be mono, palette or
+    colour, of 8 or 16 bits a channel, or mono float in 0..1. What EXIF says about the camera's
+    orientation is applied, alpha is composited over black, and of several pages or frames the first
+    is read. A PIL image that was read from a 16-bit colour file has lost the lower 8 bits already:
+    give the path instead.
+
+    Args:
+        source: a path, a PIL image, or an array of shape (H, W), (H, W, 1) or (H, W, 3) with dtype
+            uint8, uint16 or a float in 0..1. An array is neither copied nor changed.
+        name: what to call the photo in messages and results; by default the path as given.
+        max_pixels: refuse larger photos, before they are decoded.
+
+    Raises:
+        PhotoError: the photo is missing, damaged, too small, too large, or of another kind.
+    """
+    if isinstance(source, np.ndarray):
+        name = name or "<array>"
+        pixels = _from_array(source, name, max_pixels)
+    elif isinstance(source, Image.Image):
+        name = name or "<image>"
+        pixels = _from_image(source, name, max_pixels)
+    elif isinstance(source, (str, os.PathLike)):
+        name = name or os.fspath(source)
+        pixels = _from_file(Path(source), name, max_pixels)
+    else:
+        raise PhotoError(
+            f"A photo cannot be read from {type(source).__name__}: "
+            "give a path, a numpy array or a PIL image."
+        )
+    pixels = pixels.view()
+    pixels.flags.writeable = False
+    return Photo(name, pixels)
+
+
+def list_photos(folder: Path) -> list[Path]:
+    """All photos in a folder and its subfolders, sorted by their relative POSIX path.
+
+    A photo is a file with one of PHOTO_SUFFIXES, in any case. Hidden files and folders (".name")
+    are left out, and links to folders are not followed.
+
+    Raises:
+        PhotoError: the folder is missing, not a folder, unreadable, or holds no photo.
+    """
+    if not folder.is_dir():
+        problem = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise PhotoError(f"{folder}: {problem}; give a folder of photos.")
+    photos = [path for path in _visible_files(folder) if path.suffix.lower() in PHOTO_SUFFIXES]
+    if not photos:
+        raise PhotoError(
+            f"{folder}: no photo in this folder or below; "
+            f"files ending in {', '.join(sorted(PHOTO_SUFFIXES))} count."
+        )
+    return sorted(photos, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def white_level_for(photos_max: int) -> int:
+    """The white level of a camera whose largest 16-bit value seen is photos_max.
+
+    Cameras of 10, 12 or 14 bits store 0..1023, 0..4095 or 0..16383 in 16-bit files: the level is
+    the smallest 2**b - 1 that is not below photos_max, b in 8..16.
+    """
+    if not 0 <= photos_max <= 65535:
+        raise SettingsError(f"The largest 16-bit value must be in 0..65535, not {photos_max}.")
+    return (1 << max(8, int(photos_max).bit_length())) - 1
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a photo of any size to the model's input, the same for every photo of a model.
+
+    Resizing is Pillow's bilinear filter, which averages where it shrinks.
+
+    Attributes:
+        height: height of the model's input.
+        width: width of the model's input.
+        resize: None resizes the whole photo to (height, width). A number resizes its shorter side
+            to that and takes the (height, width) in the centre, as the paper does (256 -> 224);
+            what is cut off is not inspected.
+        white_level: the 16-bit value that becomes 1.0; brighter values are clipped.
+    """
+
+    height: int
+    width: int
+    resize: int | None = None
+    white_level: int = 65535
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 1:
+            raise SettingsError(
+                f"The model's input cannot be {self.height} x {self.width}; "
+                "height and width are 1 or more."
+            )
+        if self.resize is not None and self.resize < max(self.height, self.width):
+            raise SettingsError(
+                f"A crop of {self.height} x {self.width} does not fit in photos resized to "
+                f"{self.resize}; resize to {max(self.height, self.width)} or more."
+            )
+        if not 1 <= self.white_level <= 65535:
+            raise SettingsError(f"white_level must be in 1..65535, not {self.white_level}.")
+
+    def __call__(self, photo: Photo) -> npt.NDArray[np.float32]:
+        """The model's input: (3, height, width) float32 in 0..1, contiguous."""
+        pixels = photo.pixels
+        if pixels.dtype != np.uint8:
+            pixels = _scaled(pixels, self.white_level)
+        source = self._source(photo.height, photo.width)
+        resized = _resize(pixels, self.height, self.width, source)
+        unit = resized / np.float32(255) if resized.dtype == np.uint8 else resized
+        # Mono becomes RGB only here, which gives the same as before the resize for less work.
+        channels = np.broadcast_to(np.atleast_3d(unit), (self.height, self.width, 3))
+        return np.ascontiguousarray(channels.transpose(2, 0, 1), dtype=np.float32)
+
+    def geometry(self, photo_height: int, photo_width: int) -> Geometry:
+        """Where the model's input lies in a photo of this size.
+
+        A pixel counts as inspected when more than half of it is, along each axis.
+        """
+        x0, y0, x1, y1 = self._source(photo_height, photo_width)
+        inspected = (_round_up(x0), _round_up(y0), _round_down(x1), _round_down(y1))
+        return Geometry(photo_height, photo_width, self.height, self.width, inspected)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The preprocessing that to_dict described.
+
+        Raises:
+            ModelFileError: a value is missing, unknown or out of its range.
+        """
+        try:
+            return cls(**values)
+        except (TypeError, SettingsError) as error:
+            raise ModelFileError(
+                f"The preprocessing stored in the model cannot be used: {error}"
+            ) from error
+
+    def _source(self, photo_height: int, photo_width: int) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 of the part of the photo that becomes the model's input."""
+        if self.resize is None:
+            return 0.0, 0.0, float(photo_width), float(photo_height)
+        short = min(photo_height, photo_width)
+        resized_height = self.resize * photo_height // short
+        resized_width = self.resize * photo_width // short
+        top = round((resized_height - self.height) / 2)
+        left = round((resized_width - self.width) / 2)
+        return (
+            left * photo_width / resized_width,
+            top * photo_height / resized_height,
+            (left + self.width) * photo_width / resized_width,
+            (top + self.height) * photo_height / resized_height,
+        )
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The way from the model's input back to the pixels of a photo.
+
+    Attributes:
+        photo_height: height of the photo.
+        photo_width: width of the photo.
+        height: height of the model's input.
+        width: width of the model's input.
+        inspected: the part of the photo that the model sees, in pixels of the photo.
+    """
+
+    photo_height: int
+    photo_width: int
+    height: int
+    width: int
+    inspected: Box
+
+    def map_to_photo(self, anomaly_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Bring a (height, width) map to (photo_height, photo_width) float32.
+
+        Bilinear between the centres of pixels, within the smallest and largest value of the map;
+        NaN outside the inspected part.
+        """
+        if anomaly_map.shape != (self.height, self.width):
+            raise ValueError(f"map of shape {anomaly_map.shape}, not {(self.height, self.width)}")
+        x0, y0, x1, y1 = self.inspected
+        whole = (0.0, 0.0, float(self.width), float(self.height))
+        resized = _resize(anomaly_map.astype(np.float32), y1 - y0, x1 - x0, whole)
+        photo_map = np.full((self.photo_height, self.photo_width), np.nan, dtype=np.float32)
+        # Pillow sums in float64, whose rounding float32 does not see: no value leaves the range.
+        photo_map[y0:y1, x0:x1] = resized
+        return photo_map
+
+    def box_to_photo(self, x0: float, y0: float, x1: float, y1: float) -> Box:
+        """Bring a box in pixels of the model's input to pixels of the photo.
+
+        The box is rounded outward, clipped to the inspected part, and at least 1 x 1.
+        """
+        left, top, right, bottom = self.inspected
+        photo_x0, photo_x1 = _scaled_interval(x0, x1, self.width, left, right)
+        photo_y0, photo_y1 = _scaled_interval(y0, y1, self.height, top, bottom)
+        return photo_x0, photo_y0, photo_x1, photo_y1
+
+
+def _scaled_interval(
+    start: float, stop: float, length: int, low: int, high: int
+) -> tuple[int, int]:
+    """Map start..stop within 0..length onto low..high, outward to whole pixels."""
+    first = math.floor(low + start * (high - low) / length)
+    last = math.ceil(low + stop * (high - low) / length)
+    first = min(max(first, low), high - 1)
+    return first, min(max(last, first + 1), high)
+
+
+def _round_up(value: float) -> int:
+    """To the nearest whole number, halves upward."""
+    return math.floor(value + 0.5)
+
+
+def _round_down(value: float) -> int:
+    """To the nearest whole number, halves downward."""
+    return math.ceil(value - 0.5)
+
+
+def _scaled(pixels: npt.NDArray[Any], white_level: int) -> npt.NDArray[np.float32]:
+    """16-bit values as float32 in 0..1; floats are in 0..1 already."""
+    if pixels.dtype == np.float32:
+        return pixels
+    scaled: npt.NDArray[np.float32] = np.minimum(pixels, white_level) / np.float32(white_level)
+    return scaled
+
+
+def _resize(
+    pixels: npt.NDArray[Any], height: int, width: int, source: tuple[float, float, float, float]
+) -> npt.NDArray[Any]:
+    """Resize the source box of (H, W) or (H, W, 3), uint8 or float32, to (height, width)."""
+    if pixels.ndim == 3 and pixels.dtype == np.float32:  # Pillow has no float RGB
+        channels = [_resize(pixels[:, :, c], height, width, source) for c in range(3)]
+        return np.stack(channels, axis=2)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((width, height), _BILINEAR, box=source))
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Every file under the folder, but nothing hidden."""
+
+    def refuse(error: OSError) -> None:
+        raise PhotoError(
+            f"{error.filename}: the folder cannot be read ({error.strerror}); "
+            "check its permissions."
+        ) from error
+
+    for directory, subfolders, files in os.walk(folder, onerror=refuse):
+        subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]
+        yield from (Path(directory, file) for file in files if not file.startswith("."))
+
+
+def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise _too_large(f"{name}: {width} x {height}", width * height, max_pixels)
+    if min(width, height) < MIN_SIDE:
+        raise PhotoError(
+            f"{name}: {width} x {height} pixels are too few; "
+            f"a photo needs at least {MIN_SIDE} x {MIN_SIDE}."
+        )
+
+
+def _too_large(what: str, pixels: int, max_pixels: int) -> PhotoError:
+    return PhotoError(
+        f"{what} is {pixels:,} pixels, over the limit of {max_pixels:,}; if the photo is meant to "
+        f"be that large, raise the limit with --max-pixels {pixels} (Python: max_pixels={pixels})."
+    )
+
+
+def _from_array(array: npt.NDArray[Any], name: str, max_pixels: int) -> npt.NDArray[Any]:
+    """The array as (H, W) or (H, W, 3) of uint8, uint16 or float32, after all checks."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    _check_shape(array.shape, name)
+    _check_size(array.shape[1], array.shape[0], name, max_pixels)
+    kind = array.dtype.kind, array.dtype.itemsize
+    if kind == ("u", 1):
+        return array
+    if kind == ("u", 2):
+        return array.astype(np.uint16, copy=False)
+    if kind in {("f", 2), ("f", 4), ("f", 8)}:
+        return _unit_floats(array, name)
+    raise PhotoError(
+        f"{name}: dtype {array.dtype} is not supported; "
+        "use uint8, uint16, or a float dtype with values in 0..1."
+    )
+
+
+def _check_shape(shape: tuple[int, ...], name: str) -> None:
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] == 3):
+        return
+    advice = "pass (H, W) or (H, W, 3)"
+    if len(shape) == 3 and shape[2] == 4:
+        advice += "; composite or drop the alpha channel first"
+    elif len(shape) == 3 and shape[0] in (1, 3):
+        advice += "; put the channels last with array.transpose(1, 2, 0)"
+    raise PhotoError(f"{name}: an array of shape {shape} is not a photo; {advice}.")
+
+
+def _unit_floats(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.float32]:
+    """Floats as float32 in 0..1; refuses others."""
+    low, high = float(array.min()), float(array.max())  # NaN if there is any
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise PhotoError(f"{name}: holds NaN or infinite values; all must be finite, in 0..1.")
+    if low < -_FLOAT_SLACK or high > 1 + _FLOAT_SLACK:
+        raise PhotoError(
+            f"{name}: float values from {low:g} to {high:g}, but 0..1 is expected; "
+            "divide 8-bit values by 255, or pass integers as uint8 or uint16."
+        )
+    floats = array.astype(np.float32, copy=False)
+    return floats if low >= 0 and high <= 1 else floats.clip(0, 1)
+
+
+def _from_image(image: Image.Image, name: str, max_pixels: int) -> npt.NDArray[Any]:
+    _check_size(*image.size, name, max_pixels)
+    with _decoder_errors(name, max_pixels):
+        if _colour16_rawmodes(image):
+            raise PhotoError(
+                f"{name}: PIL keeps only 8 of the 16 bits of this colour image; pass its path."
+            )
+        return _pixels(_loaded_upright(image), name)
+
+
+def _from_file(path: Path, name: str, max_pixels: int) -> npt.NDArray[Any]:
+    with _open_file(path, name) as stream, _decoder_errors(name, max_pixels):
+        image = _open_image(stream, max_pixels)
+        _check_size(*image.size, name, max_pixels)
+        rawmodes = _colour16_rawmodes(image)
+        if rawmodes:
+            return _colour16_pixels(stream, rawmodes, name, max_pixels)
+        return _pixels(_loaded_upright(image), name)
+
+
+def _open_file(path: Path, name: str) -> BinaryIO:
+    try:
+        if path.is_dir():
+            raise PhotoError(f"{name}: is a folder, not a photo; give one of the files in it.")
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise PhotoError(f"{name}: is not a regular file; give a photo.")
+        stream = path.open("rb")
+    except FileNotFoundError as error:
+        raise PhotoError(f"{name}: does not exist; check the path.") from error
+    except PermissionError as error:
+        raise PhotoError(f"{name}: may not be read; check its permissions.") from error
+    except (OSError, ValueError) as error:
+        raise PhotoError(f"{name}: cannot be opened ({error}); check the path.") from error
+    if os.fstat(stream.fileno()).st_size == 0:
+        stream.close()
+        raise PhotoError(f"{name}: the file is empty; save or copy it again.")
+    return stream
+
+
+@contextmanager
+def _decoder_errors(name: str, max_pixels: int) -> Iterator[None]:
+    """Whatever a decoder raises in the block becomes a PhotoError.
+
+    Damaged files make Pillow raise nearly anything: OSError, SyntaxError, ValueError, EOFError,
+    struct.error, zlib.error, IndexError.
+    """
+    try:
+        yield
+    except PhotoError:
+        raise
+    except Image.DecompressionBombError as error:
+        count = re.search(r"\d+", str(error))
+        raise _too_large(name, int(count[0]) if count else max_pixels + 1, max_pixels) from error
+    except UnidentifiedImageError as error:
+        raise PhotoError(
+            f"{name}: is not a PNG, JPEG, BMP, TIFF or WebP file that can be read, whatever its "
+            "ending says; save it anew as 8-bit or 16-bit PNG."
+        ) from error
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise PhotoError(
+            f"{name}: cannot be decoded ({reason}); the file may be damaged or cut short: "
+            "save or copy it again."
+        ) from error
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """No warnings in the block: what is wrong with a photo's metadata does not touch its pixels.
+
+    Python's warning filters belong to the whole process, hence the lock; no pixels are decoded
+    under it.
+    """
+    with _pillow_globals, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _open_image(stream: BinaryIO, max_pixels: int) -> Image.Image:
+    """Read the header only."""
+    stream.seek(0)
+    with _quiet_pillow():
+        guard = Image.MAX_IMAGE_PIXELS
+        if guard is not None and guard < max_pixels:
+            # Pillow's guard must not overrule a limit that the user raised.
+            Image.MAX_IMAGE_PIXELS = max_pixels
+        return Image.open(stream, formats=_FORMATS)
+
+
+def _loaded_upright(image: Image.Image) -> Image.Image:
+    """Decode, and undo the orientation that EXIF tells of."""
+    if image.format == "TIFF":
+        with _quiet_pillow():
+            image.getexif()  # kept by the image; load() would parse it again, and warn
+    image.load()
+    with _quiet_pillow():
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _pixels(image: Image.Image, name: str) -> npt.NDArray[Any]:
+    """The pixels of a decoded image, (H, W) or (H, W, 3); uint8, uint16 or float32."""
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode == "I":
+        return _uint16_of_int32(np.asarray(image), name)
+    if image.mode == "F":
+        return _unit_floats(np.asarray(image), name)
+    mono = image.mode in {"1", "L", "LA"}
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("L" if mono else "RGB"))
+    channels = np.asarray(image.convert("LA" if mono else "RGBA"))
+    return _over_black(channels)
+
+
+def _uint16_of_int32(values: npt.NDArray[np.int32], name: str) -> npt.NDArray[np.uint16]:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise PhotoError(
+            f"{name}: integer values from {low} to {high}, but 0..65535 is expected; "
+            "save it with 8 or 16 bits."
+        )
+    return values.astype(np.uint16)
+
+
+def _over_black(channels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Composite (H, W, 2) mono or (H, W, 4) RGB with alpha last over black; the dtype stays."""
+    white = np.iinfo(channels.dtype).max
+    wide = channels.astype(np.uint32)  # 65535 * 65535 + 32767 just fits
+    opaque = ((wide[:, :, :-1] * wide[:, :, -1:] + white // 2) // white).astype(channels.dtype)
+    return opaque[:, :, 0] if opaque.shape[2] == 1 else opaque
+
+
+def _colour16_rawmodes(image: Image.Image) -> set[str]:
+    """Pillow's raw modes of a picture with several 16-bit channels, not yet decoded; else none.
+
+    A TIFF that stores its channels apart has raw modes that do not tell their bits, so its tags do.
+    """
+    rawmodes = {_rawmode(tile) for tile in getattr(image, "tile", ())}
+    tags = getattr(image, "tag_v2", {})
+    channels_apart = tags.get(ExifTags.Base.PlanarConfiguration) == 2
+    if rawmodes and channels_apart and tags.get(ExifTags.Base.BitsPerSample, ()).count(16) > 1:
+        return {"planar"}
+    return {rawmode for rawmode in rawmodes if _COLOUR16_RAWMODE.fullmatch(rawmode)}
+
+
+def _rawmode(tile: Any) -> str:
+    arguments = tile[3]
+    if isinstance(arguments, tuple):
+        arguments = arguments[0] if arguments else ""
+    return str(arguments)
+
+
+def _colour16_pixels(
+    stream: BinaryIO, rawmodes: set[str], name: str, max_pixels: int
+) -> npt.NDArray[np.uint16]:
+    """All 16 bits of each channel of a colour file, (H, W) or (H, W, 3).
+
+    Pillow keeps the high byte of each value and drops the low one, without a word. Told that the
+    bytes are in the opposite order, it keeps the low one: two passes give both. Mono with alpha has
+    no opposite raw mode, but its four bytes can pass as four 8-bit channels.
+    """
+    kind, _, order = next(iter(rawmodes)).partition(";16")
+    if len(rawmodes) > 1 or kind not in {"RGB", "RGBX", "RGBa", "RGBA", "LA"}:
+        raise PhotoError(
+            f"{name}: 16-bit colour stored in this way cannot be read without losing bits; "
+            "save it as 16-bit RGB PNG, as 8-bit, or as one mono file per channel."
+        )
+    if kind == "LA":
+        return _over_black(_decode_as(stream, "RGBA", max_pixels).view(">u2").astype(np.uint16))
+    # Premultiplied colours are composited over black already; RGBA leaves them as they are.
+    layout = "RGBA" if kind == "RGBa" else kind
+    high = _decode_as(stream, f"{layout};16{order}", max_pixels)
+    low = _decode_as(stream, f"{layout};16{_OPPOSITE_ORDER[order]}", max_pixels)
+    pixels = high.astype(np.uint16) * np.uint16(256) + low
+    return _over_black(pixels) if kind == "RGBA" else pixels[:, :, :3]
+
+
+def _decode_as(stream: BinaryIO, rawmode: str, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """Decode as if the file's bytes were of another of Pillow's raw modes; upright."""
+    image: Any = _open_image(stream, max_pixels)
+    image.tile = [_with_rawmode(tile, rawmode) for tile in image.tile]
+    return np.asarray(_loaded_upright(image))
+
+
+def _with_rawmode(tile: Any, rawmode: str) -> Any:
+    """A copy of a tile; from Pillow 11 on a named tuple, whose type must stay."""
+    arguments = (rawmode, *tile[3][1:]) if isinstance(tile[3], tuple) else rawmode
+    values = (*tile[:3], arguments)
+    return type(tile)(*values) if hasattr(tile, "_fields") else values

@@ -1,0 +1,268 @@
+"""A fitted model: everything an inspection needs, and the inspection itself.
+
+    photo ── preprocessing ── patch features p ── r = f(p) ── nearest rows of the bank (9)
+          ── image score (10) and anomaly map ── threshold ── Result
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reconpatch.calibration import Calibration, check_rate, p_value
+from reconpatch.errors import NotEnoughPhotosError, SettingsError
+from reconpatch.good_photos import GoodScores, TrainingPhoto
+from reconpatch.images import MAX_PIXELS, Geometry, Photo, PhotoSource, Preprocessing, read_photo
+from reconpatch.memory_bank import Floats, MemoryBank
+from reconpatch.regions import find_regions
+from reconpatch.representation import Representation
+from reconpatch.result import Box, ClosestPatch, Region, Result
+from reconpatch.scoring import PatchScores, anomaly_map, score_patches
+from reconpatch.settings import FitSettings
+
+if TYPE_CHECKING:
+    from reconpatch.features import FeatureExtractor
+
+
+@dataclass(frozen=True)
+class Model:
+    """What `fit` returns and `load` reads back; nothing in it changes, `with_...` gives a new one.
+
+    Attributes:
+        settings: the settings of the fit.
+        preprocessing: from a photo to the model's input, the same for fit and inspection.
+        graph: the frozen backbone up to the patch features p, as an ONNX graph.
+        representation: f.
+        bank: the memory bank M.
+        photos: the good photos of the fit; `bank.photo` counts them.
+        good: their scores, each without its own rows.
+        calibration: the scores that the thresholds follow, and the thresholds.
+        provenance: versions, weights and licences, figures of the fit, notes; JSON-ready.
+        thumbnails: a JPEG of each good photo, or nothing.
+        threads: threads of the inference engine; 0 lets it decide.
+    """
+
+    settings: FitSettings
+    preprocessing: Preprocessing
+    graph: bytes
+    representation: Representation
+    bank: MemoryBank
+    photos: Sequence[TrainingPhoto]
+    good: GoodScores
+    calibration: Calibration
+    provenance: dict[str, Any]
+    thumbnails: Sequence[bytes] = ()
+    threads: int = 0
+
+    @cached_property
+    def extractor(self) -> FeatureExtractor:
+        """The engine that runs `graph`, started at the first photo."""
+        from reconpatch.features import FeatureExtractor
+
+        return FeatureExtractor(self.graph, threads=self.threads or None)
+
+    @property
+    def threshold(self) -> float:
+        """Photos that score more than this are anomalous."""
+        return self.calibration.image_threshold.value
+
+    # --- inspect -------------------------------------------------------------------------------
+
+    def inspect(
+        self, photo: PhotoSource | Photo, *, max_pixels: int = MAX_PIXELS
+    ) -> Result:
+        """Say of one photo whether it is anomalous, where, and compared with what.
+
+        Args:
+            photo: a path; a PIL image; an array (H, W) or (H, W, 3) of uint8, uint16, or floats
+                in 0 to 1; or a `Photo` that `read_photo` gave.
+            max_pixels: larger photos are refused.
+
+        Raises:
+            PhotoError: the photo cannot be read or used.
+        """
+        if not isinstance(photo, Photo):
+            photo = read_photo(photo, max_pixels=max_pixels)
+        scores = self.score(photo)
+        geometry = self.preprocessing.geometry(photo.height, photo.width)
+        heatmap = geometry.map_to_photo(self._map(scores))
+        anomalous = scores.image_score > self.threshold
+        map_threshold = self.calibration.map_threshold.value
+        regions = find_regions(heatmap, map_threshold, at_least_one=True) if anomalous else ()
+        return Result(
+            name=photo.name,
+            score=scores.image_score,
+            threshold=self.threshold,
+            anomalous=anomalous,
+            p_value=p_value(scores.image_score, self.calibration.scores),
+            heatmap=heatmap,
+            map_threshold=map_threshold,
+            regions=regions,
+            closest=self._closest(scores, geometry, regions),
+            inspected=geometry.inspected,
+        )
+
+    def inspect_many(
+        self, photos: Iterable[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS
+    ) -> Iterator[Result]:
+        """Inspect one photo after the other, as they are asked for."""
+        for photo in photos:
+            yield self.inspect(photo, max_pixels=max_pixels)
+
+    def score(self, photo: Photo) -> PatchScores:
+        """Compare a photo's patches with the bank.
+
+        A photo of the fit, known by its pixels, is compared as in `inspect`: with all rows, its
+        own included. `calibrated_on` is where it matters to leave them out.
+        """
+        return score_patches(self.represent(photo), self.bank, self.settings.scoring)
+
+    def represent(self, photo: Photo) -> Floats:
+        """r = f(p) of a photo's patches: (P, D) float32."""
+        p = self.extractor(self.preprocessing(photo)[None])[0]  # (P, C)
+        return self.representation(p)
+
+    def _map(self, scores: PatchScores) -> Floats:
+        p = self.preprocessing
+        blur = self.settings.scoring.blur
+        return anomaly_map(scores.distances, self.extractor.grid, (p.height, p.width), blur)
+
+    # --- why -----------------------------------------------------------------------------------
+
+    def _closest(
+        self, scores: PatchScores, geometry: Geometry, regions: Sequence[Region]
+    ) -> ClosestPatch:
+        """The good patch that the worst patch (of the worst region, if any) was compared with."""
+        patch = self._worst_patch_in(regions[0].box, scores, geometry) if regions else scores.worst
+        row = int(scores.nearest[patch])
+        index = int(self.bank.photo[row])
+        good = self.photos[index]
+        box = self._patch_box(
+            int(self.bank.place[row]), self.preprocessing.geometry(good.height, good.width)
+        )
+        thumbnail, thumbnail_box = None, None
+        if self.thumbnails:
+            thumbnail = self.thumbnails[index]
+            thumbnail_box = _scaled_box(box, good, thumbnail)
+        return ClosestPatch(
+            photo=good.name,
+            box=box,
+            patch_box=self._patch_box(patch, geometry),
+            distance=float(scores.distances[patch]),
+            thumbnail=thumbnail,
+            thumbnail_box=thumbnail_box,
+        )
+
+    def _worst_patch_in(self, box: Box, scores: PatchScores, geometry: Geometry) -> int:
+        """The most distant of the patches whose cell overlaps a box of the photo."""
+        boxes = [self._cell_box(place, geometry) for place in range(len(scores.distances))]
+        x0, y0, x1, y1 = box
+        overlaps = [a < x1 and c > x0 and b < y1 and d > y0 for a, b, c, d in boxes]
+        return int(np.where(overlaps, scores.distances, -1.0).argmax())
+
+    def _patch_box(self, place: int, geometry: Geometry) -> Box:
+        """Where a patch and the neighbourhood it averages over lie, in pixels of the photo."""
+        return self._cell_box(place, geometry, reach=self.settings.neighbourhood // 2)
+
+    def _cell_box(self, place: int, geometry: Geometry, reach: int = 0) -> Box:
+        rows, columns = self.extractor.grid
+        y, x = divmod(place, columns)
+        height, width = self.preprocessing.height / rows, self.preprocessing.width / columns
+        return geometry.box_to_photo(
+            (x - reach) * width,
+            (y - reach) * height,
+            (x + 1 + reach) * width,
+            (y + 1 + reach) * height,
+        )
+
+    # --- thresholds ----------------------------------------------------------------------------
+
+    def with_false_alarm_rate(self, rate: float) -> Model:
+        """The same model with the threshold of another false-alarm rate; nothing is fitted anew."""
+        check_rate(rate)
+        return replace(
+            self, calibration=replace(self.calibration, rate=rate, set_by_hand=None)
+        )
+
+    def with_threshold(self, value: float) -> Model:
+        """The same model with a threshold set by hand, 0 or more, in units of the image score."""
+        if not 0 <= value < float("inf"):
+            raise SettingsError(f"the threshold is {value}: give a score of 0 or more")
+        return replace(self, calibration=replace(self.calibration, set_by_hand=float(value)))
+
+    def calibrated_on(
+        self, photos: Sequence[Photo] | Iterator[Photo], rate: float | None = None
+    ) -> Model:
+        """The same model with its thresholds set anew on other good photos.
+
+        Photos of the fit are known by their pixels and scored without the rows of their group.
+
+        Args:
+            photos: good photos as `read_photo` gives them.
+            rate: false-alarm rate; None keeps the model's.
+        """
+        scores = [self.score_as_new(photo) for photo in photos]
+        if not scores:
+            raise NotEnoughPhotosError("there is no good photo to calibrate on: give at least one")
+        calibration = Calibration(
+            scores=np.array([s.image_score for s in scores]),
+            map_maxima=np.array([float(self._map(s).max()) for s in scores]),
+            rate=self.calibration.rate if rate is None else rate,
+            source=f"{len(scores)} other good photos",
+        )
+        check_rate(calibration.rate)
+        return replace(self, calibration=calibration)
+
+    def score_as_new(self, photo: Photo) -> PatchScores:
+        """Compare a photo with the bank as if it were new: without the rows of its own group."""
+        group = self._group_of_hash.get(photo.sha256)
+        allowed = None if group is None else self._group_of_row != group
+        return score_patches(
+            self.represent(photo), self.bank, self.settings.scoring, allowed=allowed
+        )
+
+    @cached_property
+    def _group_of_hash(self) -> dict[str, int]:
+        return {photo.sha256: photo.group for photo in self.photos}
+
+    @cached_property
+    def _group_of_row(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return np.array([photo.group for photo in self.photos])[self.bank.photo]
+
+    # --- file ----------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model to one file; see `reconpatch.modelfile` for what is in it.
+
+        Raises:
+            OutputError: the file exists (unless `overwrite`) or cannot be written.
+        """
+        from reconpatch.modelfile import save
+
+        save(self, Path(path), overwrite=overwrite)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what decides a verdict: the graph, f, bank, scores and settings.
+
+        The same photos, settings, seed, engine and number of threads give the same fingerprint.
+        """
+        from reconpatch.modelfile import fingerprint
+
+        return fingerprint(self)
+
+
+def _scaled_box(box: Box, photo: TrainingPhoto, thumbnail: bytes) -> Box:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(thumbnail)) as image:
+        x_scale, y_scale = image.width / photo.width, image.height / photo.height
+    x0, y0, x1, y1 = box
+    left, top = int(x0 * x_scale), int(y0 * y_scale)
+    return left, top, max(left + 1, round(x1 * x_scale)), max(top + 1, round(y1 * y_scale))

@@ -1,0 +1,217 @@
+"""Patch features p in torch: what a backbone sees at each place of a photo, and its ONNX graph.
+
+photo -> feature maps of the levels in use -> each averaged over s x s -> coarser ones resized to
+the first one's grid -> side by side -> one row per place. Used once per model, to write the graph
+that extracts the features of every photo afterwards (`reconpatch.features`); imports torch.
+
+    B photos, H x W pixels, h x w places, C channels
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.errors import MissingExtraError, SettingsError
+from reconpatch.features import GRID_KEY, INPUT_NAME, OUTPUT_NAME, check_photos, format_grid
+
+try:
+    import onnx
+    import torch
+    import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+except ModuleNotFoundError as error:
+    raise MissingExtraError("fit", "train") from error
+
+OPSET = 17
+"""ONNX operator set of the graph: the first with layer normalisation, known to any runtime."""
+
+
+class FeatureMaps(torch.nn.Module):
+    """A frozen timm model that stops after the last level in use and returns the levels' maps.
+
+    Attributes:
+        strides: pixels between neighbouring places, one number per level.
+
+    Args:
+        model: a timm model with `forward_intermediates`; the stages after the last level are
+            removed from it.
+        levels: timm's numbers of the levels, ascending.
+    """
+
+    def __init__(self, model: Any, levels: Sequence[int]) -> None:
+        super().__init__()
+        self.levels = list(levels)
+        self.strides = tuple(int(model.feature_info[level]["reduction"]) for level in levels)
+        model.prune_intermediate_layers(self.levels, prune_norm=True)
+        self.model = model.eval().requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Maps (B, C_l, H_l, W_l) of the levels, from normalised photos (B, 3, H, W)."""
+        maps: list[torch.Tensor] = self.model.forward_intermediates(
+            x, indices=self.levels, stop_early=True, output_fmt="NCHW", intermediates_only=True
+        )
+        return maps
+
+
+class PatchFeatures(torch.nn.Module):
+    """Photos in, patch features p out (the paper's p_1 ... p_hw of each photo).
+
+    Args:
+        backbone: returns the feature maps [(B, C_l, H_l, W_l)] of normalised photos, the level
+            with the finest grid first.
+        mean: per colour, in the photos' range 0 to 1; what the backbone was trained with.
+        std: likewise.
+        neighbourhood: s, the side of the square a feature is averaged over; odd, 1 for none.
+
+    Raises:
+        SettingsError: the neighbourhood is not an odd number of 1 or more.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        backbone: torch.nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        neighbourhood: int = 3,
+    ) -> None:
+        super().__init__()
+        if neighbourhood < 1 or neighbourhood % 2 == 0:
+            raise SettingsError(
+                f"A neighbourhood of {neighbourhood} was given, but a patch has a middle only if "
+                "its side is an odd number: choose 1, 3, 5 or 7."
+            )
+        self.backbone = backbone
+        self.neighbourhood = neighbourhood
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.eval()
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        """Patch features (B, h*w, C) float32 in raster order; photos (B, 3, H, W) in 0 to 1."""
+        p = self.maps(photos)  # (B, C, h, w)
+        return p.flatten(2).transpose(1, 2)  # (B, h*w, C)
+
+    def maps(self, photos: torch.Tensor) -> torch.Tensor:
+        """The same features as a picture, (B, C, h, w)."""
+        levels = self.backbone((photos - self.mean) / self.std)
+        levels = [average_neighbourhood(level, self.neighbourhood) for level in levels]
+        return join_levels(levels)
+
+    @torch.inference_mode()
+    def shape(self, input_size: tuple[int, int]) -> tuple[int, int, int]:
+        """C, h and w of the features of photos of (H, W) pixels, by a dry run."""
+        _, channels, height, width = self.maps(self._blank(1, input_size)).shape
+        return channels, height, width
+
+    def _blank(self, count: int, input_size: tuple[int, int]) -> torch.Tensor:
+        return torch.zeros(count, 3, *input_size, device=self.mean.device)
+
+
+def average_neighbourhood(level: torch.Tensor, s: int) -> torch.Tensor:
+    """Mean over the s x s places around each place of a map (B, C, h, w); shape unchanged.
+
+    s is odd; places outside the map count as zeros, as in PatchCore's code, so a feature at the
+    border is smaller than the mean of what is there.
+    """
+    return F.avg_pool2d(level, s, stride=1, padding=s // 2, count_include_pad=True)
+
+
+def join_levels(levels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Maps (B, C_l, H_l, W_l) as one map (B, sum of C_l, H_0, W_0) on the first one's grid.
+
+    Bilinear; a place is an area, so that the maps' outer edges coincide (align_corners=False).
+    """
+    first, *others = levels
+    grid = first.shape[-2:]
+    resized = [F.interpolate(o, size=grid, mode="bilinear", align_corners=False) for o in others]
+    return torch.cat([first, *resized], dim=1)
+
+
+def export_onnx(module: PatchFeatures, input_size: tuple[int, int]) -> bytes:
+    """The module as an ONNX graph, weights inside; equal modules give equal bytes.
+
+    Input "photos" (batch, 3, H, W) float32 in 0 to 1, output "features" (batch, h*w, C) float32;
+    the batch is free, H and W are those of input_size. The grid is in the graph's metadata.
+
+    torch's TorchScript exporter is used: its graphs are the same on every run and it takes a third
+    of the time of the newer one, which gains nothing here (no control flow, no free size but the
+    batch).
+    """
+    channels, height, width = module.shape(input_size)
+    model = onnx.load_model_from_string(_trace(module, input_size))
+    sizes = model.graph.output[0].type.tensor_type.shape.dim
+    sizes[1].dim_value, sizes[2].dim_value = height * width, channels
+    onnx.helper.set_model_props(model, {GRID_KEY: format_grid((height, width))})
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _trace(module: PatchFeatures, input_size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # Tracing warns of each Python number it fixes: with H and W fixed they are constants. The
+        # exporter warns that it is the older one: `export_onnx` says why it is used.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            module,
+            (module._blank(2, input_size),),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+        )
+    return buffer.getvalue()
+
+
+class TorchFeatureExtractor:
+    """Extracts patch features with torch, on any of its devices; otherwise a `FeatureExtractor`.
+
+    Attributes:
+        input_size: (H, W) of the photos, in pixels.
+        grid: (h, w) of the places.
+        channels: C, the length of a feature.
+
+    Args:
+        module: left on the device.
+        input_size: (H, W) of the photos, in pixels.
+        device: "cpu", "cuda", "cuda:1", ...
+
+    Raises:
+        SettingsError: torch has no such device here.
+    """
+
+    def __init__(
+        self, module: PatchFeatures, input_size: tuple[int, int], device: str = "cpu"
+    ) -> None:
+        self.input_size = input_size
+        self._module = _move(module, device)
+        self.channels, height, width = module.shape(input_size)
+        self.grid = (height, width)
+
+    @torch.inference_mode()
+    def __call__(self, photos: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Patch features (B, h*w, C) float32; photos (B, 3, H, W) float32 in 0 to 1."""
+        check_photos(photos, self.input_size)
+        p = self._module(torch.from_numpy(photos).to(self._module.mean.device))
+        features: npt.NDArray[np.float32] = p.cpu().numpy()
+        return features
+
+
+def _move(module: PatchFeatures, device: str) -> PatchFeatures:
+    try:
+        return module.to(torch.device(device))
+    except (AssertionError, RuntimeError) as error:
+        raise SettingsError(
+            f"The device '{device}' was given, but torch cannot use it here: choose cpu, or "
+            "install the torch build and the driver for that device."
+        ) from error

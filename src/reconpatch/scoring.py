@@ -1,0 +1,169 @@
+"""From distances to a verdict's numbers: re-weighting (eq. 10), the image score, the anomaly map."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.errors import SettingsError
+from reconpatch.memory_bank import Floats, Ints, MemoryBank, distances
+
+Reweight = Literal["largest", "every"]
+
+
+@dataclass(frozen=True)
+class ScoringSettings:
+    """How patch distances become an image score and a map.
+
+    Attributes:
+        b: rows in N_b(r*) of eq. 10, r* included; 1 means no re-weighting. The paper does not say;
+            anomalib takes 9, the PatchCore paper 3, PatchCore's own code 1.
+        reweight: "every" weighs each patch before the maximum, as eq. 10 is written; "largest"
+            weighs only the patch with the largest distance, as PatchCore's paper does.
+        blur: standard deviation of the Gaussian blur of the map, in pixels of the model's input.
+    """
+
+    b: int = 1
+    reweight: Reweight = "largest"
+    blur: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.b < 1:
+            raise SettingsError(f"b is {self.b}: give 1 (no re-weighting) or more bank rows")
+        if self.reweight not in ("largest", "every"):
+            raise SettingsError(f"reweight is {self.reweight!r}: give 'largest' or 'every'")
+        if not 0 <= self.blur <= 100:
+            raise SettingsError(f"blur is {self.blur}: give 0 to 100 pixels of the model's input")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PatchScores:
+    """One photo against the bank.
+
+    Attributes:
+        distances: (P,) float32, D(f(p_t), r*) of each patch; what the map shows.
+        nearest: (P,) int64, row r* of the bank for each patch.
+        image_score: max_t s_t (eq. 10).
+        worst: index of the patch that gave the image score.
+    """
+
+    distances: Floats
+    nearest: Ints
+    image_score: float
+    worst: int
+
+
+def score_patches(
+    patches: Floats,
+    bank: MemoryBank,
+    settings: ScoringSettings,
+    *,
+    allowed: npt.NDArray[np.bool_] | None = None,
+) -> PatchScores:
+    """Compare the (P, D) represented patches of one photo with the bank (eq. 9 and 10)."""
+    nearest_distances, nearest = bank.nearest(patches, allowed=allowed)
+    worst = int(nearest_distances.argmax())
+    if settings.b == 1:
+        score = float(nearest_distances[worst])
+    elif settings.reweight == "largest":
+        score = reweighted_score(patches[worst], int(nearest[worst]), bank, settings.b, allowed)
+    else:
+        every = [
+            reweighted_score(patch, int(row), bank, settings.b, allowed)
+            for patch, row in zip(patches, nearest, strict=True)
+        ]
+        worst = int(np.argmax(every))
+        score = every[worst]
+    return PatchScores(nearest_distances, nearest, score, worst)
+
+
+def reweighted_score(
+    patch: Floats,
+    nearest: int,
+    bank: MemoryBank,
+    b: int,
+    allowed: npt.NDArray[np.bool_] | None = None,
+) -> float:
+    """s_t = (1 - exp(s') / Σ_{r in N_b(r*)} exp(D(f(p), r))) D(f(p), r*), s' = D(f(p), r*) (eq. 10).
+
+    A nearest row in a sparse part of the bank weighs more than one in a dense part. The fraction is
+    a soft-max, taken after the largest exponent is subtracted, so no distance overflows.
+
+    Args:
+        patch: (D,) represented patch f(p).
+        nearest: row r* of the bank nearest to it.
+        bank: the memory bank.
+        b: rows in N_b(r*), r* included; 1 returns the distance itself.
+        allowed: (M,) boolean, rows that exist for this photo; r* must be one of them.
+    """
+    if allowed is not None:
+        kept = np.flatnonzero(allowed)
+        nearest = int(np.searchsorted(kept, nearest))
+        bank = MemoryBank(bank.rows[kept], bank.photo[kept], bank.place[kept])
+    neighbours = bank.neighbours_of(nearest, b)
+    to_neighbours = distances(np.broadcast_to(patch, (len(neighbours), len(patch))), bank.rows[neighbours])
+    s_prime = float(to_neighbours[0])
+    if len(neighbours) == 1:
+        return s_prime
+    exponents = np.exp(to_neighbours - to_neighbours.max(), dtype=np.float64)
+    return float((1.0 - exponents[0] / exponents.sum()) * s_prime)
+
+
+def anomaly_map(
+    patch_distances: Floats, grid: tuple[int, int], size: tuple[int, int], blur: float
+) -> Floats:
+    """Patch distances as a picture of the model's input: bilinear upsampling, then Gaussian blur.
+
+    Args:
+        patch_distances: (h * w,) float32 in raster order.
+        grid: h, w.
+        size: height and width of the model's input.
+        blur: standard deviation in pixels of the model's input; 0 for none.
+
+    Returns:
+        (height, width) float32. Both steps are averages, so no value exceeds the largest distance.
+    """
+    grid_map = patch_distances.reshape(grid)
+    rows = _resize_and_blur_matrix(grid[0], size[0], blur)
+    columns = _resize_and_blur_matrix(grid[1], size[1], blur)
+    return rows @ grid_map @ columns.T
+
+
+@cache
+def _resize_and_blur_matrix(cells: int, pixels: int, blur: float) -> Floats:
+    """Upsampling and blur along one axis as one (pixels, cells) matrix; each row sums to 1.
+
+    Both are linear and separable, so two small products do the work of two filters.
+    """
+    return (_blur_matrix(pixels, blur) @ _bilinear_matrix(cells, pixels)).astype(np.float32)
+
+
+def _bilinear_matrix(cells: int, pixels: int) -> npt.NDArray[np.float64]:
+    """(pixels, cells) bilinear resizing, half-pixel centres, edges repeated."""
+    centres = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+    distance = np.abs(centres[:, None] - np.arange(cells)[None, :])
+    return np.clip(1.0 - distance, 0.0, None)
+
+
+def _blur_matrix(pixels: int, sigma: float) -> npt.NDArray[np.float64]:
+    """(pixels, pixels) Gaussian blur, cut off at 4 sigma, mirrored at the edges (d c b a | a b c d)."""
+    if sigma == 0:
+        return np.eye(pixels)
+    reach = math.ceil(4 * sigma)
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    weights /= weights.sum()
+    source = (np.arange(pixels)[:, None] + offsets[None, :]) % (2 * pixels)
+    source = np.where(source < pixels, source, 2 * pixels - 1 - source)
+    matrix = np.zeros((pixels, pixels))
+    np.add.at(matrix, (np.arange(pixels)[:, None], source), weights)
+    return matrix

@@ -1,0 +1,178 @@
+"""The settings of a fit, and the two recipes: the paper's own and the default for a small machine."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from reconpatch.calibration import DEFAULT_FALSE_ALARM_RATE, check_rate
+from reconpatch.errors import SettingsError
+from reconpatch.representation import METHODS, Method, TrainingSettings
+from reconpatch.scoring import ScoringSettings
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Everything that decides what a fit makes of a folder of photos.
+
+    Attributes:
+        recipe: the recipe that the settings started from.
+        method: "reconpatch" (f trained), "untrained" (f before its first step) or "patchcore"
+            (f the identity).
+        backbone: see `reconpatch.backbones`.
+        levels: the backbone's levels in use, finest first; empty takes the backbone's own.
+        size: height and width of the model's input in pixels.
+        resize: 0 resizes the whole photo to `size`; else its shorter side is resized to this and
+            the centre is cropped to `size`, as the paper does.
+        neighbourhood: s, the side of the neighbourhood that patch features are averaged over.
+        bank: rows of the memory bank: a share of all patches below 1, else a number of rows.
+        projection: dimensions of the random projection for the coreset's selection; 0 for none.
+        false_alarm_rate: see `reconpatch.calibration`.
+        seed: decides every random step.
+        training: see `reconpatch.representation.TrainingSettings`.
+        scoring: see `reconpatch.scoring.ScoringSettings`.
+    """
+
+    recipe: str = "default"
+    method: Method = "reconpatch"
+    backbone: str = "tf_efficientnet_lite0"
+    levels: tuple[int, ...] = ()
+    size: tuple[int, int] = (224, 224)
+    resize: int = 0
+    neighbourhood: int = 3
+    bank: float = 0.01
+    projection: int = 128
+    false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
+    seed: int = 0
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    scoring: ScoringSettings = field(default_factory=ScoringSettings)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise SettingsError(f"method is {self.method!r}: give one of {', '.join(METHODS)}")
+        if min(self.size) < 32 or max(self.size) > 4096:
+            raise SettingsError(
+                f"the input size is {self.size[0]} x {self.size[1]} (height x width): give 32 to "
+                "4096 pixels for each"
+            )
+        if self.resize and self.resize < max(self.size):
+            raise SettingsError(
+                f"resize is {self.resize}, smaller than the crop of {self.size[0]} x "
+                f"{self.size[1]}: give at least {max(self.size)}, or 0 for the whole photo"
+            )
+        if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
+            raise SettingsError(
+                f"the neighbourhood is {self.neighbourhood}: give an odd number such as 3"
+            )
+        if self.projection < 0:
+            raise SettingsError(f"projection is {self.projection}: give 0 (none) or more dimensions")
+        check_rate(self.false_alarm_rate)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FitSettings:
+        """The settings that `to_dict` gave."""
+        nested = {
+            "training": TrainingSettings(**values["training"]),
+            "scoring": ScoringSettings(**values["scoring"]),
+            "levels": tuple(values["levels"]),
+            "size": tuple(values["size"]),
+        }
+        return cls(**{**values, **nested})
+
+
+_PAPER = FitSettings(
+    recipe="paper",
+    backbone="wide_resnet50_2",
+    size=(224, 224),
+    resize=256,
+    bank=0.01,
+    training=TrainingSettings(),  # its defaults are the paper's values where the paper gives one
+    scoring=ScoringSettings(),
+)
+
+# Chosen for a machine of two cores; why each value is as it is stands in docs/method.md.
+_DEFAULT = FitSettings(
+    recipe="default",
+    training=TrainingSettings(
+        dim=128,
+        init="pca",
+        steps=300,
+        batch_size=512,
+        batches="neighbours",
+        learning_rate=1e-4,
+        scale="mean",
+    ),
+)
+
+RECIPES = {"default": _DEFAULT, "paper": _PAPER}
+
+
+def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
+    """A recipe with changes by name.
+
+    Names are the fields of `FitSettings`, and for short also those of its `training` and `scoring`
+    settings: `settings_for("paper", seed=1, alpha=0.3, b=3)`.
+
+    Raises:
+        SettingsError: an unknown recipe or name (with the nearest known one), or a value out of
+            its range.
+    """
+    if recipe not in RECIPES:
+        raise SettingsError(f"the recipe is {recipe!r}: give one of {', '.join(RECIPES)}")
+    settings = RECIPES[recipe]
+    for part in ("training", "scoring"):
+        names = {f.name for f in fields(getattr(settings, part))}
+        inner = {name: changes.pop(name) for name in list(changes) if name in names}
+        if inner:
+            changes[part] = replace(changes.get(part, getattr(settings, part)), **inner)
+    known = {f.name for f in fields(FitSettings)}
+    for name in changes:
+        if name not in known:
+            raise SettingsError(f"there is no setting {name!r}{_suggestion(name)}")
+    return replace(settings, **changes)
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """`NAME=VALUE` strings for training and scoring settings, each value in its setting's type."""
+    types = {
+        **typing.get_type_hints(TrainingSettings),
+        **typing.get_type_hints(ScoringSettings),
+        "neighbourhood": int,
+        "projection": int,
+    }
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or name not in types:
+            raise SettingsError(
+                f"--set takes NAME=VALUE with the name of a setting, and {assignment!r} was given"
+                f"{_suggestion(name)}"
+            )
+        values[name] = _parse(name, text, types[name])
+    return values
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise SettingsError(f"{name} is {text!r}: give true or false")
+        return text.lower() == "true"
+    if kind not in (int, float):
+        return text
+    try:
+        return kind(text)
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise SettingsError(f"{name} is {text!r}: give {wanted}") from None
+
+
+def _suggestion(name: str) -> str:
+    names = [f.name for kind in (FitSettings, TrainingSettings, ScoringSettings) for f in fields(kind)]
+    near = difflib.get_close_matches(name, names, n=3)
+    return f" (did you mean {' or '.join(near)}?)" if near else f": known are {', '.join(names)}"
