@@ -323,7 +323,7 @@ def test_photo_and_map_that_do_not_fit_leave_no_trace(tmp_path):
     writer = ReportWriter(tmp_path, context())
     with pytest.raises(PhotoError):
         writer.add(photo((10, 10)), verdict("a.png", 3.0))
-    assert list(tmp_path.iterdir()) == []
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
     assert "No photo was inspected" in page_of(writer.close()).words
 
 
@@ -358,16 +358,16 @@ def test_a_full_disk_is_one_clear_sentence(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OutputError, match=r"report\.html cannot be written \(No space left"):
+    with pytest.raises(OutputError, match=r"report\.html could not be written: the disk is full"):
         writer.close()
-    with pytest.raises(OutputError, match=r"a\.png cannot be written"):
+    with pytest.raises(OutputError, match=r"a\.png could not be written"):
         writer.add(photo(), verdict("a.png", 3.0))
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
 def test_a_file_in_the_way_is_refused_at_once(tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(OutputError, match="out cannot be written"):
+    with pytest.raises(OutputError, match="out could not be written"):
         ReportWriter(tmp_path / "out", context())
     assert (tmp_path / "out").read_text() == "mine"
 

@@ -24,6 +24,7 @@ from reconpatch.errors import MissingExtraError, SettingsError, WeightsError
 
 if TYPE_CHECKING:
     import torch
+    from timm.models import PretrainedCfg
 
     from reconpatch.patch_features import FeatureMaps
 
@@ -232,14 +233,22 @@ def _checked_levels(name: str, levels: Sequence[int] | None) -> tuple[int, ...]:
 def _look_up(name: str) -> tuple[str, str]:
     """Full name of any timm model, with the tag of its weights, and their licence."""
     _require_train_extra()
+    config = _timm_config(name)
+    tag = f".{config.tag}" if config.tag else ""
+    return f"{config.architecture}{tag}", config.license or "unknown"
+
+
+def _timm_config(name: str) -> PretrainedCfg:
+    """What timm knows of a model and of its weights."""
     import timm
 
     try:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError:
-        raise SettingsError(_unknown_name(name)) from None
-    tag = f".{config.tag}" if config.tag else ""
-    return f"{config.architecture}{tag}", config.license or "unknown"
+    except RuntimeError:  # the tag is unknown
+        config = None
+    if config is None:
+        raise SettingsError(_unknown_name(name))
+    return config
 
 
 def _unknown_name(name: str) -> str:
@@ -270,8 +279,8 @@ def _find_weights(spec: BackboneSpec, weights: str | Path | None) -> tuple[Path,
         path = _named_file(Path(weights))
         return path, WeightSource("file", path.name, _sha256(path), "unknown")
     package = WEIGHT_PACKAGES.get(spec.timm_name)
-    if package and (path := _package_file(package)):
-        return path, _package_source(package, path)
+    if package and (carried := _package_file(package)):
+        return carried, _package_source(package, carried)
     path, repository = _hub_file(spec)
     return path, WeightSource("timm", repository, _sha256(path), spec.licence)
 
@@ -312,9 +321,8 @@ def _package_source(package: WeightPackage, path: Path) -> WeightSource:
 def _hub_file(spec: BackboneSpec) -> tuple[Path, str]:
     """The weights that timm publishes, from the Hugging Face cache or a download, and their id."""
     import huggingface_hub
-    import timm
 
-    config = timm.get_pretrained_cfg(spec.timm_name)
+    config = _timm_config(spec.timm_name)
     repository, name = config.hf_hub_id, config.hf_hub_filename or HUB_FILE
     if not repository:
         raise WeightsError(_no_weights(spec, "timm publishes none"))
@@ -420,10 +428,8 @@ def _create_with(
     timm loads them, because it knows what to convert: names of older files, position embeddings of
     another size. The classifier takes the number of classes that the file has; it is unused.
     """
-    import timm
-
     overlay: dict[str, Any] = {"state_dict": state, "custom_load": False}
-    head = timm.get_pretrained_cfg(spec.timm_name).classifier
+    head = _timm_config(spec.timm_name).classifier
     bias = state.get(f"{head}.bias")
     if bias is not None:
         overlay["num_classes"] = len(bias)
@@ -444,7 +450,7 @@ def _create(spec: BackboneSpec, input_size: tuple[int, int], seed: int = 0, **op
     import timm
     import torch
 
-    if timm.get_pretrained_cfg(spec.timm_name).fixed_input_size:
+    if _timm_config(spec.timm_name).fixed_input_size:
         options["img_size"] = input_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

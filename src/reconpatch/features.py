@@ -73,12 +73,13 @@ class FeatureExtractor:
 
 
 def check_photos(photos: npt.NDArray[np.float32], input_size: tuple[int, int]) -> None:
-    """Raise PhotoError unless photos is (B, 3, H, W) float32 with (H, W) = input_size."""
-    if photos.dtype != np.float32 or photos.ndim != 4 or photos.shape[1:] != (3, *input_size):
+    """Raise PhotoError unless photos is (B, 3, H, W) float32 with B > 0, (H, W) = input_size."""
+    fits = photos.ndim == 4 and len(photos) > 0 and photos.shape[1:] == (3, *input_size)
+    if not fits or photos.dtype != np.float32:
         height, width = input_size
         raise PhotoError(
             f"An array of shape {photos.shape} and type {photos.dtype} was given, but this model "
-            f"takes float32 of shape (photos, 3, {height}, {width}): prepare photos with the "
+            f"takes float32 of shape (1 or more, 3, {height}, {width}): prepare photos with the "
             "model's own preprocessing."
         )
 

@@ -112,14 +112,8 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
 
     with clock.step("load the backbone"):
         graph, extractor, weights = _backbone(settings, options, threads)
-    preprocessing = Preprocessing(
-        *settings.size,
-        resize=settings.resize or None,
-        white_level=options.white_level or _white_level(sources, names, options),
-    )
-
     with clock.step("extract features"):
-        read = _extract(sources, names, preprocessing, extractor, options)
+        read = _extract(sources, names, settings, extractor, options)
     photos, notes = assign_groups(read.photos, options.group)
     notes = read.notes + notes
     _check_enough(photos)
@@ -161,7 +155,7 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         "notes": notes,
     }
     return Model(
-        settings, preprocessing, graph, f, bank, photos, scores, calibration, provenance,
+        settings, read.preprocessing, graph, f, bank, photos, scores, calibration, provenance,
         read.thumbnails, threads,
     )  # fmt: skip
 
@@ -250,13 +244,11 @@ def _backbone(
 
 
 def _white_level(sources: Sequence[PhotoSource], names: Sequence[str], options: FitOptions) -> int:
-    """The white level that covers all 16-bit photos; 65535 where there are none."""
-    largest = 0
-    for photo in _readable(sources, names, options):
-        if photo.pixels.dtype != np.uint16:
-            return 65535
-        largest = max(largest, int(photo.pixels.max()))
-    return white_level_for(largest)
+    """The white level that covers all photos of 16 bits."""
+    photos = _readable(sources, names, options)
+    return white_level_for(
+        max(int(photo.pixels.max()) for photo in photos if photo.pixels.dtype == np.uint16)
+    )
 
 
 def _readable(
@@ -283,6 +275,7 @@ def _readable(
 class _Read:
     """What one pass over the photos leaves behind."""
 
+    preprocessing: Preprocessing
     photos: list[TrainingPhoto] = field(default_factory=list)
     features: list[Floats] = field(default_factory=list)  # (B, P, C) each
     thumbnails: list[bytes] = field(default_factory=list)
@@ -292,12 +285,17 @@ class _Read:
 def _extract(
     sources: Sequence[PhotoSource],
     names: Sequence[str],
-    preprocessing: Preprocessing,
+    settings: FitSettings,
     extractor: Extractor,
     options: FitOptions,
 ) -> _Read:
-    """Read every photo once: its record, its thumbnail and its patch features."""
-    read = _Read()
+    """Read every photo once: its record, its thumbnail and its patch features.
+
+    Only where there are photos of 16 bits are they all read once more, for the white level.
+    """
+    height, width = settings.size
+    level = options.white_level
+    read = _Read(Preprocessing(height, width, settings.resize or None, level or 65535))
     report = _report(options, "extract features")
     waiting: list[npt.NDArray[np.float32]] = []
 
@@ -307,12 +305,15 @@ def _extract(
             waiting.clear()
 
     for photo in _readable(sources, names, options, read.notes):
+        if photo.pixels.dtype == np.uint16 and not level:
+            level = _white_level(sources, names, options)
+            read.preprocessing = replace(read.preprocessing, white_level=level)
         read.photos.append(
             TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, len(read.photos))
         )
         if options.thumbnails:
-            read.thumbnails.append(_thumbnail(photo, preprocessing.white_level))
-        waiting.append(preprocessing(photo))
+            read.thumbnails.append(_thumbnail(photo, read.preprocessing.white_level))
+        waiting.append(read.preprocessing(photo))
         if len(waiting) == _BATCH:
             flush()
         if report is not None:

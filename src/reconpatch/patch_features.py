@@ -154,11 +154,11 @@ def export_onnx(module: PatchFeatures, input_size: tuple[int, int]) -> bytes:
 
 
 def _trace(module: PatchFeatures, input_size: tuple[int, int]) -> bytes:
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()  # taken by the exporter, though its annotation says paths only
     with warnings.catch_warnings():
         # Tracing warns of each Python number it fixes: with H and W fixed they are constants. The
         # exporter warns that it is the older one: `export_onnx` says why it is used.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             module,
@@ -170,7 +170,7 @@ def _trace(module: PatchFeatures, input_size: tuple[int, int]) -> bytes:
             output_names=[OUTPUT_NAME],
             dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
         )
-    return buffer.getvalue()
+    return bytes(buffer.getvalue())
 
 
 class TorchFeatureExtractor:

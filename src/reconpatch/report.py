@@ -6,23 +6,26 @@ import base64
 import heapq
 import io
 import math
-import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reconpatch.errors import OutputError
+from reconpatch.calibration import photos_needed
+from reconpatch.files import atomic_write, cannot_write
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.result import Box, Region, Result
+
+if TYPE_CHECKING:
+    from reconpatch.model import Model
 
 PICTURES_SHOWN = 200
 """Number of photos whose pictures the page holds: those with the highest scores."""
@@ -58,6 +61,41 @@ class ReportContext:
     calibration_scores: npt.NDArray[np.float64]
     facts: dict[str, str]
     notes: Sequence[str] = ()
+
+
+def context_of(model: Model, title: str, model_name: str) -> ReportContext:
+    """What the page says about a fitted model."""
+    calibration = model.calibration
+    threshold = calibration.image_threshold
+    weights = model.provenance["weights"]
+    notes = list(model.provenance["notes"])
+    if calibration.set_by_hand is None and not threshold.enough_photos:
+        notes.insert(
+            0,
+            f"A false-alarm rate of {calibration.rate:g} was asked for; {threshold.photos} good "
+            f"photos cannot promise less than {threshold.stated_rate:.2%}, it takes "
+            f"{photos_needed(calibration.rate)}.",
+        )
+    return ReportContext(
+        title=title,
+        model_name=model_name,
+        threshold=threshold.value,
+        map_threshold=calibration.map_threshold.value,
+        false_alarm_rate=threshold.stated_rate,
+        rate_range=threshold.rate_range(),
+        calibration_scores=calibration.scores,
+        facts={
+            "good photos": str(len(model.photos)),
+            "threshold from": calibration.source,
+            "backbone": f"{model.settings.backbone}, weights {weights['location']}",
+            "input": f"{model.preprocessing.height} x {model.preprocessing.width} pixels",
+            "representation": model.settings.method,
+            "memory bank": f"{len(model.bank)} rows of {model.bank.rows.shape[1]} numbers",
+            "fitted": model.provenance["created"],
+            "fingerprint": model.fingerprint[:16],
+        },
+        notes=notes,
+    )
 
 
 @dataclass(frozen=True)
@@ -111,9 +149,9 @@ class ReportWriter:
         self._lowest_shown: list[tuple[float, int]] = []
         self._taken: set[str] = set()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "overlays").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _cannot_write(folder, error) from error
+            raise cannot_write(folder, error) from error
 
     def add(
         self, photo_rgb: npt.NDArray[np.uint8], result: Result, label: str | None = None
@@ -132,9 +170,13 @@ class ReportWriter:
         painted = overlay(photo_rgb, result.heatmap, result.map_threshold, result.regions)
         relative = unique_name(safe_name(result.name), self._taken)
         # Photo-sized PNGs cost more time than the inspection at the default compression.
-        _write_whole(
-            self._folder / "overlays" / relative, [_encode(painted, "PNG", compress_level=1)]
-        )
+        path = self._folder / "overlays" / relative
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        with atomic_write(path) as file:
+            painted.save(file, "PNG", compress_level=1)
         entry = _Entry(
             name=result.name,
             label=label,
@@ -162,7 +204,8 @@ class ReportWriter:
             OutputError: the page cannot be written.
         """
         path = self._folder / "report.html"
-        _write_whole(path, _render(self._context, self._entries, self._pictures, self._errors))
+        with atomic_write(path) as file:
+            file.writelines(_render(self._context, self._entries, self._pictures, self._errors))
         return path
 
     def _keep_pictures(
@@ -227,29 +270,6 @@ def _safe_part(part: str) -> str:
     part = unicodedata.normalize("NFC", part)
     part = re.sub(r'[<>:"|?*\x00-\x1f\x7f\ud800-\udfff]', "_", part)[-_MAX_PART:].strip(" .") or "_"
     return f"_{part}" if part.split(".")[0].rstrip().upper() in _DEVICES else part
-
-
-def _write_whole(path: Path, chunks: Iterable[bytes]) -> None:
-    """Writes a file completely or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.writelines(chunks)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path} cannot be written ({error.strerror or error}): "
-        "choose a folder that can be written to and has space left."
-    )
 
 
 # --- Pictures -------------------------------------------------------------------------------------

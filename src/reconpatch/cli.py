@@ -1,0 +1,580 @@
+"""The command line. Results go to stdout, progress and messages to stderr.
+
+Exit codes: 0 all photos are good (or the command did what it was asked); 1 at least one photo is
+anomalous; 2 an error, nothing was done; 3 done, but at least one photo could not be inspected;
+130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+import reconpatch
+from reconpatch.errors import PhotoError, ReconPatchError, SettingsError
+
+if TYPE_CHECKING:
+    from reconpatch.fitting import Progress
+    from reconpatch.images import Photo
+    from reconpatch.model import Model
+    from reconpatch.report import ReportWriter
+    from reconpatch.result import Result
+
+ANOMALOUS, ERROR, UNREADABLE, INTERRUPTED = 1, 2, 3, 130
+# The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.
+MAX_PIXELS = 80_000_000
+
+app = typer.Typer(
+    name="reconpatch",
+    help="Learn what good parts look like from photos of good parts; find defects in new ones.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+ModelFile = Annotated[Path, typer.Argument(help="A model file that fit wrote.", metavar="MODEL")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Threads = Annotated[int, typer.Option(help="Threads of the inference engine; 0: all cores.", min=0)]
+MaxPixels = Annotated[
+    int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of new good photos that may be flagged by mistake.", show_default="0.01"
+    ),
+]
+
+
+@app.command()
+def fit(
+    good: Annotated[Path, typer.Argument(help="Folder of photos of good parts.", metavar="GOOD")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")],
+    recipe: Annotated[
+        str, typer.Option(help="default, or paper for the paper's own settings.")
+    ] = "default",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="reconpatch (f is trained), untrained (f as it starts), or patchcore (no f).",
+            show_default="reconpatch",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Backbone; any timm model with --levels.", show_default="by recipe"),
+    ] = None,
+    levels: Annotated[
+        str | None, typer.Option(help="Levels of the backbone, such as 2,3.", show_default="its own")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="File with the backbone's weights.", metavar="FILE")
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Input size in pixels: 224, or HEIGHTxWIDTH.", show_default="224"),
+    ] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(
+            help="Resize the shorter side to this and crop the centre to --size, as the paper "
+            "does. What is cut off is not inspected. 0: the whole photo.",
+            show_default="by recipe",
+        ),
+    ] = None,
+    bank: Annotated[
+        float | None,
+        typer.Option(
+            help="Size of the memory bank: a share of all patches (0.01), or rows (20000).",
+            show_default="0.01",
+        ),
+    ] = None,
+    false_alarm_rate: Rate = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random step.", show_default="0")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Regular expression whose brackets name the part in a file name, for several "
+            "shots of one part: 'part(\\d+)'.",
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, such as alpha=0.3; may be repeated."),
+    ] = None,
+    thumbnails: Annotated[
+        bool, typer.Option(help="Keep small pictures of the good photos in the model.")
+    ] = True,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out photos that cannot be read.")
+    ] = False,
+    white_level: Annotated[
+        int, typer.Option(help="16-bit value that counts as white; 0: from the photos.", min=0, max=65535)
+    ] = 0,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    device: Annotated[str, typer.Option(help="cpu or cuda (not measured).")] = "cpu",
+    threads: Threads = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Learn from photos of good parts and write a model file."""
+    from reconpatch.files import check_writable
+    from reconpatch.fitting import FitOptions, fit_model
+    from reconpatch.settings import parse_assignments, settings_for
+
+    changes = {
+        "method": method,
+        "backbone": backbone,
+        "levels": _levels(levels),
+        "size": _size(size),
+        "resize": resize,
+        "bank": bank,
+        "false_alarm_rate": false_alarm_rate,
+        "seed": seed,
+    }
+    settings = settings_for(
+        recipe,
+        **{name: value for name, value in changes.items() if value is not None},
+        **parse_assignments(assignments or []),
+    )
+    check_writable(output, overwrite=overwrite)
+    with _progress() as progress:
+        model = fit_model(
+            good,
+            settings,
+            FitOptions(
+                weights=weights,
+                group=group,
+                thumbnails=thumbnails,
+                skip_unreadable=skip_unreadable,
+                max_pixels=max_pixels,
+                white_level=white_level,
+                device=device,
+                threads=threads,
+                progress=progress,
+            ),
+        )
+    model.save(output, overwrite=overwrite)
+    _say_fitted(model, output)
+
+
+@app.command()
+def inspect(
+    model_file: ModelFile,
+    photos: Annotated[
+        list[Path], typer.Argument(help="Photos, or folders of photos.", metavar="PHOTO...")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for overlays and a report.", metavar="DIR"),
+    ] = None,
+    as_json: Json = False,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    threads: Threads = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Say of each photo whether it is anomalous, and where.
+
+    Exit code 0: all good; 1: something is anomalous; 2: an error; 3: a photo could not be read.
+    """
+    model = reconpatch.load(model_file, threads=threads)
+    paths = _expand(photos)
+    report = _open_report(output, model, model_file, overwrite) if output else None
+    anomalous = unreadable = 0
+    with _progress() as progress:
+        for i, path in enumerate(paths):
+            try:
+                photo, result = _inspect_file(model, path, max_pixels)
+            except PhotoError as error:
+                unreadable += 1
+                _say_unreadable(path, error, as_json)
+                if report is not None:
+                    report.add_error(str(path), str(error))
+                continue
+            anomalous += result.anomalous
+            print(json.dumps(result.to_dict()) if as_json else _line(result))
+            if report is not None:
+                report.add(photo.rgb8(model.preprocessing.white_level), result)
+            progress("inspect", i + 1, len(paths))
+    page = report.close() if report is not None else None
+    if not as_json:
+        print(_summary(len(paths), anomalous, unreadable))
+    if page is not None:
+        _note(f"Report: {page}")
+    raise typer.Exit(UNREADABLE if unreadable else ANOMALOUS if anomalous else 0)
+
+
+@app.command()
+def evaluate(
+    model_file: ModelFile,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Test photos as MVTec AD lays them out: good/, one folder for each kind of "
+            "defect, and ground_truth/ beside it.",
+            metavar="TESTDIR",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for overlays and a report.", metavar="DIR"),
+    ] = None,
+    as_json: Json = False,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    threads: Threads = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Measure a model on labelled photos."""
+    from reconpatch.evaluation import LabelledPhoto
+    from reconpatch.evaluation import evaluate as run
+
+    model = reconpatch.load(model_file, threads=threads)
+    report = _open_report(output, model, model_file, overwrite) if output else None
+
+    def keep(result: Result, photo: LabelledPhoto) -> None:
+        if report is not None:
+            pixels = _read(photo.path, max_pixels).rgb8(model.preprocessing.white_level)
+            report.add(pixels, result, photo.label)
+
+    with _progress() as progress:
+        figures = run(model, folder, max_pixels=max_pixels, progress=progress, keep=keep)
+    page = report.close() if report is not None else None
+    if as_json:
+        print(json.dumps(figures.to_dict()))
+    else:
+        _print_figures(figures)
+    if page is not None:
+        _note(f"Report: {page}")
+
+
+@app.command()
+def calibrate(
+    model_file: ModelFile,
+    good: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Other photos of good parts, or folders of them; none: only the rate or "
+            "threshold changes.",
+            metavar="[GOOD]...",
+        ),
+    ] = None,
+    false_alarm_rate: Rate = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Set the threshold of the score by hand.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write here and leave MODEL as it is.", metavar="NEW"),
+    ] = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    threads: Threads = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Set the threshold anew, without fitting: on other good photos, for another rate, or by hand.
+
+    Photos of the fit are recognised and never compared with their own patches.
+    """
+    from reconpatch.calibration import shift_test
+
+    if threshold is not None and (good or false_alarm_rate is not None):
+        raise SettingsError(
+            "--threshold sets the threshold by hand, and photos or --false-alarm-rate set it by "
+            "calibration: give one or the other"
+        )
+    if not good and false_alarm_rate is None and threshold is None:
+        raise SettingsError(
+            "there is nothing to do: give good photos, --false-alarm-rate or --threshold"
+        )
+    before = reconpatch.load(model_file, threads=threads)
+    model = before
+    if threshold is not None:
+        model = before.with_threshold(threshold)
+    elif good:
+        model = before.calibrated_on(_photos(_expand(good), max_pixels), false_alarm_rate)
+        old = before.calibration
+        shift = shift_test(old.scores, model.calibration.scores, old.image_threshold)
+        _note(shift.message, warn=shift.different)
+    elif false_alarm_rate is not None:
+        model = before.with_false_alarm_rate(false_alarm_rate)
+    model.save(output or model_file, overwrite=overwrite or output is None)
+    print(f"threshold {before.threshold:.4g} -> {model.threshold:.4g} in {output or model_file}")
+    print(model.calibration.promise)
+
+
+@app.command()
+def info(model_file: ModelFile, as_json: Json = False) -> None:
+    """Show what a model file holds: settings, thresholds, provenance, fingerprint."""
+    model = reconpatch.load(model_file)
+    facts = _facts(model, model_file)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for section, values in facts.items():
+        print(f"{section}")
+        for name, value in values.items():
+            if value not in (None, "", [], {}):
+                print(f"  {name:<22} {_plain(value)}")
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the model and the report.")
+    ] = Path("reconpatch-demo"),
+    train: Annotated[int, typer.Option(help="Functional cells to learn from.", min=2)] = 200,
+    test: Annotated[int, typer.Option(help="Functional and defective cells to inspect.", min=1)] = 40,
+    seed: Annotated[int, typer.Option(help="Seed of every random step.")] = 0,
+) -> None:
+    """Fit on photos of functional solar cells and inspect unseen functional and defective ones."""
+    from reconpatch.demo import run_demo
+
+    with _progress() as progress:
+        outcome = run_demo(output, train=train, test=test, seed=seed, progress=progress)
+    print(outcome.text)
+
+
+# --- Arguments -----------------------------------------------------------------------------------
+
+
+def _levels(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise SettingsError(f"--levels is {text!r}: give numbers such as 2,3") from None
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise SettingsError(f"--size is {text!r}: give pixels such as 224, or 256x512 (height x width)")
+    return int(parts[0]), int(parts[-1])
+
+
+def _expand(photos: Sequence[Path]) -> list[Path]:
+    """Folders stand for all photos in them; files are taken as they are."""
+    from reconpatch.images import list_photos
+
+    return [
+        path for given in photos for path in (list_photos(given) if given.is_dir() else [given])
+    ]
+
+
+def _read(path: Path, max_pixels: int) -> Photo:
+    from reconpatch.images import read_photo
+
+    return read_photo(path, max_pixels=max_pixels)
+
+
+def _photos(paths: Sequence[Path], max_pixels: int) -> Iterator[Photo]:
+    with _progress() as progress:
+        for i, path in enumerate(paths):
+            yield _read(path, max_pixels)
+            progress("calibrate", i + 1, len(paths))
+
+
+def _inspect_file(model: Model, path: Path, max_pixels: int) -> tuple[Photo, Result]:
+    photo = _read(path, max_pixels)
+    return photo, model.inspect(photo)
+
+
+# --- Output --------------------------------------------------------------------------------------
+
+
+def _open_report(folder: Path, model: Model, model_file: Path, overwrite: bool) -> ReportWriter:
+    from reconpatch.errors import OutputError
+    from reconpatch.report import ReportWriter, context_of
+
+    if (folder / "report.html").exists() and not overwrite:
+        raise OutputError(
+            f"{folder} holds a report already, which is left as it is: give another folder, or "
+            "--overwrite"
+        )
+    return ReportWriter(folder, context_of(model, "Inspection report", model_file.name))
+
+
+def _line(result: Result) -> str:
+    verdict = "ANOMALOUS" if result.anomalous else "good     "
+    line = f"{verdict}  {result.score:8.3f}  p = {result.p_value:.3f}  {result.name}"
+    if result.regions:
+        worst = result.regions[0]
+        line += f"  at x {worst.peak[0]}, y {worst.peak[1]}"
+    return line
+
+
+def _summary(photos: int, anomalous: int, unreadable: int) -> str:
+    inspected = photos - unreadable
+    text = f"{anomalous} of {inspected} photos {'is' if anomalous == 1 else 'are'} anomalous"
+    return text + (f"; {unreadable} could not be inspected" if unreadable else "")
+
+
+def _say_unreadable(path: Path, error: PhotoError, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"path": str(path), "error": str(error)}))
+    _note(f"Not inspected: {error}", warn=True)
+
+
+def _say_fitted(model: Model, path: Path) -> None:
+    seconds = model.provenance["seconds"]
+    for note in model.provenance["notes"]:
+        _note(f"Note: {note}", warn=True)
+    steps = ", ".join(f"{step} {value:.1f} s" for step, value in seconds.items())
+    print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
+    print(
+        f"{len(model.photos)} good photos, {len(model.bank)} rows of {model.bank.rows.shape[1]} "
+        f"numbers in the memory bank, {sum(seconds.values()):.1f} s: {steps}"
+    )
+    print(f"threshold {model.threshold:.4g}. {model.calibration.promise}")
+
+
+def _print_figures(figures: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    values = figures.to_dict()
+    table.add_row("photos", f"{figures.good} good, {figures.defective} defective, {figures.masks} masks")
+    names = {
+        "image_auroc": "image AUROC",
+        "image_ap": "image AP",
+        "image_f1_max_oracle": "image F1-max (oracle)",
+        "pixel_auroc": "pixel AUROC",
+        "pixel_ap": "pixel AP",
+        "aupro": "AUPRO at 0.3",
+    }
+    for key, name in names.items():
+        if values[key] is not None:
+            table.add_row(name, f"{100 * values[key]:.2f} %")
+    low, high = figures.false_alarm_interval
+    table.add_row("false alarms", f"{figures.false_alarms} of {figures.good} (95 % of cases: {low} to {high})")
+    for label, (flagged, photos) in figures.detected.items():
+        table.add_row(f"found: {label}", f"{flagged} of {photos}")
+    table.add_row("time", f"{figures.milliseconds:.0f} ms a photo, from file")
+    Console().print(table)
+    if figures.shift is not None:
+        _note(figures.shift.message, warn=figures.shift.different)
+
+
+def _facts(model: Model, path: Path) -> dict[str, dict[str, Any]]:
+    calibration, provenance = model.calibration, dict(model.provenance)
+    threshold = calibration.image_threshold
+    settings = model.settings.to_dict()
+    training, scoring = settings.pop("training"), settings.pop("scoring")
+    return {
+        "model": {
+            "file": str(path),
+            "megabytes": round(path.stat().st_size / 1e6, 2),
+            "fingerprint": model.fingerprint,
+            "good photos": len(model.photos),
+            "bank": f"{len(model.bank)} rows of {model.bank.rows.shape[1]} numbers",
+            "thumbnails": len(model.thumbnails),
+        },
+        "threshold": {
+            "image score": threshold.value,
+            "anomaly map": calibration.map_threshold.value,
+            "set by hand": calibration.set_by_hand is not None,
+            "false-alarm rate": threshold.stated_rate,
+            "calibrated on": calibration.source,
+            "promise": calibration.promise,
+        },
+        "preprocessing": model.preprocessing.to_dict(),
+        "settings": settings,
+        "training": training,
+        "scoring": scoring,
+        "provenance": provenance,
+    }
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(inner) for inner in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _note(text: str, *, warn: bool = False) -> None:
+    typer.secho(text, err=True, fg="yellow" if warn else None)
+
+
+# --- Progress ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar with the time left for each step, on stderr; a line for each step where that is a file."""
+    if not sys.stderr.isatty():
+        yield _LineProgress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+        # Where stdout is a file, results must not end up among the bars.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step)
+            bars.update(tasks[step], completed=done, total=total)
+
+        yield update
+
+
+class _LineProgress:
+    """A line when a step is done; nothing in between, so that logs stay short."""
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if done == total and step != "inspect":
+            _note(f"{step}: {total} of {total}")
+
+
+# --- Entry ---------------------------------------------------------------------------------------
+
+
+def main() -> NoReturn:
+    """Run the command line; errors of this package are one sentence and exit code 2."""
+    import click
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name may hold what a console cannot show
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = typer.main.get_command(app).main(standalone_mode=False)
+    except ReconPatchError as error:
+        typer.secho(f"Error: {error}", err=True, fg="red")
+        code = ERROR
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        typer.secho("Stopped. Nothing half-written was left behind.", err=True, fg="yellow")
+        code = INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing to complain about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""How well a model does on labelled photos, laid out as MVTec AD lays them out.
+
+    TESTDIR/good/*, TESTDIR/<defect>/*, and beside TESTDIR: ground_truth/<defect>/<stem>_mask.png
+
+Nothing here is chosen on the test photos but the oracle F1-max, which says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.calibration import Calibration, ShiftTest, beta_binomial_interval, shift_test
+from reconpatch.errors import PhotoError
+from reconpatch.images import MAX_PIXELS, list_photos, read_photo
+from reconpatch.metrics import auroc, average_precision, f1_max, pixel_metrics
+from reconpatch.model import Model
+from reconpatch.result import Result
+
+GOOD = "good"
+
+
+@dataclass(frozen=True)
+class LabelledPhoto:
+    """A test photo.
+
+    Attributes:
+        path: the file.
+        label: the name of its folder: "good" or a kind of defect.
+        mask: the file with its defect, white on black, or None.
+    """
+
+    path: Path
+    label: str
+    mask: Path | None
+
+    @property
+    def defective(self) -> bool:
+        """Whether the photo shows a defect."""
+        return self.label != GOOD
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of one model on one set of labelled photos. Rates and areas are in 0 to 1.
+
+    Attributes:
+        good, defective: photos of each kind.
+        detected: photos flagged and photos in all, for each kind of defect.
+        false_alarms: good photos above the threshold.
+        false_alarm_interval: how many of them 95 % of all fits and test sets would show, were the
+            promise kept (beta-binomial: both samples counted).
+        shift: whether the good test photos look different from those of the calibration.
+        image_auroc, image_ap: of the image score; None without both kinds of photos.
+        image_f1_max: the best F1 over all thresholds: an oracle, it looks at the labels.
+        pixel: "pixel_auroc", "pixel_ap" and "aupro" (limit 0.3) at the photos' own pixels, masks
+            above half of white; None where there are no masks.
+        masks: photos with a mask.
+        milliseconds: median per photo, from file to verdict.
+    """
+
+    good: int
+    defective: int
+    detected: dict[str, tuple[int, int]]
+    false_alarms: int
+    false_alarm_interval: tuple[int, int]
+    shift: ShiftTest | None
+    image_auroc: float | None
+    image_ap: float | None
+    image_f1_max: float | None
+    pixel: dict[str, float] | None
+    masks: int
+    milliseconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON-ready values."""
+        shift = self.shift
+        return {
+            "photos": {"good": self.good, "defective": self.defective, "masks": self.masks},
+            "image_auroc": self.image_auroc,
+            "image_ap": self.image_ap,
+            "image_f1_max_oracle": self.image_f1_max,
+            **(self.pixel or {"pixel_auroc": None, "pixel_ap": None, "aupro": None}),
+            "false_alarms": self.false_alarms,
+            "false_alarm_interval_95": list(self.false_alarm_interval),
+            "detected": {k: {"flagged": f, "photos": n} for k, (f, n) in self.detected.items()},
+            "good_photos_look_different": shift.different if shift else None,
+            "good_photos_message": shift.message if shift else None,
+            "milliseconds_per_photo": self.milliseconds,
+            "pixel_resolution": "the photos' own pixels; a mask's pixel counts above half of white",
+        }
+
+
+def find_test_photos(folder: Path) -> list[LabelledPhoto]:
+    """The labelled photos of a test folder, or of the category folder that holds it.
+
+    Raises:
+        PhotoError: the layout does not fit, with the path and the reason.
+    """
+    if (folder / "test").is_dir():
+        folder = folder / "test"
+    truth = folder.parent / "ground_truth"
+    photos = []
+    for path in list_photos(folder):
+        label = path.relative_to(folder).parts[0]
+        if label == path.name:
+            raise PhotoError(
+                f"{path} lies beside the folders of {folder}: a test folder holds one folder for "
+                "the good photos, named good, and one for each kind of defect"
+            )
+        photos.append(LabelledPhoto(path, label, _mask_of(path, label, truth)))
+    _check_masks(photos, truth)
+    return photos
+
+
+def _mask_of(path: Path, label: str, truth: Path) -> Path | None:
+    mask = truth / label / f"{path.stem}_mask.png"
+    return mask if label != GOOD and mask.is_file() else None
+
+
+def _check_masks(photos: Sequence[LabelledPhoto], truth: Path) -> None:
+    defective = [photo for photo in photos if photo.defective]
+    without = [photo for photo in defective if photo.mask is None]
+    if without and len(without) < len(defective):
+        raise PhotoError(
+            f"{len(defective) - len(without)} of {len(defective)} defective photos have a mask in "
+            f"{truth} and {without[0].path} has none: give all of them one, or none"
+        )
+
+
+def evaluate(
+    model: Model,
+    folder: str | Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[str, int, int], None] | None = None,
+    keep: Callable[[Result, LabelledPhoto], None] | None = None,
+) -> Evaluation:
+    """Inspect all labelled photos below a folder and work out the figures.
+
+    Args:
+        model: the model.
+        folder: a test folder in MVTec's layout, or the category folder that holds it.
+        max_pixels: larger photos are refused.
+        progress: called with (step, photos done, photos).
+        keep: called with every result, for a report.
+
+    Raises:
+        PhotoError: the layout does not fit, or a photo or mask cannot be used.
+    """
+    import time
+
+    photos = find_test_photos(Path(folder))
+    scores, seconds = [], []
+    maps: list[npt.NDArray[np.float32]] = []
+    for i, photo in enumerate(photos):
+        start = time.perf_counter()
+        result = model.inspect(photo.path, max_pixels=max_pixels)
+        seconds.append(time.perf_counter() - start)
+        scores.append(result.score)
+        maps.append(result.heatmap)
+        if keep is not None:
+            keep(result, photo)
+        if progress is not None:
+            progress("inspect", i + 1, len(photos))
+    masks = list(_masks(photos, maps, max_pixels)) if any(p.mask for p in photos) else []
+    return _figures(
+        photos, np.array(scores), masks, maps, model.calibration, float(np.median(seconds)) * 1000
+    )
+
+
+def _masks(
+    photos: Sequence[LabelledPhoto], maps: Sequence[npt.NDArray[np.float32]], max_pixels: int
+) -> Iterator[npt.NDArray[np.bool_]]:
+    """One boolean mask for each photo, of the size of its map; none set for good photos."""
+    for photo, heatmap in zip(photos, maps, strict=True):
+        if photo.mask is None:
+            yield np.zeros(heatmap.shape, dtype=bool)
+            continue
+        mask = read_photo(photo.mask, max_pixels=max_pixels)
+        if (mask.height, mask.width) != heatmap.shape:
+            raise PhotoError(
+                f"{photo.mask} has {mask.width} x {mask.height} pixels and its photo {photo.path} "
+                f"has {heatmap.shape[1]} x {heatmap.shape[0]}: give a mask of the photo's size"
+            )
+        yield mask.rgb8(65535).max(axis=2) > 127
+
+
+def _figures(
+    photos: Sequence[LabelledPhoto],
+    scores: npt.NDArray[np.float64],
+    masks: Sequence[npt.NDArray[np.bool_]],
+    maps: Sequence[npt.NDArray[np.float32]],
+    calibration: Calibration,
+    milliseconds: float,
+) -> Evaluation:
+    threshold = calibration.image_threshold
+    labels = np.array([photo.defective for photo in photos])
+    good, defective = scores[~labels], scores[labels]
+    totals = Counter(photo.label for photo in photos if photo.defective)
+    flagged = Counter(
+        photo.label
+        for photo, score in zip(photos, scores, strict=True)
+        if photo.defective and score > threshold.value
+    )
+    both = len(good) > 0 and len(defective) > 0
+    n, k = threshold.photos, threshold.rank
+    return Evaluation(
+        good=len(good),
+        defective=len(defective),
+        detected={label: (flagged[label], totals[label]) for label in sorted(totals)},
+        false_alarms=int((good > threshold.value).sum()),
+        false_alarm_interval=beta_binomial_interval(len(good), n + 1 - k, k) if k else (0, len(good)),
+        shift=shift_test(calibration.scores, good, threshold) if len(good) and k else None,
+        image_auroc=auroc(labels, scores) if both else None,
+        image_ap=average_precision(labels, scores) if both else None,
+        image_f1_max=f1_max(labels, scores)[0] if both else None,
+        pixel=pixel_metrics(masks, maps) if masks and any(mask.any() for mask in masks) else None,
+        masks=sum(photo.mask is not None for photo in photos),
+        milliseconds=milliseconds,
+    )
