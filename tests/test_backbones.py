@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +26,10 @@ from reconpatch.errors import MissingExtraError, SettingsError, WeightsError
 SIZE = (64, 96)
 TINY = spec("test_resnet", (1, 2))  # timm's own small networks for tests
 TINY_VIT = spec("test_vit", (2, 4))
+
+
+def timm_config(name: str) -> Any:
+    return timm.get_pretrained_cfg(name)
 
 
 def tiny_model(seed: int = 7, **options: Any) -> torch.nn.Module:
@@ -58,7 +61,9 @@ class TestImport:
             "import sys, reconpatch.backbones as b, reconpatch.features; b.spec('densenet201');"
             "print([m for m in ('torch', 'timm', 'onnxruntime') if m in sys.modules])"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=False, capture_output=True, text=True
+        )
         assert done.stdout.strip() == "[]", done.stderr
 
     def test_says_which_extra_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +87,7 @@ class TestSpec:
 
     @pytest.mark.parametrize("known", BACKBONES.values(), ids=lambda known: known.name)
     def test_table_agrees_with_timm(self, known: BackboneSpec) -> None:
-        config = timm.get_pretrained_cfg(known.timm_name)
+        config = timm_config(known.timm_name)
         assert known.licence.lower() == config.license
         assert f"{config.architecture}.{config.tag}" == known.timm_name
         assert spec(known.timm_name).timm_name == known.timm_name
@@ -108,7 +113,7 @@ class TestSpec:
             spec(name, levels)
 
     def test_unlike_any_name(self) -> None:
-        with pytest.raises(SettingsError, match="no backbone 'qqqqqq'. Choose one of wide_res"):
+        with pytest.raises(SettingsError, match=r"no backbone 'qqqqqq'\. Choose one of wide_res"):
             spec("qqqqqq")
 
     @pytest.mark.parametrize("levels", [(), (3, 2), (2, 2), (-1, 2)])
@@ -166,9 +171,7 @@ class TestRandom:
             for seed in (0, 0, 1)
         ]
         assert torch.equal(before, torch.random.get_rng_state())
-        key = (
-            "model.conv1.0.weight" if "model.conv1.0.weight" in states[0] else "model.conv1.weight"
-        )
+        key = "model.layer1.0.conv1.weight"
         assert torch.equal(states[0][key], states[1][key])
         assert not torch.equal(states[0][key], states[2][key])
 
@@ -195,7 +198,7 @@ class TestWeightPackages:
         state = torch.load(path, weights_only=True)
         ours = module.state_dict()
         assert torch.equal(ours["model.conv_stem.weight"], state["_conv_stem.weight"])
-        # The second block of the first stage that repeats: its place is known by counting alone.
+        # The package numbers blocks, timm stages and blocks; stage 0 has one block.
         assert torch.equal(
             ours["model.blocks.1.0.conv_pw.weight"], state["_blocks.1._expand_conv.weight"]
         )
@@ -212,7 +215,7 @@ class TestWeightPackages:
         copy = tmp_path / path.name
         copy.write_bytes(content)
         monkeypatch.setattr(backbones, "_package_file", lambda package: copy)
-        with pytest.raises(WeightsError, match="not the known ones .* --force-reinstall"):
+        with pytest.raises(WeightsError, match=r"not the known ones .* --force-reinstall"):
             load_backbone(spec("tf_efficientnet_lite0"), input_size=SIZE)
 
     def test_a_package_without_its_file_is_refused(
@@ -273,11 +276,10 @@ class TestWeightsFile:
         module, source, mean, std = load_backbone(TINY, weights=str(path), input_size=SIZE)
         assert same(module(example()), tiny_maps(model))
         assert source == WeightSource("file", f"tiny{suffix}", backbones._sha256(path), "unknown")
-        config = timm.get_pretrained_cfg("test_resnet")
+        config = timm_config("test_resnet")
         assert (mean, std) == (config.mean, config.std)
 
-    @pytest.mark.parametrize("classes", [0, 5])
-    def test_the_classifier_does_not_matter(self, tmp_path: Path, classes: int) -> None:
+    def test_a_classifier_of_other_classes_does_not_matter(self, tmp_path: Path) -> None:
         model = tiny_model(num_classes=5)
         path = tmp_path / "five.pth"
         torch.save({"epoch": 3, "state_dict": model.state_dict()}, path)
@@ -332,10 +334,6 @@ class TestWeightsFile:
 
         path = tmp_path / "trap.pth"
         torch.save({"conv1.weight": Trap()}, path)
-        with pytest.raises(WeightsError, match="more than tensors"):
-            load_backbone(TINY, weights=path, input_size=SIZE)
-        assert not trace.exists()
-        path.write_bytes(pickle.dumps(Trap()))
         with pytest.raises(WeightsError, match="more than tensors"):
             load_backbone(TINY, weights=path, input_size=SIZE)
         assert not trace.exists()
@@ -402,7 +400,7 @@ class TestHub:
 
     def test_no_published_weights(self) -> None:
         unpublished = spec("resnet10t", (1, 2))
-        config = timm.get_pretrained_cfg(unpublished.timm_name)
+        config = timm_config(unpublished.timm_name)
         bare = type(config)(architecture="resnet10t", hf_hub_id=None)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(timm, "get_pretrained_cfg", lambda *args, **options: bare)

@@ -51,7 +51,7 @@ class Threshold:
     @property
     def enough_photos(self) -> bool:
         """Whether the rate asked for can be promised with this many photos."""
-        return self.photos >= photos_needed(self.asked_rate)
+        return self.stated_rate <= self.asked_rate
 
     def rate_range(self, coverage: float = 0.90) -> tuple[float, float]:
         """The central range of the true false-alarm rate over fits with this many photos.
@@ -93,13 +93,16 @@ def conformal_threshold(scores: Scores, rate: float = DEFAULT_FALSE_ALARM_RATE) 
             "no good photo was scored, so no threshold can be set: give at least one, "
             f"and {photos_needed(rate)} for a false-alarm rate of {rate:g}"
         )
+    return _threshold_of_rank(scores, min(math.ceil((n + 1) * (1 - _exact(rate))), n), rate)
+
+
+def _threshold_of_rank(scores: Scores, k: int, rate: float) -> Threshold:
+    """Midway between the k-th smallest score and the next larger one; the largest has none."""
+    n = len(scores)
     ordered = np.sort(scores)
-    k = math.ceil((n + 1) * (1 - _exact(rate)))
-    if k > n:
-        return Threshold(float(ordered[-1]), rate, 1 / (n + 1), n, n)
     larger = ordered[ordered > ordered[k - 1]]
     value = (ordered[k - 1] + larger[0]) / 2 if len(larger) else ordered[-1]
-    return Threshold(float(value), rate, float(1 - Fraction(k, n + 1)), n, k)
+    return Threshold(float(value), rate, (n + 1 - k) / (n + 1), n, k)
 
 
 def threshold_at(scores: Scores, value: float) -> Threshold:
@@ -161,8 +164,10 @@ class Calibration:
     @cached_property
     def map_threshold(self) -> Threshold:
         """The threshold of the anomaly map: exceeded somewhere in as many good photos."""
-        rate = self.rate if self.set_by_hand is None else self.image_threshold.stated_rate
-        return conformal_threshold(self.map_maxima, min(rate, 1 - 1e-9))
+        if self.set_by_hand is None:
+            return conformal_threshold(self.map_maxima, self.rate)
+        image = self.image_threshold
+        return _threshold_of_rank(self.map_maxima, max(image.rank, 1), image.asked_rate)
 
     @property
     def promise(self) -> str:
@@ -302,7 +307,12 @@ def _binomial(j: int, n: int, x: float) -> float:
 
 
 def beta_binomial_tail(above: int, m: int, a: int, b: int) -> float:
-    """P(K >= above) for K ~ BetaBinomial(m, a, b): exceedances among m new photos, over fits."""
+    """P(K >= above) for K ~ BetaBinomial(m, a, b): exceedances among m new photos, over fits.
+
+    b = 0 is the limit where all m exceed: a threshold set by hand below every good score.
+    """
+    if b == 0:
+        return float(above <= m)
     log_beta = _log_beta(a, b)
     terms = (
         math.exp(_log_choose(m, j) + _log_beta(a + j, b + m - j) - log_beta)

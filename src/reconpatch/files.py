@@ -34,15 +34,17 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # What stopped the writing (a read-only disk) may stop this too, and is the one to report.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
     """Find out before hours of work whether a result can be written at all.
 
     Raises:
-        OutputError: the file exists (unless it may be overwritten), is a folder, its folder is
-            missing, or nothing can be written there.
+        OutputError: the file exists (unless it may be overwritten), is a folder, or nothing can be
+            written in its folder, which is made where it is missing.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder: give the name of a file, such as {path}/part.rcp")

@@ -54,13 +54,14 @@ def assign_groups(
     Args:
         photos: in the order of the fit.
         pattern: regular expression searched in the name; what its first pair of brackets matches
-            (the whole match without brackets) names the part. None: every photo is its own part.
+            (the whole match without brackets) names the part, unless it is empty. None: every photo
+            is its own part.
 
     Returns:
         The photos with their groups, and a note in plain words for each pair of copies.
 
     Raises:
-        SettingsError: the pattern is not a regular expression, or matches no name.
+        SettingsError: the pattern is not a regular expression, or names no part.
     """
     keys = [photo.name for photo in photos]
     if pattern is not None:
@@ -95,10 +96,9 @@ def _part_of(name: str, pattern: str) -> str | None:
             f"--group {pattern!r} is not a regular expression ({error}): give one such as "
             "'part(\\d+)'"
         ) from None
-    if match is None:
-        return None
-    # A part's key must not collide with a file name, which stands for an unmatched photo.
-    return "part/" + (match.group(1) if match.re.groups else match.group(0) or "")
+    part = match and match.group(1 if match.re.groups else 0)
+    # A part's key must not collide with the name of an unmatched photo: no relative path starts so.
+    return f"/{part}" if part else None
 
 
 def _root(merged: dict[str, str], key: str) -> str:
@@ -199,7 +199,9 @@ def rescore(
         distances[i, good.witnesses[i]] = witness.distances
         others = np.delete(distances[i], good.witnesses[i])
         ceiling = float(others.max()) if len(others) else 0.0
-        image_scores.append(max(witness.image_score, ceiling))
+        # The largest distance is that of a witness, so eq. 10 weighs no other patch.
+        exact = scoring.reweight == "largest" and witness.distances.max() > ceiling
+        image_scores.append(witness.image_score if exact else max(witness.image_score, ceiling))
         map_maxima.append(float(anomaly_map(distances[i], grid, size, scoring.blur).max()))
     return replace(
         good,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reconpatch.similarity import squared_distances
 
-# Keeps the gradient of a square root finite where two patches coincide.
+# Patches closer than this coincide: the gradient of a square root is unbounded near 0.
 _SMALLEST_SQUARED_DISTANCE = 1e-12
 
 
@@ -29,10 +29,12 @@ def relative_distances(z: Tensor) -> Tensor:
     """δ_ij = ||z_i - z_j|| / ((1/N) Σ_n ||z_i - z_n||): (N, D) -> (N, N), 0 or more.
 
     Each row is divided by its own mean, so the result does not depend on the scale of z and is
-    not symmetric. The gradient flows through the mean, and the sum runs over n = i as well.
+    not symmetric. The gradient flows through the mean, and the sum runs over n = i as well. Where
+    two patches coincide, δ is 0 and no gradient flows.
     """
-    distances = squared_distances(z).clamp(min=_SMALLEST_SQUARED_DISTANCE).sqrt()
-    distances = distances * off_diagonal(distances)
+    squared = squared_distances(z)
+    apart = squared > _SMALLEST_SQUARED_DISTANCE  # False on the diagonal
+    distances = torch.where(apart, squared, 1.0).sqrt() * apart
     mean = distances.mean(dim=1, keepdim=True)
     # All patches of a batch the same: nothing to compare, and no division by zero.
     return distances / mean.clamp(min=_SMALLEST_SQUARED_DISTANCE)

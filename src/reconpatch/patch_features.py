@@ -48,7 +48,8 @@ class FeatureMaps(torch.nn.Module):
         self.levels = list(levels)
         self.strides = tuple(int(model.feature_info[level]["reduction"]) for level in levels)
         model.prune_intermediate_layers(self.levels, prune_norm=True)
-        self.model = model.eval().requires_grad_(False)
+        self.model = model
+        self.eval().requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Maps (B, C_l, H_l, W_l) of the levels, from normalised photos (B, 3, H, W)."""

@@ -106,11 +106,18 @@ class TrainingSettings:
         _check(self.companions >= 1, "companions", self.companions, "1 or more patches")
         _check(self.pool_size >= 2, "pool_size", self.pool_size, "2 or more patches")
         _check(1 <= self.k < self.batch_size, "k", self.k, "1 to batch_size - 1 neighbours")
-        _check(0 < self.learning_rate < 10, "learning_rate", self.learning_rate, "0 to 10")
-        _check(0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "0 to 1")
+        _check(
+            0 < self.learning_rate < 10,
+            "learning_rate",
+            self.learning_rate,
+            "a number above 0 and below 10",
+        )
+        _check(
+            0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "0 or more, below 1"
+        )
         _check(0 <= self.alpha <= 1, "alpha", self.alpha, "0 to 1")
-        _check(self.sigma > 0, "sigma", self.sigma, "a number above 0")
-        _check(self.margin > 0, "margin", self.margin, "a number above 0")
+        _check(0 < self.sigma < math.inf, "sigma", self.sigma, "a finite number above 0")
+        _check(0 < self.margin < math.inf, "margin", self.margin, "a finite number above 0")
         _check(0 <= self.gamma <= 1, "gamma", self.gamma, "0 to 1")
         _check(self.init in ("orthogonal", "pca"), "init", self.init, "orthogonal or pca")
         _check(self.scale in ("unit", "mean", "none"), "scale", self.scale, "unit, mean or none")
@@ -133,11 +140,9 @@ class TrainingLog:
 
     Attributes:
         steps: optimiser steps taken.
-        pull, push: the two parts of the loss (eq. 7), mean over the first and the last tenth of
-            the steps: ((pull, push) at first, (pull, push) at last).
+        loss_first, loss_last: the two parts of the loss (eq. 7), pull and push, each the mean over
+            the first and over the last tenth of the steps.
         movement: ||Δf|| / ||f0||, how far the weight of f moved from where it started.
-        true_neighbours: share of the batches' patches whose nearest neighbour in the batch comes
-            from another photo; the contextual similarity says little where batches hold no kin.
     """
 
     steps: int
@@ -202,7 +207,7 @@ def train(
         f: the linear layer to start from; it is trained in place.
         patches: (P, C) float32 patch features of good photos.
         settings: see `TrainingSettings`.
-        seed: decides the batches and the start of g.
+        seed: decides the batches; g starts from torch's global seed, as f did.
         device: where the steps run, "cpu" or "cuda".
         progress: called with (steps so far, steps in all).
     """
@@ -246,7 +251,7 @@ def train(
         raise SettingsError(
             f"training diverged with learning_rate {settings.learning_rate:g}: give a smaller one"
         )
-    movement = float((f.weight.detach() - start).norm() / start.norm())
+    movement = float((f.weight.detach() - start).norm() / start.norm().clamp(min=1e-12))
     return _to_numpy(f), _log(history, movement)
 
 
@@ -295,10 +300,13 @@ def principal_directions(patches: Floats, dim: int) -> Floats:
     """(min(D, C), C) leading principal directions of the standardised features, unstandardised.
 
     Row d maps p to the d-th principal component of (p - mean) / std, up to a constant; distances in
-    all C components are those of the standardised features.
+    all C components are those of the standardised features. A feature that is the same in all
+    patches has no scale of its own and gets no weight.
     """
-    std = np.maximum(patches.std(axis=0, dtype=np.float64), 1e-12)
-    centred = (patches - patches.mean(axis=0)) / std.astype(np.float32)
+    mean = patches.mean(axis=0)
+    std = patches.std(axis=0, dtype=np.float64)
+    std[std <= 1e-6 * np.abs(mean)] = np.inf  # constant, up to the rounding of float32
+    centred = (patches - mean) / std.astype(np.float32)
     covariance = (centred.T @ centred).astype(np.float64) / len(patches)
     _, vectors = np.linalg.eigh(covariance)  # ascending
     directions = vectors[:, ::-1].T[:dim]
@@ -325,18 +333,18 @@ def _neighbour_batches(
     patches: Floats, n: int, settings: TrainingSettings, rng: np.random.Generator
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Batches of seeds and the patches nearest to them in a pool, each patch at most once."""
-    group = 1 + settings.companions
+    group = min(1 + settings.companions, n)
+    per_batch = n // group
     while True:
         pool = rng.permutation(len(patches))[: max(settings.pool_size, n)]
         p = patches[pool]
         norms = np.einsum("pc,pc->p", p, p)
         seeds = rng.permutation(len(pool))
-        per_batch = math.ceil(n / group)
         for start in range(0, len(seeds) - per_batch + 1, per_batch):
             chosen = seeds[start : start + per_batch]
             distance = norms - 2.0 * (p[chosen] @ p.T)
-            near = np.argpartition(distance, group - 1, axis=1)[:, :group]
-            members = np.unique(np.concatenate([chosen, near.ravel()]))
+            distance[np.arange(per_batch), chosen] = -np.inf  # first, even among its duplicates
+            members = np.unique(np.argpartition(distance, group - 1, axis=1)[:, :group])
             # Seeds close to each other share companions: fill up with random ones.
             rest = np.setdiff1d(rng.permutation(len(pool))[: 2 * n], members)
             members = np.concatenate([members, rng.permutation(rest)])[:n]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from reconpatch.calibration import DEFAULT_FALSE_ALARM_RATE, check_rate
+from reconpatch.coreset import bank_rows
 from reconpatch.errors import SettingsError
 from reconpatch.representation import METHODS, Method, TrainingSettings
 from reconpatch.scoring import ScoringSettings
@@ -68,6 +69,9 @@ class FitSettings:
             )
         if self.projection < 0:
             raise SettingsError(f"projection is {self.projection}: give 0 (none) or more dimensions")
+        if self.seed < 0:
+            raise SettingsError(f"the seed is {self.seed}: give a whole number, 0 or more")
+        bank_rows(self.bank, available=1)  # refuses a size that is neither a share nor a number
         check_rate(self.false_alarm_rate)
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,7 +138,7 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     known = {f.name for f in fields(FitSettings)}
     for name in changes:
         if name not in known:
-            raise SettingsError(f"there is no setting {name!r}{_suggestion(name)}")
+            raise SettingsError(f"there is no setting {name!r}{_suggestion(name, _names())}")
     return replace(settings, **changes)
 
 
@@ -152,7 +156,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         if not equals or name not in types:
             raise SettingsError(
                 f"--set takes NAME=VALUE with the name of a setting, and {assignment!r} was given"
-                f"{_suggestion(name)}"
+                f"{_suggestion(name, list(types))}"
             )
         values[name] = _parse(name, text, types[name])
     return values
@@ -172,7 +176,11 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         raise SettingsError(f"{name} is {text!r}: give {wanted}") from None
 
 
-def _suggestion(name: str) -> str:
-    names = [f.name for kind in (FitSettings, TrainingSettings, ScoringSettings) for f in fields(kind)]
+def _names() -> list[str]:
+    kinds = (FitSettings, TrainingSettings, ScoringSettings)
+    return [f.name for kind in kinds for f in fields(kind)]
+
+
+def _suggestion(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3)
     return f" (did you mean {' or '.join(near)}?)" if near else f": known are {', '.join(names)}"

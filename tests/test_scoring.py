@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
+
+from reconpatch.errors import SettingsError
+from reconpatch.memory_bank import MemoryBank
+from reconpatch.scoring import ScoringSettings, anomaly_map, reweighted_score, score_patches
+
+E1 = math.e
+
+
+def bank_of(rows):
+    rows = np.asarray(rows, np.float32)
+    return MemoryBank(rows, np.zeros(len(rows), np.int64), np.arange(len(rows)))
+
+
+def normal(shape, seed):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def distance(a, b):
+    return math.sqrt(sum((float(x) - float(y)) ** 2 for x, y in zip(a, b, strict=True)))
+
+
+def equation_10(patch, rows, b):
+    """s_t as it is written, in float64, for distances that do not overflow."""
+    to_patch = [distance(patch, row) for row in rows]
+    star = to_patch.index(min(to_patch))
+    if b == 1:
+        return to_patch[star]
+    around = sorted(
+        range(len(rows)), key=lambda j: -1.0 if j == star else distance(rows[j], rows[star])
+    )
+    total = sum(math.exp(to_patch[j]) for j in around[:b])
+    return (1 - math.exp(to_patch[star]) / total) * to_patch[star]
+
+
+def bilinear(grid_map, size):
+    """Half-pixel centres, edges repeated, one pixel at a time."""
+    h, w = grid_map.shape
+    picture = np.empty(size)
+    for y in range(size[0]):
+        for x in range(size[1]):
+            cy = min(max((y + 0.5) * h / size[0] - 0.5, 0), h - 1)
+            cx = min(max((x + 0.5) * w / size[1] - 0.5, 0), w - 1)
+            top, left = int(cy), int(cx)
+            bottom, right = min(top + 1, h - 1), min(left + 1, w - 1)
+            fy, fx = cy - top, cx - left
+            picture[y, x] = (1 - fy) * (
+                (1 - fx) * grid_map[top, left] + fx * grid_map[top, right]
+            ) + fy * ((1 - fx) * grid_map[bottom, left] + fx * grid_map[bottom, right])
+    return picture
+
+
+# equation 10
+
+
+def test_equation_10_by_hand():
+    # D to the rows: 1, 2, 4; the nearest is the first.
+    bank, patch = bank_of([[1], [2], [4]]), np.zeros(1, np.float32)
+    assert reweighted_score(patch, 0, bank, 1) == 1.0
+    assert reweighted_score(patch, 0, bank, 2) == pytest.approx(1 - 1 / (1 + E1), rel=1e-6)
+    assert reweighted_score(patch, 0, bank, 3) == pytest.approx(
+        1 - E1 / (E1 + E1**2 + E1**4), rel=1e-6
+    )
+
+
+def test_the_neighbours_are_those_of_the_nearest_row_not_of_the_patch():
+    # -1.5 is nearer to the patch at 0, but 3 is nearer to the nearest row, 1.
+    bank, patch = bank_of([[1], [3], [-1.5]]), np.zeros(1, np.float32)
+    assert reweighted_score(patch, 0, bank, 2) == pytest.approx(1 - 1 / (1 + E1**2), rel=1e-6)
+    without = np.array([True, False, True])
+    assert reweighted_score(patch, 0, bank, 2, without) == pytest.approx(
+        1 - 1 / (1 + math.exp(0.5)), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("b", [1, 2, 3, 9, 25, 26])
+def test_reweighting_is_equation_10_as_it_is_written(b):
+    rows, patches = normal((25, 4), seed=0), normal((30, 4), seed=1) * 2
+    bank = bank_of(rows)
+    _, nearest = bank.nearest(patches)
+    for patch, row in zip(patches, nearest, strict=True):
+        expected = equation_10(patch, rows, b)
+        assert reweighted_score(patch, int(row), bank, b) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("b", [1, 2, 9, 30])
+def test_reweighting_with_rows_left_out_is_that_of_a_bank_without_them(b):
+    rows, patches = normal((25, 4), seed=2), normal((20, 4), seed=3)
+    allowed = np.arange(25) % 4 != 1
+    bank = bank_of(rows)
+    _, nearest = bank.nearest(patches, allowed=allowed)
+    for patch, row in zip(patches, nearest, strict=True):
+        expected = equation_10(patch, rows[allowed], b)
+        found = reweighted_score(patch, int(row), bank, b, allowed)
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_large_distances_do_not_overflow():
+    # exp(10000) has no float64; distances 10000 and 10001 differ by exactly 1.
+    bank, patch = bank_of([[10_000], [10_001]]), np.zeros(1, np.float32)
+    with np.errstate(over="raise", invalid="raise"):
+        found = reweighted_score(patch, 0, bank, 2)
+    assert found == pytest.approx(10_000 * (1 - 1 / (1 + E1)), rel=1e-6)
+
+
+def test_a_single_row_left_gives_the_distance_itself():
+    bank, patch = bank_of([[3], [4]]), np.zeros(1, np.float32)
+    assert reweighted_score(patch, 1, bank, 9, np.array([False, True])) == 4.0
+    assert reweighted_score(patch, 0, bank_of([[3]]), 9) == 3.0
+
+
+def test_copies_of_the_nearest_row_share_its_weight():
+    bank, patch = bank_of([[2], [2], [2], [2]]), np.zeros(1, np.float32)
+    assert reweighted_score(patch, 0, bank, 4) == pytest.approx(2 * (1 - 1 / 4))
+
+
+# score_patches
+
+
+# Patch 0 is further away, but from a dense place of the bank; patch 1 from a sparse one.
+TWO_PLACES = [[0, 0], [0, 0], [100, 0]]
+TWO_PATCHES = np.array([[10, 0], [100, 9]], np.float32)
+
+
+def test_largest_weighs_one_patch_and_every_weighs_each():
+    bank = bank_of(TWO_PLACES)
+    plain = score_patches(TWO_PATCHES, bank, ScoringSettings())
+    assert (plain.image_score, plain.worst) == (10.0, 0)
+    largest = score_patches(TWO_PATCHES, bank, ScoringSettings(b=2, reweight="largest"))
+    assert (largest.image_score, largest.worst) == (pytest.approx(5.0), 0)
+    every = score_patches(TWO_PATCHES, bank, ScoringSettings(b=2, reweight="every"))
+    assert (every.image_score, every.worst) == (pytest.approx(9.0), 1)
+    for scores in (plain, largest, every):
+        assert scores.distances.tolist() == [10.0, 9.0]
+        assert scores.nearest.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+@pytest.mark.parametrize("b", [1, 3, 9, 99])
+def test_the_image_score_is_the_largest_weighted_patch(b, left_out):
+    rows, patches = normal((40, 5), seed=4), normal((30, 5), seed=5)
+    allowed = np.arange(40) % 2 == 0 if left_out else None
+    kept = rows if allowed is None else rows[allowed]
+    raw = [equation_10(patch, kept, 1) for patch in patches]
+    weighted = [equation_10(patch, kept, b) for patch in patches]
+
+    every = score_patches(patches, bank_of(rows), ScoringSettings(b, "every"), allowed=allowed)
+    assert every.image_score == pytest.approx(max(weighted), rel=1e-5)
+    assert every.worst == int(np.argmax(weighted))
+    np.testing.assert_allclose(every.distances, raw, rtol=1e-6)
+
+    largest = score_patches(patches, bank_of(rows), ScoringSettings(b, "largest"), allowed=allowed)
+    assert largest.worst == int(np.argmax(raw))
+    assert largest.image_score == pytest.approx(weighted[largest.worst], rel=1e-5)
+
+
+def test_a_good_patch_that_is_in_the_bank_scores_zero():
+    rows = normal((10, 4), seed=0)
+    for settings in (ScoringSettings(), ScoringSettings(3, "every"), ScoringSettings(3)):
+        assert score_patches(rows[2:3], bank_of(rows), settings).image_score == 0.0
+
+
+# ScoringSettings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"b": 0}, "b is 0: give 1"),
+        ({"b": -3}, "b is -3"),
+        ({"reweight": "all"}, "reweight is 'all': give 'largest' or 'every'"),
+        ({"blur": -0.1}, "blur is -0.1: give 0 to 100"),
+        ({"blur": 100.5}, "blur is 100.5"),
+        ({"blur": math.nan}, "blur is nan"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        ScoringSettings(**settings)
+
+
+def test_settings_become_a_dictionary_and_come_back():
+    settings = ScoringSettings(b=9, reweight="every", blur=2.5)
+    assert settings.to_dict() == {"b": 9, "reweight": "every", "blur": 2.5}
+    assert ScoringSettings(**settings.to_dict()) == settings
+    assert ScoringSettings().to_dict() == {"b": 1, "reweight": "largest", "blur": 4.0}
+
+
+# anomaly_map
+
+
+def test_upsampling_by_hand():
+    found = anomaly_map(np.array([0, 1], np.float32), (1, 2), (1, 4), 0)
+    np.testing.assert_allclose(found, [[0, 0.25, 0.75, 1]], atol=1e-7)
+
+
+def test_the_map_is_in_raster_order_height_first():
+    found = anomaly_map(np.arange(6, dtype=np.float32), (2, 3), (2, 3), 0)
+    np.testing.assert_array_equal(found, [[0, 1, 2], [3, 4, 5]])
+    assert found.dtype == np.float32
+
+
+def test_blurring_by_hand():
+    # Sigma 0.25 reaches one pixel; an edge pixel is mirrored, so it keeps its neighbour's share.
+    side = math.exp(-8) / (1 + 2 * math.exp(-8))
+    found = anomaly_map(np.array([0, 1, 0, 0], np.float32), (1, 4), (1, 4), 0.25)
+    np.testing.assert_allclose(found, [[side, 1 - 2 * side, side, 0]], rtol=1e-6)
+    found = anomaly_map(np.array([1, 0, 0, 0], np.float32), (1, 4), (1, 4), 0.25)
+    np.testing.assert_allclose(found, [[1 - side, side, 0, 0]], rtol=1e-6)
+
+
+# Blurs whose 4 sigma is a whole number, where the two ways of rounding the reach agree.
+@pytest.mark.parametrize("blur", [0, 1, 2.5, 4, 8])
+@pytest.mark.parametrize(
+    ("grid", "size"),
+    [
+        ((28, 28), (64, 64)),
+        ((5, 7), (40, 21)),
+        ((1, 1), (9, 5)),
+        ((3, 2), (3, 2)),
+        ((9, 9), (4, 6)),
+    ],
+)
+def test_the_map_is_a_bilinear_picture_blurred_by_a_gaussian_filter(blur, grid, size):
+    values = np.random.default_rng(0).random(grid, dtype=np.float32) * 10
+    expected = bilinear(values, size)
+    if blur:
+        expected = gaussian_filter(expected, blur, mode="reflect", truncate=4.0)
+    found = anomaly_map(values.ravel(), grid, size, blur)
+    assert found.shape == size
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("blur", [0.3, 1.7, 4.1, 100])
+def test_the_blur_reaches_at_least_four_sigma_also_beyond_the_picture(blur):
+    values = np.random.default_rng(1).random((4, 5), dtype=np.float32)
+    reach = math.ceil(4 * blur)
+    expected = gaussian_filter(bilinear(values, (12, 10)), blur, mode="reflect", radius=reach)
+    np.testing.assert_allclose(anomaly_map(values.ravel(), (4, 5), (12, 10), blur), expected, 1e-5)
+
+
+@pytest.mark.parametrize("blur", [0, 4, 30])
+def test_a_constant_stays_constant(blur):
+    found = anomaly_map(np.full(12, 7.25, np.float32), (3, 4), (33, 50), blur)
+    np.testing.assert_allclose(found, 7.25, rtol=1e-6)
+
+
+@given(
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.tuples(st.integers(1, 24), st.integers(1, 24)),
+    st.sampled_from([0.0, 0.5, 1.3, 4.0]),
+    st.integers(0, 99),
+)
+def test_no_value_of_the_map_leaves_the_range_of_the_distances(grid, size, blur, seed):
+    values = np.random.default_rng(seed).exponential(size=grid).astype(np.float32)
+    found = anomaly_map(values.ravel(), grid, size, blur)
+    assert found.max() <= values.max() * (1 + 1e-6)
+    assert found.min() >= values.min() * (1 - 1e-6)

@@ -1,0 +1,298 @@
+"""The two recipes, changes by name, and what is refused in plain words."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconpatch.errors import SettingsError
+from reconpatch.representation import TrainingSettings
+from reconpatch.scoring import ScoringSettings
+from reconpatch.settings import RECIPES, FitSettings, parse_assignments, settings_for
+
+# Only results are judged here, not how long they take.
+any_time = settings(deadline=None)
+
+
+def names_of(kind: Any) -> set[str]:
+    return {f.name for f in fields(kind)}
+
+
+# recipes
+
+
+def test_the_paper_recipe_has_the_papers_values() -> None:
+    paper = settings_for("paper")
+    assert paper.recipe == "paper"
+    assert paper.method == "reconpatch"
+    assert (paper.backbone, paper.size, paper.resize) == ("wide_resnet50_2", (224, 224), 256)
+    assert (paper.neighbourhood, paper.bank) == (3, 0.01)
+    training = paper.training
+    assert (training.dim, training.epochs, training.steps) == (512, 120, 0)
+    assert (training.learning_rate, training.weight_decay) == (1e-5, 1e-2)
+    assert (training.k, training.alpha, training.margin) == (5, 0.5, 1.0)
+    assert paper.scoring.blur == 4.0
+
+
+def test_the_default_recipe_is_the_one_that_needs_no_network() -> None:
+    default = settings_for()
+    assert default == RECIPES["default"]
+    assert default.recipe == "default"
+    assert default.backbone == "tf_efficientnet_lite0"
+    assert default.resize == 0  # nothing is cropped
+    assert default.training.steps > 0
+
+
+def test_recipes_are_named_as_they_are_kept() -> None:
+    assert {name: recipe.recipe for name, recipe in RECIPES.items()} == {
+        "default": "default",
+        "paper": "paper",
+    }
+
+
+def test_an_unknown_recipe_is_refused() -> None:
+    with pytest.raises(SettingsError, match="'fast': give one of default, paper"):
+        settings_for("fast")
+
+
+# changes by name
+
+
+def test_changes_reach_all_three_kinds_of_settings_and_nothing_else() -> None:
+    changed = settings_for("paper", seed=1, alpha=0.3, dim=64, b=3, bank=20000)
+    assert (changed.seed, changed.bank) == (1, 20000)
+    assert (changed.training.alpha, changed.training.dim) == (0.3, 64)
+    assert changed.scoring.b == 3
+
+    expected = settings_for("paper").to_dict()
+    expected.update(seed=1, bank=20000)
+    expected["training"].update(alpha=0.3, dim=64)
+    expected["scoring"].update(b=3)
+    assert changed.to_dict() == expected
+    assert settings_for("paper").training.alpha == 0.5  # the recipe itself stays
+
+
+def test_a_name_goes_into_whole_settings_given_beside_it() -> None:
+    changed = settings_for(training=TrainingSettings(dim=7, k=2), alpha=0.1)
+    assert changed.training == TrainingSettings(dim=7, k=2, alpha=0.1)
+    assert settings_for(scoring=ScoringSettings(b=4)).scoring.b == 4
+
+
+def test_no_name_means_two_things() -> None:
+    for one, other in combinations((FitSettings, TrainingSettings, ScoringSettings), 2):
+        assert not names_of(one) & names_of(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("alhpa", "alpha"), ("sede", "seed"), ("blurr", "blur"), ("false_alarm", "false_alarm_rate")],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_known_one(name: str, meant: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings_for(recipe="default", **{name: 1})
+    assert f"there is no setting {name!r} (did you mean " in str(caught.value)
+    assert meant in str(caught.value)
+
+
+def test_a_name_like_no_other_is_refused_with_all_known_ones() -> None:
+    with pytest.raises(SettingsError, match="no setting 'xyzzy': known are ") as caught:
+        settings_for(xyzzy=1)
+    for kind in (FitSettings, TrainingSettings, ScoringSettings):
+        for name in names_of(kind):
+            assert name in str(caught.value)
+
+
+def test_settings_cannot_be_changed_in_place() -> None:
+    with pytest.raises(FrozenInstanceError):
+        settings_for().seed = 3  # type: ignore[misc]
+
+
+# ranges
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "magic"}, "method is 'magic': give one of reconpatch, untrained, patchcore"),
+        ({"size": (31, 224)}, "31 x 224 (height x width): give 32 to 4096"),
+        ({"size": (224, 4097)}, "224 x 4097 (height x width): give 32 to 4096"),
+        ({"resize": 200}, "resize is 200, smaller than the crop of 224 x 224: give at least 224"),
+        ({"resize": -1}, "resize is -1"),
+        ({"resize": 300, "size": (64, 320)}, "give at least 320, or 0"),
+        ({"neighbourhood": 2}, "neighbourhood is 2: give an odd number"),
+        ({"neighbourhood": 0}, "neighbourhood is 0: give an odd number"),
+        ({"neighbourhood": -1}, "neighbourhood is -1: give an odd number"),
+        ({"projection": -1}, "projection is -1: give 0 (none) or more"),
+        ({"seed": -1}, "seed is -1: give a whole number, 0 or more"),
+        ({"bank": 0}, "memory bank's size is 0: give a share"),
+        ({"bank": -0.5}, "memory bank's size is -0.5: give a share"),
+        ({"bank": 1.5}, "memory bank's size is 1.5: give a share"),
+        ({"bank": math.nan}, "memory bank's size is nan: give a share"),
+        ({"false_alarm_rate": 0.0}, "false-alarm rate is 0: give a number between 0 and 1"),
+        ({"false_alarm_rate": 1.0}, "false-alarm rate is 1: give a number between 0 and 1"),
+        ({"false_alarm_rate": math.nan}, "false-alarm rate is nan"),
+        ({"alpha": 1.5}, "alpha is 1.5: give 0 to 1"),
+        ({"learning_rate": 0}, "learning_rate is 0: give a number above 0"),
+        ({"b": 0}, "b is 0: give 1"),
+        ({"reweight": "all"}, "reweight is 'all': give 'largest' or 'every'"),
+        ({"blur": -1.0}, "blur is -1.0: give 0 to 100"),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings_for(**change)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": (32, 4096)},
+        {"resize": 224},
+        {"neighbourhood": 1},
+        {"projection": 0},
+        {"seed": 0},
+        {"bank": 1},
+        {"bank": 1e-9},
+        {"bank": 20000.0},
+        {"false_alarm_rate": 0.999},
+        {"method": "patchcore"},
+    ],
+)
+def test_the_ends_of_the_ranges_are_allowed(change: dict[str, Any]) -> None:
+    (name,) = change
+    assert getattr(settings_for(**change), name) == change[name]
+
+
+# assignments
+
+
+def test_assignments_take_the_type_of_their_setting() -> None:
+    values = parse_assignments(
+        [
+            "k=7",
+            "alpha=0.25",
+            "learning_rate=1e-4",
+            "include_self=False",
+            "bias=true",
+            "init=pca",
+            "b=9",
+            "reweight=every",
+            "neighbourhood=5",
+            "projection=0",
+            "margin=2",
+        ]
+    )
+    assert values == {
+        "k": 7,
+        "alpha": 0.25,
+        "learning_rate": 1e-4,
+        "include_self": False,
+        "bias": True,
+        "init": "pca",
+        "b": 9,
+        "reweight": "every",
+        "neighbourhood": 5,
+        "projection": 0,
+        "margin": 2.0,
+    }
+    types = {name: type(value) for name, value in values.items()}
+    assert (types["k"], types["margin"], types["include_self"]) == (int, float, bool)
+    assert settings_for("paper", **values).training.init == "pca"
+
+
+def test_of_two_assignments_the_last_counts_and_none_is_none() -> None:
+    assert parse_assignments(["k=3", "k=4"]) == {"k": 4}
+    assert parse_assignments([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("k=five", "k is 'five': give a whole number"),
+        ("k=5.0", "k is '5.0': give a whole number"),
+        ("k=", "k is '': give a whole number"),
+        ("alpha=half", "alpha is 'half': give a number"),
+        ("bias=yes", "bias is 'yes': give true or false"),
+        ("alpha", "--set takes NAME=VALUE with the name of a setting, and 'alpha' was given"),
+        ("=3", "and '=3' was given"),
+        ("alhpa=0.3", "and 'alhpa=0.3' was given (did you mean alpha"),
+    ],
+)
+def test_an_assignment_that_says_nothing_is_refused(assignment: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_assignments(["k=3", assignment])
+    assert message in str(caught.value)
+
+
+def test_a_setting_with_an_option_of_its_own_is_not_suggested_as_an_assignment() -> None:
+    with pytest.raises(SettingsError, match="'backbone=x' was given: known are ") as caught:
+        parse_assignments(["backbone=x"])
+    assert "false_alarm_rate" not in str(caught.value)
+    assert "neighbourhood" in str(caught.value)
+
+
+def test_an_assigned_value_out_of_its_range_is_refused_when_it_is_used() -> None:
+    for assignment in ("sigma=nan", "sigma=inf", "scale=max"):
+        values = parse_assignments([assignment])
+        with pytest.raises(SettingsError, match=r"is .*: give "):
+            settings_for(**values)
+
+
+@any_time
+@given(st.floats(1e-6, 1e6), st.integers(1, 500), st.booleans())
+def test_values_survive_being_written_as_assignments(sigma: float, k: int, bias: bool) -> None:
+    values = parse_assignments([f"sigma={sigma!r}", f"k={k}", f"bias={bias}"])
+    assert values == {"sigma": sigma, "k": k, "bias": bias}
+
+
+# round trip
+
+
+@pytest.mark.parametrize(
+    "fit_settings",
+    [
+        settings_for("default"),
+        settings_for("paper"),
+        settings_for("paper", levels=(1, 2), size=(320, 480), resize=0, bank=500, b=3, gamma=0.5),
+        settings_for("default", method="untrained", include_self=False, false_alarm_rate=0.05),
+    ],
+)
+def test_settings_come_back_from_json_as_they_were(fit_settings: FitSettings) -> None:
+    written = json.dumps(fit_settings.to_dict())
+    back = FitSettings.from_dict(json.loads(written))
+    assert back == fit_settings
+    assert type(back.size) is type(back.levels) is tuple
+    assert FitSettings.from_dict(fit_settings.to_dict()) == fit_settings
+
+
+def test_every_setting_is_in_the_dictionary() -> None:
+    values = settings_for().to_dict()
+    assert set(values) == names_of(FitSettings)
+    assert set(values["training"]) == names_of(TrainingSettings)
+    assert set(values["scoring"]) == names_of(ScoringSettings)
+
+
+def test_a_dictionary_with_a_value_out_of_its_range_is_refused() -> None:
+    values = settings_for().to_dict()
+    values["training"]["k"] = 0
+    with pytest.raises(SettingsError, match="k is 0: give 1 to batch_size - 1"):
+        FitSettings.from_dict(values)
+
+
+def test_settings_need_no_torch() -> None:
+    code = (
+        "import sys, reconpatch.settings, reconpatch.representation\n"
+        "print([m for m in ('torch', 'timm', 'onnxruntime') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
