@@ -109,6 +109,9 @@ def test_coinciding_patches_are_at_distance_0() -> None:
         delta.numpy(), [[0.0, 0.0, 3.0], [0.0, 0.0, 3.0], [1.5, 1.5, 0.0]], rtol=1e-6
     )
     assert relative_distances(torch.ones(4, 3)).eq(0.0).all()
+    # So near that the slope of the square root would be in the millions.
+    nearly = torch.tensor([[0.0], [1e-7], [3.0]], dtype=torch.float64)
+    assert relative_distances(nearly)[0, 1].item() == 0.0
 
 
 def test_off_diagonal() -> None:

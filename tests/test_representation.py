@@ -193,6 +193,25 @@ def test_the_twin_starts_as_the_student_and_follows_eq_8(monkeypatch: pytest.Mon
 # pseudo-labels
 
 
+@pytest.mark.parametrize(("gamma", "moves"), [(1.0, False), (0.0, True)])
+def test_pseudo_labels_are_made_by_the_twin_without_a_gradient(
+    gamma: float, moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+
+    def watch(z_bar: Tensor, settings: TrainingSettings) -> Tensor:
+        seen.append(z_bar)
+        return pseudo_labels(z_bar, settings)
+
+    monkeypatch.setattr(representation, "pseudo_labels", watch)
+    p = random_patches(16, 6)
+    make_representation(p, "reconpatch", changed(SMALL, gamma=gamma), seed=0)
+    # Every batch holds all 16 patches, in another order.
+    first, last = (z_bar[z_bar[:, 0].argsort()] for z_bar in (seen[0], seen[-1]))
+    assert torch.allclose(first, last, atol=1e-5) is not moves
+    assert not any(z_bar.requires_grad for z_bar in seen)
+
+
 def test_pseudo_labels_by_hand() -> None:
     # Two patches at distance 2, k = 1: each is its only neighbour, w_ctx = 0 between them.
     z = torch.tensor([[0.0, 3.0], [0.0, 5.0]])

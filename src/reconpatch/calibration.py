@@ -106,7 +106,7 @@ def _threshold_of_rank(scores: Scores, k: int, rate: float) -> Threshold:
 
 
 def threshold_at(scores: Scores, value: float) -> Threshold:
-    """What a threshold set by hand promises, by the same scores: (1 + #{scores > value}) / (n + 1)."""
+    """What a threshold set by hand promises, by the scores: (1 + #{scores > value}) / (n + 1)."""
     n = len(scores)
     rank = int((scores <= value).sum())
     rate = (n + 1 - rank) / (n + 1)
@@ -171,22 +171,48 @@ class Calibration:
 
     @property
     def promise(self) -> str:
-        """What the image threshold promises, in plain words."""
+        """What the image threshold promises, and what not, in plain words."""
         threshold = self.image_threshold
-        low, high = threshold.rate_range()
         n = threshold.photos
-        sentence = (
-            f"About {threshold.stated_rate:.2%} of new good photos will be flagged by mistake, if they "
-            f"look like the {n} good photos of the calibration; for a single fit with {n} photos "
-            f"the true rate lies between {low:.2%} and {high:.2%} nine times in ten."
-        )
-        if self.set_by_hand is None and not threshold.enough_photos:
-            sentence += (
-                f" A false-alarm rate of {self.rate:g} was asked for; {n} photos cannot promise less "
-                f"than {1 / (n + 1):.2%}, it takes {photos_needed(self.rate)}. The threshold is the "
-                "largest score of a good photo."
-            )
-        return sentence
+        sentence = promise(threshold.stated_rate, threshold.rate_range(), n)
+        return " ".join([sentence, *self.notes])
+
+    @property
+    def notes(self) -> list[str]:
+        """What stands between the rate asked for and the one promised, if anything does."""
+        threshold = self.image_threshold
+        if self.set_by_hand is not None:
+            return ["The threshold was set by hand."]
+        if threshold.enough_photos:
+            return []
+        return [
+            f"A false-alarm rate of {self.rate:g} was asked for; {threshold.photos} good photos "
+            f"cannot promise less than {threshold.stated_rate:.2%}, it takes "
+            f"{photos_needed(self.rate)}. The threshold is the largest score of a good photo."
+        ]
+
+
+def promise(rate: float, rate_range: tuple[float, float], calibrated_on: int) -> str:
+    """What a threshold promises, in one plain sentence.
+
+    Args:
+        rate: share of good photos expected above the threshold, in (0, 1].
+        rate_range: 5 % and 95 % quantile of that share over fits.
+        calibrated_on: number of good photos the threshold was set on.
+    """
+    out_of = 100
+    while rate * out_of < 0.95 and out_of < 1_000_000:
+        out_of *= 10
+    expected, low, high = (_round_count(share * out_of) for share in (rate, *rate_range))
+    return (
+        f"Out of {out_of:,} new good photos that look like the {calibrated_on:,} of the "
+        f"calibration, about {expected} will be flagged by mistake (90 % range over fits with as "
+        f"many photos: {low} to {high})."
+    )
+
+
+def _round_count(count: float) -> str:
+    return f"{count:.0f}" if count >= 9.95 else f"{round(count, 1):g}"
 
 
 # --- Do later good photos look like those of the calibration? ------------------------------------
@@ -224,14 +250,14 @@ class ShiftTest:
         share = f"{self.above} of {self.photos} good photos ({self.above / self.photos:.1%})"
         if not self.different:
             return (
-                f"{share} lie above the threshold, {self.expected:.1f} expected: no sign that these "
-                "photos look different from those that set the threshold."
+                f"{share} lie above the threshold, {self.expected:.1f} expected: no sign that "
+                "these photos look different from those that set the threshold."
             )
         return (
-            f"These good photos look different from those that set the threshold: {share} lie above "
-            f"it, {self.expected:.1f} expected (p = {min(self.p_exceed, self.p_rank):.2g}, test at "
-            f"level {self.level:g}). The promised false-alarm rate does not hold for them. Check "
-            "light, focus, position and the parts themselves; if this is how good parts look now, "
+            f"These good photos look different from those that set the threshold: {share} lie "
+            f"above it, {self.expected:.1f} expected (p = {min(self.p_exceed, self.p_rank):.2g}, "
+            f"test at level {self.level:g}). The promised false-alarm rate does not hold for them. "
+            "Check light, focus, position and the parts themselves; if this is how good parts look now, "
             "fit again with such photos among the good ones, or run `reconpatch calibrate` on them."
         )
 

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import reconpatch
 from reconpatch.errors import PhotoError, ReconPatchError, SettingsError
@@ -32,8 +33,28 @@ ANOMALOUS, ERROR, UNREADABLE, INTERRUPTED = 1, 2, 3, 130
 # The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.
 MAX_PIXELS = 80_000_000
 
+
+class _Commands(TyperGroup):
+    """The commands; an error of this package is one sentence and an exit code, no traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ReconPatchError as error:
+            typer.secho(f"Error: {error}", err=True, fg="red")
+            raise typer.Exit(ERROR) from error
+        except KeyboardInterrupt as interrupt:
+            typer.secho("Stopped. Nothing half-written was left behind.", err=True, fg="yellow")
+            raise typer.Exit(INTERRUPTED) from interrupt
+        except BrokenPipeError as error:
+            # Whoever read our output went away (`| head`): nothing to complain about.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from error
+
+
 app = typer.Typer(
     name="reconpatch",
+    cls=_Commands,
     help="Learn what good parts look like from photos of good parts; find defects in new ones.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -75,7 +96,8 @@ def fit(
         typer.Option(help="Backbone; any timm model with --levels.", show_default="by recipe"),
     ] = None,
     levels: Annotated[
-        str | None, typer.Option(help="Levels of the backbone, such as 2,3.", show_default="its own")
+        str | None,
+        typer.Option(help="Levels of the backbone, such as 2,3.", show_default="its own"),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="File with the backbone's weights.", metavar="FILE")
@@ -100,7 +122,9 @@ def fit(
         ),
     ] = None,
     false_alarm_rate: Rate = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random step.", show_default="0")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of every random step.", show_default="0")
+    ] = None,
     group: Annotated[
         str | None,
         typer.Option(
@@ -119,7 +143,10 @@ def fit(
         bool, typer.Option("--skip-unreadable", help="Leave out photos that cannot be read.")
     ] = False,
     white_level: Annotated[
-        int, typer.Option(help="16-bit value that counts as white; 0: from the photos.", min=0, max=65535)
+        int,
+        typer.Option(
+            help="16-bit value that counts as white; 0: from the photos.", min=0, max=65535
+        ),
     ] = 0,
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Annotated[str, typer.Option(help="cpu or cuda (not measured).")] = "cpu",
@@ -331,7 +358,9 @@ def demo(
         Path, typer.Option("--output", "-o", help="Folder for the model and the report.")
     ] = Path("reconpatch-demo"),
     train: Annotated[int, typer.Option(help="Functional cells to learn from.", min=2)] = 200,
-    test: Annotated[int, typer.Option(help="Functional and defective cells to inspect.", min=1)] = 40,
+    test: Annotated[
+        int, typer.Option(help="Functional and defective cells to inspect.", min=1)
+    ] = 40,
     seed: Annotated[int, typer.Option(help="Seed of every random step.")] = 0,
 ) -> None:
     """Fit on photos of functional solar cells and inspect unseen functional and defective ones."""
@@ -359,7 +388,9 @@ def _size(text: str | None) -> tuple[int, int] | None:
         return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise SettingsError(f"--size is {text!r}: give pixels such as 224, or 256x512 (height x width)")
+        raise SettingsError(
+            f"--size is {text!r}: give pixels such as 224, or 256x512 (height x width)"
+        )
     return int(parts[0]), int(parts[-1])
 
 
@@ -445,7 +476,9 @@ def _print_figures(figures: Any) -> None:
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     values = figures.to_dict()
-    table.add_row("photos", f"{figures.good} good, {figures.defective} defective, {figures.masks} masks")
+    table.add_row(
+        "photos", f"{figures.good} good, {figures.defective} defective, {figures.masks} masks"
+    )
     names = {
         "image_auroc": "image AUROC",
         "image_ap": "image AP",
@@ -458,7 +491,9 @@ def _print_figures(figures: Any) -> None:
         if values[key] is not None:
             table.add_row(name, f"{100 * values[key]:.2f} %")
     low, high = figures.false_alarm_interval
-    table.add_row("false alarms", f"{figures.false_alarms} of {figures.good} (95 % of cases: {low} to {high})")
+    table.add_row(
+        "false alarms", f"{figures.false_alarms} of {figures.good} (95 % of cases: {low} to {high})"
+    )
     for label, (flagged, photos) in figures.detected.items():
         table.add_row(f"found: {label}", f"{flagged} of {photos}")
     table.add_row("time", f"{figures.milliseconds:.0f} ms a photo, from file")
@@ -514,12 +549,18 @@ def _note(text: str, *, warn: bool = False) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """A bar with the time left for each step, on stderr; a line for each step where that is a file."""
+    """A bar with the time left for each step on stderr; a line a step where that is a file."""
     if not sys.stderr.isatty():
         yield _LineProgress()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     with Progress(
         TextColumn("{task.description:<22}"),
@@ -551,29 +592,12 @@ class _LineProgress:
 # --- Entry ---------------------------------------------------------------------------------------
 
 
-def main() -> NoReturn:
-    """Run the command line; errors of this package are one sentence and exit code 2."""
-    import click
-
+def main() -> None:
+    """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name may hold what a console cannot show
             stream.reconfigure(errors="backslashreplace")
-    try:
-        code = typer.main.get_command(app).main(standalone_mode=False)
-    except ReconPatchError as error:
-        typer.secho(f"Error: {error}", err=True, fg="red")
-        code = ERROR
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        typer.secho("Stopped. Nothing half-written was left behind.", err=True, fg="yellow")
-        code = INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): nothing to complain about.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code)
+    app()
 
 
 if __name__ == "__main__":

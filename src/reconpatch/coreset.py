@@ -86,6 +86,8 @@ def greedy_coreset(
     Returns:
         The picks, in order, and the covering radius they reach.
     """
+    # Far from the origin the squared norms would drown the distances.
+    features = features - features.mean(axis=0)
     norms = np.einsum("nd,nd->n", features, features)
     nearest = np.full(len(features), np.inf, dtype=np.float32)
     picked = [first]
@@ -100,9 +102,7 @@ def greedy_coreset(
     return Coreset(np.array(picked, dtype=np.int64), radius)
 
 
-def _run_of_picks(
-    features: Features, norms: Features, nearest: Features, most: int
-) -> list[int]:
+def _run_of_picks(features: Features, norms: Features, nearest: Features, most: int) -> list[int]:
     """The next greedy picks, as many as the present candidates allow to decide; at least one."""
     if len(features) > _CANDIDATES:
         candidates = np.argpartition(nearest, -_CANDIDATES)[-_CANDIDATES:]

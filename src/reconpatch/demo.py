@@ -62,7 +62,9 @@ def demo_photos(kind: str = "mono", train: int = 200, test: int = 40) -> DemoPho
             f"{kind} cells, fewer than the {train + test} and {test} that were asked for"
         )
     return DemoPhotos(
-        sorted(functional[:train]), sorted(functional[train : train + test]), sorted(defective[:test])
+        sorted(functional[:train]),
+        sorted(functional[train : train + test]),
+        sorted(defective[:test]),
     )
 
 
@@ -101,7 +103,8 @@ def run_demo(
 
     Args:
         folder: where the model and the report go; earlier ones are replaced.
-        train, test: see `demo_photos`.
+        train: functional cells to learn from.
+        test: functional cells, and as many defective ones, to inspect.
         seed: of the fit.
         progress: see `reconpatch.fitting.Progress`.
 

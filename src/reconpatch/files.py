@@ -72,4 +72,3 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
         f"{path} could not be written ({reason}); nothing was changed. Check the folder and its "
         "rights, or write somewhere else"
     )
-

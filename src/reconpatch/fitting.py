@@ -1,7 +1,7 @@
 """From a folder of good photos to a model: the method's steps, in order, each timed.
 
-    good photos ── preprocessing ── patch features p ── f (1-8) ── r = f(p) ── coreset ── bank
-                ── each photo scored without its own rows ── thresholds
+good photos ── preprocessing ── patch features p ── f (1-8) ── r = f(p) ── coreset ── bank
+── each photo scored without its own rows ── thresholds
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reconpatch.backbones import load_backbone, spec
 from reconpatch.calibration import Calibration
 from reconpatch.coreset import bank_rows, greedy_coreset, random_projection
 from reconpatch.errors import MissingExtraError, NotEnoughPhotosError, PhotoError
-from reconpatch.good_photos import TrainingPhoto, assign_groups, leave_one_out
+from reconpatch.good_photos import TrainingPhoto, assign_groups, leave_one_out, with_stand_ins
 from reconpatch.images import (
     MAX_PIXELS,
     Photo,
@@ -130,6 +130,9 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         bank, radius = build_bank(
             f(patches), p.shape[1], settings, progress=_report(options, "build the memory bank")
         )
+        bank = with_stand_ins(
+            bank, lambda i: f(p[i]), photos, progress=_report(options, "mend for each photo")
+        )
 
     with clock.step("calibrate"):
         scores = leave_one_out(
@@ -140,7 +143,7 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         scores.image_scores,
         scores.map_maxima,
         settings.false_alarm_rate,
-        "the good photos of the fit, each without its own patches",
+        "the good photos of the fit, each scored as if it were new",
     )
     provenance = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -169,6 +172,8 @@ def build_bank(
 ) -> tuple[MemoryBank, float]:
     """The memory bank of represented patches, and the covering radius of its coreset.
 
+    Its stand-ins are yet to be chosen: see `reconpatch.good_photos.with_stand_ins`.
+
     Args:
         r: (n * P, D) represented patches of all photos, photo by photo.
         patches_per_photo: P.
@@ -182,7 +187,8 @@ def build_bank(
         projected, bank_rows(settings.bank, len(r)), first=first, progress=progress
     )
     picked = coreset.indices
-    bank = MemoryBank(r[picked], picked // patches_per_photo, picked % patches_per_photo)
+    rows = r[picked]
+    bank = MemoryBank(rows, picked // patches_per_photo, picked % patches_per_photo, rows)
     return bank, coreset.radius
 
 

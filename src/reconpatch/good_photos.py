@@ -1,9 +1,10 @@
 """The good photos of a fit: which they were, and each scored as if it were new.
 
-A good photo scored against a bank that holds its own patches looks better than any new photo will.
-So every photo is scored against the rows of all others (leave one photo out), and those scores set
-the threshold. f and the choice of the rows did see the photo: how much that matters is measured in
-benchmarks/leave_one_out.py.
+A good photo scored against a bank that holds its own patches looks better than any new photo will;
+against a bank from which they are only deleted it looks worse, since a coreset without it would
+have covered the gap with patches of other photos. So each photo is scored against the bank mended:
+its rows give way to stand-ins, which the greedy selection would have picked from the other photos.
+f did see the photo: what all that leaves of an error is measured in benchmarks/leave_one_out.py.
 """
 
 from __future__ import annotations
@@ -111,14 +112,75 @@ def _merge(merged: dict[str, str], a: str, b: str) -> None:
     merged[_root(merged, a)] = _root(merged, b)
 
 
-@dataclass(frozen=True)
+def groups_of_rows(bank: MemoryBank, photos: Sequence[TrainingPhoto]) -> npt.NDArray[np.int64]:
+    """(M,) the group of the photo that each row of the bank comes from."""
+    return np.array([photo.group for photo in photos], dtype=np.int64)[bank.photo]
+
+
+def with_stand_ins(
+    bank: MemoryBank,
+    patches: Callable[[int], Floats],
+    photos: Sequence[TrainingPhoto],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> MemoryBank:
+    """Give every row of the bank the row that takes its place when its group is left out.
+
+    Without a group's rows, the patches of other photos that were covered by them are orphans; the
+    greedy selection goes on among the orphans until as many are picked as rows were taken away.
+
+    Args:
+        bank: the memory bank.
+        patches: gives the (P, D) represented patches of the i-th photo.
+        photos: the good photos, of two groups at least.
+        progress: called with (photos done, photos).
+    """
+    group_of_row = groups_of_rows(bank, photos)
+    orphans: dict[int, list[Floats]] = {int(group): [] for group in np.unique(group_of_row)}
+    for i, photo in enumerate(photos):
+        r = patches(i)
+        covered_by = group_of_row[bank.nearest(r)[1]]
+        for group in np.unique(covered_by[covered_by != photo.group]):
+            orphans[int(group)].append(r[covered_by == group])
+        if progress is not None:
+            progress(i + 1, len(photos))
+    stand_ins = bank.rows.copy()
+    for group, parts in orphans.items():
+        mine = group_of_row == group
+        stand_ins[mine] = _mend(bank.rows[~mine], parts, int(mine.sum()))
+    return replace(bank, stand_ins=stand_ins)
+
+
+def _mend(rest: Floats, orphans: Sequence[Floats], count: int) -> Floats:
+    """`count` greedy picks among the orphans, the furthest from the rest of the bank first.
+
+    Where there are too few different orphans, a row that is there already fills the place.
+    """
+    from_all = np.concatenate([*orphans, rest[:1]])
+    nearest = np.full(len(from_all), np.inf, dtype=np.float32)
+    if len(rest):
+        nearest, _ = _bare_bank(rest).nearest(from_all)
+    picks = []
+    for _ in range(count):
+        picks.append(int(nearest.argmax()))
+        to_pick = np.linalg.norm(from_all - from_all[picks[-1]], axis=1)
+        nearest = np.minimum(nearest, to_pick)
+    return from_all[picks]
+
+
+def _bare_bank(rows: Floats) -> MemoryBank:
+    nowhere = np.zeros(len(rows), dtype=np.int64)
+    return MemoryBank(rows, nowhere, nowhere, rows)
+
+
+@dataclass(frozen=True, eq=False)
 class GoodScores:
     """Every good photo scored without its own rows, and what it takes to do that again.
 
     Attributes:
         image_scores: (n,) float64.
         map_maxima: (n,) float64, the largest value of each photo's anomaly map.
-        distances: (n, P) float32, distance of every patch to the nearest allowed row.
+        distances: (n, P) float32, of every patch to its nearest row, as if the photo were new.
         witnesses: (n, K) int32, the K most distant patches of each photo, most distant first.
         features: (n, K, D) float32, those patches represented.
     """
@@ -140,7 +202,7 @@ def leave_one_out(
     size: tuple[int, int],
     progress: Callable[[int, int], None] | None = None,
 ) -> GoodScores:
-    """Score every good photo against the rows of all other groups.
+    """Score every good photo against the bank without the rows of its group.
 
     Args:
         patches: gives the (P, D) represented patches of the i-th photo.
@@ -151,11 +213,11 @@ def leave_one_out(
         size: height and width of the model's input.
         progress: called with (photos done, photos).
     """
-    group_of_row = np.array([photo.group for photo in photos])[bank.photo]
+    group_of_row = groups_of_rows(bank, photos)
     scored, kept = [], []
     for i, photo in enumerate(photos):
         r = patches(i)
-        scores = score_patches(r, bank, scoring, allowed=group_of_row != photo.group)
+        scores = score_patches(r, bank.without(group_of_row == photo.group), scoring)
         order = np.argsort(-scores.distances, kind="stable")[:WITNESSES]
         scored.append(scores)
         kept.append((order, r[order]))
@@ -188,14 +250,16 @@ def rescore(
         good: the scores against the bank as it was.
         photos: all photos that `bank.photo` counts, those of `good` first.
         bank: the bank with its new rows.
-        scoring, grid, size: see `leave_one_out`.
+        scoring: how distances become scores.
+        grid: h, w of the patches.
+        size: height and width of the model's input.
     """
-    group_of_row = np.array([photo.group for photo in photos])[bank.photo]
+    group_of_row = groups_of_rows(bank, photos)
     distances = good.distances.copy()
     image_scores, map_maxima = [], []
     for i in range(len(good.image_scores)):
-        allowed = group_of_row != photos[i].group
-        witness = score_patches(good.features[i], bank, scoring, allowed=allowed)
+        others_bank = bank.without(group_of_row == photos[i].group)
+        witness = score_patches(good.features[i], others_bank, scoring)
         distances[i, good.witnesses[i]] = witness.distances
         others = np.delete(distances[i], good.witnesses[i])
         ceiling = float(others.max()) if len(others) else 0.0

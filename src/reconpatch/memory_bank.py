@@ -1,4 +1,4 @@
-"""The memory bank: represented good patches, where each comes from, and the nearest of them (eq. 9).
+"""The memory bank: represented good patches, where each is from, and the nearest of them (eq. 9).
 
 One search serves fitting, calibration and inspection: a matrix product proposes, the distance to
 the proposed row is then computed again directly, since the product's form cancels near zero.
@@ -6,12 +6,10 @@ the proposed row is then computed again directly, since the product's form cance
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-
-from reconpatch.errors import SettingsError
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -20,7 +18,7 @@ Ints = npt.NDArray[np.int64]
 _BLOCK_ELEMENTS = 2**24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MemoryBank:
     """The rows M that a patch is compared with.
 
@@ -28,48 +26,56 @@ class MemoryBank:
         rows: (M, D) float32, r = f(p) of the chosen good patches.
         photo: (M,) int64, index of the training photo that each row comes from.
         place: (M,) int64, index of the patch in that photo's grid, in raster order.
+        stand_ins: (M, D) float32, the row of another photo that takes each row's place when the
+            row's own photo is left out; see `reconpatch.good_photos`.
     """
 
     rows: Floats
     photo: Ints
     place: Ints
-    norms: Floats = field(init=False, repr=False, compare=False)
+    stand_ins: Floats
+    _centre: Floats = field(init=False, repr=False)
+    _centred: Floats = field(init=False, repr=False)
+    _norms: Floats = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "norms", np.einsum("md,md->m", self.rows, self.rows))
+        # Far from the origin the product's form would lose the digits that tell rows apart.
+        centre = self.rows.mean(axis=0)
+        centred = self.rows - centre
+        object.__setattr__(self, "_centre", centre)
+        object.__setattr__(self, "_centred", centred)
+        object.__setattr__(self, "_norms", np.einsum("md,md->m", centred, centred))
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def nearest(
-        self, queries: Floats, *, allowed: npt.NDArray[np.bool_] | None = None
-    ) -> tuple[Floats, Ints]:
+    def without(self, left_out: npt.NDArray[np.bool_]) -> MemoryBank:
+        """The bank as it would be without some photos: stand-ins in place of their rows.
+
+        Args:
+            left_out: (M,) boolean, the rows of the photos that are left out.
+        """
+        if not left_out.any():
+            return self
+        return replace(self, rows=np.where(left_out[:, None], self.stand_ins, self.rows))
+
+    def nearest(self, queries: Floats) -> tuple[Floats, Ints]:
         """r* and D(f(p), r*) for each query (eq. 9): exact, Euclidean.
 
         Args:
             queries: (Q, D) float32.
-            allowed: (M,) boolean, the rows that may be found; all by default. Leaving out a
-                photo's own rows scores it as if it were new.
 
         Returns:
             (Q,) float32 distances, 0 or more, and (Q,) int64 indices into the rows.
         """
-        rows, norms = self.rows, self.norms
-        if allowed is not None:
-            if not allowed.any():
-                raise SettingsError(
-                    "no row of the memory bank is left to compare with: every row comes from the "
-                    "photo (or group) that is left out; use more photos or a larger bank"
-                )
-            # Masking by a huge norm costs nothing beside copying the rows that are left.
-            norms = np.where(allowed, norms, np.float32(np.inf))
         indices = np.empty(len(queries), dtype=np.int64)
-        block = max(1, _BLOCK_ELEMENTS // len(rows))
+        block = max(1, _BLOCK_ELEMENTS // len(self.rows))
         for start in range(0, len(queries), block):
             part = slice(start, start + block)
+            product = (queries[part] - self._centre) @ self._centred.T
             # ||q||^2 is the same for all rows, so it cannot change which is nearest.
-            indices[part] = (norms - 2.0 * (queries[part] @ rows.T)).argmin(axis=1)
-        return distances(queries, rows[indices]), indices
+            indices[part] = (self._norms - 2.0 * product).argmin(axis=1)
+        return distances(queries, self.rows[indices]), indices
 
     def neighbours_of(self, row: int, b: int) -> Ints:
         """N_b(r*): indices of the b rows nearest to a row of the bank, itself first (eq. 10)."""
@@ -83,4 +89,5 @@ class MemoryBank:
 def distances(a: Floats, b: Floats) -> Floats:
     """Euclidean distances between the rows of two (Q, D) arrays, subtracted before squaring."""
     difference = a - b
-    return np.sqrt(np.einsum("qd,qd->q", difference, difference))
+    squared: Floats = np.einsum("qd,qd->q", difference, difference)
+    return np.sqrt(squared)

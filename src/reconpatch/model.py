@@ -1,7 +1,7 @@
 """A fitted model: everything an inspection needs, and the inspection itself.
 
-    photo ── preprocessing ── patch features p ── r = f(p) ── nearest rows of the bank (9)
-          ── image score (10) and anomaly map ── threshold ── Result
+photo ── preprocessing ── patch features p ── r = f(p) ── nearest rows of the bank (9)
+── image score (10) and anomaly map ── threshold ── Result
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reconpatch.calibration import Calibration, check_rate, p_value
 from reconpatch.errors import NotEnoughPhotosError, SettingsError
-from reconpatch.good_photos import GoodScores, TrainingPhoto
+from reconpatch.good_photos import GoodScores, TrainingPhoto, groups_of_rows
 from reconpatch.images import MAX_PIXELS, Geometry, Photo, PhotoSource, Preprocessing, read_photo
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.regions import find_regions
@@ -74,9 +75,7 @@ class Model:
 
     # --- inspect -------------------------------------------------------------------------------
 
-    def inspect(
-        self, photo: PhotoSource | Photo, *, max_pixels: int = MAX_PIXELS
-    ) -> Result:
+    def inspect(self, photo: PhotoSource | Photo, *, max_pixels: int = MAX_PIXELS) -> Result:
         """Say of one photo whether it is anomalous, where, and compared with what.
 
         Args:
@@ -124,7 +123,7 @@ class Model:
         return score_patches(self.represent(photo), self.bank, self.settings.scoring)
 
     def represent(self, photo: Photo) -> Floats:
-        """r = f(p) of a photo's patches: (P, D) float32."""
+        """R = f(p) of a photo's patches: (P, D) float32."""
         p = self.extractor(self.preprocessing(photo)[None])[0]  # (P, C)
         return self.representation(p)
 
@@ -186,9 +185,7 @@ class Model:
     def with_false_alarm_rate(self, rate: float) -> Model:
         """The same model with the threshold of another false-alarm rate; nothing is fitted anew."""
         check_rate(rate)
-        return replace(
-            self, calibration=replace(self.calibration, rate=rate, set_by_hand=None)
-        )
+        return replace(self, calibration=replace(self.calibration, rate=rate, set_by_hand=None))
 
     def with_threshold(self, value: float) -> Model:
         """The same model with a threshold set by hand, 0 or more, in units of the image score."""
@@ -221,19 +218,17 @@ class Model:
 
     def score_as_new(self, photo: Photo) -> PatchScores:
         """Compare a photo with the bank as if it were new: without the rows of its own group."""
-        group = self._group_of_hash.get(photo.sha256)
-        allowed = None if group is None else self._group_of_row != group
-        return score_patches(
-            self.represent(photo), self.bank, self.settings.scoring, allowed=allowed
-        )
+        group = self._group_of_hash.get(photo.sha256, -1)
+        bank = self.bank.without(self._group_of_row == group)
+        return score_patches(self.represent(photo), bank, self.settings.scoring)
 
     @cached_property
     def _group_of_hash(self) -> dict[str, int]:
         return {photo.sha256: photo.group for photo in self.photos}
 
     @cached_property
-    def _group_of_row(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        return np.array([photo.group for photo in self.photos])[self.bank.photo]
+    def _group_of_row(self) -> npt.NDArray[np.int64]:
+        return groups_of_rows(self.bank, self.photos)
 
     # --- file ----------------------------------------------------------------------------------
 

@@ -70,6 +70,7 @@ def load(path: Path, *, threads: int = 0) -> Model:
                 tensors["bank.rows"],
                 tensors["bank.photo"].astype(np.int64),
                 tensors["bank.place"].astype(np.int64),
+                tensors["bank.stand_ins"],
             ),
             photos=[TrainingPhoto(**photo) for photo in record["photos"]],
             good=GoodScores(**{name: tensors[f"good.{name}"] for name in _GOOD}),
@@ -106,6 +107,7 @@ def _tensors(model: Model) -> dict[str, npt.NDArray[Any]]:
         "bank.rows": model.bank.rows,
         "bank.photo": model.bank.photo.astype(np.int32),
         "bank.place": model.bank.place.astype(np.int32),
+        "bank.stand_ins": model.bank.stand_ins,
         "calibration.scores": model.calibration.scores,
         "calibration.map_maxima": model.calibration.map_maxima,
         **{f"good.{name}": getattr(model.good, name) for name in _GOOD},
@@ -174,7 +176,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length])["__metadata__"]
         record, stated, version = (
-            metadata["reconpatch"], metadata["sha256"], int(metadata["reconpatch_format"])
+            metadata["reconpatch"],
+            metadata["sha256"],
+            int(metadata["reconpatch_format"]),
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ModelFileError(
@@ -197,6 +201,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
 
 def _damaged(path: Path) -> ModelFileError:
     return ModelFileError(
-        f"{path} is damaged (truncated or altered: its contents do not match its checksum): copy it "
-        "again from where it was fitted"
+        f"{path} is damaged (truncated or altered: its contents do not match its checksum): copy "
+        "it again from where it was fitted"
     )

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reconpatch.calibration import photos_needed
+from reconpatch.calibration import promise
 from reconpatch.files import atomic_write, cannot_write
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.result import Box, Region, Result
@@ -45,8 +45,7 @@ class ReportContext:
         model_name: name of the model, as a user would recognise it.
         threshold: image score above which a photo is anomalous.
         map_threshold: value of the anomaly map above which a pixel belongs to a region.
-        false_alarm_rate: share of good photos expected above the threshold, in (0, 1).
-        rate_range: 5 % and 95 % quantile of that share over calibrations of this size.
+        promise: what the threshold promises, in plain words.
         calibration_scores: (n,) float64 scores of the good photos the threshold was set on.
         facts: shown as a small table, such as ``{"backbone": ..., "training photos": ...}``.
         notes: warnings in plain words, shown at the top.
@@ -56,8 +55,7 @@ class ReportContext:
     model_name: str
     threshold: float
     map_threshold: float
-    false_alarm_rate: float
-    rate_range: tuple[float, float]
+    promise: str
     calibration_scores: npt.NDArray[np.float64]
     facts: dict[str, str]
     notes: Sequence[str] = ()
@@ -68,21 +66,12 @@ def context_of(model: Model, title: str, model_name: str) -> ReportContext:
     calibration = model.calibration
     threshold = calibration.image_threshold
     weights = model.provenance["weights"]
-    notes = list(model.provenance["notes"])
-    if calibration.set_by_hand is None and not threshold.enough_photos:
-        notes.insert(
-            0,
-            f"A false-alarm rate of {calibration.rate:g} was asked for; {threshold.photos} good "
-            f"photos cannot promise less than {threshold.stated_rate:.2%}, it takes "
-            f"{photos_needed(calibration.rate)}.",
-        )
     return ReportContext(
         title=title,
         model_name=model_name,
         threshold=threshold.value,
         map_threshold=calibration.map_threshold.value,
-        false_alarm_rate=threshold.stated_rate,
-        rate_range=threshold.rate_range(),
+        promise=promise(threshold.stated_rate, threshold.rate_range(), threshold.photos),
         calibration_scores=calibration.scores,
         facts={
             "good photos": str(len(model.photos)),
@@ -94,7 +83,7 @@ def context_of(model: Model, title: str, model_name: str) -> ReportContext:
             "fitted": model.provenance["created"],
             "fingerprint": model.fingerprint[:16],
         },
-        notes=notes,
+        notes=[*calibration.notes, *model.provenance["notes"]],
     )
 
 
@@ -579,29 +568,6 @@ def headline(anomalous: int, inspected: int) -> str:
     return f"{anomalous:,} of {inspected:,} photos {'is' if anomalous == 1 else 'are'} anomalous"
 
 
-def promise(rate: float, rate_range: tuple[float, float], calibrated_on: int) -> str:
-    """What the threshold promises, in one plain sentence.
-
-    Args:
-        rate: share of good photos expected above the threshold, in (0, 1).
-        rate_range: 5 % and 95 % quantile of that share.
-        calibrated_on: number of good photos the threshold was set on.
-    """
-    out_of = 100
-    while rate > 0 and rate * out_of < 0.95 and out_of < 1_000_000:
-        out_of *= 10
-    expected, low, high = (_round_count(share * out_of) for share in (rate, *rate_range))
-    verb = "is" if expected == "1" else "are"
-    return (
-        f"Out of {out_of:,} good photos, about {expected} {verb} expected to be flagged by mistake "
-        f"(90 % range {low} to {high} for a model calibrated on {_photos(calibrated_on)})."
-    )
-
-
-def _round_count(count: float) -> str:
-    return f"{count:.0f}" if count >= 9.95 else f"{round(count, 1):g}"
-
-
 def _photos(count: int) -> str:
     return f"{count:,} photo" if count == 1 else f"{count:,} photos"
 
@@ -666,9 +632,6 @@ def _page_values(
         "errors": errors,
         "anomalous": anomalous,
         "headline": headline(anomalous, len(entries)),
-        "promise": promise(
-            context.false_alarm_rate, context.rate_range, len(context.calibration_scores)
-        ),
         "histogram": _histogram(context, entries),
         "label_rows": _label_rows(entries),
         "gradient": css_gradient(),

@@ -99,7 +99,9 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         _check(self.dim >= 1, "dim", self.dim, "1 or more dimensions")
-        _check(self.projection_dim >= 0, "projection_dim", self.projection_dim, "0 (as dim) or more")
+        _check(
+            self.projection_dim >= 0, "projection_dim", self.projection_dim, "0 (as dim) or more"
+        )
         _check(self.epochs >= 0, "epochs", self.epochs, "0 or more passes over all patches")
         _check(self.steps >= 0, "steps", self.steps, "0 (let the epochs decide) or more steps")
         _check(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more patches")
@@ -112,9 +114,7 @@ class TrainingSettings:
             self.learning_rate,
             "a number above 0 and below 10",
         )
-        _check(
-            0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "0 or more, below 1"
-        )
+        _check(0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "0 or more, below 1")
         _check(0 <= self.alpha <= 1, "alpha", self.alpha, "0 to 1")
         _check(0 < self.sigma < math.inf, "sigma", self.sigma, "a finite number above 0")
         _check(0 < self.margin < math.inf, "margin", self.margin, "a finite number above 0")
@@ -122,7 +122,10 @@ class TrainingSettings:
         _check(self.init in ("orthogonal", "pca"), "init", self.init, "orthogonal or pca")
         _check(self.scale in ("unit", "mean", "none"), "scale", self.scale, "unit, mean or none")
         _check(
-            self.batches in ("random", "neighbours"), "batches", self.batches, "random or neighbours"
+            self.batches in ("random", "neighbours"),
+            "batches",
+            self.batches,
+            "random or neighbours",
         )
 
     def total_steps(self, patches: int) -> int:
@@ -169,7 +172,7 @@ def make_representation(
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Representation, TrainingLog | None]:
-    """f for the (P, C) patch features of all good photos, by one of the three methods.
+    """F for the (P, C) patch features of all good photos, by one of the three methods.
 
     "reconpatch" trains f; "untrained" is the same f before its first step; "patchcore" is the
     identity. The last two are the baselines that the first is measured against.
@@ -256,7 +259,7 @@ def train(
 
 
 def pseudo_labels(z_bar: torch.Tensor, settings: TrainingSettings) -> torch.Tensor:
-    """w of eq. 6 for a batch of the twin's z̄: (N, D) -> (N, N)."""
+    """W of eq. 6 for a batch of the twin's z̄: (N, D) -> (N, N)."""
     from torch.nn.functional import normalize
 
     from reconpatch.similarity import (
@@ -273,7 +276,9 @@ def pseudo_labels(z_bar: torch.Tensor, settings: TrainingSettings) -> torch.Tens
     contextual = contextual_similarity(
         squared, k, k_reciprocal=max(1, k // 2), include_self=settings.include_self
     )
-    return mixed_similarity(pairwise_similarity(squared, settings.sigma), contextual, settings.alpha)
+    return mixed_similarity(
+        pairwise_similarity(squared, settings.sigma), contextual, settings.alpha
+    )
 
 
 def update_twin(twin: torch.nn.Module, student: torch.nn.Module, gamma: float) -> None:
@@ -283,7 +288,7 @@ def update_twin(twin: torch.nn.Module, student: torch.nn.Module, gamma: float) -
 
 
 def initial_f(patches: Floats, settings: TrainingSettings) -> torch.nn.Linear:
-    """f before its first step, from torch's global seed (orthogonal) or from the data (pca)."""
+    """F before its first step, from torch's global seed (orthogonal) or from the data (pca)."""
     import torch
 
     f = torch.nn.Linear(patches.shape[1], settings.dim, bias=settings.bias)
@@ -313,7 +318,7 @@ def principal_directions(patches: Floats, dim: int) -> Floats:
     # An eigenvector's sign is arbitrary: make its largest entry positive.
     largest = np.abs(directions).argmax(axis=1)
     directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
-    return (directions / std).astype(np.float32)
+    return np.asarray(directions / std, dtype=np.float32)
 
 
 def batches(
@@ -367,7 +372,10 @@ def _to_numpy(f: torch.nn.Linear) -> Representation:
 
 def _log(history: npt.NDArray[np.float64], movement: float) -> TrainingLog:
     tenth = max(1, len(history) // 10)
-    first, last = (part.mean(axis=0) if len(part) else (0.0, 0.0) for part in (history[:tenth], history[-tenth:]))
+    first, last = (
+        part.mean(axis=0) if len(part) else (0.0, 0.0)
+        for part in (history[:tenth], history[-tenth:])
+    )
     return TrainingLog(
         steps=len(history),
         loss_first=(float(first[0]), float(first[1])),

@@ -1,4 +1,4 @@
-"""From distances to a verdict's numbers: re-weighting (eq. 10), the image score, the anomaly map."""
+"""From distances to numbers: re-weighting (eq. 10), the image score, the anomaly map."""
 
 from __future__ import annotations
 
@@ -62,38 +62,24 @@ class PatchScores:
     worst: int
 
 
-def score_patches(
-    patches: Floats,
-    bank: MemoryBank,
-    settings: ScoringSettings,
-    *,
-    allowed: npt.NDArray[np.bool_] | None = None,
-) -> PatchScores:
+def score_patches(patches: Floats, bank: MemoryBank, settings: ScoringSettings) -> PatchScores:
     """Compare the (P, D) represented patches of one photo with the bank (eq. 9 and 10)."""
-    nearest_distances, nearest = bank.nearest(patches, allowed=allowed)
+    nearest_distances, nearest = bank.nearest(patches)
     worst = int(nearest_distances.argmax())
-    if settings.b == 1:
-        score = float(nearest_distances[worst])
-    elif settings.reweight == "largest":
-        score = reweighted_score(patches[worst], int(nearest[worst]), bank, settings.b, allowed)
-    else:
-        every = [
-            reweighted_score(patch, int(row), bank, settings.b, allowed)
-            for patch, row in zip(patches, nearest, strict=True)
-        ]
-        worst = int(np.argmax(every))
-        score = every[worst]
+    score = reweighted_score(patches[worst], int(nearest[worst]), bank, settings.b)
+    if settings.reweight == "every" and settings.b > 1:
+        # s_t never exceeds D_t, so the search by falling distance ends at the first D_t too small.
+        for patch in np.argsort(-nearest_distances, kind="stable")[1:]:
+            if nearest_distances[patch] <= score:
+                break
+            s_t = reweighted_score(patches[patch], int(nearest[patch]), bank, settings.b)
+            if s_t > score:
+                worst, score = int(patch), s_t
     return PatchScores(nearest_distances, nearest, score, worst)
 
 
-def reweighted_score(
-    patch: Floats,
-    nearest: int,
-    bank: MemoryBank,
-    b: int,
-    allowed: npt.NDArray[np.bool_] | None = None,
-) -> float:
-    """s_t = (1 - exp(s') / Σ_{r in N_b(r*)} exp(D(f(p), r))) D(f(p), r*), s' = D(f(p), r*) (eq. 10).
+def reweighted_score(patch: Floats, nearest: int, bank: MemoryBank, b: int) -> float:
+    """s_t = (1 - exp(s') / Σ_{r in N_b(r*)} exp(D(f(p), r))) s', s' = D(f(p), r*) (eq. 10).
 
     A nearest row in a sparse part of the bank weighs more than one in a dense part. The fraction is
     a soft-max, taken after the largest exponent is subtracted, so no distance overflows.
@@ -103,18 +89,15 @@ def reweighted_score(
         nearest: row r* of the bank nearest to it.
         bank: the memory bank.
         b: rows in N_b(r*), r* included; 1 returns the distance itself.
-        allowed: (M,) boolean, rows that exist for this photo; r* must be one of them.
     """
-    if allowed is not None:
-        kept = np.flatnonzero(allowed)
-        nearest = int(np.searchsorted(kept, nearest))
-        bank = MemoryBank(bank.rows[kept], bank.photo[kept], bank.place[kept])
     neighbours = bank.neighbours_of(nearest, b)
-    to_neighbours = distances(np.broadcast_to(patch, (len(neighbours), len(patch))), bank.rows[neighbours])
-    s_prime = float(to_neighbours[0])
+    to_rows = distances(
+        np.broadcast_to(patch, (len(neighbours), len(patch))), bank.rows[neighbours]
+    )
+    s_prime = float(to_rows[0])
     if len(neighbours) == 1:
         return s_prime
-    exponents = np.exp(to_neighbours - to_neighbours.max(), dtype=np.float64)
+    exponents = np.exp(to_rows - to_rows.max(), dtype=np.float64)
     return float((1.0 - exponents[0] / exponents.sum()) * s_prime)
 
 
@@ -135,7 +118,7 @@ def anomaly_map(
     grid_map = patch_distances.reshape(grid)
     rows = _resize_and_blur_matrix(grid[0], size[0], blur)
     columns = _resize_and_blur_matrix(grid[1], size[1], blur)
-    return rows @ grid_map @ columns.T
+    return np.asarray(rows @ grid_map @ columns.T, dtype=np.float32)
 
 
 @cache
@@ -155,7 +138,7 @@ def _bilinear_matrix(cells: int, pixels: int) -> npt.NDArray[np.float64]:
 
 
 def _blur_matrix(pixels: int, sigma: float) -> npt.NDArray[np.float64]:
-    """(pixels, pixels) Gaussian blur, cut off at 4 sigma, mirrored at the edges (d c b a | a b c d)."""
+    """(pixels, pixels) Gaussian blur, cut off at 4 sigma, edges mirrored (b a | a b c)."""
     if sigma == 0:
         return np.eye(pixels)
     reach = math.ceil(4 * sigma)

@@ -1,4 +1,4 @@
-"""The settings of a fit, and the two recipes: the paper's own and the default for a small machine."""
+"""The settings of a fit, and two recipes: the paper's own, and the default for two cores."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ class FitSettings:
                 f"the neighbourhood is {self.neighbourhood}: give an odd number such as 3"
             )
         if self.projection < 0:
-            raise SettingsError(f"projection is {self.projection}: give 0 (none) or more dimensions")
+            raise SettingsError(
+                f"projection is {self.projection}: give 0 (none) or more dimensions"
+            )
         if self.seed < 0:
             raise SettingsError(f"the seed is {self.seed}: give a whole number, 0 or more")
         bank_rows(self.bank, available=1)  # refuses a size that is neither a share nor a number
