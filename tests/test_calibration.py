@@ -21,6 +21,7 @@ from reconpatch.calibration import (
     conformal_threshold,
     p_value,
     photos_needed,
+    promise,
     rank_sum_p_value,
     shift_test,
     threshold_at,
@@ -275,24 +276,71 @@ def test_a_threshold_set_by_hand_below_every_score_still_has_a_map_threshold():
     found = calibration(9, set_by_hand=0.0)
     assert found.image_threshold.rank == 0
     assert found.map_threshold.value == 15.0
-    assert "About 100.00% of new good photos" in found.promise
+    assert found.promise == (
+        "Out of 100 new good photos that look like the 9 of the calibration, about 100 will be "
+        "flagged by mistake (90 % range over fits with as many photos: 100 to 100). "
+        "The threshold was set by hand."
+    )
 
 
-def test_the_promise_says_rate_photos_and_range():
-    found = calibration()
-    low, high = stats.beta.ppf([0.05, 0.95], 2, 198)
-    assert "About 1.00% of new good photos" in found.promise
-    assert "the 199 good photos" in found.promise
-    assert f"between {low:.2%} and {high:.2%} nine times in ten" in found.promise
-    assert "was asked for" not in found.promise
+# Notes and the promise
 
 
-def test_the_promise_says_how_many_photos_it_takes():
-    promise = calibration(20).promise
-    assert "About 4.76% of new good photos" in promise
-    assert "A false-alarm rate of 0.01 was asked for; 20 photos cannot promise less" in promise
-    assert "than 4.76%, it takes 99." in promise
-    assert "was asked for" not in calibration(20, set_by_hand=20.5).promise
+def test_enough_photos_leave_nothing_to_note():
+    assert calibration(99).notes == calibration(199).notes == []
+
+
+def test_too_few_photos_are_noted_with_how_many_it_takes():
+    assert calibration(20).notes == [
+        "A false-alarm rate of 0.01 was asked for; 20 good photos cannot promise less than 4.76%, "
+        "it takes 99. The threshold is the largest score of a good photo."
+    ]
+
+
+@pytest.mark.parametrize("n", [20, 199])
+def test_a_threshold_set_by_hand_is_noted_and_lacks_no_photos(n):
+    assert calibration(n, set_by_hand=9.5).notes == ["The threshold was set by hand."]
+
+
+@pytest.mark.parametrize("changes", [{}, {"n": 20}, {"set_by_hand": 150.5}])
+def test_the_promise_of_a_calibration_is_that_of_its_image_threshold_then_the_notes(changes):
+    found = calibration(**changes)
+    threshold = found.image_threshold
+    sentence = promise(threshold.stated_rate, threshold.rate_range(), threshold.photos)
+    assert found.promise == " ".join([sentence, *found.notes])
+
+
+def test_the_promise_in_full():
+    # k = 198 of 199 scores: the rate is 2 / 200 on average, and Beta(2, 198) over fits.
+    low, high = stats.beta.ppf([0.05, 0.95], 2, 198) * 100
+    assert (round(low, 1), round(high, 1)) == (0.2, 2.4)
+    assert calibration().promise == (
+        "Out of 100 new good photos that look like the 199 of the calibration, about 1 will be "
+        "flagged by mistake (90 % range over fits with as many photos: 0.2 to 2.4)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "rate_range", "n", "out_of", "like", "expected", "low_to_high"),
+    [
+        (0.01, (0.0, 0.03), 200, "100", "200", "1", "0 to 3"),
+        (1 / 32, (0.0017, 0.092), 31, "100", "31", "3.1", "0.2 to 9.2"),
+        (0.001, (0.0002, 0.0124), 2000, "1,000", "2,000", "1", "0.2 to 12"),
+        (0.0095, (0.0, 0.03), 200, "100", "200", "0.9", "0 to 3"),
+        (0.0094, (0.0, 0.03), 200, "1,000", "200", "9.4", "0 to 30"),
+        (0.25, (0.0994, 0.0996), 3, "100", "3", "25", "9.9 to 10"),
+        (1.0, (1.0, 1.0), 5, "100", "5", "100", "100 to 100"),
+        (1e-9, (0.0, 1e-7), 5, "1,000,000", "5", "0", "0 to 0.1"),
+    ],
+)
+def test_rates_are_promised_as_counts_of_photos(
+    rate, rate_range, n, out_of, like, expected, low_to_high
+):
+    assert promise(rate, rate_range, n) == (
+        f"Out of {out_of} new good photos that look like the {like} of the calibration, about "
+        f"{expected} will be flagged by mistake (90 % range over fits with as many photos: "
+        f"{low_to_high})."
+    )
 
 
 # shift_test
@@ -419,6 +467,36 @@ def test_exceedances_by_hand():
     # b = 0, a threshold below every score: all of them exceed it.
     assert [beta_binomial_tail(j, 3, 4, 0) for j in (0, 3, 4)] == [1.0, 1.0, 0.0]
     assert beta_binomial_interval(3, 4, 0) == (3, 3)
+
+
+def interval_one_tail_at_a_time(m, a, b, coverage):
+    """The same definition with each tail summed on its own: quadratic in m."""
+    tail = (1 - coverage) / 2
+    known = stats.betabinom(m, a, b).pmf(np.arange(m + 1))
+    at_least = [math.fsum(known[j:]) for j in range(m + 2)]
+    low = max(j for j in range(m + 1) if at_least[j] >= 1 - tail)
+    return low, min(j for j in range(m + 1) if at_least[j + 1] <= tail)
+
+
+@pytest.mark.parametrize(("m", "a", "b"), BETA_BINOMIALS)
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95, 0.999])
+def test_the_interval_is_that_of_its_definition(m, a, b, coverage):
+    expected = interval_one_tail_at_a_time(m, a, b, coverage)
+    assert beta_binomial_interval(m, a, b, coverage) == expected
+
+
+@pytest.mark.parametrize(("m", "a", "b"), [*BETA_BINOMIALS, (3000, 30, 2970)])
+def test_tails_of_exceedances_fall_from_exactly_one_to_exactly_zero(m, a, b):
+    tails = [beta_binomial_tail(j, m, a, b) for j in range(0, m + 2, max(1, m // 50))]
+    assert tails == sorted(tails, reverse=True)
+    assert tails[0] == 1.0
+    assert beta_binomial_tail(m + 1, m, a, b) == 0.0
+
+
+def test_many_photos_are_no_trouble():
+    # Mean 200, standard deviation 40 over fits and 14 in the sample: about 121 to 288.
+    low, high = beta_binomial_interval(20_000, 20, 1980)
+    assert (low, high) == tuple(stats.betabinom(20_000, 20, 1980).interval(0.95))
 
 
 # rank_sum_p_value

@@ -17,7 +17,10 @@ EXACT = 1000
 
 
 def whole_features(n, dim, seed, high=EXACT):
-    return np.random.default_rng(seed).integers(0, high, (n, dim)).astype(np.float32)
+    """Whole numbers whose mean is whole too: the selection subtracts it."""
+    features = np.random.default_rng(seed).integers(0, high, (n, dim))
+    features[-1] -= features.sum(axis=0) % n
+    return features.astype(np.float32)
 
 
 def squared_distances(features, row):
@@ -59,9 +62,9 @@ def small_blocks(monkeypatch):
 
 
 def test_the_picks_on_a_line_are_those_worked_out_by_hand():
-    # From 0 the furthest is 10, then 4 (4 from 0; 6 is 4 from 10 but comes later), then 6 and 1.
-    features = np.array([[0], [1], [4], [6], [10]], np.float32)
-    assert greedy_coreset(features, 5).indices.tolist() == [0, 4, 2, 3, 1]
+    # From 0 the furthest is 9; then 4 and 5 are both 4 from it all, and 4 comes first; 2, then 5.
+    features = np.array([[0], [2], [4], [5], [9]], np.float32)
+    assert greedy_coreset(features, 5).indices.tolist() == [0, 4, 2, 1, 3]
     assert greedy_coreset(features, 3).radius == 2.0
 
 
@@ -94,8 +97,33 @@ def test_real_valued_features_give_the_textbook_picks_too(small_blocks):
     assert greedy_coreset(features, 40).indices.tolist() == textbook_picks(features, 40)[0]
 
 
+@pytest.mark.parametrize("offset", [1000, -1000])
+def test_an_offset_changes_no_pick(small_blocks, offset):
+    features = whole_features(600, 4, seed=5)
+    here, there = greedy_coreset(features, 150), greedy_coreset(features + offset, 150)
+    assert there.indices.tolist() == here.indices.tolist()
+    assert there.radius == here.radius
+
+
+def test_real_valued_features_far_from_the_origin_give_the_textbook_picks_too(small_blocks):
+    features = np.random.default_rng(3).standard_normal((400, 12)).astype(np.float32) + 1000
+    found = greedy_coreset(features, 40)
+    assert found.indices.tolist() == textbook_picks(features, 40)[0]
+    assert found.radius == pytest.approx(covering_radius(features, found.indices), rel=1e-5)
+
+
+def test_without_subtracting_the_mean_the_offset_would_drown_the_distances():
+    # One square of 1000 has an ulp of 1/16, the squared distances here are below 1/100.
+    features = np.random.default_rng(3).random((100, 1), dtype=np.float32) / 10 + 1000
+    norms = np.einsum("nd,nd->n", features, features)
+    product_form = norms + norms[0] - 2 * (features @ features[0])
+    exact = squared_distances(features, 0)
+    assert product_form.argmax() != exact.argmax()
+    assert greedy_coreset(features, 2).indices.tolist() == [0, exact.argmax()]
+
+
 def test_equal_distances_go_to_the_lower_index():
-    corners = np.array([[0, 0], [0, 3], [3, 0], [3, 3], [0, 0]], np.float32)
+    corners = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1], [0, 0]], np.float32)
     picks = greedy_coreset(corners, 4).indices.tolist()
     assert picks == textbook_picks(corners, 4)[0] == [0, 3, 1, 2]
 
@@ -103,9 +131,12 @@ def test_equal_distances_go_to_the_lower_index():
 def test_equal_distances_among_the_candidates_go_to_the_lower_index(monkeypatch):
     monkeypatch.setattr(coreset, "_CANDIDATES", 8)
     circle = [[x, y] for a, b in ((6, 8), (8, 6)) for x in (-a, a) for y in (-b, b)]
-    features = np.random.default_rng(0).integers(-1, 2, (60, 2)).astype(np.float32)
-    features[0] = 0
-    features[5:60:7] = circle
+    inner = np.random.default_rng(0).integers(-1, 2, (26, 2))
+    features = np.zeros((61, 2), np.float32)  # the first is 0, and so is the mean
+    at_circle = np.arange(61) % 7 == 5
+    features[at_circle] = circle
+    features[1:][~at_circle[1:]] = np.concatenate([inner, -inner])
+    assert not features.sum(axis=0).any()
     expected, tie = textbook_picks(features, 8)
     assert tie
     assert greedy_coreset(features, 8).indices.tolist() == expected
@@ -148,7 +179,7 @@ def test_copies_are_not_picked_twice_and_the_radius_is_then_zero(small_blocks):
 
 def test_rounding_never_picks_a_row_twice(small_blocks):
     # Real-valued copies far from the origin: their distances are rounding errors of both signs.
-    features = np.random.default_rng(0).standard_normal((40, 24)).astype(np.float32) + 10
+    features = np.random.default_rng(0).standard_normal((40, 24)).astype(np.float32) + 1000
     picks = greedy_coreset(np.repeat(features, 4, axis=0), 160).indices.tolist()
     assert len(set(picks)) == len(picks)
 

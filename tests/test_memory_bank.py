@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from reconpatch import memory_bank
-from reconpatch.errors import SettingsError
 from reconpatch.memory_bank import MemoryBank, distances
 
 
-def bank_of(rows):
+def bank_of(rows, stand_ins=None):
     rows = np.asarray(rows, np.float32)
-    return MemoryBank(rows, np.zeros(len(rows), np.int64), np.arange(len(rows)))
+    stand_ins = rows if stand_ins is None else np.asarray(stand_ins, np.float32)
+    return MemoryBank(rows, np.zeros(len(rows), np.int64), np.arange(len(rows)), stand_ins)
 
 
 def normal(shape, seed, offset=0.0):
@@ -22,10 +22,8 @@ def all_distances(queries, rows):
     return np.array([[np.sqrt(((q - r) ** 2).sum()) for r in rows] for q in np.float64(queries)])
 
 
-def nearest_one_by_one(queries, rows, allowed=None):
+def nearest_one_by_one(queries, rows):
     table = all_distances(queries, rows)
-    if allowed is not None:
-        table[:, ~allowed] = np.inf
     return table.min(axis=1), table.argmin(axis=1)
 
 
@@ -56,47 +54,36 @@ def test_nearest_is_the_brute_force_at_every_block_border(monkeypatch, elements,
         np.testing.assert_array_equal(indices, expected_indices)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_only_allowed_rows_are_found(seed):
-    rows, asked = normal((30, 4), seed), normal((20, 4), seed + 100)
-    allowed = np.random.default_rng(seed).random(30) < 0.3
-    found, indices = bank_of(rows).nearest(asked, allowed=allowed)
-    expected, expected_indices = nearest_one_by_one(asked, rows, allowed)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_array_equal(indices, expected_indices)
-    assert allowed[indices].all()
-
-
-def test_leaving_rows_out_gives_the_distances_of_a_bank_without_them():
-    rows, asked = normal((30, 4), seed=0), normal((20, 4), seed=1)
-    allowed = np.arange(30) % 3 != 0
-    found, indices = bank_of(rows).nearest(asked, allowed=allowed)
-    smaller, smaller_indices = bank_of(rows[allowed]).nearest(asked)
-    np.testing.assert_array_equal(found, smaller)
-    np.testing.assert_array_equal(indices, np.flatnonzero(allowed)[smaller_indices])
-
-
-def test_a_bank_with_every_row_left_out_is_refused():
-    bank = bank_of(normal((3, 2), seed=0))
-    with pytest.raises(SettingsError, match="no row of the memory bank is left"):
-        bank.nearest(normal((1, 2), seed=1), allowed=np.zeros(3, bool))
-
-
 def test_equally_near_rows_give_the_lower_index():
     bank = bank_of([[9, 9], [1, 0], [0, 1], [1, 0]])
     assert bank.nearest(np.zeros((1, 2), np.float32))[1].tolist() == [1]
 
 
-@pytest.mark.parametrize("offset", [100.0, 1000.0])
-def test_the_distance_is_right_far_from_the_origin_where_the_product_form_cancels(offset):
+@pytest.mark.parametrize("offset", [100.0, 1000.0, -1000.0])
+def test_far_from_the_origin_the_nearest_row_is_found_all_the_same(offset):
     rows, asked = normal((200, 16), 0, offset), normal((50, 16), 1, offset)
     found, indices = bank_of(rows).nearest(asked)
-    direct = np.linalg.norm(asked.astype(np.float64) - rows[indices], axis=1)
-    np.testing.assert_allclose(found, direct, rtol=1e-5)
-    # Which row is proposed is known up to the rounding of the product form, and no worse.
-    best, _ = nearest_one_by_one(asked, rows)
-    rounding = 16 * np.finfo(np.float32).eps * float((rows**2).sum(axis=1).max())
-    assert (found**2 <= best**2 + rounding).all()
+    expected, expected_indices = nearest_one_by_one(asked, rows)
+    np.testing.assert_array_equal(indices, expected_indices)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_without_centring_the_product_would_lose_what_tells_these_rows_apart():
+    # 1000 squared and 1000.01 squared differ by 20, but 0.01 squared is far below their rounding.
+    bank = bank_of([[1000.00, 1000.0], [1000.01, 1000.0], [1000.02, 1000.0]])
+    asked = bank.rows + np.float32(0.001)
+    assert bank.nearest(asked)[1].tolist() == [0, 1, 2]
+    product_form = (bank.rows**2).sum(axis=1) - 2 * asked @ bank.rows.T
+    assert product_form.argmin(axis=1).tolist() != [0, 1, 2]
+
+
+@pytest.mark.parametrize("queries", [1, 9])
+def test_a_query_far_from_all_rows_finds_the_nearest(queries):
+    rows, asked = normal((40, 6), seed=0), normal((queries, 6), seed=1, offset=50)
+    found, indices = bank_of(rows).nearest(asked)
+    expected, expected_indices = nearest_one_by_one(asked, rows)
+    np.testing.assert_array_equal(indices, expected_indices)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_row_of_the_bank_far_from_the_origin_has_distance_zero_to_itself():
@@ -105,6 +92,59 @@ def test_a_row_of_the_bank_far_from_the_origin_has_distance_zero_to_itself():
     table = all_distances(rows[:5], rows)
     assert table[np.arange(5), indices] == pytest.approx(np.zeros(5), abs=1e-9)
     assert found.tolist() == [0.0] * 5
+
+
+# without
+
+
+def test_the_rows_left_out_give_way_to_their_stand_ins():
+    bank = bank_of([[0], [10], [20]], stand_ins=[[1], [11], [21]])
+    mended = bank.without(np.array([True, False, True]))
+    assert mended.rows.tolist() == [[1], [10], [21]]
+    assert mended.nearest(np.array([[0], [20]], np.float32))[0].tolist() == [1.0, 1.0]
+    assert mended.neighbours_of(0, 3).tolist() == [0, 1, 2]
+    assert len(mended) == 3
+
+
+def test_a_mended_bank_keeps_places_and_stand_ins_and_can_be_mended_again():
+    bank = bank_of([[0], [10], [20]], stand_ins=[[1], [11], [21]])
+    once = bank.without(np.array([True, False, False]))
+    np.testing.assert_array_equal(once.place, bank.place)
+    np.testing.assert_array_equal(once.photo, bank.photo)
+    np.testing.assert_array_equal(once.stand_ins, bank.stand_ins)
+    assert once.without(np.array([False, False, True])).rows.tolist() == [[1], [10], [21]]
+
+
+def test_mending_leaves_the_bank_itself_as_it_was():
+    bank = bank_of([[0], [10]], stand_ins=[[5], [6]])
+    bank.without(np.array([True, True]))
+    assert bank.rows.tolist() == [[0], [10]]
+    assert bank.nearest(np.zeros((1, 1), np.float32))[0].tolist() == [0.0]
+
+
+def test_with_nothing_left_out_the_bank_is_its_own():
+    bank = bank_of([[0], [10]], stand_ins=[[5], [6]])
+    assert bank.without(np.zeros(2, bool)) is bank
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_mended_bank_searches_its_stand_ins_and_no_row_left_out(seed, offset):
+    rows, asked = normal((30, 4), seed, offset), normal((20, 4), seed + 100, offset)
+    stand_ins = normal((30, 4), seed + 200, offset)
+    left_out = np.random.default_rng(seed).random(30) < 0.4
+    found, indices = bank_of(rows, stand_ins).without(left_out).nearest(asked)
+    mended = [stand_ins[i] if left_out[i] else rows[i] for i in range(30)]
+    expected, expected_indices = nearest_one_by_one(asked, mended)
+    np.testing.assert_array_equal(indices, expected_indices)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_banks_are_equal_only_to_themselves():
+    # Comparing arrays element by element would make == fail, not answer.
+    bank = bank_of([[0], [10]])
+    assert bank == bank  # noqa: PLR0124
+    assert bank != bank_of([[0], [10]])
 
 
 # neighbours_of

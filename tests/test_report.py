@@ -12,13 +12,14 @@ import pytest
 from PIL import Image
 
 from reconpatch import report
+from reconpatch.calibration import promise
 from reconpatch.errors import OutputError, PhotoError
 from reconpatch.report import (
     ReportContext,
     ReportWriter,
+    context_of,
     headline,
     multiple,
-    promise,
     safe_name,
     unique_name,
 )
@@ -33,8 +34,7 @@ def context(**changes) -> ReportContext:
         "model_name": "cover.rcp",
         "threshold": THRESHOLD,
         "map_threshold": 1.5,
-        "false_alarm_rate": 0.01,
-        "rate_range": (0.002, 0.03),
+        "promise": "About 1 in 100 is flagged by mistake.",
         "calibration_scores": np.linspace(0.5, 1.9, 200),
         "facts": {"backbone": "tf_efficientnet_lite0"},
         "notes": [],
@@ -141,8 +141,36 @@ def test_the_page_is_one_file_that_asks_no_host(tmp_path):
 def test_the_top_line_says_how_many(tmp_path):
     page = write(tmp_path, scores=(3.0, 1.0, 1.5))
     assert "1 of 3 photos is anomalous" in page.words
-    assert "Out of 100 good photos, about 1 is expected to be flagged by mistake" in page.words
+    assert "About 1 in 100 is flagged by mistake." in page.words
     assert "threshold of 2 ." in page.words
+
+
+def test_what_the_page_says_about_a_fitted_model(tmp_path, small_model):
+    about = context_of(small_model, "Parts", "part.rcp")
+    calibration = small_model.calibration
+    assert (about.title, about.model_name) == ("Parts", "part.rcp")
+    assert about.threshold == small_model.threshold
+    assert about.map_threshold == calibration.map_threshold.value
+    assert about.promise == promise(1 / 9, calibration.image_threshold.rate_range(), 8)
+    np.testing.assert_array_equal(about.calibration_scores, calibration.scores)
+    assert about.facts["good photos"] == "8"
+    assert about.facts["input"] == "64 x 64 pixels"
+    assert about.facts["memory bank"] == f"{len(small_model.bank)} rows of 16 numbers"
+    assert small_model.fingerprint.startswith(about.facts["fingerprint"])
+    assert about.notes == [*calibration.notes, *small_model.provenance["notes"]]
+    assert len(calibration.notes) == 1, "8 photos are too few for the rate"
+
+    page = page_of(ReportWriter(tmp_path, about).close())
+    for words in (about.promise, *about.notes, *about.facts, *about.facts.values()):
+        assert page.words.count(words) >= 1
+    assert page.words.count(calibration.notes[0]) == 1
+
+
+def test_a_threshold_set_by_hand_is_noted_on_the_page(small_model):
+    about = context_of(small_model.with_threshold(0.0), "Parts", "part.rcp")
+    assert about.threshold == 0.0
+    assert about.promise == promise(1.0, (1.0, 1.0), 8)
+    assert "The threshold was set by hand." in about.notes
 
 
 def test_names_labels_notes_and_messages_are_escaped(tmp_path):
@@ -516,21 +544,6 @@ def test_ticks_are_round_numbers(low, high, ticks):
 )
 def test_headline(anomalous, inspected, words):
     assert headline(anomalous, inspected) == words
-
-
-@pytest.mark.parametrize(
-    ("rate", "rate_range", "n", "words"),
-    [
-        (0.01, (0.0, 0.03), 200, "Out of 100 good photos, about 1 is expected to be flagged by "
-         "mistake (90 % range 0 to 3 for a model calibrated on 200 photos)."),
-        (1 / 32, (0.0017, 0.092), 31, "Out of 100 good photos, about 3.1 are expected to be "
-         "flagged by mistake (90 % range 0.2 to 9.2 for a model calibrated on 31 photos)."),
-        (0.001, (0.0002, 0.0124), 2000, "Out of 1,000 good photos, about 1 is expected to be "
-         "flagged by mistake (90 % range 0.2 to 12 for a model calibrated on 2,000 photos)."),
-    ],
-)  # fmt: skip
-def test_promise(rate, rate_range, n, words):
-    assert promise(rate, rate_range, n) == words
 
 
 @pytest.mark.parametrize(

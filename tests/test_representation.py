@@ -34,7 +34,17 @@ from reconpatch.representation import (
 from reconpatch.similarity import contextual_similarity
 
 SMALL = TrainingSettings(dim=4, k=3, batch_size=16, steps=5, learning_rate=1e-2)
-INITS: tuple[Literal["orthogonal", "pca"], ...] = ("orthogonal", "pca")
+Init = Literal["orthogonal", "pca", "identity"]
+INITS: tuple[Init, ...] = ("orthogonal", "pca", "identity")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Batches this small take a second thread longer to wake than to compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def changed(settings: TrainingSettings, **changes: Any) -> TrainingSettings:
@@ -103,9 +113,7 @@ def test_patchcore_is_the_identity() -> None:
 
 @pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("bias", [True, False])
-def test_untrained_is_reconpatch_before_its_first_step(
-    init: Literal["orthogonal", "pca"], bias: bool
-) -> None:
+def test_untrained_is_reconpatch_before_its_first_step(init: Init, bias: bool) -> None:
     p = random_patches(30, 6)
     settings = changed(SMALL, init=init, bias=bias, steps=0, epochs=0)
     untrained, nothing = make_representation(p, "untrained", settings, seed=3)
@@ -451,6 +459,24 @@ def test_a_pca_start_of_more_dimensions_than_features_is_filled_with_zeros() -> 
     assert (weight[6:] == 0.0).all()
 
 
+@pytest.mark.parametrize(("dim", "rows"), [(4, 4), (0, 6), (6, 6), (9, 6)])
+def test_the_identity_start_takes_the_features_as_they_are(dim: int, rows: int) -> None:
+    p = random_patches(50, 6)
+    settings = changed(SMALL, dim=dim, init="identity")
+    f, _ = make_representation(p, "untrained", settings, seed=0)
+    np.testing.assert_array_equal(f(p)[:, :rows], p[:, :rows])
+    assert f(p).shape == (50, dim or 6)
+    assert (f(p)[:, rows:] == 0.0).all()
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_no_dimensions_asked_for_are_as_many_as_the_features_have(init: Init) -> None:
+    f, _ = make_representation(
+        random_patches(50, 6), "reconpatch", changed(SMALL, dim=0, init=init), seed=0
+    )
+    assert weight_of(f).shape == (6, 6)
+
+
 # batches
 
 
@@ -540,14 +566,14 @@ def test_neighbours_are_searched_in_a_pool_that_is_drawn_anew_every_pass() -> No
 def test_total_steps_by_hand() -> None:
     settings = TrainingSettings(epochs=3, batch_size=100)
     assert settings.total_steps(1000) == 30
-    assert settings.total_steps(1001) == 33  # a pass that is not whole counts as one more batch
+    assert settings.total_steps(1001) == 30  # a pass is of whole batches
     assert settings.total_steps(7) == 3
     assert changed(settings, steps=17).total_steps(1000) == 17
     assert changed(settings, epochs=0).total_steps(1000) == 0
 
 
 REFUSED: dict[str, tuple[Any, ...]] = {
-    "dim": (0, -1, math.nan),
+    "dim": (-1, math.nan),
     "projection_dim": (-1,),
     "init": ("random", ""),
     "epochs": (-1,),
@@ -583,7 +609,7 @@ def test_every_setting_but_the_switches_has_a_range() -> None:
 @pytest.mark.parametrize(
     "allowed",
     [
-        {"dim": 1, "projection_dim": 0, "epochs": 0, "steps": 0, "companions": 1, "pool_size": 2},
+        {"dim": 0, "projection_dim": 0, "epochs": 0, "steps": 0, "companions": 1, "pool_size": 2},
         {"batch_size": 2, "k": 1},
         {"k": 1023},
         {"alpha": 0.0, "gamma": 0.0, "weight_decay": 0.0},

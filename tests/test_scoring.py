@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from reconpatch import scoring
 from reconpatch.errors import SettingsError
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.scoring import ScoringSettings, anomaly_map, reweighted_score, score_patches
@@ -17,7 +18,7 @@ E1 = math.e
 
 def bank_of(rows):
     rows = np.asarray(rows, np.float32)
-    return MemoryBank(rows, np.zeros(len(rows), np.int64), np.arange(len(rows)))
+    return MemoryBank(rows, np.zeros(len(rows), np.int64), np.arange(len(rows)), rows)
 
 
 def normal(shape, seed):
@@ -75,10 +76,6 @@ def test_the_neighbours_are_those_of_the_nearest_row_not_of_the_patch():
     # -1.5 is nearer to the patch at 0, but 3 is nearer to the nearest row, 1.
     bank, patch = bank_of([[1], [3], [-1.5]]), np.zeros(1, np.float32)
     assert reweighted_score(patch, 0, bank, 2) == pytest.approx(1 - 1 / (1 + E1**2), rel=1e-6)
-    without = np.array([True, False, True])
-    assert reweighted_score(patch, 0, bank, 2, without) == pytest.approx(
-        1 - 1 / (1 + math.exp(0.5)), rel=1e-6
-    )
 
 
 @pytest.mark.parametrize("b", [1, 2, 3, 9, 25, 26])
@@ -91,18 +88,6 @@ def test_reweighting_is_equation_10_as_it_is_written(b):
         assert reweighted_score(patch, int(row), bank, b) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("b", [1, 2, 9, 30])
-def test_reweighting_with_rows_left_out_is_that_of_a_bank_without_them(b):
-    rows, patches = normal((25, 4), seed=2), normal((20, 4), seed=3)
-    allowed = np.arange(25) % 4 != 1
-    bank = bank_of(rows)
-    _, nearest = bank.nearest(patches, allowed=allowed)
-    for patch, row in zip(patches, nearest, strict=True):
-        expected = equation_10(patch, rows[allowed], b)
-        found = reweighted_score(patch, int(row), bank, b, allowed)
-        assert found == pytest.approx(expected, rel=1e-5)
-
-
 def test_large_distances_do_not_overflow():
     # exp(10000) has no float64; distances 10000 and 10001 differ by exactly 1.
     bank, patch = bank_of([[10_000], [10_001]]), np.zeros(1, np.float32)
@@ -111,9 +96,8 @@ def test_large_distances_do_not_overflow():
     assert found == pytest.approx(10_000 * (1 - 1 / (1 + E1)), rel=1e-6)
 
 
-def test_a_single_row_left_gives_the_distance_itself():
-    bank, patch = bank_of([[3], [4]]), np.zeros(1, np.float32)
-    assert reweighted_score(patch, 1, bank, 9, np.array([False, True])) == 4.0
+def test_a_bank_of_a_single_row_gives_the_distance_itself():
+    patch = np.zeros(1, np.float32)
     assert reweighted_score(patch, 0, bank_of([[3]]), 9) == 3.0
 
 
@@ -143,23 +127,66 @@ def test_largest_weighs_one_patch_and_every_weighs_each():
         assert scores.nearest.tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("left_out", [False, True])
 @pytest.mark.parametrize("b", [1, 3, 9, 99])
-def test_the_image_score_is_the_largest_weighted_patch(b, left_out):
+def test_the_image_score_is_the_largest_weighted_patch(b):
     rows, patches = normal((40, 5), seed=4), normal((30, 5), seed=5)
-    allowed = np.arange(40) % 2 == 0 if left_out else None
-    kept = rows if allowed is None else rows[allowed]
-    raw = [equation_10(patch, kept, 1) for patch in patches]
-    weighted = [equation_10(patch, kept, b) for patch in patches]
+    raw = [equation_10(patch, rows, 1) for patch in patches]
+    weighted = [equation_10(patch, rows, b) for patch in patches]
 
-    every = score_patches(patches, bank_of(rows), ScoringSettings(b, "every"), allowed=allowed)
+    every = score_patches(patches, bank_of(rows), ScoringSettings(b, "every"))
     assert every.image_score == pytest.approx(max(weighted), rel=1e-5)
     assert every.worst == int(np.argmax(weighted))
     np.testing.assert_allclose(every.distances, raw, rtol=1e-6)
 
-    largest = score_patches(patches, bank_of(rows), ScoringSettings(b, "largest"), allowed=allowed)
+    largest = score_patches(patches, bank_of(rows), ScoringSettings(b, "largest"))
     assert largest.worst == int(np.argmax(raw))
     assert largest.image_score == pytest.approx(weighted[largest.worst], rel=1e-5)
+
+
+def clumped(seed):
+    """A bank of tight clumps and lone rows, and patches around it: weights differ widely."""
+    rng = np.random.default_rng(seed)
+    clumps = np.repeat(rng.normal(0, 5, (6, 3)), 6, axis=0) + rng.normal(0, 0.05, (36, 3))
+    lone = rng.normal(0, 5, (6, 3))
+    return np.float32(np.concatenate([clumps, lone])), np.float32(rng.normal(0, 4, (50, 3)))
+
+
+@pytest.mark.parametrize("b", [2, 3, 6, 20])
+@pytest.mark.parametrize("seed", range(10))
+def test_the_early_stop_of_every_finds_what_the_loop_over_all_patches_finds(b, seed):
+    rows, patches = clumped(seed)
+    bank = bank_of(rows)
+    found = score_patches(patches, bank, ScoringSettings(b, "every"))
+    scores = [
+        reweighted_score(patch, int(row), bank, b)
+        for patch, row in zip(patches, bank.nearest(patches)[1], strict=True)
+    ]
+    assert found.image_score == max(scores)
+    assert found.worst == int(np.argmax(scores))
+
+
+def test_some_clumped_photos_are_decided_by_a_patch_that_is_not_the_most_distant():
+    others = 0
+    for seed in range(10):
+        rows, patches = clumped(seed)
+        found = score_patches(patches, bank_of(rows), ScoringSettings(3, "every"))
+        others += found.worst != int(found.distances.argmax())
+    assert others >= 2, "or the test of the early stop above would test nothing"
+
+
+def test_every_weighs_no_patch_that_is_too_near_to_matter(monkeypatch):
+    # Distances 10, 9, 8 and 4; weighed 5 (dense), 9 (sparse): the last two cannot exceed 9.
+    weighed = []
+
+    def counted(patch, *rest):
+        weighed.append(patch.tolist())
+        return reweighted_score(patch, *rest)
+
+    monkeypatch.setattr(scoring, "reweighted_score", counted)
+    patches = np.array([[4, 0], [100, 8], [10, 0], [100, 9]], np.float32)
+    found = score_patches(patches, bank_of(TWO_PLACES), ScoringSettings(2, "every"))
+    assert (found.image_score, found.worst) == (pytest.approx(9.0), 3)
+    assert weighed == [[10, 0], [100, 9]]
 
 
 def test_a_good_patch_that_is_in_the_bank_scores_zero():

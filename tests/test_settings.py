@@ -122,7 +122,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "magic"}, "method is 'magic': give one of reconpatch, untrained, patchcore"),
+        ({"method": "magic"}, "method is 'magic': give 'reconpatch', 'untrained' or 'patchcore'"),
         ({"size": (31, 224)}, "31 x 224 (height x width): give 32 to 4096"),
         ({"size": (224, 4097)}, "224 x 4097 (height x width): give 32 to 4096"),
         ({"resize": 200}, "resize is 200, smaller than the crop of 224 x 224: give at least 224"),
@@ -133,7 +133,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
         ({"neighbourhood": -1}, "neighbourhood is -1: give an odd number"),
         ({"projection": -1}, "projection is -1: give 0 (none) or more"),
         ({"seed": -1}, "seed is -1: give a whole number, 0 or more"),
-        ({"bank": 0}, "memory bank's size is 0: give a share"),
+        ({"bank": 0}, "memory bank's size is 0.0: give a share"),
         ({"bank": -0.5}, "memory bank's size is -0.5: give a share"),
         ({"bank": 1.5}, "memory bank's size is 1.5: give a share"),
         ({"bank": math.nan}, "memory bank's size is nan: give a share"),
@@ -141,7 +141,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
         ({"false_alarm_rate": 1.0}, "false-alarm rate is 1: give a number between 0 and 1"),
         ({"false_alarm_rate": math.nan}, "false-alarm rate is nan"),
         ({"alpha": 1.5}, "alpha is 1.5: give 0 to 1"),
-        ({"learning_rate": 0}, "learning_rate is 0: give a number above 0"),
+        ({"learning_rate": 0}, "learning_rate is 0.0: give a number above 0"),
         ({"b": 0}, "b is 0: give 1"),
         ({"reweight": "all"}, "reweight is 'all': give 'largest' or 'every'"),
         ({"blur": -1.0}, "blur is -1.0: give 0 to 100"),

@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -136,7 +137,7 @@ def _exact(rate: float) -> Fraction:
     return Fraction(str(rate))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
     """The scores of good photos that the thresholds follow, and the thresholds.
 
@@ -257,8 +258,8 @@ class ShiftTest:
             f"These good photos look different from those that set the threshold: {share} lie "
             f"above it, {self.expected:.1f} expected (p = {min(self.p_exceed, self.p_rank):.2g}, "
             f"test at level {self.level:g}). The promised false-alarm rate does not hold for them. "
-            "Check light, focus, position and the parts themselves; if this is how good parts look now, "
-            "fit again with such photos among the good ones, or run `reconpatch calibrate` on them."
+            "Check light, focus, position and the parts themselves; if good parts look like this "
+            "now, fit again with such photos among the good ones, or calibrate on them."
         )
 
 
@@ -336,23 +337,37 @@ def beta_binomial_tail(above: int, m: int, a: int, b: int) -> float:
     """P(K >= above) for K ~ BetaBinomial(m, a, b): exceedances among m new photos, over fits.
 
     b = 0 is the limit where all m exceed: a threshold set by hand below every good score.
+
+    Args:
+        above: 0 to m + 1.
+        m: number of new photos.
+        a: parameter of the rate's beta distribution, n + 1 - k.
+        b: the other parameter, k.
     """
-    if b == 0:
-        return float(above <= m)
-    log_beta = _log_beta(a, b)
-    terms = (
-        math.exp(_log_choose(m, j) + _log_beta(a + j, b + m - j) - log_beta)
-        for j in range(above, m + 1)
-    )
-    return min(1.0, math.fsum(terms))
+    return _beta_binomial_tails(m, a, b)[above]
 
 
 def beta_binomial_interval(m: int, a: int, b: int, coverage: float = 0.95) -> tuple[int, int]:
     """The central range of K ~ BetaBinomial(m, a, b): exceedances among m new photos, over fits."""
     tail = (1.0 - coverage) / 2.0
-    low = max(j for j in range(m + 1) if beta_binomial_tail(j, m, a, b) >= 1.0 - tail)
-    high = min(j for j in range(m + 1) if beta_binomial_tail(j + 1, m, a, b) <= tail)
+    at_least = _beta_binomial_tails(m, a, b)
+    low = max(j for j in range(m + 1) if at_least[j] >= 1.0 - tail)
+    high = min(j for j in range(m + 1) if at_least[j + 1] <= tail)
     return low, high
+
+
+def _beta_binomial_tails(m: int, a: int, b: int) -> list[float]:
+    """P(K >= j) for j = 0 to m + 1."""
+    if b == 0:
+        return [1.0] * (m + 1) + [0.0]
+    log_beta = _log_beta(a, b)
+    probabilities = (
+        math.exp(_log_choose(m, j) + _log_beta(a + j, b + m - j) - log_beta)
+        for j in range(m, -1, -1)
+    )
+    *rising, _ = accumulate(probabilities, initial=0.0)
+    # P(K >= 0) is certain; its sum is 1 only up to rounding.
+    return [1.0, *(min(1.0, total) for total in reversed(rising))]
 
 
 def _log_choose(n: int, k: int) -> float:

@@ -7,6 +7,7 @@ anomalous; 2 an error, nothing was done; 3 done, but at least one photo could no
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -39,7 +40,10 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # what cannot be written is to be found out here, not at exit
         except ReconPatchError as error:
             typer.secho(f"Error: {error}", err=True, fg="red")
             raise typer.Exit(ERROR) from error
@@ -48,8 +52,26 @@ class _Commands(TyperGroup):
             raise typer.Exit(INTERRUPTED) from interrupt
         except BrokenPipeError as error:
             # Whoever read our output went away (`| head`): nothing to complain about.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_stdout()
             raise typer.Exit(0) from error
+        except OSError as error:
+            typer.secho(
+                f"Error: the operating system refused a step ({error}): check that the disk has "
+                "room and that the files may be read and written",
+                err=True,
+                fg="red",
+            )
+            if error.errno == errno.ENOSPC:
+                _discard_stdout()
+            raise typer.Exit(ERROR) from error
+
+
+def _discard_stdout() -> None:
+    """Let what stdout still holds back go nowhere, or Python would complain of it at exit."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except io.UnsupportedOperation:  # a stand-in in memory holds nothing back
+        return
 
 
 app = typer.Typer(
@@ -68,12 +90,6 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output 
 Threads = Annotated[int, typer.Option(help="Threads of the inference engine; 0: all cores.", min=0)]
 MaxPixels = Annotated[
     int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
-]
-Rate = Annotated[
-    float | None,
-    typer.Option(
-        help="Share of new good photos that may be flagged by mistake.", show_default="0.01"
-    ),
 ]
 
 
@@ -121,7 +137,12 @@ def fit(
             show_default="0.01",
         ),
     ] = None,
-    false_alarm_rate: Rate = None,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of new good photos that may be flagged by mistake.", show_default="0.01"
+        ),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of every random step.", show_default="0")
     ] = None,
@@ -198,7 +219,7 @@ def fit(
 def inspect(
     model_file: ModelFile,
     photos: Annotated[
-        list[Path], typer.Argument(help="Photos, or folders of photos.", metavar="PHOTO...")
+        list[Path], typer.Argument(help="Photos, or folders of photos.", metavar="PHOTO")
     ],
     output: Annotated[
         Path | None,
@@ -228,7 +249,8 @@ def inspect(
                     report.add_error(str(path), str(error))
                 continue
             anomalous += result.anomalous
-            print(json.dumps(result.to_dict()) if as_json else _line(result))
+            # Flushed line by line, so that a program that reads them can act on each at once.
+            print(json.dumps(result.to_dict()) if as_json else _line(result), flush=True)
             if report is not None:
                 report.add(photo.rgb8(model.preprocessing.white_level), result)
             progress("inspect", i + 1, len(paths))
@@ -261,10 +283,11 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Measure a model on labelled photos."""
-    from reconpatch.evaluation import LabelledPhoto
+    from reconpatch.evaluation import LabelledPhoto, find_test_photos
     from reconpatch.evaluation import evaluate as run
 
     model = reconpatch.load(model_file, threads=threads)
+    find_test_photos(folder)  # a layout that does not fit is refused before a report is begun
     report = _open_report(output, model, model_file, overwrite) if output else None
 
     def keep(result: Result, photo: LabelledPhoto) -> None:
@@ -291,10 +314,16 @@ def calibrate(
         typer.Argument(
             help="Other photos of good parts, or folders of them; none: only the rate or "
             "threshold changes.",
-            metavar="[GOOD]...",
+            metavar="GOOD",
         ),
     ] = None,
-    false_alarm_rate: Rate = None,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of new good photos that may be flagged by mistake.",
+            show_default="the model's",
+        ),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Set the threshold of the score by hand.")
     ] = None,
@@ -311,6 +340,7 @@ def calibrate(
     Photos of the fit are recognised and never compared with their own patches.
     """
     from reconpatch.calibration import shift_test
+    from reconpatch.files import check_writable
 
     if threshold is not None and (good or false_alarm_rate is not None):
         raise SettingsError(
@@ -322,6 +352,8 @@ def calibrate(
             "there is nothing to do: give good photos, --false-alarm-rate or --threshold"
         )
     before = reconpatch.load(model_file, threads=threads)
+    target, replaces = output or model_file, overwrite or output is None
+    check_writable(target, overwrite=replaces)
     model = before
     if threshold is not None:
         model = before.with_threshold(threshold)
@@ -332,8 +364,8 @@ def calibrate(
         _note(shift.message, warn=shift.different)
     elif false_alarm_rate is not None:
         model = before.with_false_alarm_rate(false_alarm_rate)
-    model.save(output or model_file, overwrite=overwrite or output is None)
-    print(f"threshold {before.threshold:.4g} -> {model.threshold:.4g} in {output or model_file}")
+    model.save(target, overwrite=replaces)
+    print(f"threshold {before.threshold:.4g} -> {model.threshold:.4g} in {target}")
     print(model.calibration.promise)
 
 
@@ -453,7 +485,7 @@ def _summary(photos: int, anomalous: int, unreadable: int) -> str:
 
 def _say_unreadable(path: Path, error: PhotoError, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"path": str(path), "error": str(error)}))
+        print(json.dumps({"path": str(path), "error": str(error)}), flush=True)
     _note(f"Not inspected: {error}", warn=True)
 
 
@@ -497,7 +529,8 @@ def _print_figures(figures: Any) -> None:
     for label, (flagged, photos) in figures.detected.items():
         table.add_row(f"found: {label}", f"{flagged} of {photos}")
     table.add_row("time", f"{figures.milliseconds:.0f} ms a photo, from file")
-    Console().print(table)
+    # A folder may be named like markup: [bold], :warning:
+    Console(markup=False, emoji=False, highlight=False).print(table)
     if figures.shift is not None:
         _note(figures.shift.message, warn=figures.shift.different)
 

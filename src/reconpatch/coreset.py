@@ -22,7 +22,7 @@ _CANDIDATES = 4096
 _BLOCK = 16384
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Coreset:
     """The picked rows.
 

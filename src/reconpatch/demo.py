@@ -111,12 +111,14 @@ def run_demo(
     Raises:
         MissingExtraError: the extra "demo" or "train" is not installed.
     """
+    from reconpatch.files import check_writable
     from reconpatch.fitting import fit
     from reconpatch.report import ReportWriter, context_of
 
     photos = demo_photos(train=train, test=test)
-    model = fit(photos.train, seed=seed, progress=progress)
     path = folder / "solar-cells.rcp"
+    check_writable(path, overwrite=True)
+    model = fit(photos.train, seed=seed, progress=progress)
     model.save(path, overwrite=True)
 
     report = ReportWriter(folder, context_of(model, "Solar cells, unseen by the model", path.name))

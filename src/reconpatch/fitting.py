@@ -11,7 +11,7 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,12 @@ import numpy.typing as npt
 from reconpatch.backbones import load_backbone, spec
 from reconpatch.calibration import Calibration
 from reconpatch.coreset import bank_rows, greedy_coreset, random_projection
-from reconpatch.errors import MissingExtraError, NotEnoughPhotosError, PhotoError
+from reconpatch.errors import (
+    MissingExtraError,
+    NotEnoughPhotosError,
+    PhotoError,
+    SettingsError,
+)
 from reconpatch.good_photos import TrainingPhoto, assign_groups, leave_one_out, with_stand_ins
 from reconpatch.images import (
     MAX_PIXELS,
@@ -106,14 +111,19 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Model:
 def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
     """Fit with settings and options that are put together already; see `fit`."""
     _require_training_packages()
+    _check_device(options.device)
     sources, names, folder = _sources(good)
     clock = _Clock()
     threads = options.threads or default_threads()
 
+    report = _report(options, "load the backbone") or _silent
     with clock.step("load the backbone"):
+        report(0, 1)
         graph, extractor, weights = _backbone(settings, options, threads)
+        report(1, 1)
     with clock.step("extract features"):
         read = _extract(sources, names, settings, extractor, options)
+    _check_enough(read.photos)  # `--group` needs a name to show
     photos, notes = assign_groups(read.photos, options.group)
     notes = read.notes + notes
     _check_enough(photos)
@@ -210,6 +220,20 @@ def _require_training_packages() -> None:
         raise MissingExtraError("fit", "train") from None
 
 
+def _check_device(device: str) -> None:
+    import torch
+
+    if device == "cpu":
+        return
+    if device.partition(":")[0] != "cuda":
+        raise SettingsError(f"--device is {device!r}: give cpu or cuda")
+    if not torch.cuda.is_available():
+        raise SettingsError(
+            f"--device is {device!r}, and torch finds no CUDA device on this machine: give cpu, or "
+            "install a driver and a build of torch that fit the card"
+        )
+
+
 def _sources(good: GoodSource) -> tuple[list[PhotoSource], list[str], str]:
     """The photos, what to call each, and the name of the folder, where there is one."""
     if isinstance(good, str | os.PathLike):
@@ -217,11 +241,22 @@ def _sources(good: GoodSource) -> tuple[list[PhotoSource], list[str], str]:
         paths = list_photos(folder)
         names = [path.relative_to(folder).as_posix() for path in paths]
         return list(paths), names, folder.resolve().name
+    short = _short_names([Path(p) for p in good if isinstance(p, str | os.PathLike)])
     names = [
-        Path(photo).name if isinstance(photo, str | os.PathLike) else f"<photo {i}>"
+        short[Path(photo)] if isinstance(photo, str | os.PathLike) else f"<photo {i}>"
         for i, photo in enumerate(good)
     ]
     return list(good), names, ""
+
+
+def _short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """As many of the last parts of each path as it takes to tell the paths apart."""
+    names: dict[Path, str] = {}
+    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+        names = {path: Path(*path.parts[-depth:]).as_posix() for path in paths}
+        if len(set(names.values())) == len(names):
+            break
+    return names
 
 
 def _backbone(
@@ -258,7 +293,7 @@ def _white_level(sources: Sequence[PhotoSource], names: Sequence[str], options: 
 
 
 def _readable(
-    sources: Sequence[PhotoSource],
+    sources: Iterable[PhotoSource],
     names: Sequence[str],
     options: FitOptions,
     notes: list[str] | None = None,
@@ -310,7 +345,7 @@ def _extract(
             read.features.append(extractor(np.stack(waiting)))
             waiting.clear()
 
-    for photo in _readable(sources, names, options, read.notes):
+    for photo in _readable(_counted(sources, report), names, options, read.notes):
         if photo.pixels.dtype == np.uint16 and not level:
             level = _white_level(sources, names, options)
             read.preprocessing = replace(read.preprocessing, white_level=level)
@@ -322,10 +357,18 @@ def _extract(
         waiting.append(read.preprocessing(photo))
         if len(waiting) == _BATCH:
             flush()
-        if report is not None:
-            report(len(read.photos), len(sources))
     flush()
     return read
+
+
+def _counted(
+    sources: Sequence[PhotoSource], report: Callable[[int, int], None] | None
+) -> Iterator[PhotoSource]:
+    """The sources one by one, each reported when the next is asked for, readable or not."""
+    for i, source in enumerate(sources):
+        yield source
+        if report is not None:
+            report(i + 1, len(sources))
 
 
 def _thumbnail(photo: Photo, white_level: int) -> bytes:
@@ -343,11 +386,11 @@ def _thumbnail(photo: Photo, white_level: int) -> bytes:
 def _check_enough(photos: Sequence[TrainingPhoto]) -> None:
     different = len({photo.group for photo in photos})
     if different < 2:
-        what = f"{len(photos)} good photo" + ("" if len(photos) == 1 else "s of one part")
+        few = {0: "no good photo is left", 1: "there is only one good photo"}
+        what = few.get(len(photos), f"the {len(photos)} good photos are all of one part")
         raise NotEnoughPhotosError(
-            f"there is only {what} to learn from, and at least two different ones are needed, so "
-            "that each can be compared with another; 100 or more make a threshold that can promise "
-            "a false-alarm rate of 1 %"
+            f"{what}, and at least two different ones are needed, so that each can be compared "
+            "with another; 100 or more make a threshold that can promise a false-alarm rate of 1 %"
         )
 
 
@@ -365,6 +408,10 @@ class _Clock:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def _silent(done: int, total: int) -> None:
+    """Report to nobody."""
 
 
 def _report(options: FitOptions, step: str) -> Callable[[int, int], None] | None:

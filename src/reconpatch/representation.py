@@ -53,11 +53,12 @@ class TrainingSettings:
     """How f is made. What the paper does not say is a parameter here; see docs/method.md.
 
     Attributes:
-        dim: D, dimensions of r = f(p).
+        dim: D, dimensions of r = f(p); 0 takes C, those of p.
         projection_dim: dimensions of z = g(r); 0 takes D. [not said]
         bias: whether f and g have a bias. [not said]
         init: what f starts from. "orthogonal": a random (semi-)orthogonal matrix; "pca": the
-            leading principal directions of the standardised patch features. [not said]
+            leading principal directions of the standardised patch features; "identity": the
+            first D of p's own dimensions, so that training starts at PatchCore. [not said]
         epochs: passes over all patches; with `steps` above 0, it is the steps that count.
         steps: optimiser steps in all; 0 leaves it to the epochs.
         batch_size: N, patches in a batch. [not said]
@@ -80,7 +81,7 @@ class TrainingSettings:
     dim: int = 512
     projection_dim: int = 0
     bias: bool = True
-    init: Literal["orthogonal", "pca"] = "orthogonal"
+    init: Literal["orthogonal", "pca", "identity"] = "orthogonal"
     epochs: int = 120
     steps: int = 0
     batch_size: int = 1024
@@ -98,7 +99,7 @@ class TrainingSettings:
     gamma: float = 0.999
 
     def __post_init__(self) -> None:
-        _check(self.dim >= 1, "dim", self.dim, "1 or more dimensions")
+        _check(self.dim >= 0, "dim", self.dim, "0 (as many as the patch features) or more")
         _check(
             self.projection_dim >= 0, "projection_dim", self.projection_dim, "0 (as dim) or more"
         )
@@ -119,7 +120,12 @@ class TrainingSettings:
         _check(0 < self.sigma < math.inf, "sigma", self.sigma, "a finite number above 0")
         _check(0 < self.margin < math.inf, "margin", self.margin, "a finite number above 0")
         _check(0 <= self.gamma <= 1, "gamma", self.gamma, "0 to 1")
-        _check(self.init in ("orthogonal", "pca"), "init", self.init, "orthogonal or pca")
+        _check(
+            self.init in ("orthogonal", "pca", "identity"),
+            "init",
+            self.init,
+            "orthogonal, pca or identity",
+        )
         _check(self.scale in ("unit", "mean", "none"), "scale", self.scale, "unit, mean or none")
         _check(
             self.batches in ("random", "neighbours"),
@@ -129,8 +135,8 @@ class TrainingSettings:
         )
 
     def total_steps(self, patches: int) -> int:
-        """Optimiser steps for this many training patches."""
-        return self.steps or self.epochs * math.ceil(patches / min(self.batch_size, patches))
+        """Optimiser steps for this many training patches; a pass is of whole batches."""
+        return self.steps or self.epochs * (patches // min(self.batch_size, patches))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON-ready values."""
@@ -172,7 +178,7 @@ def make_representation(
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Representation, TrainingLog | None]:
-    """F for the (P, C) patch features of all good photos, by one of the three methods.
+    """Make f for the (P, C) patch features of all good photos, by one of the three methods.
 
     "reconpatch" trains f; "untrained" is the same f before its first step; "patchcore" is the
     identity. The last two are the baselines that the first is measured against.
@@ -188,11 +194,12 @@ def make_representation(
         )
     import torch
 
-    torch.manual_seed(seed)
-    f = initial_f(patches, settings)
-    if method == "untrained":
-        return _to_numpy(f), None
-    return train(f, patches, settings, seed=seed, device=device, progress=progress)
+    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they were
+        torch.manual_seed(seed)
+        f = initial_f(patches, settings)
+        if method == "untrained":
+            return _to_numpy(f), None
+        return train(f, patches, settings, seed=seed, device=device, progress=progress)
 
 
 def train(
@@ -259,7 +266,7 @@ def train(
 
 
 def pseudo_labels(z_bar: torch.Tensor, settings: TrainingSettings) -> torch.Tensor:
-    """W of eq. 6 for a batch of the twin's z̄: (N, D) -> (N, N)."""
+    """Similarities w (eq. 6) for a batch of the twin's z̄: (N, D) -> (N, N)."""
     from torch.nn.functional import normalize
 
     from reconpatch.similarity import (
@@ -288,16 +295,21 @@ def update_twin(twin: torch.nn.Module, student: torch.nn.Module, gamma: float) -
 
 
 def initial_f(patches: Floats, settings: TrainingSettings) -> torch.nn.Linear:
-    """F before its first step, from torch's global seed (orthogonal) or from the data (pca)."""
+    """The layer f before its first step, random by torch's global seed where it is random."""
     import torch
 
-    f = torch.nn.Linear(patches.shape[1], settings.dim, bias=settings.bias)
+    channels = patches.shape[1]
+    f = torch.nn.Linear(channels, settings.dim or channels, bias=settings.bias)
     _orthogonal(f)
+    if settings.init == "orthogonal":
+        return f
+    start = np.eye(f.out_features, channels, dtype=np.float32)
     if settings.init == "pca":
-        weight = principal_directions(patches, settings.dim)
-        with torch.no_grad():
-            f.weight[: len(weight)] = torch.from_numpy(weight)
-            f.weight[len(weight) :] = 0.0  # more dimensions than features: nothing left to hold
+        start[:] = 0.0  # more dimensions than features: nothing left to hold
+        directions = principal_directions(patches, f.out_features)
+        start[: len(directions)] = directions
+    with torch.no_grad():
+        f.weight.copy_(torch.from_numpy(start))
     return f
 
 

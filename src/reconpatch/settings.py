@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from reconpatch.calibration import DEFAULT_FALSE_ALARM_RATE, check_rate
@@ -82,14 +82,23 @@ class FitSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FitSettings:
-        """The settings that `to_dict` gave."""
-        nested = {
-            "training": TrainingSettings(**values["training"]),
-            "scoring": ScoringSettings(**values["scoring"]),
-            "levels": tuple(values["levels"]),
-            "size": tuple(values["size"]),
-        }
-        return cls(**{**values, **nested})
+        """The settings that `to_dict` gave.
+
+        Raises:
+            SettingsError: a value is of another type than its setting, or out of its range.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            cause = first.get("ctx", {}).get("error")
+            if isinstance(cause, SettingsError):
+                raise cause from None
+            name = ([part for part in first["loc"] if isinstance(part, str)] or ["settings"])[-1]
+            allowed = first["msg"].replace("Input should be ", "give ")
+            raise SettingsError(f"{name} is {first['input']!r}: {allowed}") from None
 
 
 _PAPER = FitSettings(
@@ -106,12 +115,13 @@ _PAPER = FitSettings(
 _DEFAULT = FitSettings(
     recipe="default",
     training=TrainingSettings(
-        dim=128,
-        init="pca",
-        steps=300,
+        dim=0,
+        init="identity",
+        steps=200,
         batch_size=512,
         batches="neighbours",
-        learning_rate=1e-4,
+        companions=15,
+        learning_rate=3e-4,
         scale="mean",
     ),
 )
@@ -131,17 +141,17 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     """
     if recipe not in RECIPES:
         raise SettingsError(f"the recipe is {recipe!r}: give one of {', '.join(RECIPES)}")
-    settings = RECIPES[recipe]
-    for part in ("training", "scoring"):
-        names = {f.name for f in fields(getattr(settings, part))}
-        inner = {name: changes.pop(name) for name in list(changes) if name in names}
-        if inner:
-            changes[part] = replace(changes.get(part, getattr(settings, part)), **inner)
-    known = {f.name for f in fields(FitSettings)}
-    for name in changes:
-        if name not in known:
+    values = RECIPES[recipe].to_dict()
+    if "epochs" in changes:
+        changes.setdefault("steps", 0)  # whoever says how many passes means them to count
+    if isinstance(changes.get("size"), int):
+        changes["size"] = (changes["size"], changes["size"])
+    for name, value in changes.items():
+        part = next((values[p] for p in ("training", "scoring") if name in values[p]), values)
+        if name not in part:
             raise SettingsError(f"there is no setting {name!r}{_suggestion(name, _names())}")
-    return replace(settings, **changes)
+        part[name] = asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
+    return FitSettings.from_dict(values)
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:

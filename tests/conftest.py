@@ -1,0 +1,116 @@
+"""Generated photos, a small model fitted on them, and the folder of real photos where there is one.
+
+Photos are generated from seeds and stored nowhere; models have random weights unless a test says
+otherwise, so that nothing is looked for or downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+import reconpatch
+
+if TYPE_CHECKING:
+    from reconpatch.model import Model
+
+RGB = npt.NDArray[np.uint8]
+
+SIDE = 96
+GOOD_PHOTOS = 8
+REPOSITORY = Path(__file__).parents[1]
+
+# A fit of a second: small photos, few steps, random weights.
+SMALL_FIT: dict[str, Any] = {
+    "weights": "random",
+    "size": (64, 64),
+    "bank": 0.2,
+    "steps": 5,
+    "batch_size": 64,
+    "dim": 16,
+    "threads": 1,
+}
+
+
+def textured(seed: int, height: int = SIDE, width: int = SIDE) -> RGB:
+    """A good part: a disc on a woven texture, (height, width, 3) uint8; grain differs by seed."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / min(height, width)
+    weave = 110 + 25 * np.sin(40 * x) * np.sin(40 * y)
+    disc = 50 * (np.hypot(y - 0.5, x - 0.5) < 0.3)
+    grain = rng.normal(0, 6, (height, width, 3))
+    return np.clip((weave + disc)[:, :, None] + grain, 0, 255).astype(np.uint8)
+
+
+def scratched(photo: RGB) -> RGB:
+    """The same part with a bright scratch, over the pixels that `scratch_mask` tells."""
+    return np.where(scratch_mask(*photo.shape[:2])[:, :, None], np.uint8(255), photo)
+
+
+def scratch_mask(height: int = SIDE, width: int = SIDE) -> npt.NDArray[np.bool_]:
+    """Where the scratch is: (height, width) bool, a bar of a sixth by two thirds of the photo."""
+    mask = np.zeros((height, width), dtype=bool)
+    mask[height // 3 : height // 2, width // 6 : width * 5 // 6] = True
+    return mask
+
+
+def save(pixels: npt.NDArray[Any], path: Path) -> Path:
+    """Write an array as an image file, its folders made; the path again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def fill(folder: Path, seeds: Sequence[int]) -> Path:
+    """A folder of good parts, part000.png and so on by seed."""
+    for seed in seeds:
+        save(textured(seed), folder / f"part{seed:03}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def good_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 photos of good parts, 96 x 96 PNG; not to be changed."""
+    return fill(tmp_path_factory.mktemp("photos") / "good", range(GOOD_PHOTOS))
+
+
+@pytest.fixture(scope="session")
+def small_model(good_folder: Path) -> Model:
+    """A model of `good_folder`; models do not change."""
+    return reconpatch.fit(good_folder, **SMALL_FIT)
+
+
+@pytest.fixture(scope="session")
+def small_model_file(small_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of `small_model`; not to be changed."""
+    path = tmp_path_factory.mktemp("models") / "small.rcp"
+    small_model.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def good_photo() -> RGB:
+    """A good part that is not among those of `good_folder`."""
+    return textured(1000)
+
+
+@pytest.fixture(scope="session")
+def defective_photo(good_photo: RGB) -> RGB:
+    """The same part with a bright scratch."""
+    return scratched(good_photo)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photos; a test that asks for it is skipped where there is none."""
+    folder = Path(os.environ.get("RECONPATCH_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real photos: {folder} is no folder, and RECONPATCH_DATA names no other")
+    return folder
