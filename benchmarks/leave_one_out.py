@@ -70,9 +70,7 @@ def deleted(model: Model, paths: list[Path]) -> np.ndarray:
     bank, scores = model.bank, []
     for photo, path in zip(model.photos, paths, strict=True):
         kept = groups != photo.group
-        rest = MemoryBank(
-            bank.rows[kept], bank.photo[kept], bank.place[kept], bank.stand_ins[kept]
-        )
+        rest = MemoryBank(bank.rows[kept], bank.photo[kept], bank.place[kept], bank.stand_ins[kept])
         patches = model.represent(read_photo(path))
         scores.append(score_patches(patches, rest, model.settings.scoring).image_score)
     return np.array(scores)

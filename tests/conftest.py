@@ -46,7 +46,8 @@ def textured(seed: int, height: int = SIDE, width: int = SIDE) -> RGB:
     weave = 110 + 25 * np.sin(40 * x) * np.sin(40 * y)
     disc = 50 * (np.hypot(y - 0.5, x - 0.5) < 0.3)
     grain = rng.normal(0, 6, (height, width, 3))
-    return np.clip((weave + disc)[:, :, None] + grain, 0, 255).astype(np.uint8)
+    photo: RGB = np.clip((weave + disc)[:, :, None] + grain, 0, 255).astype(np.uint8)
+    return photo
 
 
 def scratched(photo: RGB) -> RGB:

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from reconpatch import good_photos
 from reconpatch.errors import SettingsError
-from reconpatch.good_photos import TrainingPhoto, assign_groups, leave_one_out, rescore
+from reconpatch.good_photos import (
+    TrainingPhoto,
+    assign_groups,
+    groups_of_rows,
+    leave_one_out,
+    rescore,
+    with_stand_ins,
+)
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.scoring import ScoringSettings, anomaly_map, score_patches
 
@@ -117,7 +126,7 @@ def test_a_photo_becomes_a_record():
     assert record == {"name": "a.png", "sha256": "f00", "height": 10, "width": 12, "group": 3}
 
 
-# leave_one_out and rescore
+# with_stand_ins
 
 
 def some_photos(groups, seed=0):
@@ -128,17 +137,147 @@ def some_photos(groups, seed=0):
     return [photo(f"{i}.png", group=g) for i, g in enumerate(groups)], patches
 
 
-def bank_from(patches, share=0.3, seed=1):
-    n = len(patches)
-    chosen = np.random.default_rng(seed).permutation(n * PATCHES)[: int(share * n * PATCHES)]
-    return MemoryBank(patches.reshape(-1, DIM)[chosen], chosen // PATCHES, chosen % PATCHES)
+def bare_bank(rows, photo_of_row):
+    rows = np.asarray(rows, np.float32)
+    places = np.zeros(len(rows), np.int64)
+    return MemoryBank(rows, np.asarray(photo_of_row), places, rows)
+
+
+def bank_from(photos, patches, share=0.3, seed=1, first=0):
+    """A bank of patches drawn from the photos from `first` on, with its stand-ins."""
+    every = np.arange(first * PATCHES, len(photos) * PATCHES)
+    chosen = np.random.default_rng(seed).permutation(every)[: int(share * len(every))]
+    bank = bare_bank(patches.reshape(-1, DIM)[chosen], chosen // PATCHES)
+    return with_stand_ins(bank, lambda i: patches[i], photos)
+
+
+def slow_stand_ins(bank, patches, photos):
+    """The greedy selection gone on with, one pair of patches at a time, in float64."""
+    rows = bank.rows.tolist()
+    group_of_row = [photos[i].group for i in bank.photo]
+    stand_ins = [None] * len(rows)
+    for group in set(group_of_row):
+        there = [row for row, g in zip(rows, group_of_row, strict=True) if g != group]
+        orphans = []
+        for i, photo_i in enumerate(photos):
+            for patch in patches[i].tolist():
+                to_rows = [math.dist(patch, row) for row in rows]
+                cover = group_of_row[to_rows.index(min(to_rows))]
+                if photo_i.group != group and cover == group:
+                    orphans.append(patch)
+        candidates = orphans + there[:1]
+        for place in [j for j, g in enumerate(group_of_row) if g == group]:
+            to_there = [min((math.dist(c, t) for t in there), default=9e9) for c in candidates]
+            stand_ins[place] = candidates[to_there.index(max(to_there))]
+            there = [*there, stand_ins[place]]
+    return np.array(stand_ins, np.float32)
+
+
+def on_a_line(*values):
+    return np.array(values, np.float32)[:, None]
+
+
+def stand_ins_on_a_line(rows, photo_of_row, patches):
+    photos = [photo(str(i), group=i) for i in range(len(patches))]
+    bank = bare_bank(on_a_line(*rows), photo_of_row)
+    return with_stand_ins(bank, lambda i: patches[i], photos).stand_ins.ravel().tolist()
+
+
+def test_stand_ins_by_hand():
+    # Without photo 0 the row 30 is left. Nearest to 0 and 10 were 1, 14 and 5.5: 1 is the furthest
+    # from 30; then 14, at 13 from 1, before 5.5, at 4.5. Without photo 1 only 25 was nearest to 30.
+    patches = [on_a_line(0, 10), on_a_line(1, 14, 30), on_a_line(5.5, 25)]
+    assert stand_ins_on_a_line([0, 10, 30], [0, 0, 1], patches) == [1, 14, 25]
+
+
+def test_too_few_orphans_are_filled_up_with_a_row_that_is_there():
+    # Without photo 0 the only orphan is 1; without photo 1 there is none, and the row 0 is there.
+    patches = [on_a_line(0, 10), on_a_line(30, 1)]
+    assert stand_ins_on_a_line([0, 10, 30], [0, 0, 1], patches) == [1, 1, 0]
+
+
+def test_a_bank_of_one_photo_alone_is_replaced_by_patches_of_the_others():
+    # Nothing is there to be far from, so the first orphan goes first, then the furthest from it.
+    patches = [on_a_line(0, 10), on_a_line(3, 9, 1)]
+    assert stand_ins_on_a_line([0, 10], [0, 0], patches) == [3, 9]
+
+
+GROUPS = [[0, 1, 2, 3, 4], [0, 1, 0, 2, 1], [0, 1, 1, 1, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("share", [0.04, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("first", [0, 1])
+def test_stand_ins_are_those_of_the_slow_selection(groups, share, first):
+    photos, patches = some_photos(groups)
+    bank = bank_from(photos, patches, share, first=first)
+    np.testing.assert_array_equal(bank.stand_ins, slow_stand_ins(bank, patches, photos))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("groups", GROUPS)
+def test_a_bank_mended_for_a_photo_holds_patches_of_other_groups_only(groups, seed):
+    photos, patches = some_photos(groups, seed)
+    group_of_patch = {
+        tuple(patch): photos[i].group for i in range(len(photos)) for patch in patches[i].tolist()
+    }
+    bank = bank_from(photos, patches, seed=seed)
+    group_of_row = groups_of_rows(bank, photos)
+    for row, group in zip(bank.stand_ins.tolist(), group_of_row, strict=True):
+        assert group_of_patch[tuple(row)] != group
+    for group in set(groups):
+        mended = bank.without(group_of_row == group)
+        assert len(mended) == len(bank)
+        assert group not in {group_of_patch[tuple(row)] for row in mended.rows.tolist()}
+
+
+def test_stand_ins_come_nearer_to_a_photo_than_a_mere_gap_would():
+    photos, patches = some_photos([0, 1, 2, 3])
+    bank = bank_from(photos, patches)
+    nearer = 0
+    for i in range(4):
+        mine = bank.photo == i
+        mended, _ = bank.without(mine).nearest(patches[i])
+        with_a_gap, _ = bare_bank(bank.rows[~mine], bank.photo[~mine]).nearest(patches[i])
+        assert (mended <= with_a_gap * (1 + 1e-6)).all()
+        nearer += (mended < with_a_gap * (1 - 1e-6)).sum()
+    assert nearer > 0
+
+
+def test_choosing_stand_ins_changes_nothing_else_of_the_bank():
+    photos, patches = some_photos([0, 1, 2])
+    before = bare_bank(patches[:, :4].reshape(-1, DIM), np.repeat([0, 1, 2], 4))
+    after = with_stand_ins(before, lambda i: patches[i], photos)
+    for name in ("rows", "photo", "place"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    assert before.stand_ins is before.rows
+    assert after.stand_ins.dtype == np.float32
+    assert (after.stand_ins != before.rows).any(axis=1).all()
+
+
+def test_choosing_stand_ins_counts_the_photos():
+    photos, patches = some_photos([0, 1, 2])
+    bank, seen = bank_from(photos, patches), []
+    with_stand_ins(bank, lambda i: patches[i], photos, progress=lambda *done: seen.append(done))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_group_of_a_row_is_that_of_its_photo():
+    photos = [photo("a", group=4), photo("b", group=2), photo("c", group=4)]
+    bank = bare_bank(np.zeros((4, 1)), [2, 1, 0, 1])
+    assert groups_of_rows(bank, photos).tolist() == [4, 2, 4, 2]
+
+
+# leave_one_out and rescore
 
 
 def grown(bank, patches, photo_index, rows):
+    """The bank with rows of one more photo, whose stand-ins come from the first photo."""
     return MemoryBank(
         np.concatenate([bank.rows, patches[photo_index][:rows]]),
         np.concatenate([bank.photo, np.full(rows, photo_index)]),
         np.concatenate([bank.place, np.arange(rows)]),
+        np.concatenate([bank.stand_ins, patches[0][:rows]]),
     )
 
 
@@ -153,38 +292,45 @@ def rescore_all(good, photos, bank, scoring):
 
 
 @pytest.mark.parametrize("scoring", SETTINGS)
-@pytest.mark.parametrize("groups", [[0, 1, 2, 3, 4], [0, 1, 0, 2, 1]])
-def test_each_photo_is_scored_against_a_bank_without_its_group(groups, scoring):
+@pytest.mark.parametrize("groups", GROUPS)
+def test_each_photo_is_scored_against_a_bank_mended_for_its_group(groups, scoring):
     photos, patches = some_photos(groups)
-    bank = bank_from(patches)
+    bank = bank_from(photos, patches)
     good = score_all(patches, photos, bank, scoring)
+    stand_ins = slow_stand_ins(bank, patches, photos)
     for i, own in enumerate(groups):
-        others = [row for row in range(len(bank)) if groups[bank.photo[row]] != own]
-        rest = MemoryBank(bank.rows[others], bank.photo[others], bank.place[others])
-        expected = score_patches(patches[i], rest, scoring)
+        mended = [
+            stand_ins[j] if groups[bank.photo[j]] == own else bank.rows[j] for j in range(len(bank))
+        ]
+        nearest = [min(math.dist(patch, row) for row in mended) for patch in patches[i]]
+        np.testing.assert_allclose(good.distances[i], nearest, rtol=1e-6)
+        expected = score_patches(patches[i], bare_bank(mended, bank.photo), scoring)
         assert good.image_scores[i] == pytest.approx(expected.image_score, rel=1e-6)
-        np.testing.assert_allclose(good.distances[i], expected.distances, rtol=1e-6)
-        highest = anomaly_map(expected.distances, GRID, SIZE, scoring.blur).max()
+        highest = anomaly_map(np.float32(nearest), GRID, SIZE, scoring.blur).max()
         assert good.map_maxima[i] == pytest.approx(highest, rel=1e-6)
 
 
 def test_leave_one_out_by_hand():
-    # Two photos of one patch each on a line, and both in the bank: each meets only the other.
-    patches = np.array([[[1.0]], [[4.0]]], np.float32)
+    # Two photos of two patches, one of each in the bank. Without photo 0 the row 1 gives way to 2,
+    # the patch of photo 1 it covered; without photo 1 the row 9 gives way to 6.
+    patches = np.float32([[[1], [6]], [[9], [2]]])
     photos = [photo("a", group=0), photo("b", group=1)]
-    bank = MemoryBank(patches.reshape(2, 1), np.array([0, 1]), np.array([0, 0]))
+    bank = with_stand_ins(bare_bank([[1], [9]], [0, 1]), lambda i: patches[i], photos)
+    assert bank.stand_ins.tolist() == [[2], [6]]
     good = leave_one_out(
-        lambda i: patches[i], photos, bank, ScoringSettings(), grid=(1, 1), size=(3, 3)
+        lambda i: patches[i], photos, bank, ScoringSettings(), grid=(1, 2), size=(3, 6)
     )
+    # Photo 0 against 2 and 9: |1 - 2|, |6 - 9|. Photo 1 against 1 and 6: |9 - 6|, |2 - 1|.
+    assert good.distances.tolist() == [[1, 3], [3, 1]]
     assert good.image_scores.tolist() == [3.0, 3.0]
-    np.testing.assert_allclose(good.map_maxima, [3.0, 3.0], rtol=1e-6)
-    assert good.features.tolist() == [[[1.0]], [[4.0]]]
-    assert good.witnesses.tolist() == [[0], [0]]
+    assert good.witnesses.tolist() == [[1, 0], [0, 1]]
+    assert good.features.tolist() == [[[6], [1]], [[9], [2]]]
+    assert (good.map_maxima < 3.0).all(), "the blur brings the peak down"
 
 
 def test_the_witnesses_are_the_most_distant_patches_in_order():
     photos, patches = some_photos([0, 1, 2])
-    good = score_all(patches, photos, bank_from(patches), ScoringSettings())
+    good = score_all(patches, photos, bank_from(photos, patches), ScoringSettings())
     assert good.witnesses.shape == (3, good_photos.WITNESSES)
     assert good.witnesses.dtype == np.int32
     assert good.features.shape == (3, good_photos.WITNESSES, DIM)
@@ -199,22 +345,16 @@ def test_the_witnesses_are_the_most_distant_patches_in_order():
 def test_progress_counts_the_photos():
     photos, patches = some_photos([0, 1, 2])
     seen = []
-    bank = bank_from(patches)
+    bank = bank_from(photos, patches)
     score_all(patches, photos, bank, SETTINGS[0], progress=lambda *done: seen.append(done))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_a_single_group_leaves_nothing_to_compare_with():
-    photos, patches = some_photos([0, 0])
-    with pytest.raises(SettingsError, match="no row of the memory bank is left"):
-        score_all(patches, photos, bank_from(patches), ScoringSettings())
 
 
 @pytest.mark.parametrize("scoring", SETTINGS)
 def test_with_every_patch_a_witness_rescoring_is_scoring_anew(monkeypatch, scoring):
     monkeypatch.setattr(good_photos, "WITNESSES", PATCHES)
     photos, patches = some_photos([0, 1, 1, 2, 3])
-    bank = bank_from(patches[:4])
+    bank = bank_from(photos[:4], patches)
     larger = grown(bank, patches, photo_index=4, rows=25)
     before = score_all(patches[:4], photos[:4], bank, scoring)
     found = rescore_all(before, photos, larger, scoring)
@@ -232,7 +372,7 @@ def test_with_few_witnesses_rescoring_is_never_too_low(monkeypatch, witnesses, s
     looser = 0
     for seed in range(8):
         photos, patches = some_photos([0, 1, 1, 2, 3], seed)
-        bank = bank_from(patches[:4])
+        bank = bank_from(photos[:4], patches)
         larger = grown(bank, patches, photo_index=4, rows=25)
         before = score_all(patches[:4], photos[:4], bank, scoring)
         found = rescore_all(before, photos, larger, scoring)
@@ -252,7 +392,7 @@ def test_a_bank_that_did_not_grow_changes_no_score(monkeypatch, witnesses, scori
     monkeypatch.setattr(good_photos, "WITNESSES", witnesses)
     photos, patches = some_photos([0, 1, 2, 3])
     patches[:, 7] /= 3
-    bank = bank_from(patches)
+    bank = bank_from(photos, patches)
     before = score_all(patches, photos, bank, scoring)
     if scoring.b > 1 and witnesses == 1:
         second = np.sort(before.distances, axis=1)[:, -2]
@@ -265,7 +405,7 @@ def test_a_bank_that_did_not_grow_changes_no_score(monkeypatch, witnesses, scori
 
 def test_rescoring_leaves_the_old_scores_as_they_were():
     photos, patches = some_photos([0, 1, 2, 3])
-    bank = bank_from(patches[:3])
+    bank = bank_from(photos[:3], patches)
     before = score_all(patches[:3], photos[:3], bank, ScoringSettings())
     kept = before.distances.copy()
     rescore_all(before, photos, grown(bank, patches, 3, PATCHES), ScoringSettings())

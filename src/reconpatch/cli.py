@@ -93,6 +93,22 @@ MaxPixels = Annotated[
 ]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"reconpatch {reconpatch.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Learn what good parts look like from photos of good parts only; find defects in new ones."""
+
+
 @app.command()
 def fit(
     good: Annotated[Path, typer.Argument(help="Folder of photos of good parts.", metavar="GOOD")],
@@ -247,12 +263,12 @@ def inspect(
                 _say_unreadable(path, error, as_json)
                 if report is not None:
                     report.add_error(str(path), str(error))
-                continue
-            anomalous += result.anomalous
-            # Flushed line by line, so that a program that reads them can act on each at once.
-            print(json.dumps(result.to_dict()) if as_json else _line(result), flush=True)
-            if report is not None:
-                report.add(photo.rgb8(model.preprocessing.white_level), result)
+            else:
+                anomalous += result.anomalous
+                # Flushed line by line, so that a program that reads them can act on each at once.
+                print(json.dumps(result.to_dict()) if as_json else _line(result), flush=True)
+                if report is not None:
+                    report.add(photo.rgb8(model.preprocessing.white_level), result)
             progress("inspect", i + 1, len(paths))
     page = report.close() if report is not None else None
     if not as_json:

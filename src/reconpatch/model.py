@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from reconpatch.features import FeatureExtractor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """What `fit` returns and `load` reads back; nothing in it changes, `with_...` gives a new one.
 
@@ -72,6 +72,12 @@ class Model:
     def threshold(self) -> float:
         """Photos that score more than this are anomalous."""
         return self.calibration.image_threshold.value
+
+    def __repr__(self) -> str:
+        return (
+            f"Model({self.settings.method}, {self.settings.backbone}, {len(self.photos)} good "
+            f"photos, {len(self.bank)} bank rows, threshold {self.threshold:.4g})"
+        )
 
     # --- inspect -------------------------------------------------------------------------------
 
@@ -204,16 +210,17 @@ class Model:
             photos: good photos as `read_photo` gives them.
             rate: false-alarm rate; None keeps the model's.
         """
+        rate = self.calibration.rate if rate is None else rate
+        check_rate(rate)
         scores = [self.score_as_new(photo) for photo in photos]
         if not scores:
             raise NotEnoughPhotosError("there is no good photo to calibrate on: give at least one")
         calibration = Calibration(
             scores=np.array([s.image_score for s in scores]),
             map_maxima=np.array([float(self._map(s).max()) for s in scores]),
-            rate=self.calibration.rate if rate is None else rate,
-            source=f"{len(scores)} other good photos",
+            rate=rate,
+            source=f"{len(scores)} good photos given to calibrate, each scored as if it were new",
         )
-        check_rate(calibration.rate)
         return replace(self, calibration=calibration)
 
     def score_as_new(self, photo: Photo) -> PatchScores:

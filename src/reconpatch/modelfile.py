@@ -40,12 +40,9 @@ def save(model: Model, path: Path, *, overwrite: bool) -> None:
 
     check_writable(path, overwrite=overwrite)
     tensors = _tensors(model)
-    record = json.dumps(_record(model), sort_keys=True)
-    metadata = {
-        "reconpatch_format": str(FORMAT),
-        "reconpatch": record,
-        "sha256": _digest(record, tensors),
-    }
+    record = _record(model)
+    header = {"format": FORMAT, "sha256": _digest(record, tensors), "record": record}
+    metadata = {"reconpatch": json.dumps(header)}
     content = to_bytes({name: np.ascontiguousarray(t) for name, t in tensors.items()}, metadata)
     with atomic_write(path) as file:
         file.write(content)
@@ -95,7 +92,7 @@ def fingerprint(model: Model) -> str:
     tensors = {k: v for k, v in _tensors(model).items() if not k.startswith("thumbnails")}
     record = _record(model)
     decisive = {key: record[key] for key in ("settings", "preprocessing", "calibration", "photos")}
-    return _digest(json.dumps(decisive, sort_keys=True), tensors)
+    return _digest(decisive, tensors)
 
 
 _GOOD = ("image_scores", "map_maxima", "distances", "witnesses", "features")
@@ -145,8 +142,8 @@ def _record(model: Model) -> dict[str, Any]:
     }
 
 
-def _digest(record: str, tensors: Tensors) -> str:
-    digest = hashlib.sha256(record.encode())
+def _digest(record: Mapping[str, Any], tensors: Tensors) -> str:
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = np.ascontiguousarray(tensors[name])
         digest.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode())
@@ -175,11 +172,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     try:
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-        record, stated, version = (
-            metadata["reconpatch"],
-            metadata["sha256"],
-            int(metadata["reconpatch_format"]),
-        )
+        header = json.loads(metadata["reconpatch"])
+        record, stated, version = header["record"], header["sha256"], int(header["format"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ModelFileError(
             f"{path} is not a reconpatch model, or it is damaged at the start: give a file that "
@@ -194,9 +188,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         tensors = from_bytes(content)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise _damaged(path) from error
-    if _digest(record, tensors) != stated:
+    if version < 1 or _digest(record, tensors) != stated:
         raise _damaged(path)
-    return json.loads(record), tensors
+    return record, tensors
 
 
 def _damaged(path: Path) -> ModelFileError:

@@ -28,7 +28,7 @@ Method = Literal["reconpatch", "untrained", "patchcore"]
 METHODS: tuple[Method, ...] = ("reconpatch", "untrained", "patchcore")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Representation:
     """f as it is stored and applied: r = p Wᵀ + c, or r = p where there is no W (PatchCore).
 

@@ -68,7 +68,7 @@ class ClosestPatch:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """The verdict on one photo.
 

@@ -89,6 +89,9 @@ class FitSettings:
         """
         from pydantic import TypeAdapter, ValidationError
 
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise SettingsError(f"there is no setting {min(unknown)!r}")
         try:
             return TypeAdapter(cls).validate_python(values)
         except ValidationError as error:

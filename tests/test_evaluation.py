@@ -1,0 +1,240 @@
+"""The figures of a model on labelled photos, against figures counted by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from conftest import fill, save, scratch_mask, scratched, textured
+from reconpatch.calibration import Calibration
+from reconpatch.errors import PhotoError
+from reconpatch.evaluation import Evaluation, LabelledPhoto, evaluate, find_test_photos
+from reconpatch.model import Model
+from reconpatch.result import Result
+
+
+@pytest.fixture
+def category(tmp_path: Path) -> Path:
+    """MVTec's layout: 4 good photos, 2 with a scratch, 1 with half of one; masks for the three."""
+    fill(tmp_path / "test" / "good", range(2000, 2004))
+    for seed, kind in ((2004, "scratch"), (2005, "scratch"), (2006, "notch")):
+        whole = scratch_mask()
+        mask = whole & (np.arange(96) < 48) if kind == "notch" else whole
+        photo = np.where(mask[:, :, None], scratched(textured(seed)), textured(seed))
+        save(photo, tmp_path / "test" / kind / f"{seed}.png")
+        white = mask.astype(np.uint8) * 255
+        save(white, tmp_path / "ground_truth" / kind / f"{seed}_mask.png")
+    return tmp_path
+
+
+def with_scores(model: Model, scores: list[float], rate: float = 0.01) -> Model:
+    """The model as if its good photos had had these scores."""
+    numbers = np.array(scores)
+    return replace(model, calibration=Calibration(numbers, numbers, rate, "made up"))
+
+
+# --- Layout ---------------------------------------------------------------------------------------
+
+
+def test_photos_are_labelled_by_their_folders(category: Path) -> None:
+    photos = find_test_photos(category / "test")
+    assert [(p.label, p.path.name, p.mask and p.mask.name) for p in photos] == [
+        ("good", "part2000.png", None),
+        ("good", "part2001.png", None),
+        ("good", "part2002.png", None),
+        ("good", "part2003.png", None),
+        ("notch", "2006.png", "2006_mask.png"),
+        ("scratch", "2004.png", "2004_mask.png"),
+        ("scratch", "2005.png", "2005_mask.png"),
+    ]
+    assert [photo.defective for photo in photos] == [False] * 4 + [True] * 3
+
+
+def test_the_folder_of_the_category_will_do(category: Path) -> None:
+    assert find_test_photos(category) == find_test_photos(category / "test")
+
+
+def test_photos_beside_the_folders_are_refused(category: Path) -> None:
+    stray = save(textured(0), category / "test" / "stray.png")
+    with pytest.raises(PhotoError, match=r"stray\.png lies beside the folders"):
+        find_test_photos(category)
+    stray.unlink()
+    assert len(find_test_photos(category)) == 7
+
+
+def test_masks_for_some_photos_only_are_refused(category: Path) -> None:
+    (category / "ground_truth" / "scratch" / "2005_mask.png").unlink()
+    with pytest.raises(PhotoError, match=r"2 of 3 defective photos have a mask .*2005\.png"):
+        find_test_photos(category)
+
+
+def test_a_mask_of_a_good_photo_is_not_looked_for(category: Path) -> None:
+    save(np.full((96, 96), 255, np.uint8), category / "ground_truth" / "good" / "part2000_mask.png")
+    assert [photo.mask for photo in find_test_photos(category)[:4]] == [None] * 4
+
+
+def test_a_mask_of_another_size_is_refused(category: Path, small_model: Model) -> None:
+    mask = category / "ground_truth" / "notch" / "2006_mask.png"
+    save(np.zeros((96, 48), np.uint8), mask)
+    with pytest.raises(PhotoError, match=r"2006_mask\.png has 48 x 96 pixels .* has 96 x 96"):
+        evaluate(small_model, category)
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path, small_model: Model) -> None:
+    with pytest.raises(PhotoError, match="does not exist"):
+        evaluate(small_model, tmp_path / "missing")
+
+
+# --- Figures --------------------------------------------------------------------------------------
+
+
+def test_the_figures_are_those_of_the_single_verdicts(category: Path, small_model: Model) -> None:
+    kept: list[tuple[Result, LabelledPhoto]] = []
+    calls: list[tuple[str, int, int]] = []
+    figures = evaluate(
+        small_model,
+        category,
+        keep=lambda result, photo: kept.append((result, photo)),
+        progress=lambda *call: calls.append(call),
+    )
+    labels = [photo.defective for _, photo in kept]
+    scores = [small_model.inspect(photo.path).score for _, photo in kept]
+    assert scores == [result.score for result, _ in kept]
+    assert figures.image_auroc == pytest.approx(roc_auc_score(labels, scores))
+    assert figures.image_ap == pytest.approx(average_precision_score(labels, scores))
+    assert (figures.good, figures.defective, figures.masks) == (4, 3, 3)
+
+    truth = [
+        np.zeros((96, 96), bool) if photo.mask is None else scratch_mask() for _, photo in kept
+    ]
+    truth[4] &= np.arange(96) < 48  # the notch
+    flat = np.concatenate([mask.ravel() for mask in truth])
+    heat = np.concatenate([result.heatmap.ravel() for result, _ in kept])
+    assert figures.pixel is not None
+    assert figures.pixel["pixel_auroc"] == pytest.approx(roc_auc_score(flat, heat), abs=1e-3)
+    assert figures.pixel["pixel_ap"] == pytest.approx(average_precision_score(flat, heat), abs=1e-2)
+    assert 0 < figures.pixel["aupro"] <= 1
+    assert calls == [("inspect", done, 7) for done in range(1, 8)]
+    assert figures.milliseconds > 0
+
+
+def test_flagged_photos_are_counted_for_each_kind(category: Path, small_model: Model) -> None:
+    scores = {p.path.name: small_model.inspect(p.path).score for p in find_test_photos(category)}
+    good = sorted(score for name, score in scores.items() if name.startswith("part"))
+    # Set by hand between the second and the third good photo: two of four are false alarms.
+    figures = evaluate(small_model.with_threshold((good[1] + good[2]) / 2), category)
+    assert figures.false_alarms == 2
+    assert figures.detected == {"notch": (1, 1), "scratch": (2, 2)}
+    # Above everything: nothing is flagged.
+    figures = evaluate(small_model.with_threshold(max(scores.values())), category)
+    assert figures.false_alarms == 0
+    assert figures.detected == {"notch": (0, 1), "scratch": (0, 2)}
+
+
+def test_the_range_of_false_alarms_counts_both_samples(category: Path, small_model: Model) -> None:
+    # One calibration score, the largest: a new photo exceeds it with a chance U uniform in 0 to 1,
+    # so 0, 1, 2, 3 and 4 of 4 are equally likely, and 95 % takes all of them.
+    figures = evaluate(with_scores(small_model, [1.0]), category)
+    assert figures.false_alarm_interval == (0, 4)
+    # 999 scores, the largest: each of 4 photos exceeds it once in a thousand fits.
+    figures = evaluate(with_scores(small_model, list(np.linspace(1, 2, 999)), 1e-6), category)
+    assert figures.false_alarm_interval == (0, 0)
+
+
+def test_a_threshold_below_every_good_score_flags_everything(
+    category: Path, small_model: Model
+) -> None:
+    figures = evaluate(small_model.with_threshold(0.0), category)
+    assert figures.false_alarms == 4
+    assert figures.false_alarm_interval == (4, 4)
+    assert figures.detected == {"notch": (1, 1), "scratch": (2, 2)}
+
+
+def test_good_photos_that_look_different_are_noticed(category: Path, small_model: Model) -> None:
+    alike = evaluate(small_model, category).shift
+    assert alike is not None
+    assert not alike.different
+    lower = list(np.linspace(1e-6, 2e-6, 200))
+    shifted = evaluate(with_scores(small_model, lower), category).shift
+    assert shifted is not None
+    assert shifted.different
+    assert "look different" in shifted.message
+
+
+def without(category: Path, *kinds: str) -> Path:
+    for kind in kinds:
+        for path in (category / "test" / kind).iterdir():
+            path.unlink()
+    return category
+
+
+def test_good_photos_alone(category: Path, small_model: Model) -> None:
+    figures = evaluate(small_model, without(category, "scratch", "notch"))
+    assert (figures.good, figures.defective) == (4, 0)
+    assert figures.image_auroc is figures.image_ap is figures.image_f1_max is None
+    assert figures.pixel is None
+    assert figures.detected == {}
+    assert figures.shift is not None
+
+
+def test_defective_photos_alone(category: Path, small_model: Model) -> None:
+    figures = evaluate(small_model, without(category, "good"))
+    assert (figures.good, figures.defective, figures.false_alarms) == (0, 3, 0)
+    assert figures.false_alarm_interval == (0, 0)
+    assert figures.image_auroc is None
+    assert figures.shift is None
+    assert figures.pixel is not None  # the pixels around the defects are good ones
+    json.dumps(figures.to_dict())
+
+
+def test_masks_that_show_nothing_give_no_pixel_figures(category: Path, small_model: Model) -> None:
+    for path in category.glob("ground_truth/*/*.png"):
+        save(np.zeros((96, 96), np.uint8), path)
+    assert evaluate(small_model, category).pixel is None
+
+
+@pytest.mark.parametrize(("value", "counts"), [(127, False), (128, True)])
+def test_a_pixel_of_a_mask_counts_above_half_of_white(
+    value: int, counts: bool, category: Path, small_model: Model
+) -> None:
+    for path in category.glob("ground_truth/*/*.png"):
+        save(scratch_mask().astype(np.uint8) * np.uint8(value), path)
+    assert (evaluate(small_model, category).pixel is not None) == counts
+
+
+def test_figures_as_json() -> None:
+    figures = Evaluation(
+        good=4,
+        defective=3,
+        detected={"scratch": (2, 3)},
+        false_alarms=1,
+        false_alarm_interval=(0, 2),
+        shift=None,
+        image_auroc=0.75,
+        image_ap=0.5,
+        image_f1_max=0.8,
+        pixel={"pixel_auroc": 0.9, "pixel_ap": 0.4, "aupro": 0.7},
+        masks=3,
+        milliseconds=12.5,
+    )
+    assert json.loads(json.dumps(figures.to_dict())) == {
+        "photos": {"good": 4, "defective": 3, "masks": 3},
+        "image_auroc": 0.75,
+        "image_ap": 0.5,
+        "image_f1_max_oracle": 0.8,
+        "pixel_auroc": 0.9,
+        "pixel_ap": 0.4,
+        "aupro": 0.7,
+        "false_alarms": 1,
+        "false_alarm_interval_95": [0, 2],
+        "detected": {"scratch": {"flagged": 2, "photos": 3}},
+        "good_photos_look_different": None,
+        "good_photos_message": None,
+        "milliseconds_per_photo": 12.5,
+        "pixel_resolution": "the photos' own pixels; a mask's pixel counts above half of white",
+    }

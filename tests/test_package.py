@@ -1,0 +1,268 @@
+"""What the package promises as a whole: a small import, pinned names, tidy files."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import reconpatch
+from conftest import REPOSITORY, fill
+from reconpatch import cli, images
+
+HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "scipy", "sklearn", "cv2")
+DEMO = ("elpv_dataset",)
+
+# Runs before the code under test; what `missing` names cannot be found, as if not installed.
+BLOCKER = """
+import sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, *rest):
+        return None if name.partition(".")[0] in missing else self.finder.find_spec(name, *rest)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+"""
+
+
+def python(
+    code: str, *arguments: object, missing: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, in which some packages are missing."""
+    whole = f"missing = {missing!r}\n{BLOCKER}\n{code}" if missing else code
+    return subprocess.run(
+        [sys.executable, "-c", whole, *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+
+
+def command_line(
+    *arguments: object, missing: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    return python("from reconpatch.cli import main\nmain()", *arguments, missing=missing)
+
+
+# --- Imports --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import reconpatch",
+        "import reconpatch.cli",
+        "import reconpatch.fitting, reconpatch.model, reconpatch.evaluation, reconpatch.demo",
+        "from typer.testing import CliRunner; from reconpatch.cli import app\n"
+        "for arguments in (['--help'], ['fit', '--help'], ['inspect', '--help']):\n"
+        "    assert CliRunner().invoke(app, arguments).exit_code == 0",
+    ],
+    ids=["package", "command line", "modules", "help"],
+)
+def test_the_command_line_tells_its_version() -> None:
+    done = CliRunner().invoke(cli.app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"reconpatch {reconpatch.__version__}\n")
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
+    done = python(f"{code}\nimport sys; print(sorted(set({HEAVY!r}) & set(sys.modules)))")
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_inspecting_imports_no_training_package(small_model_file: Path, good_folder: Path) -> None:
+    code = """
+import sys, reconpatch
+reconpatch.load(sys.argv[1]).inspect(sys.argv[2])
+print(sorted({"torch", "torchvision", "timm", "onnx"} & set(sys.modules)))
+"""
+    done = python(code, small_model_file, good_folder / "part000.png")
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_a_base_install_inspects(small_model_file: Path, good_folder: Path) -> None:
+    """With everything missing that the base install does not bring, all but fit and demo work."""
+    absent = (*(name for name in HEAVY if name != "onnxruntime"), *DEMO)
+    inspected = command_line("inspect", small_model_file, good_folder, "--json", missing=absent)
+    assert (inspected.returncode, inspected.stderr) == (0, "")
+    assert len(inspected.stdout.splitlines()) == len(list(good_folder.iterdir()))
+    for line in inspected.stdout.splitlines():
+        assert json.loads(line)["anomalous"] is False
+    assert command_line("info", small_model_file, missing=absent).returncode == 0
+    assert command_line("--help", missing=absent).returncode == 0
+
+
+def test_a_model_is_read_without_any_engine(small_model_file: Path) -> None:
+    done = command_line("info", small_model_file, "--json", missing=HEAVY)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"]["good photos"] == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "extra"),
+    [
+        (["fit", "GOOD", "-o", "OUTPUT"], ("torch",), "train"),
+        (["fit", "GOOD", "-o", "OUTPUT"], ("timm",), "train"),
+        (["fit", "GOOD", "-o", "OUTPUT"], ("onnx",), "train"),
+        (["demo", "-o", "OUTPUT"], DEMO, "demo"),
+        (["demo", "-o", "OUTPUT"], ("torch",), "train"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    arguments: list[str], missing: tuple[str, ...], extra: str, good_folder: Path, tmp_path: Path
+) -> None:
+    paths = {"GOOD": good_folder, "OUTPUT": tmp_path / "output"}
+    given = [paths.get(argument, argument) for argument in arguments]
+    done = command_line(*given, missing=missing)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"pip install 'reconpatch[{extra}]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_missing_extra_is_an_import_error_from_python(tmp_path: Path) -> None:
+    code = """
+import sys, reconpatch
+try:
+    reconpatch.fit(sys.argv[1])
+except ImportError as error:
+    print(type(error).__name__)
+"""
+    done = python(code, fill(tmp_path / "good", range(2)), missing=("torch",))
+    assert (done.stdout, done.stderr) == ("MissingExtraError\n", "")
+
+
+# --- Names ----------------------------------------------------------------------------------------
+
+
+def test_public_names() -> None:
+    assert reconpatch.__all__ == [
+        "MissingExtraError",
+        "ModelFileError",
+        "NotEnoughPhotosError",
+        "OutputError",
+        "PhotoError",
+        "ReconPatchError",
+        "ReconPatchWarning",
+        "SettingsError",
+        "WeightsError",
+        "__version__",
+        "fit",
+        "load",
+    ]
+    assert all(hasattr(reconpatch, name) for name in reconpatch.__all__)
+
+
+def test_every_error_can_be_caught_as_one() -> None:
+    errors = [getattr(reconpatch, name) for name in reconpatch.__all__ if name.endswith("Error")]
+    assert len(errors) == 8
+    assert all(issubclass(error, reconpatch.ReconPatchError) for error in errors)
+
+
+def test_the_pixel_limit_is_stated_once() -> None:
+    assert cli.MAX_PIXELS == images.MAX_PIXELS
+
+
+# --- Files of the repository ----------------------------------------------------------------------
+
+
+def project() -> dict[str, object]:
+    table: dict[str, object] = tomllib.loads(text_of("pyproject.toml"))["project"]
+    return table
+
+
+def text_of(name: str) -> str:
+    return (REPOSITORY / name).read_text(encoding="utf-8")
+
+
+@cache
+def tracked_files() -> tuple[str, ...]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        check=False,
+        capture_output=True,
+        cwd=REPOSITORY,
+        encoding="utf-8",
+    )
+    if listed.returncode:
+        pytest.skip("not a clone of the repository, so there is no list of its files")
+    return tuple(name for name in listed.stdout.split("\0") if (REPOSITORY / name).is_file())
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert project()["version"] == reconpatch.__version__
+    assert f"version: {reconpatch.__version__}\n" in text_of("CITATION.cff")
+
+
+def test_the_base_install_is_small() -> None:
+    names = {re.split(r"[<>=]", item)[0] for item in project()["dependencies"]}  # type: ignore[attr-defined]
+    assert names == {
+        "jinja2",
+        "numpy",
+        "onnxruntime",
+        "pillow",
+        "pydantic",
+        "rich",
+        "safetensors",
+        "typer",
+    }
+
+
+def test_constraints_are_names_and_versions_only() -> None:
+    lines = text_of("constraints.txt").splitlines()
+    assert lines
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.+!]+", line)] == []
+    names = [re.sub(r"[-_.]+", "-", line.partition("==")[0]).lower() for line in lines]
+    assert len(set(names)) == len(names)
+
+
+def test_every_dependency_is_constrained() -> None:
+    table = project()
+    wanted = [*table["dependencies"]]  # type: ignore[misc]
+    for extra in table["optional-dependencies"].values():  # type: ignore[attr-defined]
+        wanted += extra
+    constrained = {line.partition("==")[0].lower() for line in text_of("constraints.txt").split()}
+    assert {re.split(r"[<>=]", item)[0] for item in wanted} <= constrained
+
+
+def test_the_citation_names_the_paper() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'train'")
+    citation = yaml.safe_load(text_of("CITATION.cff"))
+    assert citation["cff-version"] == "1.2.0"
+    paper = citation["preferred-citation"]
+    assert paper["title"] == (
+        "ReConPatch: Contrastive Patch Representation Learning for Industrial Anomaly Detection"
+    )
+    assert paper["authors"][0] == {"family-names": "Hyun", "given-names": "Jeeho"}
+    assert paper["year"] == 2024
+
+
+def test_no_file_names_a_place_on_somebodys_machine() -> None:
+    # Put together here, or this file would be the first to be found.
+    places = ("/" + "home/", "/" + "Users/", "/" + "root/", "/" + "work/", "C:" + "\\Users")
+    found = [
+        (name, place)
+        for name in tracked_files()
+        for place in places
+        if place.encode() in (REPOSITORY / name).read_bytes()
+    ]
+    assert found == []
+
+
+def test_no_photo_or_model_is_tracked() -> None:
+    binary = {*images.PHOTO_SUFFIXES, ".rcp", ".pth", ".onnx", ".safetensors"}
+    tracked = [Path(name) for name in tracked_files() if not name.startswith("docs/")]
+    assert [path for path in tracked if path.suffix.lower() in binary] == []

@@ -1,0 +1,46 @@
+"""The default fit on real photos; figures that a change of the method must not lower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import reconpatch
+from reconpatch.calibration import beta_binomial_interval
+from reconpatch.evaluation import Evaluation, evaluate
+from reconpatch.model import Model
+
+pytestmark = pytest.mark.real
+
+
+def fitted_and_evaluated(category: Path) -> tuple[Model, Evaluation]:
+    model = reconpatch.fit(category / "train" / "good", thumbnails=False)
+    return model, evaluate(model, category / "test")
+
+
+def most_false_alarms(model: Model, figures: Evaluation) -> int:
+    """As many as 99.9 % of all fits and test sets stay within, were all good photos alike."""
+    threshold = model.calibration.image_threshold
+    above = threshold.photos + 1 - threshold.rank
+    return beta_binomial_interval(figures.good, above, threshold.rank, coverage=0.999)[1]
+
+
+def test_bottle(real_data: Path) -> None:
+    model, figures = fitted_and_evaluated(real_data / "mvtec_ad" / "bottle")
+    assert (figures.good, figures.defective, figures.masks) == (20, 63, 63)
+    assert figures.image_auroc is not None
+    assert figures.image_auroc >= 0.99
+    assert figures.pixel is not None
+    assert figures.pixel["pixel_auroc"] >= 0.97
+    assert figures.false_alarms <= most_false_alarms(model, figures)
+
+
+def test_cookie(real_data: Path) -> None:
+    model, figures = fitted_and_evaluated(real_data / "aws_cookie" / "cookie")
+    assert len(model.photos) == 31
+    assert (figures.good, figures.defective) == (14, 32)
+    assert figures.image_auroc is not None
+    assert figures.image_auroc >= 0.95
+    # 31 good photos cannot promise 1 %: the rate stated is 1 / 32.
+    assert model.calibration.image_threshold.stated_rate == pytest.approx(1 / 32)
