@@ -204,7 +204,9 @@ def test_fit_writes_a_model_and_says_what_it_promises(good_folder: Path, tmp_pat
     model = reconpatch.load(output)
     first, second, third = result.stdout.splitlines()
     assert first.startswith(str(output))
-    assert second.startswith("8 good photos, 102 rows of 16 numbers")  # 0.2 x 8 photos x 64 places
+    assert second.startswith(
+        "8 good photos, bank 102 rows of 16 numbers"
+    )  # 0.2 x 8 photos x 64 places
     assert third.startswith(f"threshold {model.threshold:.4g}. Out of 100 new good photos")
     assert f"extract features: {GOOD_PHOTOS} of {GOOD_PHOTOS}" in result.stderr.splitlines()
 
@@ -778,7 +780,10 @@ def test_calibrate_on_other_photos(model_file: Path, tmp_path: Path) -> None:
     paths = [*sorted(later.iterdir()), one_more]
     assert model.calibration.scores == pytest.approx([model.inspect(path).score for path in paths])
     assert model.calibration.rate == 0.3
-    assert model.calibration.source == "5 other good photos"
+    assert (
+        model.calibration.source
+        == "5 good photos given to calibrate, each scored as if it were new"
+    )
     assert "calibrate: 5 of 5" in result.stderr
 
 

@@ -261,7 +261,7 @@ def test_the_patch_that_is_explained_is_the_worst_of_the_worst_region(
     scores = PatchScores(distances, nearest, image_score=10.0, worst=9)
     regions = [Region(region, 9, region[:2], 3.0)] if region else []
     geometry = small_model.preprocessing.geometry(96, 96)
-    closest = small_model._closest(scores, geometry, regions)
+    closest = small_model.closest(scores, geometry, regions)
     assert closest.distance == distance
     assert closest.patch_box == small_model._patch_box(place, geometry)
     row = nearest[place]

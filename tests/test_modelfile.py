@@ -246,8 +246,8 @@ def test_any_safetensors_reader_opens_it(tiny_file):
     model = tiny_model()
     with safe_open(tiny_file, framework="np") as file:
         assert json.loads(file.metadata()["reconpatch"])["format"] == 1
-        np.testing.assert_array_equal(file.get_tensor("bank.rows"), model.bank.rows)
-        assert file.get_tensor("graph").tobytes() == model.graph
+        np.testing.assert_array_equal(file.get_tensor("0.bank.rows"), model.bank.rows)
+        assert file.get_tensor("0.graph").tobytes() == model.graph
 
 
 def test_it_is_json_and_plain_numbers_to_the_last_byte(small_model, small_model_file):
@@ -261,7 +261,7 @@ def test_it_is_json_and_plain_numbers_to_the_last_byte(small_model, small_model_
     assert {tensor["dtype"] for tensor in header.values()} == {"F32", "F64", "I32", "I64", "U8"}
     # Bytes of a format of their own are the graph and the JPEGs, and nothing else.
     blobs = {name for name, tensor in header.items() if tensor["dtype"] == "U8"}
-    assert blobs == {"graph", "thumbnails"}
+    assert blobs == {"0.graph", "thumbnails"}
     for thumbnail in small_model.thumbnails:
         with Image.open(io.BytesIO(thumbnail)) as image:
             assert image.format == "JPEG"
@@ -434,13 +434,16 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
         reconpatch.load(path)
 
 
-@pytest.mark.parametrize("lost", ["graph", "bank.stand_ins", "good.features", "thumbnails.ends"])
+@pytest.mark.parametrize(
+    "lost", ["0.graph", "0.bank.stand_ins", "0.good.features", "thumbnails.ends"]
+)
 def test_a_model_that_lacks_a_tensor_is_refused(tmp_path, monkeypatch, lost):
     tensors = modelfile._tensors(tiny_model())
     del tensors[lost]
     monkeypatch.setattr(modelfile, "_tensors", lambda _: tensors)
     path = saved(tiny_model(), tmp_path)
-    with pytest.raises(ModelFileError, match=f"not a complete model .KeyError: '{lost}'.: fit it"):
+    name = lost.removeprefix("0.")
+    with pytest.raises(ModelFileError, match=f"not a complete model .KeyError: '{name}'.: fit it"):
         reconpatch.load(path)
 
 
@@ -455,7 +458,7 @@ def test_a_model_that_lacks_a_tensor_is_refused(tmp_path, monkeypatch, lost):
 )
 def test_a_model_with_a_value_that_cannot_be_is_refused(tmp_path, monkeypatch, part, name, value):
     record = modelfile._record(tiny_model())
-    record[part] = {**record[part], name: value}
+    record["members"][0][part] = {**record["members"][0][part], name: value}
     monkeypatch.setattr(modelfile, "_record", lambda _: record)
     path = saved(tiny_model(), tmp_path)
     with pytest.raises(ModelFileError):

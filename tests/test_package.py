@@ -73,11 +73,6 @@ def command_line(
     ],
     ids=["package", "command line", "modules", "help"],
 )
-def test_the_command_line_tells_its_version() -> None:
-    done = CliRunner().invoke(cli.app, ["--version"])
-    assert (done.exit_code, done.stdout) == (0, f"reconpatch {reconpatch.__version__}\n")
-
-
 def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     done = python(f"{code}\nimport sys; print(sorted(set({HEAVY!r}) & set(sys.modules)))")
     assert (done.stdout, done.stderr) == ("[]\n", "")
@@ -266,3 +261,8 @@ def test_no_photo_or_model_is_tracked() -> None:
     binary = {*images.PHOTO_SUFFIXES, ".rcp", ".pth", ".onnx", ".safetensors"}
     tracked = [Path(name) for name in tracked_files() if not name.startswith("docs/")]
     assert [path for path in tracked if path.suffix.lower() in binary] == []
+
+
+def test_the_command_line_tells_its_version() -> None:
+    done = CliRunner().invoke(cli.app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"reconpatch {reconpatch.__version__}\n")

@@ -30,7 +30,7 @@ from reconpatch.errors import (
 
 if TYPE_CHECKING:
     from reconpatch.fitting import GoodSource
-    from reconpatch.model import Model
+    from reconpatch.model import Inspector
 
 __version__ = "0.1.0"
 
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 
-def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Model:
+def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspector:
     """Fit a model on a folder (or a sequence) of photos of good parts.
 
     See `reconpatch.fitting.fit` for the options; needs the extra "train".
@@ -60,8 +60,8 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Model:
     return fit(good, recipe=recipe, **options)
 
 
-def load(path: str | Path, *, threads: int = 0) -> Model:
-    """Read a model that `Model.save` or `reconpatch fit` wrote.
+def load(path: str | Path, *, threads: int = 0) -> Inspector:
+    """Read a model (or an ensemble) that `Model.save` or `reconpatch fit` wrote.
 
     Args:
         path: the model file.

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -26,11 +26,13 @@ from reconpatch.errors import PhotoError, ReconPatchError, SettingsError
 if TYPE_CHECKING:
     from reconpatch.fitting import Progress
     from reconpatch.images import Photo
-    from reconpatch.model import Model
+    from reconpatch.model import Inspector, Model
     from reconpatch.report import ReportWriter
     from reconpatch.result import Result
 
 ANOMALOUS, ERROR, UNREADABLE, INTERRUPTED = 1, 2, 3, 130
+# The same as in reconpatch.ensemble, which --help must not wait for.
+Statistics = Literal["as_new", "training"]
 # The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.
 MAX_PIXELS = 80_000_000
 
@@ -124,9 +126,19 @@ def fit(
         ),
     ] = None,
     backbone: Annotated[
-        str | None,
-        typer.Option(help="Backbone; any timm model with --levels.", show_default="by recipe"),
+        list[str] | None,
+        typer.Option(
+            help="Backbone; any timm model with --levels. Given several times: an ensemble.",
+            show_default="by recipe",
+        ),
     ] = None,
+    scales: Annotated[
+        Statistics,
+        typer.Option(
+            help="Of an ensemble: where the median and MAD of each member come from: as_new (good "
+            "photos scored as if they were new), or training (the paper's rule)."
+        ),
+    ] = "as_new",
     levels: Annotated[
         str | None,
         typer.Option(help="Levels of the backbone, such as 2,3.", show_default="its own"),
@@ -191,13 +203,13 @@ def fit(
     overwrite: Overwrite = False,
 ) -> None:
     """Learn from photos of good parts and write a model file."""
+    from reconpatch.ensemble import fit_ensemble
     from reconpatch.files import check_writable
     from reconpatch.fitting import FitOptions, fit_model
-    from reconpatch.settings import parse_assignments, settings_for
+    from reconpatch.settings import ensemble_settings_for, parse_assignments, settings_for
 
     changes = {
         "method": method,
-        "backbone": backbone,
         "levels": _levels(levels),
         "size": _size(size),
         "resize": resize,
@@ -205,28 +217,29 @@ def fit(
         "false_alarm_rate": false_alarm_rate,
         "seed": seed,
     }
-    settings = settings_for(
-        recipe,
-        **{name: value for name, value in changes.items() if value is not None},
-        **parse_assignments(assignments or []),
-    )
+    chosen = {name: value for name, value in changes.items() if value is not None}
+    chosen |= parse_assignments(assignments or [])
     check_writable(output, overwrite=overwrite)
     with _progress() as progress:
-        model = fit_model(
-            good,
-            settings,
-            FitOptions(
-                weights=weights,
-                group=group,
-                thumbnails=thumbnails,
-                skip_unreadable=skip_unreadable,
-                max_pixels=max_pixels,
-                white_level=white_level,
-                device=device,
-                threads=threads,
-                progress=progress,
-            ),
+        options = FitOptions(
+            weights=weights,
+            group=group,
+            thumbnails=thumbnails,
+            skip_unreadable=skip_unreadable,
+            max_pixels=max_pixels,
+            white_level=white_level,
+            device=device,
+            threads=threads,
+            progress=progress,
         )
+        model: Inspector
+        if backbone and len(backbone) > 1:
+            members = ensemble_settings_for(recipe, backbone, **chosen)
+            model = fit_ensemble(good, members, options, scales)
+        else:
+            if backbone:
+                chosen["backbone"] = backbone[0]
+            model = fit_model(good, settings_for(recipe, **chosen), options)
     model.save(output, overwrite=overwrite)
     _say_fitted(model, output)
 
@@ -268,7 +281,7 @@ def inspect(
                 # Flushed line by line, so that a program that reads them can act on each at once.
                 print(json.dumps(result.to_dict()) if as_json else _line(result), flush=True)
                 if report is not None:
-                    report.add(photo.rgb8(model.preprocessing.white_level), result)
+                    report.add(photo.rgb8(model.white_level), result)
             progress("inspect", i + 1, len(paths))
     page = report.close() if report is not None else None
     if not as_json:
@@ -308,7 +321,7 @@ def evaluate(
 
     def keep(result: Result, photo: LabelledPhoto) -> None:
         if report is not None:
-            pixels = _read(photo.path, max_pixels).rgb8(model.preprocessing.white_level)
+            pixels = _read(photo.path, max_pixels).rgb8(model.white_level)
             report.add(pixels, result, photo.label)
 
     with _progress() as progress:
@@ -464,7 +477,7 @@ def _photos(paths: Sequence[Path], max_pixels: int) -> Iterator[Photo]:
             progress("calibrate", i + 1, len(paths))
 
 
-def _inspect_file(model: Model, path: Path, max_pixels: int) -> tuple[Photo, Result]:
+def _inspect_file(model: Inspector, path: Path, max_pixels: int) -> tuple[Photo, Result]:
     photo = _read(path, max_pixels)
     return photo, model.inspect(photo)
 
@@ -472,7 +485,7 @@ def _inspect_file(model: Model, path: Path, max_pixels: int) -> tuple[Photo, Res
 # --- Output --------------------------------------------------------------------------------------
 
 
-def _open_report(folder: Path, model: Model, model_file: Path, overwrite: bool) -> ReportWriter:
+def _open_report(folder: Path, model: Inspector, model_file: Path, overwrite: bool) -> ReportWriter:
     from reconpatch.errors import OutputError
     from reconpatch.report import ReportWriter, context_of
 
@@ -505,16 +518,14 @@ def _say_unreadable(path: Path, error: PhotoError, as_json: bool) -> None:
     _note(f"Not inspected: {error}", warn=True)
 
 
-def _say_fitted(model: Model, path: Path) -> None:
+def _say_fitted(model: Inspector, path: Path) -> None:
     seconds = model.provenance["seconds"]
     for note in model.provenance["notes"]:
         _note(f"Note: {note}", warn=True)
     steps = ", ".join(f"{step} {value:.1f} s" for step, value in seconds.items())
     print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
-    print(
-        f"{len(model.photos)} good photos, {len(model.bank)} rows of {model.bank.rows.shape[1]} "
-        f"numbers in the memory bank, {sum(seconds.values()):.1f} s: {steps}"
-    )
+    banks = " + ".join(_bank(member) for member in model.members)
+    print(f"{len(model.photos)} good photos, bank {banks}, {sum(seconds.values()):.1f} s: {steps}")
     print(f"threshold {model.threshold:.4g}. {model.calibration.promise}")
 
 
@@ -551,19 +562,16 @@ def _print_figures(figures: Any) -> None:
         _note(figures.shift.message, warn=figures.shift.different)
 
 
-def _facts(model: Model, path: Path) -> dict[str, dict[str, Any]]:
-    calibration, provenance = model.calibration, dict(model.provenance)
+def _facts(model: Inspector, path: Path) -> dict[str, dict[str, Any]]:
+    calibration = model.calibration
     threshold = calibration.image_threshold
-    settings = model.settings.to_dict()
-    training, scoring = settings.pop("training"), settings.pop("scoring")
-    return {
+    facts = {
         "model": {
             "file": str(path),
             "megabytes": round(path.stat().st_size / 1e6, 2),
             "fingerprint": model.fingerprint,
             "good photos": len(model.photos),
-            "bank": f"{len(model.bank)} rows of {model.bank.rows.shape[1]} numbers",
-            "thumbnails": len(model.thumbnails),
+            "thumbnails": len(model.members[0].thumbnails),
         },
         "threshold": {
             "image score": threshold.value,
@@ -573,12 +581,25 @@ def _facts(model: Model, path: Path) -> dict[str, dict[str, Any]]:
             "calibrated on": calibration.source,
             "promise": calibration.promise,
         },
-        "preprocessing": model.preprocessing.to_dict(),
-        "settings": settings,
-        "training": training,
-        "scoring": scoring,
-        "provenance": provenance,
+        "preprocessing": model.members[0].preprocessing.to_dict(),
     }
+    several = len(model.members) > 1
+    for member in model.members:
+        settings = member.settings.to_dict()
+        training, scoring = settings.pop("training"), settings.pop("scoring")
+        prefix = f"{settings['backbone']}: " if several else ""
+        facts |= {
+            f"{prefix}settings": {"memory bank": _bank(member), **settings},
+            f"{prefix}training": training,
+            f"{prefix}scoring": scoring,
+        }
+        if several:
+            facts[f"{prefix}provenance"] = member.provenance
+    return {**facts, "provenance": model.provenance}
+
+
+def _bank(model: Model) -> str:
+    return f"{len(model.bank)} rows of {model.bank.rows.shape[1]} numbers"
 
 
 def _plain(value: Any) -> str:

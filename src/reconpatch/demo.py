@@ -127,7 +127,7 @@ def run_demo(
     for i, (source, label) in enumerate(labelled):
         photo = read_photo(source, name=source.name)
         result = model.inspect(photo)
-        report.add(photo.rgb8(model.preprocessing.white_level), result, label)
+        report.add(photo.rgb8(model.white_level), result, label)
         scores.append(result.score)
         flagged[label] += result.anomalous
         if progress is not None:

@@ -20,7 +20,7 @@ from reconpatch.calibration import Calibration, ShiftTest, beta_binomial_interva
 from reconpatch.errors import PhotoError
 from reconpatch.images import MAX_PIXELS, list_photos, read_photo
 from reconpatch.metrics import auroc, average_precision, f1_max, pixel_metrics
-from reconpatch.model import Model
+from reconpatch.model import Inspector
 from reconpatch.result import Result
 
 GOOD = "good"
@@ -135,7 +135,7 @@ def _check_masks(photos: Sequence[LabelledPhoto], truth: Path) -> None:
 
 
 def evaluate(
-    model: Model,
+    model: Inspector,
     folder: str | Path,
     *,
     max_pixels: int = MAX_PIXELS,

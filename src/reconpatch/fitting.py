@@ -1,7 +1,7 @@
 """From a folder of good photos to a model: the method's steps, in order, each timed.
 
 good photos ── preprocessing ── patch features p ── f (1-8) ── r = f(p) ── coreset ── bank
-── each photo scored without its own rows ── thresholds
+                               ── each photo scored as if it were new ── thresholds
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from reconpatch.images import (
     white_level_for,
 )
 from reconpatch.memory_bank import Floats, MemoryBank
-from reconpatch.model import Model
+from reconpatch.model import Inspector, Model
 from reconpatch.representation import make_representation
-from reconpatch.settings import FitSettings, settings_for
+from reconpatch.settings import FitSettings, ensemble_settings_for, settings_for
 
 if TYPE_CHECKING:
     from reconpatch.features import Extractor
@@ -86,7 +86,7 @@ class FitOptions:
     progress: Progress | None = None
 
 
-def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Model:
+def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspector:
     """Fit a model on photos of good parts.
 
     Args:
@@ -94,7 +94,8 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Model:
             sequence of paths, arrays and PIL images.
         recipe: "default", or "paper" for the paper's own settings.
         options: fields of `FitOptions`, and settings to change by name (see
-            `reconpatch.settings.settings_for`): `fit("good/", seed=1, method="patchcore")`.
+            `reconpatch.settings.settings_for`): `fit("good/", seed=1, method="patchcore")`. A list
+            of backbones gives an ensemble of them.
 
     Raises:
         PhotoError: a photo or the folder cannot be used.
@@ -105,7 +106,14 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Model:
     """
     names = FitOptions.__dataclass_fields__
     chosen = FitOptions(**{name: options.pop(name) for name in list(options) if name in names})
-    return fit_model(good, settings_for(recipe, **options), chosen)
+    backbones = options.get("backbone", "")
+    if isinstance(backbones, str):
+        return fit_model(good, settings_for(recipe, **options), chosen)
+
+    from reconpatch.ensemble import fit_ensemble
+
+    del options["backbone"]
+    return fit_ensemble(good, ensemble_settings_for(recipe, backbones, **options), chosen)
 
 
 def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
@@ -206,6 +214,12 @@ def default_threads() -> int:
     """Threads of the inference engine: OMP_NUM_THREADS, or the number of cores."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
     return int(stated) if stated.isdecimal() and int(stated) > 0 else os.cpu_count() or 1
+
+
+def read_good(good: GoodSource, options: FitOptions) -> Iterator[Photo]:
+    """The good photos as a fit reads them: in its order, under its names."""
+    sources, names, _ = _sources(good)
+    return _readable(sources, names, options)
 
 
 # --- Steps ---------------------------------------------------------------------------------------

@@ -1,17 +1,18 @@
 """A fitted model: everything an inspection needs, and the inspection itself.
 
 photo ── preprocessing ── patch features p ── r = f(p) ── nearest rows of the bank (9)
-── image score (10) and anomaly map ── threshold ── Result
+                            ── image score (10) and anomaly map ── threshold ── Result
 """
 
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,164 @@ if TYPE_CHECKING:
     from reconpatch.features import FeatureExtractor
 
 
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What a photo came to, in the model's own pixels.
+
+    Attributes:
+        score: image score.
+        anomaly_map: (height, width) float32 of the model's input.
+        model: the model whose patches tell why; of an ensemble, its most alarmed member.
+        scores: that model's patch scores.
+    """
+
+    score: float
+    anomaly_map: Floats
+    model: Model
+    scores: PatchScores
+
+
+class Inspector(ABC):
+    """What inspects photos and holds a threshold: a `Model`, or an `Ensemble` of them.
+
+    Nothing in it changes; `with_...` gives a new one.
+    """
+
+    photos: Sequence[TrainingPhoto]
+    calibration: Calibration
+    provenance: dict[str, Any]
+
+    @abstractmethod
+    def judge(self, photo: Photo, *, as_new: bool = False) -> Judgement:
+        """Score a photo and draw its anomaly map.
+
+        Args:
+            photo: as `read_photo` gives it.
+            as_new: leave out what a photo of the fit, known by its pixels, left in the bank.
+        """
+
+    @abstractmethod
+    def with_calibration(self, calibration: Calibration) -> Self:
+        """The same with other thresholds."""
+
+    @property
+    @abstractmethod
+    def members(self) -> Sequence[Model]:
+        """The models at work: one, or those of an ensemble."""
+
+    @property
+    def white_level(self) -> int:
+        """The 16-bit value that counts as white."""
+        return self.members[0].preprocessing.white_level
+
+    @property
+    def threshold(self) -> float:
+        """Photos that score more than this are anomalous."""
+        return self.calibration.image_threshold.value
+
+    # --- inspect -------------------------------------------------------------------------------
+
+    def inspect(self, photo: PhotoSource | Photo, *, max_pixels: int = MAX_PIXELS) -> Result:
+        """Say of one photo whether it is anomalous, where, and compared with what.
+
+        Args:
+            photo: a path; a PIL image; an array (H, W) or (H, W, 3) of uint8, uint16, or floats
+                in 0 to 1; or a `Photo` that `read_photo` gave.
+            max_pixels: larger photos are refused.
+
+        Raises:
+            PhotoError: the photo cannot be read or used.
+        """
+        if not isinstance(photo, Photo):
+            photo = read_photo(photo, max_pixels=max_pixels)
+        judged = self.judge(photo)
+        geometry = judged.model.preprocessing.geometry(photo.height, photo.width)
+        heatmap = geometry.map_to_photo(judged.anomaly_map)
+        anomalous = judged.score > self.threshold
+        map_threshold = self.calibration.map_threshold.value
+        regions = find_regions(heatmap, map_threshold, at_least_one=True) if anomalous else ()
+        return Result(
+            name=photo.name,
+            score=judged.score,
+            threshold=self.threshold,
+            anomalous=anomalous,
+            p_value=p_value(judged.score, self.calibration.scores),
+            heatmap=heatmap,
+            map_threshold=map_threshold,
+            regions=regions,
+            closest=judged.model.closest(judged.scores, geometry, regions),
+            inspected=geometry.inspected,
+        )
+
+    def inspect_many(
+        self, photos: Iterable[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS
+    ) -> Iterator[Result]:
+        """Inspect one photo after the other, as they are asked for."""
+        for photo in photos:
+            yield self.inspect(photo, max_pixels=max_pixels)
+
+    # --- thresholds ----------------------------------------------------------------------------
+
+    def with_false_alarm_rate(self, rate: float) -> Self:
+        """The same model with the threshold of another false-alarm rate; nothing is fitted anew."""
+        check_rate(rate)
+        return self.with_calibration(replace(self.calibration, rate=rate, set_by_hand=None))
+
+    def with_threshold(self, value: float) -> Self:
+        """The same model with a threshold set by hand, 0 or more, in units of the image score."""
+        if not 0 <= value < float("inf"):
+            raise SettingsError(f"the threshold is {value}: give a score of 0 or more")
+        return self.with_calibration(replace(self.calibration, set_by_hand=float(value)))
+
+    def calibrated_on(
+        self, photos: Sequence[Photo] | Iterator[Photo], rate: float | None = None
+    ) -> Self:
+        """The same model with its thresholds set anew on other good photos.
+
+        Photos of the fit are known by their pixels and scored without the rows of their group.
+
+        Args:
+            photos: good photos as `read_photo` gives them.
+            rate: false-alarm rate; None keeps the model's.
+        """
+        rate = self.calibration.rate if rate is None else rate
+        check_rate(rate)
+        judged = [self.judge(photo, as_new=True) for photo in photos]
+        if not judged:
+            raise NotEnoughPhotosError("there is no good photo to calibrate on: give at least one")
+        calibration = Calibration(
+            scores=np.array([j.score for j in judged]),
+            map_maxima=np.array([float(j.anomaly_map.max()) for j in judged]),
+            rate=rate,
+            source=f"{len(judged)} good photos given to calibrate, each scored as if it were new",
+        )
+        return self.with_calibration(calibration)
+
+    # --- file ----------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model to one file; see `reconpatch.modelfile` for what is in it.
+
+        Raises:
+            OutputError: the file exists (unless `overwrite`) or cannot be written.
+        """
+        from reconpatch.modelfile import save
+
+        save(self, Path(path), overwrite=overwrite)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what decides a verdict: the graph, f, bank, scores and settings.
+
+        The same photos, settings, seed, engine and number of threads give the same fingerprint.
+        """
+        from reconpatch.modelfile import fingerprint
+
+        return fingerprint(self)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Model:
+class Model(Inspector):
     """What `fit` returns and `load` reads back; nothing in it changes, `with_...` gives a new one.
 
     Attributes:
@@ -68,57 +225,27 @@ class Model:
 
         return FeatureExtractor(self.graph, threads=self.threads or None)
 
-    @property
-    def threshold(self) -> float:
-        """Photos that score more than this are anomalous."""
-        return self.calibration.image_threshold.value
-
     def __repr__(self) -> str:
         return (
             f"Model({self.settings.method}, {self.settings.backbone}, {len(self.photos)} good "
             f"photos, {len(self.bank)} bank rows, threshold {self.threshold:.4g})"
         )
 
-    # --- inspect -------------------------------------------------------------------------------
+    # --- score ---------------------------------------------------------------------------------
 
-    def inspect(self, photo: PhotoSource | Photo, *, max_pixels: int = MAX_PIXELS) -> Result:
-        """Say of one photo whether it is anomalous, where, and compared with what.
+    def judge(self, photo: Photo, *, as_new: bool = False) -> Judgement:
+        """See `Inspector.judge`."""
+        scores = self.score_as_new(photo) if as_new else self.score(photo)
+        return Judgement(scores.image_score, self._map(scores), self, scores)
 
-        Args:
-            photo: a path; a PIL image; an array (H, W) or (H, W, 3) of uint8, uint16, or floats
-                in 0 to 1; or a `Photo` that `read_photo` gave.
-            max_pixels: larger photos are refused.
+    def with_calibration(self, calibration: Calibration) -> Self:
+        """See `Inspector.with_calibration`."""
+        return replace(self, calibration=calibration)
 
-        Raises:
-            PhotoError: the photo cannot be read or used.
-        """
-        if not isinstance(photo, Photo):
-            photo = read_photo(photo, max_pixels=max_pixels)
-        scores = self.score(photo)
-        geometry = self.preprocessing.geometry(photo.height, photo.width)
-        heatmap = geometry.map_to_photo(self._map(scores))
-        anomalous = scores.image_score > self.threshold
-        map_threshold = self.calibration.map_threshold.value
-        regions = find_regions(heatmap, map_threshold, at_least_one=True) if anomalous else ()
-        return Result(
-            name=photo.name,
-            score=scores.image_score,
-            threshold=self.threshold,
-            anomalous=anomalous,
-            p_value=p_value(scores.image_score, self.calibration.scores),
-            heatmap=heatmap,
-            map_threshold=map_threshold,
-            regions=regions,
-            closest=self._closest(scores, geometry, regions),
-            inspected=geometry.inspected,
-        )
-
-    def inspect_many(
-        self, photos: Iterable[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS
-    ) -> Iterator[Result]:
-        """Inspect one photo after the other, as they are asked for."""
-        for photo in photos:
-            yield self.inspect(photo, max_pixels=max_pixels)
+    @property
+    def members(self) -> Sequence[Model]:
+        """The model itself."""
+        return (self,)
 
     def score(self, photo: Photo) -> PatchScores:
         """Compare a photo's patches with the bank.
@@ -129,7 +256,7 @@ class Model:
         return score_patches(self.represent(photo), self.bank, self.settings.scoring)
 
     def represent(self, photo: Photo) -> Floats:
-        """R = f(p) of a photo's patches: (P, D) float32."""
+        """Represent a photo's patches, r = f(p): (P, D) float32."""
         p = self.extractor(self.preprocessing(photo)[None])[0]  # (P, C)
         return self.representation(p)
 
@@ -140,7 +267,7 @@ class Model:
 
     # --- why -----------------------------------------------------------------------------------
 
-    def _closest(
+    def closest(
         self, scores: PatchScores, geometry: Geometry, regions: Sequence[Region]
     ) -> ClosestPatch:
         """The good patch that the worst patch (of the worst region, if any) was compared with."""
@@ -186,43 +313,6 @@ class Model:
             (y + 1 + reach) * height,
         )
 
-    # --- thresholds ----------------------------------------------------------------------------
-
-    def with_false_alarm_rate(self, rate: float) -> Model:
-        """The same model with the threshold of another false-alarm rate; nothing is fitted anew."""
-        check_rate(rate)
-        return replace(self, calibration=replace(self.calibration, rate=rate, set_by_hand=None))
-
-    def with_threshold(self, value: float) -> Model:
-        """The same model with a threshold set by hand, 0 or more, in units of the image score."""
-        if not 0 <= value < float("inf"):
-            raise SettingsError(f"the threshold is {value}: give a score of 0 or more")
-        return replace(self, calibration=replace(self.calibration, set_by_hand=float(value)))
-
-    def calibrated_on(
-        self, photos: Sequence[Photo] | Iterator[Photo], rate: float | None = None
-    ) -> Model:
-        """The same model with its thresholds set anew on other good photos.
-
-        Photos of the fit are known by their pixels and scored without the rows of their group.
-
-        Args:
-            photos: good photos as `read_photo` gives them.
-            rate: false-alarm rate; None keeps the model's.
-        """
-        rate = self.calibration.rate if rate is None else rate
-        check_rate(rate)
-        scores = [self.score_as_new(photo) for photo in photos]
-        if not scores:
-            raise NotEnoughPhotosError("there is no good photo to calibrate on: give at least one")
-        calibration = Calibration(
-            scores=np.array([s.image_score for s in scores]),
-            map_maxima=np.array([float(self._map(s).max()) for s in scores]),
-            rate=rate,
-            source=f"{len(scores)} good photos given to calibrate, each scored as if it were new",
-        )
-        return replace(self, calibration=calibration)
-
     def score_as_new(self, photo: Photo) -> PatchScores:
         """Compare a photo with the bank as if it were new: without the rows of its own group."""
         group = self._group_of_hash.get(photo.sha256, -1)
@@ -236,28 +326,6 @@ class Model:
     @cached_property
     def _group_of_row(self) -> npt.NDArray[np.int64]:
         return groups_of_rows(self.bank, self.photos)
-
-    # --- file ----------------------------------------------------------------------------------
-
-    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the model to one file; see `reconpatch.modelfile` for what is in it.
-
-        Raises:
-            OutputError: the file exists (unless `overwrite`) or cannot be written.
-        """
-        from reconpatch.modelfile import save
-
-        save(self, Path(path), overwrite=overwrite)
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over what decides a verdict: the graph, f, bank, scores and settings.
-
-        The same photos, settings, seed, engine and number of threads give the same fingerprint.
-        """
-        from reconpatch.modelfile import fingerprint
-
-        return fingerprint(self)
 
 
 def _scaled_box(box: Box, photo: TrainingPhoto, thumbnail: bytes) -> Box:

@@ -28,19 +28,18 @@ from reconpatch.representation import Representation
 from reconpatch.settings import FitSettings
 
 if TYPE_CHECKING:
-    from reconpatch.model import Model
+    from reconpatch.model import Inspector, Model
 
 FORMAT = 1
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
-def save(model: Model, path: Path, *, overwrite: bool) -> None:
-    """Write a model; the file is there whole or not at all."""
+def save(inspector: Inspector, path: Path, *, overwrite: bool) -> None:
+    """Write a model or an ensemble; the file is there whole or not at all."""
     from safetensors.numpy import save as to_bytes
 
     check_writable(path, overwrite=overwrite)
-    tensors = _tensors(model)
-    record = _record(model)
+    tensors, record = _tensors(inspector), _record(inspector)
     header = {"format": FORMAT, "sha256": _digest(record, tensors), "record": record}
     metadata = {"reconpatch": json.dumps(header)}
     content = to_bytes({name: np.ascontiguousarray(t) for name, t in tensors.items()}, metadata)
@@ -48,76 +47,162 @@ def save(model: Model, path: Path, *, overwrite: bool) -> None:
         file.write(content)
 
 
-def load(path: Path, *, threads: int = 0) -> Model:
-    """Read a model back.
+def load(path: Path, *, threads: int = 0) -> Inspector:
+    """Read a model or an ensemble back.
 
     Raises:
         ModelFileError: the file is missing, not a model, of a newer format, truncated or altered.
     """
-    from reconpatch.model import Model
-
     record, tensors = _read(path)
     try:
-        return Model(
-            settings=FitSettings.from_dict(record["settings"]),
-            preprocessing=Preprocessing.from_dict(record["preprocessing"]),
-            graph=tensors["graph"].tobytes(),
-            representation=Representation(tensors.get("f.weight"), tensors.get("f.bias")),
-            bank=MemoryBank(
-                tensors["bank.rows"],
-                tensors["bank.photo"].astype(np.int64),
-                tensors["bank.place"].astype(np.int64),
-                tensors["bank.stand_ins"],
-            ),
-            photos=[TrainingPhoto(**photo) for photo in record["photos"]],
-            good=GoodScores(**{name: tensors[f"good.{name}"] for name in _GOOD}),
-            calibration=Calibration(
-                scores=tensors["calibration.scores"],
-                map_maxima=tensors["calibration.map_maxima"],
-                **record["calibration"],
-            ),
-            provenance=record["provenance"],
-            thumbnails=_split(tensors),
-            threads=threads,
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        photos = [TrainingPhoto(**photo) for photo in record["photos"]]
+        thumbnails = _split(tensors)
+        models = [
+            _model(part, tensors, f"{i}.", photos, thumbnails, threads)
+            for i, part in enumerate(record["members"])
+        ]
+        if "ensemble" not in record:
+            return models[0]
+        return _ensemble(record["ensemble"], tensors, models)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ModelFileError(
             f"{path} is not a complete model ({type(error).__name__}: {error}): fit it again, or "
             "take a copy that works"
         ) from error
 
 
-def fingerprint(model: Model) -> str:
+def fingerprint(inspector: Inspector) -> str:
     """SHA-256 over all that decides a verdict, and nothing that does not (times, versions)."""
-    tensors = {k: v for k, v in _tensors(model).items() if not k.startswith("thumbnails")}
-    record = _record(model)
-    decisive = {key: record[key] for key in ("settings", "preprocessing", "calibration", "photos")}
-    return _digest(decisive, tensors)
+    tensors = {k: v for k, v in _tensors(inspector).items() if not k.startswith("thumbnails")}
+    record = _record(inspector)
+    for part in (record, *record["members"], record.get("ensemble", {})):
+        part.pop("provenance", None)
+    return _digest(record, tensors)
+
+
+# --- One record for both kinds: the photos once, then one part for each member -------------------
+
+
+def _record(inspector: Inspector) -> dict[str, Any]:
+    from reconpatch.ensemble import Ensemble, scales_to_dict
+
+    record: dict[str, Any] = {
+        "photos": [asdict(photo) for photo in inspector.photos],
+        "members": [
+            {
+                "settings": model.settings.to_dict(),
+                "preprocessing": model.preprocessing.to_dict(),
+                "calibration": _calibration_record(model.calibration),
+                "provenance": model.provenance,
+            }
+            for model in inspector.members
+        ],
+    }
+    if isinstance(inspector, Ensemble):
+        record["ensemble"] = {
+            "scales": scales_to_dict(inspector),
+            "calibration": _calibration_record(inspector.calibration),
+            "provenance": inspector.provenance,
+        }
+    return record
+
+
+def _tensors(inspector: Inspector) -> dict[str, npt.NDArray[Any]]:
+    from reconpatch.ensemble import Ensemble
+
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for i, model in enumerate(inspector.members):
+        tensors |= {f"{i}.{name}": tensor for name, tensor in _model_tensors(model).items()}
+    if isinstance(inspector, Ensemble):
+        tensors |= _calibration_tensors(inspector.calibration)
+    thumbnails = inspector.members[0].thumbnails
+    if thumbnails:
+        sizes = [len(thumbnail) for thumbnail in thumbnails]
+        tensors["thumbnails"] = np.frombuffer(b"".join(thumbnails), dtype=np.uint8)
+        tensors["thumbnails.ends"] = np.cumsum(sizes, dtype=np.int64)
+    return tensors
+
+
+def _model(
+    record: Mapping[str, Any],
+    tensors: Tensors,
+    prefix: str,
+    photos: Sequence[TrainingPhoto],
+    thumbnails: Sequence[bytes],
+    threads: int,
+) -> Model:
+    from reconpatch.model import Model
+
+    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    return Model(
+        settings=FitSettings.from_dict(record["settings"]),
+        preprocessing=Preprocessing.from_dict(record["preprocessing"]),
+        graph=own["graph"].tobytes(),
+        representation=Representation(own.get("f.weight"), own.get("f.bias")),
+        bank=MemoryBank(
+            own["bank.rows"],
+            own["bank.photo"].astype(np.int64),
+            own["bank.place"].astype(np.int64),
+            own["bank.stand_ins"],
+        ),
+        photos=photos,
+        good=GoodScores(**{name: own[f"good.{name}"] for name in _GOOD}),
+        calibration=_calibration(record["calibration"], own),
+        provenance=record["provenance"],
+        thumbnails=thumbnails,
+        threads=threads,
+    )
+
+
+def _ensemble(record: Mapping[str, Any], tensors: Tensors, models: Sequence[Model]) -> Inspector:
+    from reconpatch.ensemble import Ensemble, Scale
+
+    return Ensemble(
+        models=models,
+        score_scales=[Scale(**scale) for scale in record["scales"]["scores"]],
+        map_scales=[Scale(**scale) for scale in record["scales"]["maps"]],
+        calibration=_calibration(record["calibration"], tensors),
+        provenance=record["provenance"],
+    )
 
 
 _GOOD = ("image_scores", "map_maxima", "distances", "witnesses", "features")
 
 
-def _tensors(model: Model) -> dict[str, npt.NDArray[Any]]:
+def _model_tensors(model: Model) -> dict[str, npt.NDArray[Any]]:
     tensors: dict[str, npt.NDArray[Any]] = {
         "graph": np.frombuffer(model.graph, dtype=np.uint8),
         "bank.rows": model.bank.rows,
         "bank.photo": model.bank.photo.astype(np.int32),
         "bank.place": model.bank.place.astype(np.int32),
         "bank.stand_ins": model.bank.stand_ins,
-        "calibration.scores": model.calibration.scores,
-        "calibration.map_maxima": model.calibration.map_maxima,
+        **_calibration_tensors(model.calibration),
         **{f"good.{name}": getattr(model.good, name) for name in _GOOD},
     }
     if model.representation.weight is not None:
         tensors["f.weight"] = model.representation.weight
     if model.representation.bias is not None:
         tensors["f.bias"] = model.representation.bias
-    if model.thumbnails:
-        sizes = [len(thumbnail) for thumbnail in model.thumbnails]
-        tensors["thumbnails"] = np.frombuffer(b"".join(model.thumbnails), dtype=np.uint8)
-        tensors["thumbnails.ends"] = np.cumsum(sizes, dtype=np.int64)
     return tensors
+
+
+def _calibration_tensors(calibration: Calibration) -> dict[str, npt.NDArray[Any]]:
+    return {
+        "calibration.scores": calibration.scores,
+        "calibration.map_maxima": calibration.map_maxima,
+    }
+
+
+def _calibration_record(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "rate": calibration.rate,
+        "source": calibration.source,
+        "set_by_hand": calibration.set_by_hand,
+    }
+
+
+def _calibration(record: Mapping[str, Any], tensors: Tensors) -> Calibration:
+    return Calibration(tensors["calibration.scores"], tensors["calibration.map_maxima"], **record)
 
 
 def _split(tensors: Tensors) -> Sequence[bytes]:
@@ -125,21 +210,6 @@ def _split(tensors: Tensors) -> Sequence[bytes]:
         return ()
     ends = tensors["thumbnails.ends"]
     return [part.tobytes() for part in np.split(tensors["thumbnails"], ends[:-1])]
-
-
-def _record(model: Model) -> dict[str, Any]:
-    calibration = model.calibration
-    return {
-        "settings": model.settings.to_dict(),
-        "preprocessing": model.preprocessing.to_dict(),
-        "calibration": {
-            "rate": calibration.rate,
-            "source": calibration.source,
-            "set_by_hand": calibration.set_by_hand,
-        },
-        "photos": [asdict(photo) for photo in model.photos],
-        "provenance": model.provenance,
-    }
 
 
 def _digest(record: Mapping[str, Any], tensors: Tensors) -> str:

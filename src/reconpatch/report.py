@@ -25,7 +25,7 @@ from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.result import Box, Region, Result
 
 if TYPE_CHECKING:
-    from reconpatch.model import Model
+    from reconpatch.model import Inspector, Model
 
 PICTURES_SHOWN = 200
 """Number of photos whose pictures the page holds: those with the highest scores."""
@@ -61,11 +61,11 @@ class ReportContext:
     notes: Sequence[str] = ()
 
 
-def context_of(model: Model, title: str, model_name: str) -> ReportContext:
+def context_of(model: Inspector, title: str, model_name: str) -> ReportContext:
     """What the page says about a fitted model."""
     calibration = model.calibration
     threshold = calibration.image_threshold
-    weights = model.provenance["weights"]
+    first = model.members[0]
     return ReportContext(
         title=title,
         model_name=model_name,
@@ -76,15 +76,19 @@ def context_of(model: Model, title: str, model_name: str) -> ReportContext:
         facts={
             "good photos": str(len(model.photos)),
             "threshold from": calibration.source,
-            "backbone": f"{model.settings.backbone}, weights {weights['location']}",
-            "input": f"{model.preprocessing.height} x {model.preprocessing.width} pixels",
-            "representation": model.settings.method,
-            "memory bank": f"{len(model.bank)} rows of {model.bank.rows.shape[1]} numbers",
+            "backbone": "; ".join(_backbone_of(member) for member in model.members),
+            "input": f"{first.preprocessing.height} x {first.preprocessing.width} pixels",
+            "representation": first.settings.method,
+            "memory bank": f"{len(first.bank)} rows of {first.bank.rows.shape[1]} numbers",
             "fitted": model.provenance["created"],
             "fingerprint": model.fingerprint[:16],
         },
         notes=[*calibration.notes, *model.provenance["notes"]],
     )
+
+
+def _backbone_of(model: Model) -> str:
+    return f"{model.settings.backbone}, weights {model.provenance['weights']['location']}"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -155,6 +156,21 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
             raise SettingsError(f"there is no setting {name!r}{_suggestion(name, _names())}")
         part[name] = asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
     return FitSettings.from_dict(values)
+
+
+def ensemble_settings_for(
+    recipe: str, backbones: Sequence[str], **changes: Any
+) -> list[FitSettings]:
+    """The settings of each member of an ensemble: one for each backbone.
+
+    Under the recipe "paper" the members take what the paper gives for them: f of 384 dimensions,
+    60 epochs at a learning rate of 1e-6. Changes by name come after that.
+    """
+    members = {"dim": 384, "epochs": 60, "learning_rate": 1e-6} if recipe == "paper" else {}
+    return [
+        settings_for(recipe, **{**members, **changes, "backbone": backbone})
+        for backbone in backbones
+    ]
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
