@@ -312,8 +312,9 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Measure a model on labelled photos."""
-    from reconpatch.evaluation import LabelledPhoto, find_test_photos
+    from reconpatch.datasets import LabelledPhoto
     from reconpatch.evaluation import evaluate as run
+    from reconpatch.evaluation import find_test_photos
 
     model = reconpatch.load(model_file, threads=threads)
     find_test_photos(folder)  # a layout that does not fit is refused before a report is begun

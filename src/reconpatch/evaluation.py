@@ -17,33 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.calibration import Calibration, ShiftTest, beta_binomial_interval, shift_test
+from reconpatch.datasets import GOOD, LabelledPhoto, read_mask
 from reconpatch.errors import PhotoError
-from reconpatch.images import MAX_PIXELS, list_photos, read_photo
+from reconpatch.images import MAX_PIXELS, list_photos
 from reconpatch.metrics import auroc, average_precision, f1_max, pixel_metrics
 from reconpatch.model import Inspector
 from reconpatch.result import Result
-
-GOOD = "good"
-
-
-@dataclass(frozen=True)
-class LabelledPhoto:
-    """A test photo.
-
-    Attributes:
-        path: the file.
-        label: the name of its folder: "good" or a kind of defect.
-        mask: the file with its defect, white on black, or None.
-    """
-
-    path: Path
-    label: str
-    mask: Path | None
-
-    @property
-    def defective(self) -> bool:
-        """Whether the photo shows a defect."""
-        return self.label != GOOD
 
 
 @dataclass(frozen=True)
@@ -114,19 +93,19 @@ def find_test_photos(folder: Path) -> list[LabelledPhoto]:
                 f"{path} lies beside the folders of {folder}: a test folder holds one folder for "
                 "the good photos, named good, and one for each kind of defect"
             )
-        photos.append(LabelledPhoto(path, label, _mask_of(path, label, truth)))
+        photos.append(LabelledPhoto(path, label, _masks_of(path, label, truth)))
     _check_masks(photos, truth)
     return photos
 
 
-def _mask_of(path: Path, label: str, truth: Path) -> Path | None:
+def _masks_of(path: Path, label: str, truth: Path) -> tuple[Path, ...]:
     mask = truth / label / f"{path.stem}_mask.png"
-    return mask if label != GOOD and mask.is_file() else None
+    return (mask,) if label != GOOD and mask.is_file() else ()
 
 
 def _check_masks(photos: Sequence[LabelledPhoto], truth: Path) -> None:
     defective = [photo for photo in photos if photo.defective]
-    without = [photo for photo in defective if photo.mask is None]
+    without = [photo for photo in defective if not photo.masks]
     if without and len(without) < len(defective):
         raise PhotoError(
             f"{len(defective) - len(without)} of {len(defective)} defective photos have a mask in "
@@ -169,7 +148,7 @@ def evaluate(
             keep(result, photo)
         if progress is not None:
             progress("inspect", i + 1, len(photos))
-    masks = list(_masks(photos, maps, max_pixels)) if any(p.mask for p in photos) else []
+    masks = list(_masks(photos, maps, max_pixels)) if any(p.masks for p in photos) else []
     return _figures(
         photos, np.array(scores), masks, maps, model.calibration, float(np.median(seconds)) * 1000
     )
@@ -180,16 +159,10 @@ def _masks(
 ) -> Iterator[npt.NDArray[np.bool_]]:
     """One boolean mask for each photo, of the size of its map; none set for good photos."""
     for photo, heatmap in zip(photos, maps, strict=True):
-        if photo.mask is None:
+        if photo.masks:
+            yield read_mask(photo, *heatmap.shape, max_pixels=max_pixels)
+        else:
             yield np.zeros(heatmap.shape, dtype=bool)
-            continue
-        mask = read_photo(photo.mask, max_pixels=max_pixels)
-        if (mask.height, mask.width) != heatmap.shape:
-            raise PhotoError(
-                f"{photo.mask} has {mask.width} x {mask.height} pixels and its photo {photo.path} "
-                f"has {heatmap.shape[1]} x {heatmap.shape[0]}: give a mask of the photo's size"
-            )
-        yield mask.rgb8(65535).max(axis=2) > 127
 
 
 def _figures(
@@ -222,6 +195,6 @@ def _figures(
         image_ap=average_precision(labels, scores) if both else None,
         image_f1_max=f1_max(labels, scores)[0] if both else None,
         pixel=pixel_metrics(masks, maps) if masks and any(mask.any() for mask in masks) else None,
-        masks=sum(photo.mask is not None for photo in photos),
+        masks=sum(bool(photo.masks) for photo in photos),
         milliseconds=milliseconds,
     )

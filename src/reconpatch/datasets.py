@@ -1,0 +1,929 @@
+"""Data sets as people have them on disk: photos to fit on, photos to test on, and masks.
+
+    load_dataset(root, kind) ──> Category: train, validation, test (labels, masks), unlabelled
+                                              └── read_mask, read_defects: a mask in pixels
+
+A loader reads names only, but for the two Kolektor sets, where the mask tells good from defective.
+It refuses what does not fit its layout; what it left out, split or could not find is in the notes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from reconpatch.errors import OutputError, PhotoError
+from reconpatch.files import atomic_write, cannot_write
+from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, Photo, list_photos, read_photo
+
+GOOD = "good"
+"""The label of a photo without a defect, whatever its folder is called."""
+
+FOLDER_FIT_SHARE = 0.8
+"""Share of the good photos of a plain folder that a model is fitted on; the others are tested."""
+
+KOLEKTOR_FIT_SHARE = 0.5
+"""Share of KolektorSDD's items whose good photos a model is fitted on; the others are tested."""
+
+PRIVATE_SPLITS = ("test_private", "test_private_mixed")
+"""The splits of MVTec AD 2 whose labels only the benchmark's server knows."""
+
+# KolektorSDD shows these items twice under two numbers: the repeat, and the item it repeats.
+_KOLEKTOR_REPEATS = {26: 1, 34: 27}
+
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+class Saturation(NamedTuple):
+    """How much of a defect of MVTec LOCO has to be found for it to count as found in full.
+
+    Attributes:
+        threshold: a share of the defect's area in (0, 1] if relative, else a number of pixels.
+        relative: whether the threshold is a share.
+    """
+
+    threshold: float
+    relative: bool
+
+
+@dataclass(frozen=True)
+class LabelledPhoto:
+    """A test photo.
+
+    Attributes:
+        path: the file.
+        label: "good", or the kind of defect.
+        masks: the files with its defects; empty for a good photo and where there are no masks.
+        nonzero_masks: how a mask is read: every value above 0 is a defect (True), or every value
+            above half of white (False).
+    """
+
+    path: Path
+    label: str
+    masks: tuple[Path, ...] = ()
+    nonzero_masks: bool = False
+
+    @property
+    def defective(self) -> bool:
+        """Whether the photo shows a defect."""
+        return self.label != GOOD
+
+
+@dataclass(frozen=True)
+class Category:
+    """The photos of one kind of part, and what each of them is for.
+
+    Attributes:
+        name: the folder's name, or the data set's own name of the part.
+        train: good photos to fit on.
+        test: good and defective photos to test on.
+        validation: further good photos (MVTec AD 2 and LOCO).
+        unlabelled: photos by split whose labels nobody here knows (MVTec AD 2).
+        saturation: by pixel value of a mask (MVTec LOCO), else None.
+        notes: what was found and used, and what to know about it, a sentence each.
+    """
+
+    name: str
+    train: Sequence[Path]
+    test: Sequence[LabelledPhoto]
+    validation: Sequence[Path] = ()
+    unlabelled: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    saturation: Mapping[int, Saturation] | None = None
+    notes: Sequence[str] = ()
+
+    def describe(self) -> str:
+        """The number of photos of each kind: the name, a line for each split, a line a note."""
+        validation = [f"validation: {len(self.validation)} good"] if self.validation else []
+        unlabelled = [f"{k}: {len(v)} without labels" for k, v in self.unlabelled.items()]
+        notes = [f"note: {note}" for note in self.notes]
+        train = f"train: {len(self.train)} good"
+        return "\n  ".join(
+            [self.name, train, *validation, _describe_test(self.test), *unlabelled, *notes]
+        )
+
+
+def _describe_test(photos: Sequence[LabelledPhoto]) -> str:
+    """Such as "test: 20 good, 3 defective (2 crack, 1 hole), masks for 3 of 3"."""
+    kinds = Counter(photo.label for photo in photos if photo.defective)
+    defective = kinds.total()
+    masked = sum(bool(photo.masks) for photo in photos)
+    text = f"test: {len(photos) - defective} good, {defective} defective"
+    if not defective:
+        return text
+    each = ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds))
+    masks = f"masks for {masked} of {defective}" if masked else "no masks"
+    return f"{text} ({each}), {masks}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set's way of laying out its files.
+
+    Attributes:
+        layout: the layout in words, for messages and help.
+        is_category: whether a folder looks like one category of it.
+        load: the category of a name in a folder.
+    """
+
+    layout: str
+    is_category: Callable[[Path], bool]
+    load: Callable[[str, Path], Category]
+
+
+def load_dataset(root: Path, kind: str, categories: Sequence[str] | None = None) -> list[Category]:
+    """The categories of a data set.
+
+    Args:
+        root: the folder of the data set, or of one category of it.
+        kind: one of DATASETS.
+        categories: names of those wanted, in the order wanted; None: all, by name.
+
+    Raises:
+        PhotoError: the kind or a category is unknown, or the files do not fit the layout: a missing
+            or empty split, masks for some defective photos and none for others, a mask that belongs
+            to two photos, a table that names a missing file.
+    """
+    if kind not in DATASETS:
+        raise PhotoError(
+            f"{kind!r} is no data set known here: give one of {', '.join(sorted(DATASETS))}."
+        )
+    folders = _find_categories(root, kind, DATASETS[kind])
+    names = list(folders) if categories is None else list(categories)
+    for name in names:
+        if name not in folders:
+            raise PhotoError(
+                f"{root} has no category {name!r} in the layout of {kind}: "
+                f"it has {', '.join(folders)}."
+            )
+    return [DATASETS[kind].load(name, folders[name]) for name in names]
+
+
+def _find_categories(root: Path, kind: str, dataset: Dataset) -> dict[str, Path]:
+    """Folders of the categories by name, sorted: the root alone if it is one itself."""
+    subfolders = _subfolders(root)
+    if dataset.is_category(root):
+        return {root.resolve().name: root}
+    folders = {folder.name: folder for folder in subfolders if dataset.is_category(folder)}
+    if not folders:
+        raise PhotoError(
+            f"{root}: neither this folder nor one in it is a category of {kind}; "
+            f"lay its files out as {dataset.layout}."
+        )
+    return folders
+
+
+# --- Masks ----------------------------------------------------------------------------------------
+
+
+def read_mask(
+    photo: LabelledPhoto, height: int, width: int, *, max_pixels: int = MAX_PIXELS
+) -> npt.NDArray[np.bool_]:
+    """Where a photo is defective: (height, width) bool, the union of its masks.
+
+    A pixel of a mask counts
+
+    - above half of white (127 of 255) in MVTec AD, MVTec AD 2, BTAD and plain folders, whose masks
+      are black and white;
+    - above 0 in VisA and MVTec LOCO, whose masks hold a number for each kind of defect, and in
+      KolektorSDD and KolektorSDD2, whose loaders tell good photos by masks of nothing but 0. The
+      numbers of a palette file are its indices.
+
+    A photo without masks gives an empty one.
+
+    Args:
+        photo: the photo.
+        height: the photo's height in pixels.
+        width: the photo's width in pixels.
+        max_pixels: larger masks are refused.
+
+    Raises:
+        PhotoError: a mask cannot be read, has another size than the photo, or is not black and
+            white where it should be.
+    """
+    union = np.zeros((height, width), dtype=bool)
+    for path in photo.masks:
+        mask = read_photo(path, max_pixels=max_pixels)
+        _check_mask_size(mask, path, photo.path, (height, width))
+        union |= _values(mask, path) > 0 if photo.nonzero_masks else _white(mask, path)
+    return union
+
+
+def read_defects(
+    photo: LabelledPhoto, height: int, width: int, *, max_pixels: int = MAX_PIXELS
+) -> list[tuple[npt.NDArray[np.bool_], int]]:
+    """The defects of a photo of MVTec LOCO, one for each mask file NNN.png, in the files' order.
+
+    The parts of one defect need not be connected, and defects may overlap.
+
+    Args:
+        photo: the photo.
+        height: the photo's height in pixels.
+        width: the photo's width in pixels.
+        max_pixels: larger masks are refused.
+
+    Returns:
+        For each defect its (height, width) bool mask and its pixel value in 1..255, the key of
+        Category.saturation.
+
+    Raises:
+        PhotoError: a mask cannot be read, has another size than the photo, or holds not exactly one
+            value beside 0.
+    """
+    defects = []
+    for path in photo.masks:
+        mask = read_photo(path, max_pixels=max_pixels)
+        _check_mask_size(mask, path, photo.path, (height, width))
+        values = _values(mask, path)
+        present = np.unique(values[values > 0])
+        if len(present) != 1:
+            raise PhotoError(
+                f"{path} holds {len(present)} values beside 0, and a mask of MVTec LOCO holds one, "
+                "the kind of its defect: unpack the data set again."
+            )
+        defects.append((values > 0, int(present[0])))
+    return defects
+
+
+def _check_mask_size(mask: Photo, path: Path, photo: Path, size: tuple[int, int]) -> None:
+    if (mask.height, mask.width) != size:
+        raise PhotoError(
+            f"{path} has {mask.width} x {mask.height} pixels and its photo {photo} has "
+            f"{size[1]} x {size[0]}: give a mask of the photo's size."
+        )
+
+
+def _white(mask: Photo, path: Path) -> npt.NDArray[np.bool_]:
+    levels = mask.rgb8(65535).max(axis=2)
+    white: npt.NDArray[np.bool_] = levels > 127
+    if levels.any() and not white.any():
+        raise PhotoError(
+            f"{path} holds values up to {levels.max()} of 255, and only those above 127 count: "
+            "save the mask with 255 where the defect is and 0 elsewhere."
+        )
+    return white
+
+
+def _values(mask: Photo, path: Path) -> npt.NDArray[Any]:
+    """The numbers stored in a mask, (H, W); of colours the brightest channel."""
+    with Image.open(path) as image:
+        if image.mode == "P":  # its colours are for looking at: a defect may be painted black
+            return np.asarray(image)
+    return mask.pixels if mask.pixels.ndim == 2 else mask.pixels.max(axis=2)
+
+
+# --- The same picture twice -----------------------------------------------------------------------
+
+
+def duplicates(category: Category, *, max_pixels: int = MAX_PIXELS) -> list[tuple[Path, Path]]:
+    """Test photos that are also training photos, pixel by pixel, as (train, test).
+
+    Every photo is read, which takes a while; of several equal training photos the first is named.
+
+    Raises:
+        PhotoError: a photo cannot be read.
+    """
+    train: dict[str, Path] = {}
+    for path in category.train:
+        train.setdefault(read_photo(path, max_pixels=max_pixels).sha256, path)
+    hashes = [read_photo(photo.path, max_pixels=max_pixels).sha256 for photo in category.test]
+    return [
+        (train[sha256], photo.path)
+        for sha256, photo in zip(hashes, category.test, strict=True)
+        if sha256 in train
+    ]
+
+
+def note_duplicates(category: Category, *, max_pixels: int = MAX_PIXELS) -> Category:
+    """The category with a note for each pair of `duplicates`.
+
+    Raises:
+        PhotoError: a photo cannot be read.
+    """
+    notes = [
+        f"the test photo {test} is the same picture as the training photo {train}: "
+        "its score says nothing about new photos"
+        for train, test in duplicates(category, max_pixels=max_pixels)
+    ]
+    return replace(category, notes=(*category.notes, *notes))
+
+
+# --- Files and folders ----------------------------------------------------------------------------
+
+_MaskIndex = Mapping[str, tuple[Path, ...]]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, without what is hidden."""
+    try:
+        entries = sorted(folder.iterdir(), key=lambda path: path.name)
+    except FileNotFoundError as error:
+        raise PhotoError(f"{folder}: does not exist; check the path.") from error
+    except OSError as error:
+        raise PhotoError(
+            f"{folder}: cannot be read as a folder ({error.strerror}); give a folder of photos."
+        ) from error
+    return [path for path in entries if not path.name.startswith(".")]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.is_dir()]
+
+
+def _is_photo(path: Path) -> bool:
+    return path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()
+
+
+def _present(folder: Path, layout: str) -> Path:
+    """The folder of a split; refuses a missing one."""
+    if not folder.is_dir():
+        raise PhotoError(f"{folder}: this split is missing; lay the files out as {layout}.")
+    return folder
+
+
+def _photos(folder: Path, layout: str) -> tuple[Path, ...]:
+    """The photos of a split; refuses a missing and an empty one."""
+    return tuple(list_photos(_present(folder, layout)))
+
+
+def _key(path: Path, folder: Path) -> str:
+    """What a photo and its mask have in common: the path in the folder without the ending."""
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _mask_per_photo(folder: Path) -> _MaskIndex:
+    """The masks below a folder, <stem>_mask.* or <stem>.*, by the key of their photo."""
+    index: dict[str, tuple[Path, ...]] = {}
+    for path in list_photos(folder):
+        key = _key(path, folder).removesuffix("_mask")
+        if key in index:
+            raise PhotoError(
+                f"{index[key][0]} and {path} are masks of one photo, which has one: remove one."
+            )
+        index[key] = (path,)
+    return index
+
+
+def _masks_per_photo(folder: Path) -> _MaskIndex:
+    """The masks below a folder, <stem>/NNN.png, by the key of their photo."""
+    index: dict[str, tuple[Path, ...]] = {}
+    for path in list_photos(folder):
+        key = path.parent.relative_to(folder).as_posix()
+        index[key] = (*index.get(key, ()), path)
+    return index
+
+
+# --- Layouts with a folder for each label ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A category with a folder for each split, and in the test split one for each label.
+
+    Attributes:
+        text: the layout in words.
+        train, validation, test: folders of the splits; validation may be None.
+        good: the name of the folder of good photos in the test split.
+        truth: where the folders of masks may be.
+        index: finds the masks in the folder of one label.
+        nonzero_masks: as in LabelledPhoto.
+    """
+
+    text: str
+    train: str = "train/good"
+    validation: str | None = None
+    test: str = "test"
+    good: str = GOOD
+    truth: tuple[str, ...] = ("ground_truth",)
+    index: Callable[[Path], _MaskIndex] = _mask_per_photo
+    nonzero_masks: bool = False
+
+    def is_category(self, folder: Path) -> bool:
+        """Whether one of the splits is there; a loader says which is missing."""
+        return (folder / self.test).is_dir() or (folder / Path(self.train).parts[0]).is_dir()
+
+    def load(self, name: str, folder: Path) -> Category:
+        """The category of a name in a folder.
+
+        Raises:
+            PhotoError: the files do not fit the layout.
+        """
+        train_folder = folder / self.train
+        train = _photos(train_folder, self.text)
+        validation = () if self.validation is None else _photos(folder / self.validation, self.text)
+        test_folder = _present(folder / self.test, self.text)
+        truth = self.find_truth(folder)
+        labels = [label for label in _label_folders(test_folder) if label != truth]
+        if not labels:
+            raise PhotoError(f"{test_folder}: this split is empty; lay it out as {self.text}.")
+        test, notes = self.label_photos(labels, truth)
+        unused = [path for path in _subfolders(train_folder.parent) if path != train_folder]
+        notes += [f"{path} is not used: a model is fitted on good photos only" for path in unused]
+        return Category(name, train, test, validation, notes=tuple(notes))
+
+    def find_truth(self, folder: Path) -> Path | None:
+        """The folder of masks of a category, if there is one; refuses two."""
+        found = [folder / name for name in self.truth if (folder / name).is_dir()]
+        if len(found) > 1:
+            raise PhotoError(f"{found[0]} and {found[1]} may both hold the masks: remove one.")
+        return found[0] if found else None
+
+    def label_photos(
+        self, labels: Iterable[Path], truth: Path | None
+    ) -> tuple[tuple[LabelledPhoto, ...], list[str]]:
+        """The photos in the folders of the labels, with their masks; and notes."""
+        photos = tuple(photo for label in labels for photo in self._of_label(label, truth))
+        _check_masks(photos, truth)
+        notes = [] if truth is None else self._leftover_masks(photos, truth)
+        return photos, [*notes, *_one_sided(photos)]
+
+    def _of_label(self, folder: Path, truth: Path | None) -> list[LabelledPhoto]:
+        paths = list_photos(folder)
+        if folder.name == self.good:
+            return [LabelledPhoto(path, GOOD) for path in paths]
+        index = {} if truth is None else self._masks_of_label(truth, folder.name)
+        return [
+            LabelledPhoto(path, folder.name, index.get(_key(path, folder), ()), self.nonzero_masks)
+            for path in paths
+        ]
+
+    def _masks_of_label(self, truth: Path, label: str) -> _MaskIndex:
+        if (truth / label).is_dir():
+            return self.index(truth / label)
+        return {} if _subfolders(truth) else self.index(truth)
+
+    def _leftover_masks(self, photos: Sequence[LabelledPhoto], truth: Path) -> list[str]:
+        """A note on masks that fit no photo; refuses where none fits any."""
+        used = {mask for photo in photos for mask in photo.masks}
+        masks = [path for path in list_photos(truth) if truth / self.good not in path.parents]
+        left = [path for path in masks if path not in used]
+        if left and not used:
+            raise PhotoError(
+                f"{truth}: none of its {len(left)} masks, such as {left[0].name}, fits a defective "
+                f"photo; name them as in {self.text}."
+            )
+        return [f"masks that fit no photo: {len(left)}, such as {left[0]}"] if left else []
+
+
+def _label_folders(folder: Path) -> list[Path]:
+    """One folder for each label; refuses photos that lie beside them."""
+    stray = next((path for path in _entries(folder) if _is_photo(path)), None)
+    if stray is not None:
+        raise PhotoError(
+            f"{stray} lies beside the folders of {folder}, which name what their photos show: "
+            "move it into the folder of the good photos or of its defect."
+        )
+    return _subfolders(folder)
+
+
+def _check_masks(photos: Sequence[LabelledPhoto], truth: Path | None) -> None:
+    """Refuses masks for some defective photos only, and one mask for two photos."""
+    defective = [photo for photo in photos if photo.defective]
+    without = [photo for photo in defective if not photo.masks]
+    if without and len(without) < len(defective):
+        raise PhotoError(
+            f"{len(defective) - len(without)} of {len(defective)} defective photos have a mask in "
+            f"{truth} and {without[0].path} has none: give all of them one, or none."
+        )
+    owner: dict[Path, LabelledPhoto] = {}
+    for photo in defective:
+        for mask in photo.masks:
+            if owner.setdefault(mask, photo) is not photo:
+                raise PhotoError(
+                    f"{mask} would be the mask of both {owner[mask].path} and {photo.path}: "
+                    "give each photo a name of its own, or the masks a folder for each defect."
+                )
+
+
+def _one_sided(photos: Sequence[LabelledPhoto]) -> list[str]:
+    """A note where good or defective photos are missing among those to test on."""
+    labels = [photo.defective for photo in photos]
+    missing = [
+        kind for kind, label in (("good", False), ("defective", True)) if label not in labels
+    ]
+    return [
+        f"there are no {kind} photos to test on: figures that compare good with defective photos "
+        "cannot be worked out"
+        for kind in missing
+    ]
+
+
+# --- MVTec AD, BTAD -------------------------------------------------------------------------------
+
+_MVTEC = _Layout(
+    "CATEGORY/train/good, CATEGORY/test/{good,DEFECT}, CATEGORY/ground_truth/DEFECT/STEM_mask.png"
+)
+_BTAD = _Layout(
+    "CATEGORY/train/ok, CATEGORY/test/{ok,ko}, CATEGORY/ground_truth/ko/STEM.{png,bmp}",
+    train="train/ok",
+    good="ok",
+)
+
+
+# --- MVTec LOCO AD --------------------------------------------------------------------------------
+
+_LOCO = _Layout(
+    "CATEGORY/train/good, CATEGORY/validation/good, "
+    "CATEGORY/test/{good,logical_anomalies,structural_anomalies}, "
+    "CATEGORY/ground_truth/DEFECT/STEM/NNN.png, CATEGORY/defects_config.json",
+    validation="validation/good",
+    index=_masks_per_photo,
+    nonzero_masks=True,
+)
+
+
+def _load_loco(name: str, folder: Path) -> Category:
+    category = _LOCO.load(name, folder)
+    config = folder / "defects_config.json"
+    if not config.is_file():
+        note = f"{config} is not there: sPRO, which takes its saturation, cannot be worked out"
+        return replace(category, notes=(*category.notes, note))
+    return replace(category, saturation=_read_saturation(config))
+
+
+def _read_saturation(config: Path) -> dict[int, Saturation]:
+    try:
+        entries = json.loads(config.read_text(encoding="utf-8"))
+        return {int(entry["pixel_value"]): _saturation(entry) for entry in entries}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise PhotoError(
+            f"{config} is not MVTec LOCO's list of pixel_value, saturation_threshold and "
+            f"relative_saturation ({error!r}): unpack the data set again."
+        ) from error
+
+
+def _saturation(entry: Mapping[str, Any]) -> Saturation:
+    threshold, relative = float(entry["saturation_threshold"]), bool(entry["relative_saturation"])
+    if not 1 <= int(entry["pixel_value"]) <= 255:
+        raise ValueError(f"pixel_value {entry['pixel_value']} is not in 1..255")
+    if threshold <= 0 or (relative and threshold > 1):
+        raise ValueError(f"saturation_threshold {threshold:g} is out of its range")
+    return Saturation(threshold, relative)
+
+
+# --- MVTec AD 2 -----------------------------------------------------------------------------------
+
+_MVTEC2 = _Layout(
+    "CATEGORY/train/good, CATEGORY/validation/good, CATEGORY/test_public/{good,bad}, "
+    "CATEGORY/test_public/ground_truth/bad/STEM_mask.png, "
+    "CATEGORY/{test_private,test_private_mixed}",
+    validation="validation/good",
+    test="test_public",
+    truth=("test_public/ground_truth",),
+)
+
+
+def _load_mvtec2(name: str, folder: Path) -> Category:
+    category = _MVTEC2.load(name, folder)
+    present = [split for split in PRIVATE_SPLITS if (folder / split).is_dir()]
+    unlabelled = {split: _photos(folder / split, _MVTEC2.text) for split in present}
+    notes = [
+        f"{folder / split} is not there: nothing can be handed in for it"
+        for split in PRIVATE_SPLITS
+        if split not in present
+    ]
+    return replace(category, unlabelled=unlabelled, notes=(*category.notes, *notes))
+
+
+def submission_paths(folder: Path, category: str, split: str, photo: Path) -> tuple[Path, Path]:
+    """Where the server of MVTec AD 2 expects the files of one photo.
+
+    FOLDER/anomaly_images/CATEGORY/SPLIT/STEM.tiff and
+    FOLDER/anomaly_images_thresholded/CATEGORY/SPLIT/STEM.png. The server takes the folder packed
+    as .tar.gz, with both private splits of all eight categories and nothing else in it; the second
+    tree may be left out as a whole, and then only figures without a threshold are worked out.
+
+    Source: the checking script that the data set's authors publish with it.
+
+    Returns:
+        The path of the anomaly map and that of the thresholded map.
+
+    Raises:
+        OutputError: the split is not a private one.
+    """
+    if split not in PRIVATE_SPLITS:
+        raise OutputError(
+            f"{split!r} is not a split the server of MVTec AD 2 scores: "
+            f"give one of {', '.join(PRIVATE_SPLITS)}."
+        )
+    place = Path(category, split)
+    return (
+        folder / "anomaly_images" / place / f"{photo.stem}.tiff",
+        folder / "anomaly_images_thresholded" / place / f"{photo.stem}.png",
+    )
+
+
+def write_submission(
+    folder: Path,
+    category: str,
+    split: str,
+    photo: Path,
+    anomaly_map: npt.NDArray[np.float32],
+    threshold: float | None,
+) -> list[Path]:
+    """Write the files of one photo that the server of MVTec AD 2 takes; see submission_paths.
+
+    The map is an uncompressed TIFF of one float16 channel, the thresholded map a PNG of one 8-bit
+    channel, 255 where the map is above the threshold and 0 elsewhere. The threshold is applied
+    before the map is rounded to float16, which keeps 11 significant bits.
+
+    Args:
+        folder: the folder to hand in; folders in it are made.
+        category: the category's name.
+        split: one of PRIVATE_SPLITS.
+        photo: the photo.
+        anomaly_map: (H, W) in pixels of the photo. NaN, where a model did not look, is written as
+            the smallest value of the map: the server knows no such pixels.
+        threshold: None writes no thresholded map.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OutputError: the split is unknown, a file cannot be written, or the map holds values that
+            float16 cannot, beyond ±65504.
+    """
+    map_path, thresholded_path = submission_paths(folder, category, split, photo)
+    _write_image(_float16_image(anomaly_map, photo), map_path, "TIFF", tiffinfo=_FLOAT_SAMPLES)
+    if threshold is None:
+        return [map_path]
+    above = np.where(anomaly_map > threshold, np.uint8(255), np.uint8(0))
+    _write_image(Image.fromarray(above), thresholded_path, "PNG")
+    return [map_path, thresholded_path]
+
+
+# TIFF's SampleFormat: IEEE floating point.
+_FLOAT_SAMPLES = {339: 3}
+
+
+def _float16_image(anomaly_map: npt.NDArray[np.float32], photo: Path) -> Image.Image:
+    """The bits of the map as float16; Pillow knows that type only as 16-bit integers."""
+    seen = anomaly_map[~np.isnan(anomaly_map)]
+    if seen.size == 0 or np.abs(seen).max() > _FLOAT16_MAX:
+        raise OutputError(
+            f"The anomaly map of {photo} is empty or leaves -65504 to 65504, the range of float16: "
+            "divide all maps and the threshold of the category by one number."
+        )
+    half = np.where(np.isnan(anomaly_map), seen.min(), anomaly_map).astype("<f2")
+    return Image.fromarray(half.view("<u2"))
+
+
+def _write_image(image: Image.Image, path: Path, kind: str, **options: Any) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with atomic_write(path) as handle:
+        image.save(handle, format=kind, **options)
+
+
+# --- VisA -----------------------------------------------------------------------------------------
+
+_VISA_ORIGINAL = "split_csv/1cls.csv (object,split,label,image,mask) and CATEGORY/Data"
+_VISA_CONVERTED = _Layout(
+    "CATEGORY/train/good, CATEGORY/test/{good,bad}, CATEGORY/ground_truth/bad/STEM.png",
+    nonzero_masks=True,
+)
+
+
+def _is_visa(folder: Path) -> bool:
+    return (folder / "Data").is_dir() or _VISA_CONVERTED.is_category(folder)
+
+
+def _load_visa(name: str, folder: Path) -> Category:
+    if not (folder / "Data").is_dir():
+        return _VISA_CONVERTED.load(name, folder)
+    # A folder given as "." does not tell its parent.
+    root = folder.parent if folder.name == name else folder.resolve().parent
+    table = root / "split_csv" / "1cls.csv"
+    train: list[Path] = []
+    test: list[LabelledPhoto] = []
+    for line, row in _visa_rows(table, name):
+        photo = _visa_photo(table, line, row, root)
+        if row["split"] == "test":
+            test.append(photo)
+        elif row["split"] == "train" and not photo.defective:
+            train.append(photo.path)
+        else:
+            raise PhotoError(
+                f"{table}, line {line}: {row['label']!r} in split {row['split']!r} does not fit: "
+                "the train split holds normal photos and all others are in test."
+            )
+    for split, found in (("train", train), ("test", test)):
+        if not found:
+            raise PhotoError(
+                f"{table}: names no photo of {name} in split {split}; take the table as published."
+            )
+    _check_masks(test, table)
+    notes = (f"split by {table}", *_one_sided(test))
+    return Category(name, tuple(train), tuple(test), notes=notes)
+
+
+def _visa_rows(table: Path, name: str) -> list[tuple[int, dict[str, str]]]:
+    """The rows of one category, each with its line in the file."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream)
+            missing = {"object", "split", "label", "image", "mask"}.difference(
+                rows.fieldnames or ()
+            )
+            if missing:
+                raise PhotoError(
+                    f"{table}: the column {min(missing)} is missing; "
+                    "the first line is object,split,label,image,mask."
+                )
+            return [(rows.line_num, row) for row in rows if row["object"] == name]
+    except FileNotFoundError as error:
+        raise PhotoError(
+            f"{table}: does not exist, and it says how VisA is split; lay the files out as "
+            f"{_VISA_ORIGINAL}."
+        ) from error
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise PhotoError(f"{table}: cannot be read ({error}); take it as published.") from error
+
+
+def _visa_photo(table: Path, line: int, row: Mapping[str, str], root: Path) -> LabelledPhoto:
+    label = GOOD if row["label"] == "normal" else row["label"]
+    mask = row["mask"] if label != GOOD else None
+    for path in (row["image"] or "", *([mask] if mask else [])):
+        if not (root / path).is_file():
+            raise PhotoError(
+                f"{table}, line {line}: names {path!r}, which is no file in {root}; "
+                "unpack the data set again."
+            )
+    masks = (root / mask,) if mask else ()
+    return LabelledPhoto(root / row["image"], label, masks, nonzero_masks=True)
+
+
+# --- KolektorSDD, KolektorSDD2 --------------------------------------------------------------------
+
+_KOLEKTOR_TEXT = "kosNN/PartM.jpg and kosNN/PartM_label.bmp"
+_KOLEKTOR2_TEXT = "train/NNNNN.png, train/NNNNN_GT.png, test/NNNNN.png, test/NNNNN_GT.png"
+_KOLEKTOR_ITEM = re.compile(r"kos(\d+)")
+
+
+def _kolektor_items(folder: Path) -> dict[int, Path]:
+    """The folders of the items by number, in the order of the numbers."""
+    matches = [(_KOLEKTOR_ITEM.fullmatch(path.name), path) for path in _subfolders(folder)]
+    return dict(sorted((int(match[1]), path) for match, path in matches if match))
+
+
+def _load_kolektor(name: str, folder: Path) -> Category:
+    """KolektorSDD by items, so that the shots of one item are on one side.
+
+    It has no split of its own. The items without repeats are taken in the order of their numbers:
+    of the first half the good photos are fitted on, of the second half all photos are tested. Half
+    and not two thirds, since an item has about one defect and there are only 50.
+    """
+    items = _kolektor_items(folder)
+    repeats = [n for n, original in _KOLEKTOR_REPEATS.items() if {n, original} <= items.keys()]
+    numbers = [number for number in items if number not in repeats]
+    fitted = numbers[: round(len(numbers) * KOLEKTOR_FIT_SHARE)]
+    tested = numbers[len(fitted) :]
+    known = [photo for n in fitted for photo in _by_masks(items[n], "_label", _KOLEKTOR_TEXT)]
+    test = [photo for n in tested for photo in _by_masks(items[n], "_label", _KOLEKTOR_TEXT)]
+    train = tuple(photo.path for photo in known if not photo.defective)
+    if not (train and test):
+        raise PhotoError(
+            f"{folder}: its {len(items)} item(s) leave no photos to fit on or none to test on; "
+            f"give the whole data set, laid out as {_KOLEKTOR_TEXT}."
+        )
+    notes = [
+        f"KolektorSDD has no split of its own: fitted on the good photos of items {fitted[0]} to "
+        f"{fitted[-1]}, tested on all photos of items {tested[0]} to {tested[-1]}",
+        *_unused_defects(len(known) - len(train), "those items"),
+        *(f"item {n} repeats item {_KOLEKTOR_REPEATS[n]} and is left out" for n in repeats),
+        *_one_sided(test),
+    ]
+    return Category(name, train, tuple(test), notes=tuple(notes))
+
+
+def _is_kolektor2(folder: Path) -> bool:
+    return (folder / "train").is_dir() or (folder / "test").is_dir()
+
+
+def _load_kolektor2(name: str, folder: Path) -> Category:
+    known = _by_masks(folder / "train", "_GT", _KOLEKTOR2_TEXT)
+    test = _by_masks(folder / "test", "_GT", _KOLEKTOR2_TEXT)
+    train = tuple(photo.path for photo in known if not photo.defective)
+    if not train:
+        raise PhotoError(f"{folder / 'train'}: no good photo to fit on; unpack the data set again.")
+    copies = [path for split in ("train", "test") for path in _copies(folder / split)]
+    notes = [
+        *_unused_defects(len(known) - len(train), "the train split"),
+        *(f"{path} is a copy that slipped into the published archive: left out" for path in copies),
+        *_one_sided(test),
+    ]
+    return Category(name, train, tuple(test), notes=tuple(notes))
+
+
+def _by_masks(folder: Path, suffix: str, layout: str) -> list[LabelledPhoto]:
+    """The photos of a folder, each beside its mask: a defect is where the mask is not 0."""
+    photos = _photos(folder, layout)
+    copies = _copies(folder)
+    stems = {path.stem: path for path in photos if path.parent == folder and path not in copies}
+    labelled = []
+    for stem, path in stems.items():
+        if stem.endswith(suffix):
+            continue
+        mask = stems.get(stem + suffix)
+        if mask is None:
+            raise PhotoError(
+                f"{path} has no mask {stem}{suffix} beside it, which says whether it is good; "
+                f"lay the files out as {layout}."
+            )
+        defective = bool(_values(read_photo(mask), mask).any())
+        labelled.append(
+            LabelledPhoto(path, "defect", (mask,), nonzero_masks=True)
+            if defective
+            else LabelledPhoto(path, GOOD)
+        )
+    return labelled
+
+
+def _copies(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if _is_photo(path) and "(copy)" in path.name]
+
+
+def _unused_defects(count: int, where: str) -> list[str]:
+    return [f"defective photos of {where}, not used: {count}"] if count else []
+
+
+# --- Any folder of good and defective photos ------------------------------------------------------
+
+_FOLDER_SPLIT = _Layout(
+    "FOLDER/good, FOLDER/DEFECT and FOLDER/{ground_truth,masks}/DEFECT/STEM[_mask].png, "
+    "or FOLDER/train/good, FOLDER/test/{good,DEFECT} and FOLDER/{ground_truth,masks}/DEFECT",
+    truth=("ground_truth", "masks"),
+)
+
+
+def _is_folder(folder: Path) -> bool:
+    return (folder / GOOD).is_dir() or _FOLDER_SPLIT.is_category(folder)
+
+
+def _load_folder(name: str, folder: Path) -> Category:
+    if _FOLDER_SPLIT.is_category(folder):
+        return _FOLDER_SPLIT.load(name, folder)
+    truth = _FOLDER_SPLIT.find_truth(folder)
+    others = {folder / other for other in _FOLDER_SPLIT.truth}
+    labels = [label for label in _label_folders(folder) if label not in others]
+    photos, notes = _FOLDER_SPLIT.label_photos(labels, truth)
+    good = [photo.path for photo in photos if not photo.defective]
+    train = _share_by_hash(good, folder / GOOD)
+    note = (
+        f"{folder} has no split of its own: fitted on {len(train)} of {len(good)} good photos, "
+        "chosen by a hash of their names; if several show one part, keep them together with "
+        "train/good and test/good instead"
+    )
+    chosen = set(train)
+    test = tuple(photo for photo in photos if photo.path not in chosen)
+    return Category(name, train, test, notes=(note, *notes))
+
+
+def _share_by_hash(paths: Sequence[Path], folder: Path) -> tuple[Path, ...]:
+    """FOLDER_FIT_SHARE of the photos, in their order.
+
+    Those whose names have the smallest SHA-256: the same on every machine, whatever the clock, the
+    file system or the seed; at least one photo is on either side.
+    """
+    if len(paths) < 2:
+        raise PhotoError(
+            f"{folder}: photos to fit on and photos to test on make two at least, and it holds "
+            f"{len(paths)}; add good photos."
+        )
+
+    def name_hash(path: Path) -> str:
+        return hashlib.sha256(path.relative_to(folder).as_posix().encode()).hexdigest()
+
+    count = min(max(round(len(paths) * FOLDER_FIT_SHARE), 1), len(paths) - 1)
+    chosen = set(sorted(paths, key=name_hash)[:count])
+    return tuple(path for path in paths if path in chosen)
+
+
+DATASETS: Mapping[str, Dataset] = MappingProxyType(
+    {
+        "mvtec": Dataset(_MVTEC.text, _MVTEC.is_category, _MVTEC.load),
+        "mvtec2": Dataset(_MVTEC2.text, _MVTEC2.is_category, _load_mvtec2),
+        "loco": Dataset(_LOCO.text, _LOCO.is_category, _load_loco),
+        "btad": Dataset(_BTAD.text, _BTAD.is_category, _BTAD.load),
+        "visa": Dataset(f"{_VISA_ORIGINAL}, or {_VISA_CONVERTED.text}", _is_visa, _load_visa),
+        "kolektor": Dataset(
+            _KOLEKTOR_TEXT, lambda folder: bool(_kolektor_items(folder)), _load_kolektor
+        ),
+        "kolektor2": Dataset(_KOLEKTOR2_TEXT, _is_kolektor2, _load_kolektor2),
+        "folder": Dataset(_FOLDER_SPLIT.text, _is_folder, _load_folder),
+    }
+)
+"""The data sets by the name that `load_dataset` takes."""
