@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
 import math
+import tempfile
+import tracemalloc
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -11,8 +15,15 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from reconpatch import metrics
-from reconpatch.errors import SettingsError
-from reconpatch.metrics import aupro, auroc, average_precision, f1_max, pixel_metrics
+from reconpatch.errors import OutputError, SettingsError
+from reconpatch.metrics import (
+    PixelMetrics,
+    aupro,
+    auroc,
+    average_precision,
+    f1_max,
+    pixel_metrics,
+)
 
 NAN = np.nan
 CLOSE = 1e-12
@@ -21,6 +32,13 @@ CLOSE = 1e-12
 SCORES = st.one_of(
     st.sampled_from([-1.0, -0.0, 0.0, 0.5, 1.0]),
     st.floats(-1e6, 1e6, width=32),
+)
+
+# Bytes held, pixels sorted at a time and pixels merged at a time: from all at once to one by one.
+PIECES = st.tuples(
+    st.sampled_from([0, 30, 2**30]),
+    st.sampled_from([1, 4, 1 << 22]),
+    st.sampled_from([1, 2, 5, 1 << 20]),
 )
 
 
@@ -92,6 +110,24 @@ def aupro_at_every_threshold(masks, maps, limit):
             y = y0 + (y1 - y0) * (x - x0) / (x1 - x0)
             area += (x - x0) * (y0 + y) / 2
     return area / limit
+
+
+def f1_at_every_threshold(labels, scores):
+    found = [scores >= at for at in np.unique(scores)]
+    return max(f1_score(labels, flagged, zero_division=0) for flagged in found)
+
+
+@contextmanager
+def cut_into(pieces):
+    """Pixel metrics that hold so many bytes, sort so many pixels and work through so many."""
+    memory_limit, run, block = pieces
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        PixelMetrics(memory_limit=memory_limit) as pixels,
+    ):
+        patch.setattr(metrics, "_RUN", run)
+        patch.setattr(metrics, "_BLOCK", block)
+        yield pixels
 
 
 def flat(masks, maps):
@@ -183,9 +219,7 @@ def test_image_metrics_agree_with_scikit_learn(drawn, block):
         expected = average_precision_score(labels, scores)
         assert average_precision(labels, scores) == pytest.approx(expected, abs=CLOSE)
         best, threshold = f1_max(labels, scores)
-    thresholds = np.unique(scores)
-    expected = max(f1_score(labels, scores >= at, zero_division=0) for at in thresholds)
-    assert best == pytest.approx(expected, abs=CLOSE)
+    assert best == pytest.approx(f1_at_every_threshold(labels, scores), abs=CLOSE)
     assert f1_score(labels, scores > threshold) == pytest.approx(best, abs=CLOSE)
 
 
@@ -230,10 +264,12 @@ def test_a_perfect_map_gives_one_and_an_inverted_map_zero():
     mask[15, 20:27] = True
     heatmap = mask + np.random.default_rng(0).random(mask.shape).astype(np.float32) / 2
     perfect = pixel_metrics([mask], [heatmap])
-    assert perfect == pytest.approx({"pixel_auroc": 1.0, "pixel_ap": 1.0, "aupro": 1.0}, abs=CLOSE)
+    names = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro", "aupro_005")
+    assert perfect == pytest.approx(dict.fromkeys(names, 1.0), abs=CLOSE)
+    assert perfect["pixel_auroc"] == perfect["pixel_f1_max"] == 1.0
     inverted = pixel_metrics([mask], [-heatmap])
     assert inverted["pixel_auroc"] == 0.0
-    assert inverted["aupro"] == 0.0
+    assert inverted["aupro"] == inverted["aupro_005"] == 0.0
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
@@ -290,18 +326,219 @@ def test_aupro_agrees_with_the_definition(drawn, limit, block):
     assert 0.0 <= value <= 1.0
 
 
-@given(photos())
-def test_pixel_metrics_agree_with_scikit_learn_and_aupro(drawn):
+@given(photos(), PIECES)
+def test_pixel_metrics_agree_with_scikit_learn_and_the_definition(drawn, pieces):
     masks, maps = drawn
+    with cut_into(pieces) as pixels:
+        for mask, heatmap in zip(masks, maps, strict=True):
+            pixels.add(mask, heatmap)
+        figures = pixels.result()
     labels, scores = flat(masks, maps)
-    assert pixel_metrics(masks, maps) == pytest.approx(
+    assert figures == pytest.approx(
         {
             "pixel_auroc": roc_auc_score(labels, scores),
             "pixel_ap": average_precision_score(labels, scores),
-            "aupro": aupro(masks, maps),
+            "pixel_f1_max": f1_at_every_threshold(labels, scores),
+            "aupro": aupro_at_every_threshold(masks, maps, 0.3),
+            "aupro_005": aupro_at_every_threshold(masks, maps, 0.05),
         },
-        abs=CLOSE,
+        abs=1e-10,
     )
+
+
+@pytest.mark.parametrize("levels", [3, 50, None])
+def test_larger_maps_agree_with_scikit_learn_wherever_they_are_kept(levels):
+    rng = np.random.default_rng(5)
+    masks = [rng.random((60, 70)) < share for share in (0.0, 0.03, 0.6, 0.0, 0.01)]
+    maps = [(rng.normal(0, 1, mask.shape) + mask).astype(np.float32) for mask in masks]
+    if levels:
+        maps = [np.round(heatmap * levels) / levels for heatmap in maps]
+    labels, scores = flat(masks, maps)
+    wanted = {
+        "pixel_auroc": roc_auc_score(labels, scores),
+        "pixel_ap": average_precision_score(labels, scores),
+    }
+    for pieces in [(0, 7, 4), (20_000, 1000, 100), (2**30, 1 << 22, 1 << 20)]:
+        with cut_into(pieces) as pixels:
+            for mask, heatmap in zip(masks, maps, strict=True):
+                pixels.add(mask, heatmap)
+            figures = pixels.result()
+        assert {name: figures[name] for name in wanted} == pytest.approx(wanted, abs=CLOSE)
+        assert figures["aupro"] == pytest.approx(aupro(masks, maps), abs=CLOSE)
+
+
+def test_figures_may_be_asked_for_in_between():
+    rng = np.random.default_rng(8)
+    masks = [rng.random((9, 8)) < 0.3 for _ in range(6)]
+    maps = [rng.random((9, 8)).astype(np.float32) for _ in range(6)]
+    with PixelMetrics(memory_limit=500) as pixels:
+        for n, (mask, heatmap) in enumerate(zip(masks, maps, strict=True), start=1):
+            pixels.add(mask, heatmap)
+            so_far = pixel_metrics(masks[:n], maps[:n])
+            assert pixels.result() == pytest.approx(so_far, abs=CLOSE)
+            assert pixels.aupro(0.5) == pytest.approx(aupro(masks[:n], maps[:n], 0.5), abs=CLOSE)
+
+
+def test_a_constant_map_larger_than_a_block_is_one_tie():
+    mask = np.arange(4000).reshape(40, 100) < 1000
+    with cut_into((0, 100, 10)) as pixels:
+        for _ in range(3):
+            pixels.add(mask, np.full(mask.shape, 2.5, np.float32))
+        figures = pixels.result()
+    assert figures == pytest.approx(
+        {
+            "pixel_auroc": 0.5,
+            "pixel_ap": 0.25,
+            "pixel_f1_max": 2 * 0.25 / 1.25,
+            "aupro": 0.15,
+            "aupro_005": 0.025,
+        },
+        abs=1e-10,
+    )
+
+
+def test_infinite_values_are_values():
+    masks, maps = photo([[1, 0, 1, 0]], [[np.inf, 1.0, 0.0, -np.inf]])
+    assert pixel_metrics(masks, maps)["pixel_auroc"] == 0.75
+
+
+def test_wider_maps_are_rounded_to_float32():
+    mask = np.array([[True, False]])
+    assert pixel_metrics([mask], [np.array([[1.0 + 1e-12, 1.0]])])["pixel_auroc"] == 0.5
+
+
+# What is kept
+
+
+def test_no_more_than_the_pixels_is_kept():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((256, 256), bool)
+    mask[:16] = True
+    pixels = PixelMetrics()
+    tracemalloc.start()
+    for _ in range(16):
+        pixels.add(mask, rng.random(mask.shape, dtype=np.float32))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    good, defective = 16 * 240 * 256, 16 * 16 * 256
+    assert 4 * good + 8 * defective <= kept < 1.02 * (4 * good + 8 * defective)
+
+
+def test_memory_is_bounded_by_the_limit():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((128, 128), bool)
+    mask[:4] = True
+    n, peaks = 90, []
+    for limit in (400_000, 2**30):
+        with cut_into((limit, 1 << 16, 1 << 14)) as pixels:
+            tracemalloc.start()
+            for _ in range(n):
+                pixels.add(mask, rng.random(mask.shape, dtype=np.float32))
+            pixels.result()
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        peaks.append(peak)
+    all_pixels = 4 * n * mask.size
+    assert peaks[0] < 0.5 * all_pixels
+    assert all_pixels < peaks[1] < 1.5 * all_pixels
+
+
+def test_the_temporary_file_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    # With a name it is to be seen in its folder, as it is on Windows.
+    monkeypatch.setattr(tempfile, "TemporaryFile", tempfile.NamedTemporaryFile)
+    (mask,), (heatmap,) = photo([[1, 0]], [[1, 0]])
+    pixels = PixelMetrics(memory_limit=0)
+    pixels.add(mask, heatmap)
+    assert list(tmp_path.iterdir())
+    pixels.close()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(SettingsError, match="mark 0 of the inspected pixels"):
+        pixels.result()
+    with PixelMetrics(memory_limit=0) as pixels:
+        pixels.add(mask, heatmap)
+        assert pixels.result()["pixel_auroc"] == 1.0
+    assert not list(tmp_path.iterdir())
+    pixels = PixelMetrics(memory_limit=0)
+    pixels.add(mask, heatmap)
+    del pixels
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told(monkeypatch):
+    class FullDisk:
+        def seek(self, at):
+            pass
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", FullDisk)
+    (mask,), (heatmap,) = photo([[1, 0]], [[1, 0]])
+    with (
+        pytest.raises(OutputError, match=r"\(the disk is full\)\. Free some room, name another"),
+        PixelMetrics(memory_limit=0) as pixels,
+    ):
+        pixels.add(mask, heatmap)
+
+
+def test_no_folder_for_temporary_files_is_told(monkeypatch):
+    def none():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", none)
+    (mask,), (heatmap,) = photo([[1, 0]], [[1, 0]])
+    with pytest.raises(OutputError, match="No usable temporary directory found"):
+        PixelMetrics(memory_limit=0).add(mask, heatmap)
+
+
+# Curves for plots
+
+
+def test_curves_by_hand():
+    # Regions {8, 4} and {6}; good {7, 5, 3, 1}, as above.
+    (mask,), (heatmap,) = photo([[1, 1, 0, 1], [0, 0, 0, 0]], [[8, 4, 7, 6], [5, 3, 1, NAN]])
+    with PixelMetrics() as pixels:
+        pixels.add(mask, heatmap)
+        curves = pixels.curves()
+    x = [0, 0, 0.25, 0.25, 0.5, 0.5, 1]
+    assert curves["roc"] == pytest.approx(
+        np.column_stack([x, np.array([0, 1, 1, 2, 2, 3, 3]) / 3]), abs=CLOSE
+    )
+    assert curves["pro"] == pytest.approx(
+        np.column_stack([x, [0, 0.25, 0.25, 0.75, 0.75, 1, 1]]), abs=CLOSE
+    )
+
+
+@pytest.mark.parametrize("points", [3, 20, 512])
+def test_thinned_curves_stay_near_the_curve(points):
+    rng = np.random.default_rng(2)
+    mask = rng.random((60, 60)) < 0.1
+    heatmap = (rng.random((60, 60)) ** 3 + 0.3 * mask).astype(np.float32)
+    with cut_into((2**30, 1 << 22, 50)) as pixels:
+        pixels.add(mask, heatmap)
+        thin = pixels.curves(points)["roc"]
+        whole = pixels.curves(10**6)["roc"]
+    assert len(thin) <= points
+    assert (np.diff(thin, axis=0) >= 0).all()
+    assert thin[0].tolist() == [0, 0]
+    assert thin[-1].tolist() == [1, 1]
+    assert {*map(tuple, thin)} <= {*map(tuple, whole)}
+    # Of two falling lines through the same sum of both columns, one point of each.
+    along = whole.sum(axis=1)
+    on_thin = np.interp(along, thin.sum(axis=1), thin[:, 0])
+    assert np.abs(on_thin - whole[:, 0]).max() <= 2 / (points - 2)
+
+
+def test_too_few_points_for_a_curve_are_refused():
+    (mask,), (heatmap,) = photo([[1, 0]], [[1, 0]])
+    with PixelMetrics() as pixels:
+        pixels.add(mask, heatmap)
+        with pytest.raises(SettingsError, match="points is 2: give 3 or more"):
+            pixels.curves(2)
 
 
 def test_the_inputs_are_left_as_they_were():
@@ -353,6 +590,11 @@ def test_labels_and_scores_that_are_refused(metric, labels, scores, message):
 def test_masks_and_maps_that_are_refused(metric, masks, maps, message):
     with pytest.raises(SettingsError, match=message):
         metric(masks, [heatmap.astype(np.float32) for heatmap in maps])
+
+
+def test_a_negative_memory_limit_is_refused():
+    with pytest.raises(SettingsError, match="memory_limit is -1: give a number of bytes, 0 or"):
+        PixelMetrics(memory_limit=-1)
 
 
 @pytest.mark.parametrize("limit", [0.0, -0.1, 1.1, NAN])

@@ -545,7 +545,9 @@ def _print_figures(figures: Any) -> None:
         "image_f1_max_oracle": "image F1-max (oracle)",
         "pixel_auroc": "pixel AUROC",
         "pixel_ap": "pixel AP",
+        "pixel_f1_max_oracle": "pixel F1-max (oracle)",
         "aupro": "AUPRO at 0.3",
+        "aupro_005": "AUPRO at 0.05",
     }
     for key, name in names.items():
         if values[key] is not None:

@@ -8,7 +8,7 @@ Nothing here is chosen on the test photos but the oracle F1-max, which says so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from reconpatch.calibration import Calibration, ShiftTest, beta_binomial_interva
 from reconpatch.datasets import GOOD, LabelledPhoto, read_mask
 from reconpatch.errors import PhotoError
 from reconpatch.images import MAX_PIXELS, list_photos
-from reconpatch.metrics import auroc, average_precision, f1_max, pixel_metrics
+from reconpatch.metrics import PixelMetrics, auroc, average_precision, f1_max
 from reconpatch.model import Inspector
 from reconpatch.result import Result
 
@@ -38,8 +38,9 @@ class Evaluation:
         shift: whether the good test photos look different from those of the calibration.
         image_auroc, image_ap: of the image score; None without both kinds of photos.
         image_f1_max: the best F1 over all thresholds: an oracle, it looks at the labels.
-        pixel: "pixel_auroc", "pixel_ap" and "aupro" (limit 0.3) at the photos' own pixels, masks
-            above half of white; None where there are no masks.
+        pixel: "pixel_auroc", "pixel_ap", "pixel_f1_max" (an oracle), "aupro" (limit 0.3) and
+            "aupro_005" (limit 0.05) at the photos' own pixels, masks above half of white; None
+            where there are no masks.
         masks: photos with a mask.
         milliseconds: median per photo, from file to verdict.
     """
@@ -59,13 +60,17 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON-ready values."""
-        shift = self.shift
+        shift, pixel = self.shift, self.pixel or {}
         return {
             "photos": {"good": self.good, "defective": self.defective, "masks": self.masks},
             "image_auroc": self.image_auroc,
             "image_ap": self.image_ap,
             "image_f1_max_oracle": self.image_f1_max,
-            **(self.pixel or {"pixel_auroc": None, "pixel_ap": None, "aupro": None}),
+            "pixel_auroc": pixel.get("pixel_auroc"),
+            "pixel_ap": pixel.get("pixel_ap"),
+            "pixel_f1_max_oracle": pixel.get("pixel_f1_max"),
+            "aupro": pixel.get("aupro"),
+            "aupro_005": pixel.get("aupro_005"),
             "false_alarms": self.false_alarms,
             "false_alarm_interval_95": list(self.false_alarm_interval),
             "detected": {k: {"flagged": f, "photos": n} for k, (f, n) in self.detected.items()},
@@ -136,40 +141,40 @@ def evaluate(
     import time
 
     photos = find_test_photos(Path(folder))
+    masked = any(photo.masks for photo in photos)
+    shown = False
     scores, seconds = [], []
-    maps: list[npt.NDArray[np.float32]] = []
-    for i, photo in enumerate(photos):
-        start = time.perf_counter()
-        result = model.inspect(photo.path, max_pixels=max_pixels)
-        seconds.append(time.perf_counter() - start)
-        scores.append(result.score)
-        maps.append(result.heatmap)
-        if keep is not None:
-            keep(result, photo)
-        if progress is not None:
-            progress("inspect", i + 1, len(photos))
-    masks = list(_masks(photos, maps, max_pixels)) if any(p.masks for p in photos) else []
+    with PixelMetrics() as pixels:
+        for i, photo in enumerate(photos):
+            start = time.perf_counter()
+            result = model.inspect(photo.path, max_pixels=max_pixels)
+            seconds.append(time.perf_counter() - start)
+            scores.append(result.score)
+            if masked:
+                mask = _mask(photo, result, max_pixels)
+                shown |= bool(mask.any())
+                pixels.add(mask, result.heatmap)
+            if keep is not None:
+                keep(result, photo)
+            if progress is not None:
+                progress("inspect", i + 1, len(photos))
+        pixel = pixels.result() if shown else None
     return _figures(
-        photos, np.array(scores), masks, maps, model.calibration, float(np.median(seconds)) * 1000
+        photos, np.array(scores), pixel, model.calibration, float(np.median(seconds)) * 1000
     )
 
 
-def _masks(
-    photos: Sequence[LabelledPhoto], maps: Sequence[npt.NDArray[np.float32]], max_pixels: int
-) -> Iterator[npt.NDArray[np.bool_]]:
-    """One boolean mask for each photo, of the size of its map; none set for good photos."""
-    for photo, heatmap in zip(photos, maps, strict=True):
-        if photo.masks:
-            yield read_mask(photo, *heatmap.shape, max_pixels=max_pixels)
-        else:
-            yield np.zeros(heatmap.shape, dtype=bool)
+def _mask(photo: LabelledPhoto, result: Result, max_pixels: int) -> npt.NDArray[np.bool_]:
+    """Where the defect is, of the size of the map; nowhere in a good photo."""
+    if not photo.masks:
+        return np.zeros(result.heatmap.shape, dtype=bool)
+    return read_mask(photo, *result.heatmap.shape, max_pixels=max_pixels)
 
 
 def _figures(
     photos: Sequence[LabelledPhoto],
     scores: npt.NDArray[np.float64],
-    masks: Sequence[npt.NDArray[np.bool_]],
-    maps: Sequence[npt.NDArray[np.float32]],
+    pixel: dict[str, float] | None,
     calibration: Calibration,
     milliseconds: float,
 ) -> Evaluation:
@@ -194,7 +199,7 @@ def _figures(
         image_auroc=auroc(labels, scores) if both else None,
         image_ap=average_precision(labels, scores) if both else None,
         image_f1_max=f1_max(labels, scores)[0] if both else None,
-        pixel=pixel_metrics(masks, maps) if masks and any(mask.any() for mask in masks) else None,
+        pixel=pixel,
         masks=sum(bool(photo.masks) for photo in photos),
         milliseconds=milliseconds,
     )

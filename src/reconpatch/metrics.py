@@ -4,34 +4,55 @@ Everything here follows from one curve: lower a threshold over all distinct scor
 highest down, and count at each what scores as high. No threshold is sampled and no score is binned;
 equal scores are one point.
 
-The curve comes from sorted keys, one 64-bit integer per score: the high half is a code that rises
-as the score falls, the low half is 0 for a good item and the number of its region for a defective
-one. One sort of the keys in place serves all the metrics.
+The curve only turns where a defective item has the score: between two such scores it runs level.
+So the good items are kept as bare codes, 32-bit integers that rise as the score falls, of which
+only ranks are asked; the defective ones as 64-bit keys, the code in the high half and the number of
+their region in the low half. Both are sorted in runs, and the runs merged, so that what does not
+fit in memory is read from a temporary file in order.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import math
-from collections.abc import Iterable, Iterator
+import tempfile
+import weakref
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, pairwise, zip_longest
+from types import TracebackType
+from typing import IO, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from reconpatch.errors import SettingsError
+from reconpatch.errors import OutputError, SettingsError
 from reconpatch.regions import label
 
 PRO_LIMIT = 0.3
-"""The false positive rate up to which MVTec integrates the per-region overlap."""
+"""The false positive rate up to which MVTec AD integrates the per-region overlap."""
+
+STRICT_PRO_LIMIT = 0.05
+"""The false positive rate up to which MVTec LOCO and MVTec AD 2 integrate it."""
+
+MEMORY_LIMIT = 2**30
+"""Bytes of codes and keys that are held before they go to a temporary file."""
+
+_RUN = 1 << 22
+"""How many codes or keys are sorted at a time."""
 
 _BLOCK = 1 << 20
-"""How many keys are unpacked at a time."""
+"""How many codes or keys are merged and worked through at a time."""
 
 _CODE_SHIFT = np.uint64(32)
 _REGION_BITS = np.uint64(0xFFFF_FFFF)
 
+Codes = npt.NDArray[np.uint32]
 Keys = npt.NDArray[np.uint64]
+Floats = npt.NDArray[np.float64]
+Unsigned = TypeVar("Unsigned", np.uint32, np.uint64)
 
 
 def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
@@ -47,8 +68,8 @@ def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> fl
     Raises:
         SettingsError: the lengths differ, a score is NaN, or the labels hold one class only.
     """
-    keys, totals = _item_keys(labels, scores)
-    return sum(_roc_area(piece, totals) for piece in _curve(keys, totals))
+    totals, curve = _item_curve(labels, scores)
+    return sum(map(_twice_roc_area, curve)) / (2 * totals.defective * totals.good)
 
 
 def average_precision(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
@@ -64,8 +85,8 @@ def average_precision(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floa
     Raises:
         SettingsError: the lengths differ, a score is NaN, or the labels hold one class only.
     """
-    keys, totals = _item_keys(labels, scores)
-    return min(sum(_precision_area(piece, totals) for piece in _curve(keys, totals)), 1.0)
+    totals, curve = _item_curve(labels, scores)
+    return min(sum(map(_precision_area, curve)) / totals.defective, 1.0)
 
 
 def f1_max(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> tuple[float, float]:
@@ -85,12 +106,12 @@ def f1_max(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> t
     Raises:
         SettingsError: the lengths differ, a score is NaN, or the labels hold one class only.
     """
-    keys, totals = _item_keys(labels, scores)
-    f1 = np.concatenate([_f1(piece, totals)[1:] for piece in _curve(keys, totals)])
-    best = int(f1.argmax())
-    falling = np.unique(np.asarray(scores, np.float64))[::-1].tolist()
+    totals, curve = _item_curve(labels, scores)
+    # Of equal ones max takes the first, and the curve starts at the highest threshold.
+    f1, flagged = max((_best_f1(piece, totals) for piece in curve), key=lambda best: best[0])
+    falling = np.sort(np.asarray(scores, np.float64))[::-1].tolist()
     falling.append(math.nextafter(falling[-1], -math.inf))
-    return float(f1[best]), _between(falling[best + 1], falling[best])
+    return f1, _between(falling[flagged], falling[flagged - 1])
 
 
 def aupro(
@@ -98,160 +119,536 @@ def aupro(
     maps: Iterable[npt.NDArray[np.float32]],
     limit: float = PRO_LIMIT,
 ) -> float:
-    """Area under the per-region overlap curve, as MVTec defines it.
+    """Area under the per-region overlap curve of all photos at once, as `PixelMetrics.aupro`.
 
-    The false positive rate is taken over all good pixels of all photos, the overlap is the share of
-    a region that is found, averaged over all regions: a small defect counts as much as a large one.
-    The regions are the 8-connected components of the masks. The curve starts at a false positive
-    rate of 0, is joined by straight lines, is cut at the limit and divided by it.
-
-    Both arguments are read once, so generators will do. Held at a time: 8 bytes per inspected
-    pixel (up to 16 for a moment, while the photos are joined) and one photo.
+    Both arguments are read once, side by side, so generators will do.
 
     Args:
-        masks: (H, W) bool for each photo, True for defective; all False for a good photo.
-        maps: (H, W) float32 for each photo (wider types are rounded to it), as large as its mask;
-            photos may differ in size. NaN marks a pixel as not inspected: it counts neither as good
-            nor as part of its region, and a region without an inspected pixel does not count.
+        masks: (H, W) bool for each photo, as for `PixelMetrics.add`.
+        maps: (H, W) float32 for each photo, as for `PixelMetrics.add`.
         limit: the false positive rate to stop at, above 0 and up to 1.
 
     Returns:
         0 to 1; `limit / 2` for maps that say nothing.
 
     Raises:
-        SettingsError: the limit is out of range, the numbers or sizes of masks and maps differ, a
-            mask is not bool, or there is no defective or no good pixel among the inspected ones.
-
-    Source:
-        Bergmann et al., The MVTec Anomaly Detection Dataset, IJCV 2021.
+        SettingsError: as for `PixelMetrics`, or there are more masks than maps or the reverse.
     """
-    if not 0 < limit <= 1:
-        raise SettingsError(f"limit is {limit}: give a rate above 0 and up to 1, such as 0.3.")
-    keys, totals = _pixel_keys(masks, maps)
-    area = sum(_overlap_area(piece, totals, limit) for piece in _curve(keys, totals))
-    return min(area / limit, 1.0)
+    _check_limit(limit)
+    with _filled(masks, maps) as pixels:
+        return pixels.aupro(limit)
 
 
 def pixel_metrics(
     masks: Iterable[npt.NDArray[np.bool_]], maps: Iterable[npt.NDArray[np.float32]]
 ) -> dict[str, float]:
-    """AUROC and average precision over all pixels, and AUPRO at the usual limit, from one sort.
+    """The figures of all photos at once, as `PixelMetrics.result`.
+
+    Both arguments are read once, side by side, so generators will do.
 
     Args:
-        masks: (H, W) bool for each photo, as for `aupro`.
-        maps: (H, W) float32 for each photo, as for `aupro`; pixels with NaN are left out.
+        masks: (H, W) bool for each photo, as for `PixelMetrics.add`.
+        maps: (H, W) float32 for each photo, as for `PixelMetrics.add`.
 
     Returns:
-        "pixel_auroc", "pixel_ap" and "aupro", each in 0 to 1.
+        "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro" and "aupro_005", each in 0 to 1.
 
     Raises:
-        SettingsError: as for `aupro`.
+        SettingsError: as for `PixelMetrics`, or there are more masks than maps or the reverse.
+        OutputError: the temporary file cannot be written.
     """
-    keys, totals = _pixel_keys(masks, maps)
-    roc = precision = overlap = 0.0
-    for piece in _curve(keys, totals):
-        roc += _roc_area(piece, totals)
-        precision += _precision_area(piece, totals)
-        overlap += _overlap_area(piece, totals, PRO_LIMIT)
-    return {
-        "pixel_auroc": roc,
-        "pixel_ap": min(precision, 1.0),
-        "aupro": min(overlap / PRO_LIMIT, 1.0),
-    }
+    with _filled(masks, maps) as pixels:
+        return pixels.result()
+
+
+class _PhotoByPhoto:
+    """Pixels of photos that come one by one; a context manager that removes its temporary file."""
+
+    def __init__(self, *, memory_limit: int = MEMORY_LIMIT) -> None:
+        if memory_limit < 0:
+            raise SettingsError(
+                f"memory_limit is {memory_limit}: give a number of bytes, 0 or more."
+            )
+        self._memory_limit = memory_limit
+        self._good: _SortedRuns[np.uint32] = _SortedRuns(np.uint32)
+        self._defective: _SortedRuns[np.uint64] = _SortedRuns(np.uint64)
+        self._region_sizes = array("q")
+        self._photos = 0
+
+    def close(self) -> None:
+        """Remove the temporary file, if there is one, and forget all photos."""
+        self._good.clear()
+        self._defective.clear()
+        del self._region_sizes[:]
+        self._photos = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _keep(self, good: Codes, defective: Keys, region_sizes: Sequence[int]) -> None:
+        """Take the pixels of one photo, its regions numbered from where the last photo's ended."""
+        self._good.add(good)
+        self._defective.add(defective)
+        self._region_sizes.extend(region_sizes)
+        self._photos += 1
+        if self._good.nbytes + self._defective.nbytes > self._memory_limit:
+            self._good.spill()
+            self._defective.spill()
+
+    def _totals(self) -> _Totals:
+        totals = _Totals(self._good.size, self._defective.size)
+        _check_pixels(totals)
+        return totals
+
+    def _curve(self, saturation: Sequence[float] | None = None) -> Iterator[_Piece]:
+        gains = _Gains(
+            np.array(self._region_sizes, np.int64),
+            None if saturation is None else np.array(saturation, np.float64),
+        )
+        return _curve(self._good.blocks(), self._defective.blocks(), gains, self._good.size)
+
+
+class PixelMetrics(_PhotoByPhoto):
+    """Pixel metrics of photos of any size that come one by one, exact and bounded in memory.
+
+    Of a photo are kept 4 bytes for each inspected good pixel, 8 for each defective one and 8 for
+    each region, and nothing else. Beyond the limit the pixels go to a temporary file as a sorted
+    run, and the runs are merged as they are read, a few blocks of a million pixels at a time. The
+    counts are the same wherever the pixels are; only the order in which fractions are summed up
+    may differ.
+
+    Close it, or use it in a `with`, to remove the temporary file at once; else it goes with the
+    object.
+
+        with PixelMetrics() as pixels:
+            for mask, anomaly_map in photos:
+                pixels.add(mask, anomaly_map)
+            print(pixels.result())
+
+    Args:
+        memory_limit: bytes of pixels to hold; one photo more is held whatever the limit.
+
+    Raises:
+        SettingsError: the limit is negative.
+    """
+
+    def add(self, mask: npt.NDArray[np.bool_], anomaly_map: npt.NDArray[np.float32]) -> None:
+        """Take one more photo.
+
+        Args:
+            mask: (H, W) bool, True for defective; all False for a good photo. The regions are its
+                8-connected components.
+            anomaly_map: (H, W) float32, wider types are rounded to it; higher for more anomalous,
+                infinities are allowed. NaN marks a pixel as not inspected: it counts neither as
+                good nor as part of its region, and a region without an inspected pixel does not
+                count.
+
+        Raises:
+            SettingsError: the sizes differ, or the mask is not bool.
+            OutputError: the temporary file cannot be written.
+        """
+        _check_pair(self._photos, mask, anomaly_map)
+        regions, n_regions = label(mask)
+        inspected = ~np.isnan(anomaly_map)
+        found = mask & inspected
+        region = regions[found] - 1
+        self._keep(
+            good=_codes(anomaly_map[inspected & ~mask]),
+            defective=_pack(_codes(anomaly_map[found]), region + len(self._region_sizes)),
+            region_sizes=np.bincount(region, minlength=n_regions).tolist(),
+        )
+
+    def result(self) -> dict[str, float]:
+        """The figures of the photos so far, from one pass over their pixels.
+
+        Returns:
+            Each in 0 to 1: "pixel_auroc"; "pixel_ap", average precision by steps; "pixel_f1_max",
+            the best F1 of any threshold, an oracle; "aupro" and "aupro_005", up to a false positive
+            rate of 0.3 and of 0.05.
+
+        Raises:
+            SettingsError: there is no defective or no good pixel among the inspected ones.
+        """
+        totals = self._totals()
+        twice_roc, precision, f1, wide, strict = 0, 0.0, 0.0, 0.0, 0.0
+        for piece in self._curve():
+            twice_roc += _twice_roc_area(piece)
+            precision += _precision_area(piece)
+            f1 = max(f1, _best_f1(piece, totals)[0])
+            wide += _overlap_area(piece, totals, PRO_LIMIT)
+            strict += _overlap_area(piece, totals, STRICT_PRO_LIMIT)
+        return {
+            "pixel_auroc": twice_roc / (2 * totals.defective * totals.good),
+            "pixel_ap": min(precision / totals.defective, 1.0),
+            "pixel_f1_max": f1,
+            "aupro": min(wide / PRO_LIMIT, 1.0),
+            "aupro_005": min(strict / STRICT_PRO_LIMIT, 1.0),
+        }
+
+    def aupro(self, limit: float = PRO_LIMIT) -> float:
+        """Area under the per-region overlap curve, as MVTec defines it.
+
+        The false positive rate is taken over all good pixels of all photos, the overlap is the
+        share of a region that is found, averaged over all regions: a small defect counts as much as
+        a large one. The curve starts at a false positive rate of 0, is joined by straight lines, is
+        cut at the limit and divided by it.
+
+        Args:
+            limit: the false positive rate to stop at, above 0 and up to 1.
+
+        Returns:
+            0 to 1; `limit / 2` for maps that say nothing.
+
+        Raises:
+            SettingsError: the limit is out of range, or there is no defective or no good pixel
+                among the inspected ones.
+
+        Source:
+            Bergmann et al., The MVTec Anomaly Detection Dataset, IJCV 2021.
+        """
+        _check_limit(limit)
+        totals = self._totals()
+        area = sum(_overlap_area(piece, totals, limit) for piece in self._curve())
+        return min(area / limit, 1.0)
+
+    def curves(self, points: int = 512) -> dict[str, Floats]:
+        """The ROC and the PRO curve, thinned: for plots, and for no figure.
+
+        Args:
+            points: the most that a curve may have, 3 or more.
+
+        Returns:
+            "roc" and "pro", each (n, 2) float64, n at most `points`, both columns in 0 to 1 and
+            never falling: the false positive rate, and the share of defective pixels found or the
+            mean overlap. All are points of the curve, and the straight lines between them are
+            nowhere further than 2 / (points - 2) from it.
+
+        Raises:
+            SettingsError: too few points, or no defective or no good pixel.
+        """
+        totals = self._totals()
+        roc, pro = _Thinned(points), _Thinned(points)
+        for piece in self._curve():
+            rate = piece.alarms_at_corners() / totals.good
+            roc.add(rate, _at_corners(piece.hits / totals.defective))
+            pro.add(rate, _at_corners(piece.overlap))
+        return {"roc": roc.curve(), "pro": pro.curve()}
+
+
+class SaturatedOverlap(_PhotoByPhoto):
+    """Area under the saturated per-region overlap (sPRO) of MVTec LOCO, exact.
+
+    A logical anomaly has no sure outline: a missing pushpin may be marked anywhere in an empty
+    box. So a defect is fully found once its saturation threshold, a number of pixels, is found in
+    it. At each distinct score, sPRO is min(found pixels / saturation, 1) averaged over all defects
+    of all photos; the false positive rate is taken over the pixels that are in no defect at all.
+
+    What is kept of a photo is as for `PixelMetrics`, 8 bytes for each defect that a pixel is in.
+    MVTec LOCO's own figure is the mean of two: one over the good and the logical test photos, one
+    over the good and the structural ones.
+
+    Args:
+        memory_limit: bytes of pixels to hold; one photo more is held whatever the limit.
+
+    Raises:
+        SettingsError: the limit is negative.
+
+    Source:
+        Bergmann et al., Beyond Dents and Scratches: Logical Constraints in Unsupervised Anomaly
+        Detection and Localization, IJCV 2022.
+    """
+
+    def __init__(self, *, memory_limit: int = MEMORY_LIMIT) -> None:
+        super().__init__(memory_limit=memory_limit)
+        self._saturation: list[float] = []
+
+    def close(self) -> None:
+        """Remove the temporary file, if there is one, and forget all photos."""
+        super().close()
+        self._saturation.clear()
+
+    def add(
+        self,
+        defects: Sequence[tuple[npt.NDArray[np.bool_], float]],
+        anomaly_map: npt.NDArray[np.float32],
+    ) -> None:
+        """Take one more photo.
+
+        Args:
+            defects: for each annotated defect its mask, (H, W) bool, and its saturation threshold
+                in pixels, see `saturation_pixels`; empty for a good photo. A mask is one defect
+                whether it is connected or not, and masks may overlap: a pixel counts in each. A
+                threshold above the number of inspected pixels of the defect is lowered to it, and a
+                defect without one does not count.
+            anomaly_map: (H, W) float32, as for `PixelMetrics.add`.
+
+        Raises:
+            SettingsError: the sizes differ, a mask is not bool, or a saturation threshold is not a
+                number above 0.
+            OutputError: the temporary file cannot be written.
+        """
+        _check_map(self._photos, anomaly_map)
+        for mask, saturation in defects:
+            _check_pair(self._photos, mask, anomaly_map)
+            _check_saturation(saturation)
+        inspected = ~np.isnan(anomaly_map)
+        in_none, keys = inspected.copy(), [np.empty(0, np.uint64)]
+        for number, (mask, _) in enumerate(defects, start=len(self._region_sizes)):
+            keys.append(_pack(_codes(anomaly_map[mask & inspected]), np.uint64(number)))
+            in_none &= ~mask
+        self._saturation.extend(saturation for _, saturation in defects)
+        self._keep(
+            good=_codes(anomaly_map[in_none]),
+            defective=np.concatenate(keys),
+            region_sizes=[part.size for part in keys[1:]],
+        )
+
+    def result(self) -> dict[str, float]:
+        """The figures of the photos so far, from one pass over their pixels.
+
+        Returns:
+            "auspro" and "auspro_005", the area up to a false positive rate of 0.3 and of 0.05,
+            divided by it, each in 0 to 1.
+
+        Raises:
+            SettingsError: there is no defective or no good pixel among the inspected ones.
+        """
+        totals = self._totals()
+        wide = strict = 0.0
+        for piece in self._curve(self._saturation):
+            wide += _overlap_area(piece, totals, PRO_LIMIT)
+            strict += _overlap_area(piece, totals, STRICT_PRO_LIMIT)
+        return {
+            "auspro": min(wide / PRO_LIMIT, 1.0),
+            "auspro_005": min(strict / STRICT_PRO_LIMIT, 1.0),
+        }
+
+    def curves(self, points: int = 512) -> dict[str, Floats]:
+        """The sPRO curve, thinned: for plots, and for no figure.
+
+        Args:
+            points: the most that it may have, 3 or more.
+
+        Returns:
+            "spro", (n, 2) float64 as of `PixelMetrics.curves`: false positive rate and mean sPRO.
+
+        Raises:
+            SettingsError: too few points, or no defective or no good pixel.
+        """
+        totals = self._totals()
+        spro = _Thinned(points)
+        for piece in self._curve(self._saturation):
+            spro.add(piece.alarms_at_corners() / totals.good, _at_corners(piece.overlap))
+        return {"spro": spro.curve()}
+
+
+def saturation_pixels(area: int, threshold: float, *, relative: bool) -> int:
+    """The saturation threshold of a defect, in pixels, from its entry in `defects_config.json`.
+
+    Args:
+        area: pixels of the defect's mask, 1 or more.
+        threshold: "saturation_threshold" of the entry of the mask's pixel value: a share of the
+            area, above 0 and up to 1, if relative; else a number of pixels, 1 or more.
+        relative: "relative_saturation" of the entry.
+
+    Returns:
+        1 to area; a share is rounded down, as the data set's own evaluation does it.
+
+    Raises:
+        SettingsError: the area or the threshold is out of range.
+    """
+    if area < 1:
+        raise SettingsError(f"The area of a defect is {area} pixels: leave out empty masks.")
+    if relative and not 0 < threshold <= 1:
+        raise SettingsError(
+            f"The relative saturation threshold is {threshold}: give a share above 0 and up to 1."
+        )
+    if not relative and not 1 <= threshold < math.inf:
+        raise SettingsError(
+            f"The saturation threshold is {threshold} pixels: give 1 or more, or a share and "
+            "relative=True."
+        )
+    return max(int(threshold * area), 1) if relative else min(int(threshold), area)
 
 
 @dataclass(frozen=True)
 class _Totals:
-    """What the shares of the curve are shares of.
+    """What the shares of the curve are shares of: numbers of good and of defective items."""
 
-    Attributes:
-        region_sizes: (R + 1,) number of items, of the good ones at 0 and of each region after it.
-    """
-
-    region_sizes: npt.NDArray[np.int64]
-
-    @property
-    def negatives(self) -> int:
-        """Number of good items."""
-        return int(self.region_sizes[0])
-
-    @property
-    def positives(self) -> int:
-        """Number of defective items."""
-        return int(self.region_sizes[1:].sum())
-
-    @property
-    def weights(self) -> npt.NDArray[np.float64]:
-        """(R + 1,) what one item adds to the overlap: 1 / (regions that count * region size)."""
-        sizes = self.region_sizes.copy()
-        sizes[0] = 0
-        scale = np.count_nonzero(sizes) * sizes.astype(np.float64)
-        return np.divide(1.0, scale, out=np.zeros_like(scale), where=sizes > 0)
+    good: int
+    defective: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Piece:
-    """Consecutive points of the curve, thresholds falling; the first was the last one before.
+    """Consecutive points of the curve, scores falling; the first was the last one before.
+
+    From one point to the next the curve runs level, over the good items that score between the two,
+    then straight up or aslant, over all items that tie at the score.
 
     Attributes:
-        hits: (k,) int64, defective items at or above each threshold.
-        alarms: (k,) int64, good items at or above each threshold.
-        overlap: (k,) float64, share of a region at or above each threshold, averaged over regions.
+        hits: (k + 1,) int64, defective items at or above each score.
+        alarms: (k + 1,) int64, good items at or above each score.
+        overlap: (k + 1,) float64, share of a region at or above each score, averaged over regions.
+        above: (k,) int64, good items strictly above each score but the first.
     """
 
     hits: npt.NDArray[np.int64]
     alarms: npt.NDArray[np.int64]
-    overlap: npt.NDArray[np.float64]
+    overlap: Floats
+    above: npt.NDArray[np.int64]
+
+    def alarms_at_corners(self) -> npt.NDArray[np.int64]:
+        """(2 k + 1,) int64, the alarms at the points and where the level lines end."""
+        corners = np.repeat(self.alarms, 2)[:-1]
+        corners[1::2] = self.above
+        return corners
 
 
-def _curve(keys: Keys, totals: _Totals) -> Iterator[_Piece]:
-    """The curve over all distinct scores of sorted keys, from nothing found to everything.
+def _at_corners(height: Floats) -> Floats:
+    """(2 k + 1,) the heights at `_Piece.alarms_at_corners`, from the (k + 1,) at the points."""
+    return np.repeat(height, 2)[:-1]
+
+
+def _curve(
+    good: Iterable[Codes], defective: Iterable[Keys], gains: _Gains, n_good: int
+) -> Iterator[_Piece]:
+    """The curve over all distinct scores, from nothing found to everything.
 
     It comes in pieces so that a curve of many millions of points is never held as a whole; the area
     under it is the sum of the areas under its pieces.
+
+    Args:
+        good: the sorted codes of the good items, in blocks.
+        defective: the sorted keys of the defective items, in blocks that are not empty.
+        gains: what each defective item adds to the overlap.
+        n_good: number of good items.
     """
-    weights = totals.weights
-    hits, overlap = 0, 0.0
-    piece = _Piece(np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1))
-    for start in range(0, keys.size, _BLOCK):
-        region = (keys[start : start + _BLOCK] & _REGION_BITS).astype(np.intp)
-        running_hits = hits + np.cumsum(region > 0, dtype=np.int64)
-        running_overlap = overlap + np.cumsum(weights[region])
-        hits, overlap = int(running_hits[-1]), float(running_overlap[-1])
-        ends = _ends_of_ties(keys, start)
-        alarms = start + ends + 1 - running_hits[ends]
-        piece = _Piece(
-            hits=np.append(piece.hits[-1:], running_hits[ends]),
-            alarms=np.append(piece.alarms[-1:], alarms),
-            overlap=np.append(piece.overlap[-1:], running_overlap[ends]),
-        )
-        yield piece
+    ranks = _Ranks(good)
+    hits, alarms, overlap = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1)
+    seen, covered = 0, 0.0
+    for keys, following in pairwise(chain(defective, [np.empty(0, np.uint64)])):
+        running = covered + np.cumsum(gains.of((keys & _REGION_BITS).astype(np.intp)))
+        codes = keys >> _CODE_SHIFT
+        ends = _ends_of_ties(codes, following[:1] >> _CODE_SHIFT)
+        # Codes are whole numbers: what is below the next code ties with this one or is above it.
+        below = ranks.below(np.stack([codes[ends], codes[ends] + 1], axis=1).ravel())
+        hits = np.append(hits[-1:], seen + ends + 1)
+        alarms = np.append(alarms[-1:], below[1::2])
+        overlap = np.append(overlap[-1:], running[ends])
+        yield _Piece(hits, alarms, overlap, above=below[0::2])
+        seen, covered = seen + keys.size, float(running[-1])
+    # Last, the good items that score below all defective ones.
+    yield _Piece(
+        hits=hits[[-1, -1]],
+        alarms=np.append(alarms[-1:], n_good),
+        overlap=overlap[[-1, -1]],
+        above=np.array([n_good]),
+    )
 
 
-def _ends_of_ties(keys: Keys, start: int) -> npt.NDArray[np.intp]:
-    """Where in the block from start the last key of each score is; a tie may end in a later one."""
-    codes = keys[start : start + _BLOCK + 1] >> _CODE_SHIFT
-    ends = np.flatnonzero(codes[1:] != codes[:-1])
-    is_last_block = codes.size <= _BLOCK
-    return np.append(ends, codes.size - 1) if is_last_block else ends
+def _ends_of_ties(codes: Keys, following: Keys) -> npt.NDArray[np.intp]:
+    """Where in a block the last item of each score is; a tie may end in a following block."""
+    after = np.append(codes[1:], following)
+    ends = np.flatnonzero(after != codes[: after.size])
+    return ends if following.size else np.append(ends, codes.size - 1)
 
 
-def _roc_area(piece: _Piece, totals: _Totals) -> float:
-    """The piece's part of the area under hit rate over false positive rate."""
+class _Ranks:
+    """Counts of the good items that score higher than given ones, from their sorted blocks."""
+
+    def __init__(self, blocks: Iterable[Codes]) -> None:
+        self._blocks = iter(blocks)
+        self._block = np.empty(0, np.uint32)
+        self._passed = 0
+
+    def below(self, codes: Keys) -> npt.NDArray[np.int64]:
+        """(n,) int64, how many items have a lower code; codes never fall, from call to call too."""
+        counts = np.empty(codes.size, np.int64)
+        done = 0
+        while True:
+            # All that is lower than a code lies in this block or before it if the block ends at
+            # the code or behind.
+            last = self._block[-1:].astype(np.uint64)
+            end = int(np.searchsorted(codes, last[0], side="right")) if last.size else 0
+            asked = codes[done:end].astype(np.uint32)
+            counts[done:end] = self._passed + np.searchsorted(self._block, asked)
+            done = end
+            if done == codes.size or not self._advance():
+                break
+        counts[done:] = self._passed
+        return counts
+
+    def _advance(self) -> bool:
+        self._passed += self._block.size
+        self._block = next(self._blocks, np.empty(0, np.uint32))
+        return self._block.size > 0
+
+
+class _Gains:
+    """What each defective item adds to the mean overlap, items taken in falling order of score.
+
+    A region of which s items saturate gains 1 / (regions that count * s) from each of its first s
+    items and nothing from the others. Which of the items that tie come first makes no difference
+    where the tie ends, and the curve has no point before.
+
+    Args:
+        sizes: (R,) int64, number of items of each region; a region of none does not count.
+        saturation: (R,) float64 above 0, items that saturate each region; by default all of them.
+    """
+
+    def __init__(self, sizes: npt.NDArray[np.int64], saturation: Floats | None = None) -> None:
+        self._saturation = np.minimum(sizes if saturation is None else saturation, sizes)
+        self._saturates = bool(np.any(self._saturation < sizes))
+        self._found = np.zeros(sizes.size, np.int64)
+        scale = np.count_nonzero(sizes) * self._saturation.astype(np.float64)
+        self._weights = np.divide(1.0, scale, out=np.zeros_like(scale), where=sizes > 0)
+
+    def of(self, regions: npt.NDArray[np.intp]) -> Floats:
+        """(n,) float64, what the next n items add, by the (n,) numbers of their regions."""
+        gains: Floats = self._weights[regions]
+        if self._saturates:
+            # Where the saturation is no whole number, the last item counts by what is left of it.
+            left = self._saturation[regions] - self._found[regions] - _occurrence(regions)
+            gains *= np.clip(left, 0, 1)
+            self._found += np.bincount(regions, minlength=self._found.size)
+        return gains
+
+
+def _occurrence(values: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """(n,) how many equal values stand before each of the (n,) values."""
+    order = np.argsort(values, kind="stable")
+    _, first, count = np.unique(values[order], return_index=True, return_counts=True)
+    occurrence = np.empty(values.size, np.intp)
+    occurrence[order] = np.arange(values.size) - np.repeat(first, count)
+    return occurrence
+
+
+def _twice_roc_area(piece: _Piece) -> int:
+    """Twice the piece's part of the area under hits over alarms."""
     # Whole numbers, so that a perfect ranking gives 1 and not nearly 1.
-    twice = int(np.dot(np.diff(piece.alarms), piece.hits[1:] + piece.hits[:-1]))
-    return twice / (2 * totals.positives * totals.negatives)
+    level = np.dot(piece.above - piece.alarms[:-1], piece.hits[:-1])
+    aslant = np.dot(piece.alarms[1:] - piece.above, piece.hits[1:] + piece.hits[:-1])
+    return 2 * int(level) + int(aslant)
 
 
-def _precision_area(piece: _Piece, totals: _Totals) -> float:
-    """The piece's part of the sum of precision times step of the recall."""
+def _precision_area(piece: _Piece) -> float:
+    """The piece's part of the sum of precision times step of the hits."""
     hits, alarms = piece.hits[1:], piece.alarms[1:]
-    return float(np.dot(hits / (hits + alarms), np.diff(piece.hits))) / totals.positives
+    return float(np.dot(hits / (hits + alarms), np.diff(piece.hits)))
 
 
 def _overlap_area(piece: _Piece, totals: _Totals, limit: float) -> float:
     """The piece's part of the area under mean overlap over false positive rate, up to the limit."""
-    rate, overlap = piece.alarms / totals.negatives, piece.overlap
+    rate, overlap = piece.alarms_at_corners() / totals.good, _at_corners(piece.overlap)
     inside = int(np.searchsorted(rate, limit, side="right"))
     if inside == 0:
         return 0.0
@@ -261,10 +658,14 @@ def _overlap_area(piece: _Piece, totals: _Totals, limit: float) -> float:
     return float(np.dot(np.diff(rate), overlap[1:] + overlap[:-1])) / 2
 
 
-def _f1(piece: _Piece, totals: _Totals) -> npt.NDArray[np.float64]:
-    """F1 at each point of the piece."""
-    f1: npt.NDArray[np.float64] = 2 * piece.hits / (piece.hits + piece.alarms + totals.positives)
-    return f1
+def _best_f1(piece: _Piece, totals: _Totals) -> tuple[float, int]:
+    """The best F1 at the piece's points but the first, and how many items it flags; 0 for none."""
+    hits, alarms = piece.hits[1:], piece.alarms[1:]
+    if not hits.size:
+        return 0.0, 0
+    f1 = 2 * hits / (hits + alarms + totals.defective)
+    best = int(f1.argmax())
+    return float(f1[best]), int(hits[best] + alarms[best])
 
 
 def _between(lower: float, upper: float) -> float:
@@ -273,44 +674,215 @@ def _between(lower: float, upper: float) -> float:
     return middle if middle < upper else lower
 
 
-def _item_keys(
+class _Thinned:
+    """A curve of at most so many of its own points, taken at even steps along it.
+
+    Args:
+        points: the most it may have, 3 or more.
+    """
+
+    def __init__(self, points: int) -> None:
+        if points < 3:
+            raise SettingsError(f"points is {points}: give 3 or more for a curve.")
+        self._steps = points - 2
+        self._kept = [np.zeros((1, 2))]
+        self._last = np.zeros((1, 2))
+
+    def add(self, x: Floats, y: Floats) -> None:
+        """Take (n,) more points, the first of which was the last one before; neither ever falls."""
+        step = ((x + np.minimum(y, 1.0)) / 2 * self._steps).astype(np.int64)
+        points = np.minimum(np.stack([x, y], axis=1), 1.0)
+        self._kept.append(points[:-1][np.diff(step) > 0])
+        self._last = points[-1:]
+
+    def curve(self) -> Floats:
+        """(n, 2) the points that were kept, from the first to the last."""
+        return np.unique(np.concatenate([*self._kept, self._last]), axis=0)
+
+
+class _SortedRuns(Generic[Unsigned]):
+    """Unsigned integers in sorted runs, in memory or in a temporary file, read back in order.
+
+    Args:
+        dtype: their type.
+    """
+
+    def __init__(self, dtype: type[Unsigned]) -> None:
+        self._dtype: np.dtype[Unsigned] = np.dtype(dtype)
+        self._parts: list[npt.NDArray[Unsigned]] = []
+        self._unsorted = 0
+        self._runs: list[npt.NDArray[Unsigned]] = []
+        self._file: _TemporaryFile | None = None
+        self.size = 0
+        self.nbytes = 0
+        """Bytes held in memory."""
+
+    def add(self, values: npt.NDArray[Unsigned]) -> None:
+        """Take (n,) values; they must not be changed afterwards."""
+        if not values.size:
+            return
+        self._parts.append(values)
+        self._unsorted += values.size
+        self.size += values.size
+        self.nbytes += values.nbytes
+        if self._unsorted >= _RUN:
+            self._sort()
+
+    def blocks(self) -> Iterator[npt.NDArray[Unsigned]]:
+        """All values in rising order, in blocks that are not empty and not to be written to."""
+        self._sort()
+        stored = self._file.runs if self._file else []
+        length = max(_BLOCK // max(len(stored) + len(self._runs), 1), 1)
+        held = [_chunks(run, length) for run in self._runs]
+        return _merged(held + [self._read(*run, length) for run in stored])
+
+    def spill(self) -> None:
+        """Move what is held in memory to the file, as one run."""
+        if not self._runs and not self._parts:
+            return
+        self._sort()
+        length = max(_BLOCK // len(self._runs), 1)
+        blocks = _merged([_chunks(run, length) for run in self._runs])
+        self._file = self._file or _TemporaryFile()
+        self._file.append(blocks)
+        self._runs.clear()
+        self.nbytes = 0
+
+    def clear(self) -> None:
+        """Forget all values and remove the file."""
+        self._parts.clear()
+        self._runs.clear()
+        self.size = self.nbytes = self._unsorted = 0
+        if self._file:
+            self._file.close()
+            self._file = None
+
+    def _sort(self) -> None:
+        if self._parts:
+            run = np.concatenate(self._parts)
+            self._parts.clear()
+            self._unsorted = 0
+            run.sort()
+            self._runs.append(run)
+
+    def _read(self, start: int, end: int, length: int) -> Iterator[npt.NDArray[Unsigned]]:
+        """The run in the bytes start to end of the file, in chunks of so many values."""
+        assert self._file is not None
+        step = length * self._dtype.itemsize
+        for at in range(start, end, step):
+            yield np.frombuffer(self._file.read(at, min(step, end - at)), self._dtype)
+
+
+def _chunks(run: npt.NDArray[Unsigned], length: int) -> Iterator[npt.NDArray[Unsigned]]:
+    """The run in chunks of so many values."""
+    return (run[at : at + length] for at in range(0, run.size, length))
+
+
+def _merged(runs: Sequence[Iterator[npt.NDArray[Unsigned]]]) -> Iterator[npt.NDArray[Unsigned]]:
+    """One sorted stream of blocks from many, one chunk of each being held at a time."""
+    heads = [(chunk, run) for run in runs for chunk in [next(run, None)] if chunk is not None]
+    while len(heads) > 1:
+        # No run can still bring a value below the end of its chunk.
+        bound = min(chunk[-1] for chunk, _ in heads)
+        cuts = [int(np.searchsorted(chunk, bound, side="right")) for chunk, _ in heads]
+        block = np.concatenate([chunk[:cut] for (chunk, _), cut in zip(heads, cuts, strict=True)])
+        block.sort()
+        yield block
+        rest = [(chunk[cut:], run) for (chunk, run), cut in zip(heads, cuts, strict=True)]
+        filled = [(chunk if chunk.size else next(run, None), run) for chunk, run in rest]
+        heads = [(chunk, run) for chunk, run in filled if chunk is not None]
+    for chunk, run in heads:
+        yield chunk
+        yield from run
+
+
+class _TemporaryFile:
+    """Runs of bytes in a file that goes when it is closed or forgotten, on all systems."""
+
+    def __init__(self) -> None:
+        try:
+            # Buffered: a bare file may write a part only, without an error.
+            self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _remove
+        except OSError as error:
+            raise _no_temporary_file(error) from error
+        self._remove = weakref.finalize(self, _close, self._file)
+        self.runs: list[tuple[int, int]] = []
+        """First byte of each run, and the byte after its last."""
+
+    def append(self, blocks: Iterable[npt.NDArray[np.unsignedinteger]]) -> None:
+        """Write one more run.
+
+        Raises:
+            OutputError: the disk is full, or the file cannot be written for another reason.
+        """
+        start = end = self.runs[-1][1] if self.runs else 0
+        try:
+            self._file.seek(start)
+            for block in blocks:
+                end += self._file.write(block.tobytes())
+            self._file.flush()
+        except OSError as error:
+            raise _no_temporary_file(error) from error
+        self.runs.append((start, end))
+
+    def read(self, start: int, length: int) -> bytes:
+        """So many bytes from the start given."""
+        self._file.seek(start)
+        return self._file.read(length)
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._remove()
+
+
+def _close(file: IO[bytes]) -> None:
+    # After a full disk, closing tries once more to write the rest, and nobody needs it.
+    with contextlib.suppress(OSError):
+        file.close()
+
+
+def _no_temporary_file(error: OSError) -> OutputError:
+    """One sentence for the ways in which a temporary file fails."""
+    reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+    return OutputError(
+        f"A temporary file for the pixels of the anomaly maps could not be written ({reason}). "
+        "Free some room, name another folder in the environment variable TMPDIR, or raise "
+        "memory_limit."
+    )
+
+
+def _item_curve(
     labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]
-) -> tuple[Keys, _Totals]:
-    """Sorted keys of labelled scores, all defective items being one region."""
+) -> tuple[_Totals, Iterator[_Piece]]:
+    """The curve of labelled scores, all defective items being one region."""
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     _check_items(labels, scores)
     _, rank = np.unique(-scores, return_inverse=True)
-    keys = _pack(rank, labels)
-    keys.sort()
-    return keys, _Totals(np.bincount(labels))
+    rank = rank.astype(np.uint32)
+    good, defective = np.sort(rank[~labels]), np.sort(rank[labels])
+    keys = _pack(defective, np.uint64(0))
+    gains = _Gains(np.array([defective.size]))
+    blocks = _chunks(keys, _BLOCK)
+    curve = _curve(_chunks(good, _BLOCK), blocks, gains, good.size)
+    return _Totals(good.size, defective.size), curve
 
 
-def _pixel_keys(
+def _filled(
     masks: Iterable[npt.NDArray[np.bool_]], maps: Iterable[npt.NDArray[np.float32]]
-) -> tuple[Keys, _Totals]:
-    """Sorted keys of all inspected pixels of all photos, regions numbered through."""
-    parts: list[Keys] = []
-    sizes = [np.zeros(1, np.int64)]
-    n_regions = 0
-    for index, (mask, heatmap) in enumerate(zip_longest(masks, maps)):
-        _check_pair(index, mask, heatmap)
-        regions, n = label(mask)
-        inspected = ~np.isnan(heatmap)
-        regions = regions[inspected]
-        counts = np.bincount(regions, minlength=n + 1)
-        regions[regions > 0] += n_regions
-        parts.append(_pack(_codes(heatmap[inspected]), regions))
-        sizes[0] += counts[0]
-        sizes.append(counts[1:])
-        n_regions += n
-    totals = _Totals(np.concatenate(sizes))
-    _check_pixels(totals)
-    keys = _joined(parts)
-    keys.sort()
-    return keys, totals
+) -> PixelMetrics:
+    """The metrics of all photos."""
+    pixels = PixelMetrics()
+    for index, (mask, anomaly_map) in enumerate(zip_longest(masks, maps)):
+        if mask is None or anomaly_map is None:
+            missing, given = ("mask", "map") if mask is None else ("map", "mask")
+            raise SettingsError(
+                f"There is no {missing} number {index}, but a {given}: give one mask for each map."
+            )
+        pixels.add(mask, anomaly_map)
+    return pixels
 
 
-def _codes(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
+def _codes(scores: npt.NDArray[np.float32]) -> Codes:
     """Codes that rise as float32 scores fall, equal for equal scores."""
     # Read as integers, positive floats rise with their value and negative ones, which come after
     # them, with their magnitude: only the order of the positive ones must be turned round.
@@ -319,20 +891,9 @@ def _codes(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
     return np.where(bits >> 31, bits, bits ^ 0x7FFF_FFFF)
 
 
-def _pack(codes: npt.NDArray[np.integer], regions: npt.NDArray[np.generic]) -> Keys:
+def _pack(codes: Codes, regions: npt.NDArray[np.integer] | np.uint64) -> Keys:
     """One key per item: the code in the high half, the region in the low half."""
     return (codes.astype(np.uint64) << _CODE_SHIFT) | regions.astype(np.uint64)
-
-
-def _joined(parts: list[Keys]) -> Keys:
-    """The parts as one array; empties the list, so that a part is let go once it is copied."""
-    joined = np.empty(sum(part.size for part in parts), np.uint64)
-    end = joined.size
-    while parts:
-        part = parts.pop()
-        joined[end - part.size : end] = part
-        end -= part.size
-    return joined
 
 
 def _check_items(labels: npt.NDArray[np.generic], scores: npt.NDArray[np.generic]) -> None:
@@ -366,28 +927,44 @@ def _check_bool(name: str, values: npt.NDArray[np.generic]) -> None:
 
 
 def _check_pair(
-    index: int,
-    mask: npt.NDArray[np.bool_] | None,
-    heatmap: npt.NDArray[np.float32] | None,
+    index: int, mask: npt.NDArray[np.bool_], anomaly_map: npt.NDArray[np.float32]
 ) -> None:
     """Refuse a mask and a map that do not belong together."""
-    if mask is None or heatmap is None:
-        missing, given = ("mask", "map") if mask is None else ("map", "mask")
+    if mask.ndim != 2 or mask.shape != anomaly_map.shape:
         raise SettingsError(
-            f"There is no {missing} number {index}, but a {given}: give one mask for each map."
-        )
-    if mask.ndim != 2 or mask.shape != heatmap.shape:
-        raise SettingsError(
-            f"Mask number {index} has the shape {mask.shape} and its map {heatmap.shape}: "
+            f"Mask number {index} has the shape {mask.shape} and its map {anomaly_map.shape}: "
             "give both as (H, W), of the same size."
         )
     _check_bool(f"mask number {index}", mask)
 
 
+def _check_map(index: int, anomaly_map: npt.NDArray[np.float32]) -> None:
+    """Refuse a map that is not a picture."""
+    if anomaly_map.ndim != 2:
+        raise SettingsError(
+            f"Map number {index} has the shape {anomaly_map.shape}: give it as (H, W)."
+        )
+
+
+def _check_saturation(saturation: float) -> None:
+    """Refuse a saturation threshold that no pixel or no number of pixels reaches."""
+    if not 0 < saturation < math.inf:
+        raise SettingsError(
+            f"The saturation threshold of a defect is {saturation}: give a number of pixels above "
+            "0 (see saturation_pixels)."
+        )
+
+
+def _check_limit(limit: float) -> None:
+    """Refuse a false positive rate to which there is no area."""
+    if not 0 < limit <= 1:
+        raise SettingsError(f"limit is {limit}: give a rate above 0 and up to 1, such as 0.3.")
+
+
 def _check_pixels(totals: _Totals) -> None:
     """Refuse pixels of one class only."""
-    if totals.positives == 0 or totals.negatives == 0:
+    if totals.defective == 0 or totals.good == 0:
         raise SettingsError(
-            f"The masks mark {totals.positives} of the inspected pixels as defective and "
-            f"{totals.negatives} as good: give at least one of each."
+            f"The masks mark {totals.defective} of the inspected pixels as defective and "
+            f"{totals.good} as good: give at least one of each."
         )
