@@ -337,6 +337,73 @@ def evaluate(
 
 
 @app.command()
+def benchmark(
+    root: Annotated[
+        Path, typer.Argument(help="The data set's folder, or one category of it.", metavar="ROOT")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for results.", metavar="DIR")
+    ],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="mvtec, mvtec2, loco, btad, visa, kolektor, kolektor2, or folder (any labelled "
+            "photos)."
+        ),
+    ] = "mvtec",
+    categories: Annotated[
+        str | None, typer.Option(help="Names, such as bottle,screw.", show_default="all")
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Of reconpatch, untrained, patchcore.")
+    ] = "reconpatch,untrained,patchcore",
+    seeds: Annotated[str, typer.Option(help="Such as 0,1,2.")] = "0",
+    config: Annotated[
+        str, typer.Option(help="A config of the package, such as paper-wrn50-224, or a TOML file.")
+    ] = "default",
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting of the config; the tables say so."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="File with the backbone's weights.", metavar="FILE")
+    ] = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    device: Annotated[str, typer.Option(help="cpu or cuda (not measured).")] = "cpu",
+    threads: Threads = 0,
+) -> None:
+    """Fit and test every category with every method and seed; tables beside the paper's.
+
+    What an interrupted run left in DIR is not computed again. Exit code 3: a part failed.
+    """
+    from reconpatch.benchmark import run_benchmark
+    from reconpatch.settings import parse_assignments
+
+    with _progress() as progress:
+        outcome = run_benchmark(
+            root,
+            dataset=dataset,
+            folder=output,
+            categories=categories.split(",") if categories else None,
+            methods=methods.split(","),
+            seeds=_seeds(seeds),
+            config=config,
+            changes=parse_assignments(assignments or []),
+            weights=weights,
+            device=device,
+            threads=threads,
+            max_pixels=max_pixels,
+            progress=progress,
+        )
+    print((outcome.folder / "results.md").read_text(encoding="utf-8"))
+    _note(f"{outcome.reused} of {len(outcome.records)} parts were there before")
+    _note(f"Tables: {outcome.folder / 'results.html'}")
+    for record in outcome.errors:
+        _note(f"Failed: {record.category}, {record.method}, seed {record.seed}", warn=True)
+    raise typer.Exit(UNREADABLE if outcome.errors else 0)
+
+
+@app.command()
 def calibrate(
     model_file: ModelFile,
     good: Annotated[
@@ -443,6 +510,13 @@ def _levels(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise SettingsError(f"--levels is {text!r}: give numbers such as 2,3") from None
+
+
+def _seeds(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise SettingsError(f"--seeds is {text!r}: give whole numbers such as 0,1,2")
+    return [int(part) for part in parts]
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

@@ -293,9 +293,13 @@ class Model(Inspector):
 
     def _worst_patch_in(self, box: Box, scores: PatchScores, geometry: Geometry) -> int:
         """The most distant of the patches whose cell overlaps a box of the photo."""
-        boxes = [self._cell_box(place, geometry) for place in range(len(scores.distances))]
-        x0, y0, x1, y1 = box
-        overlaps = [a < x1 and c > x0 and b < y1 and d > y0 for a, b, c, d in boxes]
+        rows, columns = self.extractor.grid
+        # Cells are a grid: the first row tells the columns' sides, the first column the rows'.
+        sides = [self._cell_box(x, geometry) for x in range(columns)]
+        across = [left < box[2] and right > box[0] for left, _, right, _ in sides]
+        sides = [self._cell_box(y * columns, geometry) for y in range(rows)]
+        down = [top < box[3] and bottom > box[1] for _, top, _, bottom in sides]
+        overlaps = np.outer(down, across).ravel()
         return int(np.where(overlaps, scores.distances, -1.0).argmax())
 
     def _patch_box(self, place: int, geometry: Geometry) -> Box:
