@@ -109,9 +109,7 @@ def test_the_figures_are_those_of_the_single_verdicts(category: Path, small_mode
     assert figures.image_ap == pytest.approx(average_precision_score(labels, scores))
     assert (figures.good, figures.defective, figures.masks) == (4, 3, 3)
 
-    truth = [
-        np.zeros((96, 96), bool) if not photo.masks else scratch_mask() for _, photo in kept
-    ]
+    truth = [np.zeros((96, 96), bool) if not photo.masks else scratch_mask() for _, photo in kept]
     truth[4] &= np.arange(96) < 48  # the notch
     flat = np.concatenate([mask.ravel() for mask in truth])
     heat = np.concatenate([result.heatmap.ravel() for result, _ in kept])

@@ -1,0 +1,928 @@
+"""The paper's tables by one command: every category, method and seed, fitted, tested, recorded.
+
+    config (TOML) ─┐
+    data set ──────┴─> jobs ── fit ── inspect the test photos ── metrics ──> record ──> results.json
+                        └── a job whose record is there already is not done again
+
+Nothing is chosen on test photos: settings stand in the config, the threshold comes from the good
+photos of the fit. Only the two F1-max figures look at the labels, and say so.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from reconpatch.backbones import RANDOM
+from reconpatch.benchmark_report import (
+    METRICS,
+    BenchmarkOutcome,
+    Gallery,
+    Picture,
+    Record,
+    write_tables,
+)
+from reconpatch.datasets import (
+    GOOD,
+    Category,
+    LabelledPhoto,
+    duplicates,
+    load_dataset,
+    read_defects,
+    read_mask,
+)
+from reconpatch.ensemble import Statistics
+from reconpatch.errors import (
+    MissingExtraError,
+    OutputError,
+    PhotoError,
+    SettingsError,
+    WeightsError,
+)
+from reconpatch.files import atomic_write, cannot_write
+from reconpatch.images import MAX_PIXELS, Photo, read_photo
+from reconpatch.metrics import (
+    MEMORY_LIMIT,
+    PixelMetrics,
+    SaturatedOverlap,
+    auroc,
+    average_precision,
+    f1_max,
+    saturation_pixels,
+)
+from reconpatch.published import published
+from reconpatch.representation import METHODS, Method
+from reconpatch.result import Result
+from reconpatch.settings import FitSettings, ensemble_settings_for, settings_for
+
+if TYPE_CHECKING:
+    from reconpatch.fitting import FitOptions, Progress
+    from reconpatch.model import Inspector
+
+Masks = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+FORMAT = 1  # of results.json; another number, and nothing in it is reused
+CURVE_POINTS = 128
+
+# What concerns every record alike ends the run instead of being noted again and again.
+_ENDS_THE_RUN = (MissingExtraError, WeightsError, OutputError)
+
+
+# --- Configs --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """How far photos are disturbed (the paper's Table 4); the amounts are not said there.
+
+    Attributes:
+        rotation: largest angle either way, in degrees, 0 to 180.
+        shift: largest shift either way, as a share of width and height, 0 to 1.
+        brightness: largest deviation of the factor from 1, below 1.
+        contrast: the same, about the mean of the photo.
+        blur: largest standard deviation of the Gaussian blur, in pixels of the photo.
+    """
+
+    rotation: float = 0.0
+    shift: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    blur: float = 0.0
+
+    def __post_init__(self) -> None:
+        largest = {"rotation": 180, "shift": 1, "brightness": 0.99, "contrast": 0.99, "blur": 100}
+        for name, most in largest.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise SettingsError(f"{name} is {getattr(self, name)}: give 0 to {most}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is benchmarked, as a TOML file says it.
+
+    Attributes:
+        title: in a few words.
+        recipe: the recipe that the settings start from.
+        settings: changes to it, by the names of `settings_for`.
+        members: backbones of an ensemble; empty for a single model.
+        statistics: where an ensemble's scales come from; see `reconpatch.ensemble.fit_ensemble`.
+        compare: keys of the published columns to stand beside; see `reconpatch.published`.
+        robustness: how photos are disturbed, or None.
+        name: of the file, without its ending.
+    """
+
+    title: str
+    recipe: str = "default"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    members: tuple[str, ...] = ()
+    statistics: Statistics = "as_new"
+    compare: tuple[str, ...] = ()
+    robustness: Robustness | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for key in self.compare:
+            published(key)
+        self.fit_settings("reconpatch", 0)
+
+    def fit_settings(self, method: Method, seed: int, **changes: Any) -> list[FitSettings]:
+        """The settings of each model to fit: one, or those of an ensemble's members.
+
+        Raises:
+            SettingsError: a setting is unknown or out of its range.
+        """
+        values = {**self.settings, **changes, "method": method, "seed": seed}
+        if self.members:
+            return ensemble_settings_for(self.recipe, self.members, **values)
+        return [settings_for(self.recipe, **values)]
+
+
+def config_names() -> list[str]:
+    """The names of the configs that come with the package."""
+    files = resources.files("reconpatch").joinpath("configs").iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def load_config(config: str | Path) -> Config:
+    """A config of the package by its name, or any other by the path of its TOML file.
+
+    Raises:
+        SettingsError: there is no such config, or something in it is unknown or out of range.
+    """
+    if str(config) in config_names():
+        file = resources.files("reconpatch").joinpath("configs", f"{config}.toml")
+        return _parsed(file.read_bytes(), str(config), str(config))
+    path = Path(config)
+    if not path.is_file():
+        raise SettingsError(
+            f"the config is {str(config)!r}, which is no file: give the path of a TOML file, or "
+            f"one of {', '.join(config_names())}"
+        )
+    return _parsed(path.read_bytes(), path.stem, str(path))
+
+
+def _parsed(content: bytes, name: str, where: str) -> Config:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        values = tomllib.loads(content.decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{where} is not TOML ({error}): mend the file") from error
+    names = [f.name for f in fields(Config) if f.name != "name"]
+    _check_keys(values, names, where)
+    robustness = values.get("robustness", {})
+    if isinstance(robustness, dict):
+        _check_keys(robustness, [f.name for f in fields(Robustness)], f"{where}, [robustness]")
+    try:
+        return TypeAdapter(Config).validate_python({**values, "name": name})
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, SettingsError):
+            raise SettingsError(f"{where}: {cause}") from None
+        place = ".".join(str(part) for part in first["loc"])
+        allowed = first["msg"].replace("Input should be", "give")
+        raise SettingsError(f"{where}: {place} is {first['input']!r}: {allowed}") from None
+
+
+def _check_keys(values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise SettingsError(
+            f"{where} has the key {unknown[0]!r}, which is not known there: give "
+            f"{', '.join(known)}; settings of the fit go below [settings]"
+        )
+
+
+# --- Disturbed photos -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What is done to one photo: turned by `angle` degrees, shifted by shares of its size, ...
+
+    Attributes:
+        angle: in degrees, clockwise.
+        shift: shares of width and height, to the right and down.
+        brightness, contrast: factors; the contrast's is about the mean of the photo.
+        blur: standard deviation of the Gaussian blur, in pixels.
+    """
+
+    angle: float
+    shift: tuple[float, float]
+    brightness: float
+    contrast: float
+    blur: float
+
+    @classmethod
+    def draw(cls, amounts: Robustness, name: str) -> Self:
+        """The disturbance of the photo of this name: the same in every run, method and seed."""
+        digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+        rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+        either_way = rng.uniform(-1, 1, 5).tolist()
+        return cls(
+            angle=amounts.rotation * either_way[0],
+            shift=(amounts.shift * either_way[1], amounts.shift * either_way[2]),
+            brightness=1 + amounts.brightness * either_way[3],
+            contrast=1 + amounts.contrast * either_way[4],
+            blur=amounts.blur * float(rng.uniform()),
+        )
+
+    def photo(self, photo: Photo) -> Photo:
+        """The photo disturbed; what comes in at its edges is its mirror image.
+
+        Raises:
+            PhotoError: the photo is not of 8 bits.
+        """
+        if photo.pixels.dtype != np.uint8:
+            raise PhotoError(
+                f"{photo.name} is of type {photo.pixels.dtype}, and only photos of 8 bits are "
+                "disturbed: give such photos, or a config without [robustness]"
+            )
+        moved = Image.fromarray(self._move(photo.pixels, Image.Resampling.BILINEAR))
+        if self.blur:
+            moved = moved.filter(ImageFilter.GaussianBlur(self.blur))
+        levels = np.asarray(moved, np.float32)
+        mean = levels.mean()
+        levels = ((levels - mean) * self.contrast + mean) * self.brightness
+        return Photo(photo.name, np.rint(levels).clip(0, 255).astype(np.uint8))
+
+    def mask(self, mask: Masks) -> Masks:
+        """The (H, W) bool mask, moved as its photo was."""
+        moved: Masks = self._move(mask.astype(np.uint8), Image.Resampling.NEAREST) > 0
+        return moved
+
+    def _move(
+        self, pixels: npt.NDArray[np.uint8], resampling: Image.Resampling
+    ) -> npt.NDArray[np.uint8]:
+        height, width = pixels.shape[:2]
+        # A rotation about the centre moves a corner furthest: by 2 sin(angle / 2) of its distance.
+        turn = np.hypot(height, width) * abs(np.sin(np.radians(self.angle) / 2))
+        dx, dy = self.shift[0] * width, self.shift[1] * height
+        margin = int(np.ceil(turn + np.hypot(dx, dy))) + 1
+        around = [(margin, margin)] * 2 + [(0, 0)] * (pixels.ndim - 2)
+        padded = Image.fromarray(np.pad(pixels, around, mode="symmetric"))
+        # From a pixel of the result back to the photo: R (x - centre - shift) + centre + margin.
+        cos, sin = np.cos(np.radians(self.angle)), np.sin(np.radians(self.angle))
+        x, y = width / 2 + dx, height / 2 + dy
+        back = (
+            cos, sin, width / 2 + margin - cos * x - sin * y,
+            -sin, cos, height / 2 + margin + sin * x - cos * y,
+        )  # fmt: skip
+        return np.asarray(
+            padded.transform((width, height), Image.Transform.AFFINE, back, resample=resampling)
+        )
+
+
+# --- Records --------------------------------------------------------------------------------------
+
+
+class _Results:
+    """results.json: read once, written whole after every record."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._records = {_identity(record): record for record in _read_records(path)}
+
+    def get(self, job: _Job) -> Record | None:
+        """The record of a job, if what decided it is what would decide it now."""
+        record = self._records.get(_identity(job))
+        usable = record is not None and record.key == job.key and record.error is None
+        return record if usable else None
+
+    def put(self, record: Record) -> None:
+        """Take a record in the place of an older one of the same job, and write the file."""
+        self._records[_identity(record)] = record
+        # A record a line, so that two files can be compared.
+        lines = ",\n".join(json.dumps(r.to_dict()) for r in self._records.values())
+        with atomic_write(self._path) as file:
+            file.write(f'{{"format": {FORMAT}, "records": [\n{lines}\n]}}\n'.encode())
+
+
+def _identity(of: Record | _Job) -> tuple[Any, ...]:
+    return of.config, of.dataset, of.category, of.method, of.seed
+
+
+def _read_records(path: Path) -> list[Record]:
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        records = content["records"] if content["format"] == FORMAT else []
+        return [_record(values) for values in records]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{path} is not a file that this command wrote ({type(error).__name__}): give another "
+            "folder, or remove the file"
+        ) from error
+
+
+def _record(values: Mapping[str, Any]) -> Record:
+    pictures = tuple(Picture(**picture) for picture in values["pictures"])
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    photos = tuple((name, label, score) for name, label, score in values["photos"])
+    return Record(**{**values, **lists, "pictures": pictures, "photos": photos})
+
+
+# --- The run --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One record to make."""
+
+    config: str
+    dataset: str
+    photos: Category
+    method: Method
+    seed: int
+    settings: Sequence[FitSettings]
+    files_sha256: str
+    key: str
+
+    @property
+    def category(self) -> str:
+        return self.photos.name
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all jobs have in common."""
+
+    config: Config
+    root: Path
+    folder: Path
+    options: FitOptions
+    _copies: dict[str, list[str]] = field(default_factory=dict)
+
+    def copies(self, category: Category) -> list[str]:
+        """A note for each test photo that is also a training photo; looked for once."""
+        if category.name not in self._copies:
+            self._copies[category.name] = [
+                f"{self.name(train)} (fit) and {self.name(test)} (test) are the same picture"
+                for train, test in duplicates(category, max_pixels=self.options.max_pixels)
+            ]
+        return self._copies[category.name]
+
+    def name(self, path: Path) -> str:
+        """A photo's name: its path below the root, with forward slashes."""
+        return Path(os.path.relpath(path, self.root)).as_posix()
+
+    def read(self, path: Path) -> Photo:
+        """A photo as the models get it: disturbed, if the config says so."""
+        photo = read_photo(path, name=self.name(path), max_pixels=self.options.max_pixels)
+        return photo if (how := self.disturbance(path)) is None else how.photo(photo)
+
+    def disturbance(self, path: Path) -> Disturbance | None:
+        """What is done to a photo, or None."""
+        amounts = self.config.robustness
+        return None if amounts is None else Disturbance.draw(amounts, self.name(path))
+
+
+def run_benchmark(
+    root: Path,
+    *,
+    dataset: str,
+    folder: Path,
+    categories: Sequence[str] | None = None,
+    methods: Sequence[str] = METHODS,
+    seeds: Sequence[int] = (0,),
+    config: str | Path = "default",
+    changes: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    threads: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
+    finished: Callable[[Record, bool], None] | None = None,
+) -> BenchmarkOutcome:
+    """Fit and test every category with every method and seed, and write the tables.
+
+    What is in the folder from an earlier run with the same photos, settings and versions is not
+    done again. A record that fails is kept with its error, and tried again by the next run.
+
+    Args:
+        root: the folder of the data set, or of one category of it.
+        dataset: one of `reconpatch.datasets.DATASETS`.
+        folder: where results.json, results.md, results.html and pictures/ go; made if missing.
+        categories: names; None: all.
+        methods: of `reconpatch.representation.METHODS`.
+        seeds: whole numbers, 0 or more.
+        config: the name of a config of the package, or the path of a TOML file.
+        changes: settings to change from the config, by the names of `settings_for`; the tables say
+            so.
+        weights: see `reconpatch.fitting.FitOptions`, as for the next three.
+        device: "cpu" or "cuda".
+        threads: of the inference engine; 0 takes OMP_NUM_THREADS or all cores.
+        max_pixels: larger photos are refused.
+        progress: called with ("benchmark", records done, records) and with the steps of each fit.
+        finished: called with each record, and whether it was there before.
+
+    Raises:
+        SettingsError: config, methods, seeds or a change are unknown or out of range.
+        PhotoError: the data set does not fit its layout.
+        WeightsError, MissingExtraError: no model can be fitted at all.
+        OutputError: the folder cannot be written, or holds a results.json of something else.
+    """
+    from reconpatch.fitting import FitOptions
+
+    chosen, changed = load_config(config), dict(changes or {})
+    wanted = [_method(name) for name in _distinct(methods, "methods")]
+    options = FitOptions(
+        weights=weights, thumbnails=False, max_pixels=max_pixels, device=device, threads=threads,
+        progress=progress,
+    )  # fmt: skip
+    run = _Run(chosen, root, folder, options)
+    settings = {
+        (method, seed): chosen.fit_settings(method, seed, **changed)
+        for seed in _distinct(seeds, "seeds")
+        for method in wanted
+    }
+    photos = load_dataset(root, dataset, categories)
+    _make_folder(folder)
+    results = _Results(folder / "results.json")
+    records = list(_records(run, _jobs(run, dataset, photos, settings), results, finished))
+    order = {str(method): i for i, method in enumerate(wanted)}
+    names = [category.name for category in photos]
+    records.sort(key=lambda pair: (names.index(pair[0].category), order[pair[0].method]))
+    outcome = BenchmarkOutcome(
+        chosen, dataset, changed, weights == RANDOM, [record for record, _ in records],
+        sum(reused for _, reused in records), folder,
+    )  # fmt: skip
+    write_tables(outcome)
+    return outcome
+
+
+def _distinct(values: Sequence[Any], what: str) -> list[Any]:
+    if not values:
+        raise SettingsError(f"no {what} are given: give at least one")
+    return list(dict.fromkeys(values))
+
+
+def _method(name: str) -> Method:
+    for method in METHODS:
+        if method == name:
+            return method
+    raise SettingsError(f"the method is {name!r}: give one of {', '.join(METHODS)}")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def _jobs(
+    run: _Run,
+    dataset: str,
+    photos: Sequence[Category],
+    settings: Mapping[tuple[Method, int], Sequence[FitSettings]],
+) -> list[_Job]:
+    """All records to make: each category with all its seeds and methods, one after the other."""
+    common = {
+        "format": FORMAT,
+        "dataset": dataset,
+        "weights": _weights_sha256(run.options.weights),
+        "versions": _versions(),
+        "device": run.options.device,
+        "statistics": run.config.statistics,
+        "robustness": asdict(run.config.robustness) if run.config.robustness else None,
+    }
+    jobs = []
+    for category in photos:
+        files = _files_sha256(category, run)
+        for (method, seed), members in settings.items():
+            decides = {**common, "files": files, "settings": [s.to_dict() for s in members]}
+            key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+            jobs.append(_Job(run.config.name, dataset, category, method, seed, members, files, key))
+    return jobs
+
+
+def _weights_sha256(weights: str | Path | None) -> str:
+    if weights is None or weights == RANDOM:
+        return str(weights)
+    return _file_sha256(Path(weights)) if Path(weights).is_file() else str(weights)
+
+
+def _versions() -> dict[str, str]:
+    """Of what decides a figure."""
+    packages = ("reconpatch", "numpy", "pillow", "onnxruntime", "torch", "timm")
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise MissingExtraError("benchmark", "train") from None
+    return {"python": platform.python_version(), **found}
+
+
+def _files_sha256(category: Category, run: _Run) -> str:
+    """SHA-256 over what each file is for, its name and its bytes, and what is said about masks."""
+    digest = hashlib.sha256(repr(sorted((category.saturation or {}).items())).encode())
+    roles = [("train", path) for path in category.train]
+    for photo in category.test:
+        roles += [(photo.label, photo.path), *(("mask", mask) for mask in photo.masks)]
+    for role, path in roles:
+        line = f"{role} {run.name(path)} {_file_sha256(path)}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise PhotoError(f"{path} cannot be read ({error.strerror}): check its rights") from error
+
+
+def _records(
+    run: _Run,
+    jobs: Sequence[_Job],
+    results: _Results,
+    finished: Callable[[Record, bool], None] | None,
+) -> Iterator[tuple[Record, bool]]:
+    """The record of each job, and whether it was there before; written as soon as it is made."""
+    refused: dict[str, PhotoError] = {}
+    progress = run.options.progress
+    for i, job in enumerate(jobs):
+        before = results.get(job)
+        record = before or _attempt(run, job, refused)
+        if before is None:
+            results.put(record)
+        if finished is not None:
+            finished(record, before is not None)
+        if progress is not None:
+            progress("benchmark", i + 1, len(jobs))
+        yield record, before is not None
+
+
+def _attempt(run: _Run, job: _Job, refused: dict[str, PhotoError]) -> Record:
+    """The record of a job, or one that says why there is none.
+
+    Args:
+        run: what all jobs have in common.
+        job: the job.
+        refused: by category, why its photos cannot be used. Another method or seed would meet the
+            same photo again, hours later perhaps, and is not tried.
+    """
+    try:
+        if job.category in refused:
+            raise refused[job.category]
+        return _measure(run, job)
+    except _ENDS_THE_RUN:
+        raise
+    except Exception as error:
+        if isinstance(error, PhotoError):
+            refused[job.category] = error
+        said = str(error) or "no reason given"
+        reason = said if isinstance(error, SettingsError | PhotoError) else _named(error, said)
+        return replace(_blank(job), error=_without_root(reason, run.root))
+
+
+def _named(error: Exception, said: str) -> str:
+    return f"{type(error).__name__}: {said}"
+
+
+def _blank(job: _Job) -> Record:
+    return Record(
+        job.config, job.dataset, job.category, job.method, job.seed, job.key,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        settings=tuple(settings.to_dict() for settings in job.settings),
+        versions={**_versions(), "machine": f"{platform.system()} {platform.machine()}"},
+        hashes={"files": job.files_sha256},
+    )  # fmt: skip
+
+
+def _without_root(text: str, root: Path) -> str:
+    """The text with paths below the data set's folder as names in it."""
+    return text.replace(f"{root}{os.sep}", "").replace(str(root), "the data set's folder")
+
+
+# --- One record -----------------------------------------------------------------------------------
+
+
+def _measure(run: _Run, job: _Job) -> Record:
+    """Fit, inspect every test photo, and work out the figures."""
+    model = _fit(run, job)
+    clock = _Clock()
+    with _Pixels(job.photos) as pixels:
+        tested = _inspect(run, job, model, pixels, clock)
+        with clock.step("metrics"):
+            by_kind = _by_kind(job.photos, tested.scores, pixels)
+            metrics = {**tested.image_metrics(), **pixels.metrics(), **_means(by_kind)}
+            curves = pixels.curves()
+    provenance = model.provenance
+    notes = [
+        *job.photos.notes,
+        *run.copies(job.photos),
+        *_unused(job.photos),
+        *provenance["notes"],
+    ]
+    return replace(
+        _blank(job),
+        metrics={name: metrics[name] for name in METRICS if name in metrics},
+        by_kind=by_kind,
+        counts={"fit": len(model.photos), **tested.counts()},
+        threshold=tested.at_threshold(model.threshold),
+        protocol=tuple(_protocol(job.photos, run.config)),
+        notes=tuple(_without_root(note, run.root) for note in notes),
+        seconds={**provenance["seconds"], **clock.seconds},
+        peak_memory=peak_memory(),
+        hashes={
+            "files": job.files_sha256,
+            "good photos": provenance["data_sha256"],
+            "model": model.fingerprint,
+        },
+        photos=tuple(tested.rows()),
+        curves=curves,
+        pictures=tuple(tested.gallery.write(run.folder, job.key)),
+    )
+
+
+def _fit(run: _Run, job: _Job) -> Inspector:
+    from reconpatch.ensemble import fit_ensemble
+    from reconpatch.fitting import fit_model
+
+    with _good_photos(run, job.photos) as good:
+        if run.config.members:
+            return fit_ensemble(good, job.settings, run.options, run.config.statistics)
+        return fit_model(good, job.settings[0], run.options)
+
+
+@contextmanager
+def _good_photos(run: _Run, category: Category) -> Iterator[list[Path]]:
+    """The photos to fit on; disturbed ones as files that go when the fit is done."""
+    if run.config.robustness is None:
+        yield list(category.train)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        disturbed = []
+        for i, path in enumerate(category.train):
+            disturbed.append(Path(folder, f"{i:05}-{path.stem}.png"))
+            Image.fromarray(run.read(path).pixels).save(disturbed[-1], compress_level=1)
+        yield disturbed
+
+
+@dataclass
+class _Clock:
+    """Seconds of each phase; a phase that comes again adds up."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        passed = time.perf_counter() - start
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + passed, 3)
+
+
+def _inspect(run: _Run, job: _Job, model: Inspector, pixels: _Pixels, clock: _Clock) -> _Tested:
+    """Inspect the test photos one by one; of each are kept a score and what the metrics need."""
+    progress = run.options.progress
+    tested = _Tested()
+    for i, labelled in enumerate(job.photos.test):
+        with clock.step("read"):
+            photo = run.read(labelled.path)
+        with clock.step("inspect"):
+            result = model.inspect(photo)
+        with clock.step("metrics"):
+            defects = _defects(job.photos, labelled, photo, run)
+            pixels.add(labelled, defects, result.heatmap)
+        tested.add(labelled, result, photo, [mask for mask, _ in defects], model.white_level)
+        if progress is not None:
+            progress("inspect", i + 1, len(job.photos.test))
+    return tested
+
+
+def _defects(
+    category: Category, labelled: LabelledPhoto, photo: Photo, run: _Run
+) -> list[tuple[Masks, float]]:
+    """The masks of a photo, moved with it, and of MVTec LOCO's what saturates each, in pixels."""
+    if not labelled.masks:
+        return []
+    height, width, limit = photo.height, photo.width, run.options.max_pixels
+    how = run.disturbance(labelled.path)
+    move = (lambda mask: mask) if how is None else how.mask
+    if category.saturation is None:
+        return [(move(read_mask(labelled, height, width, max_pixels=limit)), 1.0)]
+    defects: list[tuple[Masks, float]] = []
+    for mask, value in read_defects(labelled, height, width, max_pixels=limit):
+        if value not in category.saturation:
+            raise PhotoError(
+                f"{labelled.path} has a defect of pixel value {value}, which defects_config.json "
+                "does not name: unpack the data set again"
+            )
+        threshold, relative = category.saturation[value]
+        area = int(np.count_nonzero(mask))
+        defects.append((move(mask), saturation_pixels(area, threshold, relative=relative)))
+    return defects
+
+
+class _Pixels:
+    """The pixel metrics of a category; a context manager that removes their temporary files."""
+
+    def __init__(self, category: Category) -> None:
+        self._masks = any(photo.masks for photo in category.test)
+        self._kinds = _kinds(category)
+        self._stack = ExitStack()
+        limit = MEMORY_LIMIT // (1 + len(self._kinds))
+        self._all = self._stack.enter_context(PixelMetrics(memory_limit=limit))
+        self._saturated = {
+            kind: self._stack.enter_context(SaturatedOverlap(memory_limit=limit))
+            for kind in self._kinds
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(
+        self,
+        photo: LabelledPhoto,
+        defects: Sequence[tuple[Masks, float]],
+        heatmap: npt.NDArray[np.float32],
+    ) -> None:
+        """Take one more photo; one of a kind that has no masks at all counts for nothing."""
+        if not self._masks or (photo.defective and not photo.masks):
+            return
+        union = np.zeros(heatmap.shape, dtype=bool)
+        for mask, _ in defects:
+            union |= mask
+        self._all.add(union, heatmap)
+        for kind, overlap in self._saturated.items():
+            if photo.label in (GOOD, kind):
+                # A disturbed photo may have lost a defect over its edge.
+                overlap.add([(m, s) for m, s in defects if m.any()], heatmap)
+
+    def metrics(self) -> dict[str, float | None]:
+        """The figures of all photos; nothing without masks."""
+        if not self._masks:
+            return {}
+        figures = dict(self._all.result())
+        return {**figures, "pixel_f1_max_oracle": figures.pop("pixel_f1_max")}
+
+    def saturated(self, kind: str) -> dict[str, float]:
+        """sPRO over the good photos and those of one kind."""
+        return self._saturated[kind].result()
+
+    def curves(self) -> dict[str, list[list[float]]]:
+        """The ROC and the PRO curve of all photos, for plots."""
+        if not self._masks:
+            return {}
+        curves = self._all.curves(CURVE_POINTS)
+        return {name: curve.round(5).tolist() for name, curve in curves.items()}
+
+
+def _kinds(category: Category) -> list[str]:
+    """The kinds of anomalies that MVTec LOCO measures apart; none elsewhere."""
+    if category.saturation is None:
+        return []
+    return sorted({photo.label for photo in category.test if photo.defective})
+
+
+def _by_kind(category: Category, scores: Floats, pixels: _Pixels) -> dict[str, dict[str, float]]:
+    labels = np.array([photo.label for photo in category.test])
+    figures = {}
+    for kind in _kinds(category):
+        inside = (labels == GOOD) | (labels == kind)
+        area = auroc((labels != GOOD)[inside], scores[inside])
+        figures[kind] = {"image_auroc": area, **pixels.saturated(kind)}
+    return figures
+
+
+def _means(by_kind: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
+    """Over the kinds, unweighted."""
+    names = next(iter(by_kind.values()), {})
+    return {name: float(np.mean([kind[name] for kind in by_kind.values()])) for name in names}
+
+
+def _unused(category: Category) -> list[str]:
+    unlabelled = {split: len(paths) for split, paths in category.unlabelled.items()}
+    validation = {"validation": len(category.validation)} if category.validation else {}
+    return [
+        f"{count} photos of {split} are not used"
+        for split, count in (validation | unlabelled).items()
+    ]
+
+
+def _protocol(category: Category, config: Config) -> list[str]:
+    """How it was measured, in plain words."""
+    masked = [photo for photo in category.test if photo.masks]
+    counts = "above 0" if any(p.nonzero_masks for p in masked) else "above half of white"
+    said = ["Image score: the score of the verdict; AUROC counts ties half."]
+    if masked:
+        said.append(
+            "Pixels: at the photos' own resolution, the map enlarged to it; a pixel of a mask is "
+            f"defective {counts}; what the model does not see (cropped off) is left out."
+        )
+        said.append(
+            "AUPRO: 8-connected regions, all distinct scores, integrated to a false positive rate "
+            "of 0.3 and of 0.05 and divided by it."
+        )
+    if category.saturation is not None:
+        said.append(
+            "MVTec LOCO: image AUROC and sPRO are the mean of two, one over good photos and "
+            "logical anomalies, one over good photos and structural ones; the rest is over all."
+        )
+    if config.robustness is not None:
+        amounts = ", ".join(f"{k} {v:g}" for k, v in asdict(config.robustness).items())
+        said.append(
+            f"Training and test photos are disturbed by up to: {amounts}; by the name of each "
+            "photo, the same for every method and seed; masks are moved with their photos."
+        )
+    return said
+
+
+@dataclass
+class _Tested:
+    """What is kept of the test photos."""
+
+    labelled: list[tuple[str, str]] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    masked: int = 0
+    gallery: Gallery = field(default_factory=Gallery)
+
+    def add(
+        self,
+        labelled: LabelledPhoto,
+        result: Result,
+        photo: Photo,
+        masks: Sequence[Masks],
+        white_level: int,
+    ) -> None:
+        self.labelled.append((photo.name, labelled.label))
+        self.values.append(result.score)
+        self.masked += bool(labelled.masks)
+        if result.anomalous != labelled.defective:
+            self.gallery.offer(labelled, result, photo.rgb8(white_level), masks)
+
+    @property
+    def scores(self) -> Floats:
+        return np.array(self.values, dtype=np.float64)
+
+    @property
+    def defective(self) -> Masks:
+        return np.array([label != GOOD for _, label in self.labelled])
+
+    def image_metrics(self) -> dict[str, float | None]:
+        labels, scores = self.defective, self.scores
+        names = ("image_auroc", "image_ap", "image_f1_max_oracle")
+        if labels.all() or not labels.any():
+            return dict.fromkeys(names)
+        figures = (
+            auroc(labels, scores),
+            average_precision(labels, scores),
+            f1_max(labels, scores)[0],
+        )
+        return dict(zip(names, figures, strict=True))
+
+    def counts(self) -> dict[str, int]:
+        defective = int(self.defective.sum())
+        good = len(self.values) - defective
+        return {"good": good, "defective": defective, "masked": self.masked}
+
+    def at_threshold(self, threshold: float) -> dict[str, float]:
+        flagged = self.scores > threshold
+        return {
+            "value": threshold,
+            "false_alarms": int((flagged & ~self.defective).sum()),
+            "detected": int((flagged & self.defective).sum()),
+        }
+
+    def rows(self) -> Iterator[tuple[str, str, float]]:
+        for (name, label), score in zip(self.labelled, self.values, strict=True):
+            yield name, label, score
+
+
+def peak_memory() -> int | None:
+    """The highest resident size of the process so far, in bytes; None where nothing tells it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return peak if sys.platform == "darwin" else peak * 1024

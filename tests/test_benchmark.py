@@ -1,0 +1,786 @@
+"""The benchmark on miniature data sets with random weights, its configs, and the paper's tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from conftest import fill, save, scratch_mask, scratched, textured
+from reconpatch import benchmark, benchmark_report, fitting
+from reconpatch.benchmark import (
+    Disturbance,
+    Robustness,
+    config_names,
+    load_config,
+    peak_memory,
+    run_benchmark,
+)
+from reconpatch.benchmark_report import (
+    PICTURES_EACH,
+    BenchmarkOutcome,
+    Gallery,
+    Record,
+    metric_tables,
+    roc_points,
+    write_tables,
+)
+from reconpatch.datasets import LabelledPhoto
+from reconpatch.errors import OutputError, PhotoError, SettingsError, WeightsError
+from reconpatch.fitting import FitOptions
+from reconpatch.images import Photo
+from reconpatch.published import PUBLISHED, published
+from reconpatch.result import ClosestPatch, Result
+from reconpatch.settings import FitSettings
+
+SMALL: dict[str, Any] = {"size": 64, "bank": 0.2, "steps": 3, "batch_size": 64, "dim": 16}
+PAPER_CONFIGS = (
+    "paper-wrn50-224",
+    "paper-wrn101-480",
+    "paper-ensemble-480",
+    "paper-ensemble-320",
+    "paper-btad",
+)
+
+
+def make_category(folder: Path, first: int, good: str = "good", bad: str = "scratch") -> Path:
+    """MVTec's layout: 5 photos to fit on; 3 good and 3 scratched ones to test on, with masks."""
+    fill(folder / "train" / good, range(first, first + 5))
+    fill(folder / "test" / good, range(first + 10, first + 13))
+    for seed in range(first + 20, first + 23):
+        save(scratched(textured(seed)), folder / "test" / bad / f"{seed}.png")
+        mask = scratch_mask().astype(np.uint8) * 255
+        save(mask, folder / "ground_truth" / bad / f"{seed}{'_mask' * (bad != 'ko')}.png")
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_backbone_once() -> Iterator[None]:
+    """Many fits of this module share a backbone: it is made and exported once."""
+    made: dict[tuple[Any, ...], Any] = {}
+    make = fitting._backbone
+
+    def remembered(settings: FitSettings, options: FitOptions, threads: int) -> Any:
+        s = settings
+        key = (s.backbone, s.levels, s.size, s.neighbourhood, s.seed, options.weights, threads)
+        if key not in made:
+            made[key] = make(settings, options, threads)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "_backbone", remembered)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two categories, "bottle" and "screw"; not to be changed."""
+    root = tmp_path_factory.mktemp("mvtec")
+    for i, name in enumerate(("bottle", "screw")):
+        make_category(root / name, 100 * i)
+    return root
+
+
+def run(root: Path, folder: Path, **given: Any) -> BenchmarkOutcome:
+    """The benchmark with small settings and random weights, unless told otherwise."""
+    chosen: dict[str, Any] = {
+        "dataset": "mvtec", "methods": ["patchcore"], "weights": "random", "threads": 1,
+        "changes": SMALL,
+    }  # fmt: skip
+    return run_benchmark(root, folder=folder, **{**chosen, **given})
+
+
+def stored(folder: Path) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = json.loads((folder / "results.json").read_text())["records"]
+    return records
+
+
+def measured(folder: Path) -> str:
+    """The tables in Markdown, but for what a clock says."""
+    return (folder / "results.md").read_text("utf-8").partition("## Time and memory")[0]
+
+
+# --- End to end -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> BenchmarkOutcome:
+    """Both categories, two methods and two seeds; not to be changed."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run(tree, folder, methods=["reconpatch", "patchcore"], seeds=[0, 1])
+
+
+def test_there_is_a_record_for_each_category_method_and_seed(whole: BenchmarkOutcome) -> None:
+    made = [(r.category, r.method, r.seed) for r in whole.records]
+    assert made == [
+        (category, method, seed)
+        for category in ("bottle", "screw")
+        for method in ("reconpatch", "patchcore")
+        for seed in (0, 1)
+    ]
+    assert whole.errors == []
+    assert whole.reused == 0
+    assert len(stored(whole.folder)) == 8
+
+
+def test_a_record_says_what_was_measured_and_how(whole: BenchmarkOutcome, tree: Path) -> None:
+    record = whole.records[0]
+    assert record.counts == {"fit": 5, "good": 3, "defective": 3, "masked": 3}
+    assert [settings["method"] for settings in record.settings] == ["reconpatch"]
+    assert record.settings[0]["size"] == (64, 64)
+    assert set(record.hashes) == {"files", "good photos", "model"}
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in record.hashes.values())
+    assert {"extract features", "train f", "inspect", "read", "metrics"} <= set(record.seconds)
+    assert {"python", "torch", "reconpatch", "machine"} <= set(record.versions)
+    assert any("photos' own resolution" in said for said in record.protocol)
+    assert any("above half of white" in said for said in record.protocol)
+    assert [name for name, _, _ in record.photos][:2] == [
+        "bottle/test/good/part010.png",
+        "bottle/test/good/part011.png",
+    ]
+    assert str(tree) not in (whole.folder / "results.json").read_text()
+
+
+def test_metrics_are_those_of_the_scores(whole: BenchmarkOutcome) -> None:
+    for record in whole.records:
+        labels = [label != "good" for _, label, _ in record.photos]
+        scores = [score for _, _, score in record.photos]
+        area, precision = record.metrics["image_auroc"], record.metrics["image_ap"]
+        assert area == pytest.approx(roc_auc_score(labels, scores))
+        assert precision == pytest.approx(average_precision_score(labels, scores))
+        flagged = [score > record.threshold["value"] for score in scores]
+        assert record.threshold["detected"] == sum(flagged[3:])
+        assert record.threshold["false_alarms"] == sum(flagged[:3])
+
+
+def test_pixel_metrics_are_those_of_the_maps(tree: Path, tmp_path: Path) -> None:
+    record = run(tree, tmp_path, categories=["bottle"]).records[0]
+    import reconpatch
+
+    photos = sorted((tree / "bottle" / "train" / "good").iterdir())
+    model = reconpatch.fit(photos, method="patchcore", weights="random", threads=1, **SMALL)
+    assert model.fingerprint == record.hashes["model"]
+    truth, heat = [], []
+    for path in sorted((tree / "bottle" / "test").glob("*/*.png")):
+        heat.append(model.inspect(path).heatmap.ravel())
+        empty = np.zeros(96 * 96, bool)
+        truth.append(scratch_mask().ravel() if path.parent.name == "scratch" else empty)
+    labels, values = np.concatenate(truth), np.concatenate(heat)
+    assert record.metrics["pixel_auroc"] == pytest.approx(roc_auc_score(labels, values))
+    assert record.metrics["pixel_ap"] == pytest.approx(average_precision_score(labels, values))
+
+
+def test_the_tables_show_mean_and_spread_over_seeds(whole: BenchmarkOutcome) -> None:
+    text = (whole.folder / "results.md").read_text("utf-8")
+    row = next(line for line in text.splitlines() if line.startswith("| bottle |"))
+    values = [100 * (r.metrics["image_auroc"] or 0) for r in whole.records[:2]]
+    low, high = min(values), max(values)
+    assert row.split(" | ")[1] == f"{sum(values) / 2:.2f} ({low:.2f}–{high:.2f})"
+    # 100 for bottle in both papers' columns; the mean is over the categories of this run.
+    assert row.endswith("| 100.00 | 100.00 |")
+    mean = next(line for line in text.splitlines() if line.startswith("| mean of 2 |"))
+    assert mean.endswith(f"| {(100 + 98.52) / 2:.2f} | {(100 + 98.1) / 2:.2f} |")
+
+
+def test_the_pages_say_how_the_figures_came_about(whole: BenchmarkOutcome) -> None:
+    for name in ("results.md", "results.html"):
+        text = (whole.folder / name).read_text("utf-8")
+        for said in (
+            "Nothing is chosen on test photos",
+            "image F1-max (oracle)",
+            "upper bound",
+            "Changed from the config: size = 64",
+            "random weights",
+            "64 x 64 pixels, the whole photo",
+            "is not used",
+        ):
+            assert said in text, (name, said)
+
+
+def test_the_page_stands_alone(whole: BenchmarkOutcome) -> None:
+    page = (whole.folder / "results.html").read_text("utf-8")
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+    assert not re.search("https?:|@import|url\\(", page)
+    assert page.count("<svg viewBox") >= 2 * 5  # three curves and two histograms a category
+    assert page.count("<polyline") >= 2 * 3 * 2
+    assert "prefers-color-scheme: dark" in page
+    shown = [p for r in whole.records if r.seed == 0 for p in r.pictures]
+    assert page.count("data:image/jpeg;base64,") == len(shown)
+
+
+def test_pictures_of_wrong_verdicts_are_kept(whole: BenchmarkOutcome) -> None:
+    for record in whole.records:
+        wrong = {
+            ("miss" if label != "good" else "false alarm", name)
+            for name, label, score in record.photos
+            if (score > record.threshold["value"]) != (label != "good")
+        }
+        assert {(p.kind, p.photo) for p in record.pictures} == wrong  # there are three at most
+        for picture in record.pictures:
+            with Image.open(whole.folder / picture.file) as image:
+                assert image.size == (2 * 96 + 4, 96)
+
+
+# --- Interruption ---------------------------------------------------------------------------------
+
+
+def count_fits(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[int]:
+    """Counts the fits from now on; the one with that number is interrupted."""
+    fits: list[int] = []
+    fit = benchmark._fit
+
+    def counted(*given: Any) -> Any:
+        fits.append(len(fits) + 1)
+        if len(fits) == stop_at:
+            raise KeyboardInterrupt
+        return fit(*given)
+
+    monkeypatch.setattr(benchmark, "_fit", counted)
+    return fits
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_one_go = run(tree, tmp_path / "in one go")
+    folder = tmp_path / "interrupted"
+    fits = count_fits(monkeypatch, stop_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(tree, folder)
+    assert [r["category"] for r in stored(folder)] == ["bottle"]
+    first = stored(folder)[0]
+    assert not (folder / "results.md").exists()
+
+    calls: list[tuple[str, bool]] = []
+    outcome = run(tree, folder, finished=lambda record, was: calls.append((record.category, was)))
+    assert len(fits) == 3  # one before, one that was stopped, one now
+    assert calls == [("bottle", True), ("screw", False)]
+    assert outcome.reused == 1
+    assert stored(folder)[0] == first
+    assert measured(folder) == measured(in_one_go.folder)
+
+    again = run(tree, folder)
+    assert len(fits) == 3
+    assert again.reused == 2
+
+
+def test_what_decides_a_record_is_part_of_its_key(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data"
+    make_category(root / "bottle", 0)
+    folder = tmp_path / "out"
+    fits = count_fits(monkeypatch)
+    run(root, folder)
+    run(root, folder, seeds=[0, 1])
+    assert len(fits) == 2  # another seed is another record
+    run(root, folder, changes={**SMALL, "neighbourhood": 1})
+    assert len(fits) == 3
+    save(textured(77), root / "bottle" / "test" / "good" / "part010.png")
+    run(root, folder, changes={**SMALL, "neighbourhood": 1})
+    assert len(fits) == 4
+    monkeypatch.setattr(benchmark, "_versions", lambda: {"reconpatch": "9"})
+    run(root, folder, changes={**SMALL, "neighbourhood": 1})
+    assert len(fits) == 5
+    # Of one category, method and seed the last record stays; that of the other seed is untouched.
+    assert sorted(r["seed"] for r in stored(folder)) == [0, 1]
+
+
+def test_a_results_file_of_something_else_is_refused(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"records": 1}')
+    with pytest.raises(OutputError, match="is not a file that this command wrote"):
+        run(tree, tmp_path)
+    assert (tmp_path / "results.json").read_text() == '{"records": 1}'
+
+
+# --- Failures -------------------------------------------------------------------------------------
+
+
+def test_a_category_that_fails_is_recorded_and_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data"
+    for i, name in enumerate(("bottle", "screw")):
+        make_category(root / name, 100 * i)
+    mask = root / "bottle" / "ground_truth" / "scratch" / "20_mask.png"
+    save(np.zeros((40, 40), np.uint8), mask)
+    fits = count_fits(monkeypatch)
+    outcome = run(root, tmp_path / "out", seeds=[0, 1])
+    assert len(fits) == 3  # the photos of bottle are not tried a second time
+    assert [(r.category, r.seed) for r in outcome.errors] == [("bottle", 0), ("bottle", 1)]
+    for record in outcome.errors:
+        assert record.error is not None
+        assert record.error.startswith("bottle/ground_truth/scratch/20_mask.png has 40 x 40")
+        assert record.metrics == {}
+    for name in ("results.md", "results.html"):
+        text = (outcome.folder / name).read_text("utf-8")
+        assert "bottle, patchcore, seed 0: bottle/ground_truth" in text
+    table = metric_tables(outcome)[0]
+    assert table.rows[0][:2] == ("bottle", "error")
+    assert table.rows[1][1].startswith(
+        f"{100 * (outcome.records[2].metrics['image_auroc'] or 0):.2f}"
+    )
+    assert table.rows[2][:2] == ("mean of 2", "–")  # no mean over the half that worked
+
+    save(scratch_mask().astype(np.uint8) * 255, mask)
+    assert run(root, tmp_path / "out", seeds=[0, 1]).errors == []
+    assert len(fits) == 5
+
+
+def test_other_errors_are_recorded_with_their_type(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(benchmark, "_fit", fail)
+    outcome = run(tree, tmp_path)
+    assert [r.error for r in outcome.records] == ["MemoryError: no reason given"] * 2
+
+
+def test_what_concerns_every_record_ends_the_run(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError):
+        run(tree, tmp_path, weights=tmp_path / "missing.safetensors")
+    assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"methods": ["padim"]}, "the method is 'padim'"),
+        ({"methods": []}, "no methods are given"),
+        ({"seeds": []}, "no seeds are given"),
+        ({"config": "paper-wrn18"}, "which is no file.*paper-wrn50-224"),
+        ({"changes": {"sizes": 3}}, "there is no setting 'sizes'"),
+        ({"seeds": [-1]}, "the seed is -1"),
+    ],
+)
+def test_what_is_unknown_is_refused_before_anything_is_done(
+    given: dict[str, Any], said: str, tree: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        run(tree, tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_data_set_that_does_not_fit_is_refused(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(PhotoError, match="no category 'cable'"):
+        run(tree, tmp_path / "out", categories=["cable"])
+    assert not (tmp_path / "out").exists()
+
+
+# --- Other data sets ------------------------------------------------------------------------------
+
+
+def test_loco_is_measured_by_kind(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "box"
+    make_category(folder, 0, bad="logical_anomalies")
+    fill(folder / "validation" / "good", [50])
+    truth = folder / "ground_truth"
+    for old in list(truth.glob("*/*.png")):
+        old.unlink()
+    save(scratched(textured(60)), folder / "test" / "structural_anomalies" / "060.png")
+    seen = [("logical_anomalies", str(s)) for s in (20, 21, 22)] + [("structural_anomalies", "060")]
+    for kind, stem in seen:
+        value = 200 if kind.startswith("logical") else 100
+        save(scratch_mask().astype(np.uint8) * np.uint8(value), truth / kind / stem / "000.png")
+    entries = [
+        {"pixel_value": value, "saturation_threshold": share, "relative_saturation": True}
+        for value, share in ((200, 0.5), (100, 1))
+    ]
+    (folder / "defects_config.json").write_text(json.dumps(entries))
+    record = run(tmp_path / "data", tmp_path / "out", dataset="loco").records[0]
+    assert record.error is None
+    assert set(record.by_kind) == {"logical_anomalies", "structural_anomalies"}
+    for name in ("image_auroc", "auspro", "auspro_005"):
+        kinds = [figures[name] for figures in record.by_kind.values()]
+        assert record.metrics[name] == pytest.approx(sum(kinds) / 2)
+    assert any("mean of two" in said for said in record.protocol)
+    assert "1 photos of validation are not used" in record.notes
+
+
+def test_a_folder_without_masks_has_image_figures_only(tmp_path: Path) -> None:
+    root = tmp_path / "parts"
+    fill(root / "good", range(8))
+    save(scratched(textured(60)), root / "bent" / "a.png")
+    outcome = run(root, tmp_path / "out", dataset="folder")
+    assert outcome.errors == []
+    assert set(outcome.records[0].metrics) == {"image_auroc", "image_ap", "image_f1_max_oracle"}
+    assert outcome.records[0].curves == {}
+
+
+def test_a_photo_on_both_sides_is_noted(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    make_category(root / "bottle", 0)
+    save(textured(1), root / "bottle" / "test" / "good" / "copy.png")
+    record = run(root, tmp_path / "out").records[0]
+    assert any("part001.png (fit) and bottle/test/good/copy.png (test)" in n for n in record.notes)
+
+
+# --- Configs --------------------------------------------------------------------------------------
+
+
+def test_every_config_loads() -> None:
+    names = config_names()
+    assert set(PAPER_CONFIGS) < set(names)
+    assert {"default", "paper-robustness", "paper-s5-levels123", "paper-dim-64"} < set(names)
+    for name in names:
+        config = load_config(name)
+        assert config.name == name
+        assert (config.recipe == "paper") == name.startswith("paper-")
+
+
+def test_the_configs_are_the_papers_settings() -> None:
+    (single,) = load_config("paper-wrn50-224").fit_settings("reconpatch", 3)
+    assert (single.backbone, single.size, single.resize) == ("wide_resnet50_2", (224, 224), 256)
+    assert (single.training.dim, single.training.epochs, single.seed) == (512, 120, 3)
+    (large,) = load_config("paper-wrn101-480").fit_settings("patchcore", 0)
+    assert (large.backbone, large.size, large.resize) == ("wide_resnet101_2", (480, 480), 548)
+    members = load_config("paper-ensemble-320").fit_settings("reconpatch", 0)
+    assert [m.backbone for m in members] == ["wide_resnet101_2", "resnext101_32x8d", "densenet201"]
+    assert {(m.size, m.resize) for m in members} == {((320, 320), 366)}
+    assert {(m.training.dim, m.training.epochs, m.training.learning_rate) for m in members} == {
+        (384, 60, 1e-6)
+    }
+    assert load_config("paper-ensemble-480").statistics == "training"
+    assert load_config("paper-coreset-25").fit_settings("reconpatch", 0)[0].bank == 0.25
+    deep = load_config("paper-s5-levels123").fit_settings("reconpatch", 0)[0]
+    assert (deep.neighbourhood, deep.levels) == (5, (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ('title = "x"\nsize = 3\n', "has the key 'size'.*below \\[settings\\]"),
+        ('title = "x"\n[settings]\nsizes = 3\n', "there is no setting 'sizes'"),
+        ('title = "x"\n[settings]\nneighbourhood = 4\n', "the neighbourhood is 4"),
+        ('title = "x"\nrecipe = "fast"\n', "the recipe is 'fast'"),
+        ('title = "x"\ncompare = ["rival"]\n', "nothing is published as 'rival'"),
+        ('title = "x"\n[robustness]\nzoom = 1\n', "has the key 'zoom'"),
+        ('title = "x"\n[robustness]\nshift = 7\n', "shift is 7.0: give 0 to 1"),
+        ('title = "x"\nstatistics = "both"\n', "statistics is 'both': give 'as_new' or 'training'"),
+        ('recipe = "paper"\n', "title"),
+        ("title = \n", "is not TOML"),
+    ],
+)
+def test_a_config_of_ones_own_is_checked(toml: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(toml)
+    with pytest.raises(SettingsError, match=f"(?s)mine.toml.*{said}"):
+        load_config(path)
+
+
+def test_a_config_of_ones_own_runs(tree: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('title = "mine"\n[settings]\nsize = [64, 32]\nbank = 0.2\n')
+    outcome = run(tree, tmp_path / "out", config=path, changes={}, categories=["screw"])
+    assert outcome.records[0].config == "mine"
+    assert outcome.records[0].settings[0]["size"] == (64, 32)
+    assert "Changed from the config" not in (outcome.folder / "results.md").read_text()
+
+
+@pytest.mark.parametrize("config", PAPER_CONFIGS)
+def test_the_papers_configs_run_end_to_end(config: str, tree: Path, tmp_path: Path) -> None:
+    # All but these four: the size of the input, the epochs, the bank and the batch.
+    small = {"size": 32, "resize": 36, "steps": 2, "bank": 0.5, "batch_size": 32}
+    root, dataset = tree, "mvtec"
+    if config == "paper-btad":
+        root, dataset = tmp_path / "btad", "btad"
+        make_category(root / "01", 0, good="ok", bad="ko")
+    outcome = run(
+        root, tmp_path / "out", dataset=dataset, config=config, changes=small,
+        methods=["reconpatch"], categories=[sorted(p.name for p in root.iterdir())[0]],
+    )  # fmt: skip
+    assert [record.error for record in outcome.records] == [None]
+    record = outcome.records[0]
+    assert len(record.settings) == (3 if "ensemble" in config else 1)
+    assert record.metrics["image_auroc"] is not None
+    assert record.metrics["aupro"] is not None
+    text = (outcome.folder / "results.md").read_text()
+    assert "Changed from the config: size = 32, resize = 36, steps = 2" in text
+    assert "paper: ReConPatch" in text or "ensemble" in config  # which have means only
+
+
+# --- Disturbed photos -----------------------------------------------------------------------------
+
+
+def disturbance(**given: Any) -> Disturbance:
+    still: dict[str, Any] = {
+        "angle": 0.0, "shift": (0.0, 0.0), "brightness": 1.0, "contrast": 1.0, "blur": 0.0
+    }  # fmt: skip
+    return Disturbance(**{**still, **given})
+
+
+def mono(pixels: Sequence[Sequence[int]]) -> Photo:
+    return Photo("p", np.array(pixels, np.uint8))
+
+
+def test_nothing_drawn_changes_nothing() -> None:
+    photo = Photo("p", textured(0))
+    still = Disturbance.draw(Robustness(), "p")
+    np.testing.assert_array_equal(still.photo(photo).pixels, photo.pixels)
+    np.testing.assert_array_equal(still.mask(scratch_mask()), scratch_mask())
+
+
+def test_a_shift_moves_right_and_down_and_mirrors_the_edge() -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    moved = disturbance(shift=(2 / 8, 1 / 8)).photo(Photo("p", pixels)).pixels
+    np.testing.assert_array_equal(moved[1:, 2:], pixels[:-1, :-2])
+    np.testing.assert_array_equal(moved[1:, :2], pixels[:-1, [1, 0]])
+    np.testing.assert_array_equal(moved[0, 2:], pixels[0, :-2])
+
+
+def test_a_quarter_turn_is_clockwise() -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    moved = disturbance(angle=90.0).photo(Photo("p", pixels)).pixels
+    np.testing.assert_array_equal(moved, np.rot90(pixels, -1))
+    mask = pixels[:, :, 0] < 10
+    np.testing.assert_array_equal(disturbance(angle=90.0).mask(mask), np.rot90(mask, -1))
+
+
+def test_a_mask_moves_with_its_photo() -> None:
+    mask = np.zeros((40, 60), bool)
+    mask[10:20, 12:30] = True
+    for angle, shift in ((7.0, (0.1, -0.05)), (-12.0, (0.0, 0.08))):
+        both = disturbance(angle=angle, shift=shift)
+        photo = both.photo(Photo("p", mask.astype(np.uint8) * 255)).pixels > 127
+        assert np.mean(photo != both.mask(mask)) < 0.01
+        assert both.mask(mask).sum() == pytest.approx(mask.sum(), rel=0.1)
+
+
+def test_brightness_and_contrast_by_hand() -> None:
+    photo = mono([[100, 140], [100, 140]])  # mean 120
+    assert disturbance(contrast=0.5).photo(photo).pixels.tolist() == [[110, 130], [110, 130]]
+    assert disturbance(brightness=1.5).photo(photo).pixels.tolist() == [[150, 210], [150, 210]]
+    assert disturbance(brightness=2.0).photo(photo).pixels.tolist() == [[200, 255], [200, 255]]
+
+
+def test_blur_smooths() -> None:
+    photo = Photo("p", textured(0))
+    blurred = disturbance(blur=2.0).photo(photo).pixels.astype(float)
+    assert (
+        np.abs(np.diff(blurred, axis=0)).mean()
+        < np.abs(np.diff(textured(0).astype(float), axis=0)).mean() / 2
+    )
+
+
+def test_a_disturbance_goes_by_the_photos_name_and_stays_in_range() -> None:
+    amounts = Robustness(rotation=10, shift=0.05, brightness=0.2, contrast=0.1, blur=2)
+    drawn = [Disturbance.draw(amounts, f"photo{i}") for i in range(200)]
+    assert drawn[7] == Disturbance.draw(amounts, "photo7")
+    angles = np.array([d.angle for d in drawn])
+    assert len(set(angles.tolist())) == 200
+    assert -10 <= angles.min() < -8
+    assert 8 < angles.max() <= 10
+    assert all(abs(d.shift[0]) <= 0.05 and abs(d.shift[1]) <= 0.05 for d in drawn)
+    assert all(0.8 <= d.brightness <= 1.2 and 0.9 <= d.contrast <= 1.1 for d in drawn)
+    assert all(0 <= d.blur <= 2 for d in drawn)
+
+
+def test_photos_of_16_bits_are_not_disturbed() -> None:
+    with pytest.raises(PhotoError, match="only photos of 8 bits"):
+        disturbance().photo(Photo("p", np.zeros((20, 20), np.uint16)))
+
+
+def test_disturbed_photos_are_fitted_on_and_tested(tree: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"categories": ["bottle"]}
+    changes = {**SMALL, "backbone": "tf_efficientnet_lite0", "resize": 0}
+    path = tmp_path / "still.toml"
+    path.write_text('title = "still"\n[robustness]\nrotation = 0\n')
+    still = run(tree, tmp_path / "a", config=path, **given).records[0]
+    plain = run(tree, tmp_path / "b", **given).records[0]
+    disturbed = run(tree, tmp_path / "c", config="paper-robustness", **given, changes=changes)
+    # Photos that went through files, undisturbed, give the very same scores.
+    assert still.photos == plain.photos
+    assert still.metrics == plain.metrics
+    record = disturbed.records[0]
+    assert record.error is None
+    assert record.hashes["files"] == plain.hashes["files"]
+    assert record.hashes["good photos"] != plain.hashes["good photos"]
+    assert record.photos != plain.photos
+    assert any("disturbed by up to: rotation 10" in said for said in record.protocol)
+
+
+# --- Published figures ----------------------------------------------------------------------------
+
+
+def test_published_figures_are_the_papers() -> None:
+    wrn50, wrn101 = published("reconpatch-wrn50-224"), published("reconpatch-wrn101-480")
+    assert wrn50.figure("image_auroc", "pill") == 97.49
+    assert wrn50.figure("image_auroc", "zipper") == 99.76
+    assert wrn50.figure("pixel_auroc", "pill") is None
+    assert wrn101.figure("image_auroc", "screw") == 99.84
+    assert wrn101.figure("pixel_auroc", "wood") == 95.16
+    assert published("patchcore-wrn50-224").figure("pixel_auroc", "tile") == 95.6
+    assert published("reconpatch-btad").figure("image_auroc", "02") == 87.7
+    assert published("patchcore-dim-64").means == {"image_auroc": 97.75}
+    assert published("reconpatch-coreset-25").means == {"image_auroc": 99.24}
+    assert published("reconpatch-robustness").means == {"image_auroc": 98.56}
+
+
+@pytest.mark.parametrize("key", sorted(PUBLISHED))
+def test_published_means_are_those_of_the_published_figures(key: str) -> None:
+    column = PUBLISHED[key]
+    for metric, figures in column.figures.items():
+        assert len(figures) == {"mvtec": 15, "btad": 3}[column.dataset]
+        mean = sum(figures.values()) / len(figures)
+        # Means are published to one or two digits.
+        assert column.mean(metric, list(figures)) == pytest.approx(mean, abs=0.05)
+
+
+def test_a_mean_over_some_categories_is_worked_out_from_theirs() -> None:
+    wrn50 = published("reconpatch-wrn50-224")
+    assert wrn50.mean("image_auroc", ["pill", "screw"]) == pytest.approx((97.49 + 98.52) / 2)
+    assert wrn50.mean("pixel_auroc", ["pill", "screw"]) is None
+    all_of_them = list(wrn50.figures["image_auroc"])
+    assert wrn50.mean("pixel_auroc", all_of_them) == 98.07
+    assert wrn50.mean("image_auroc", ["pill", "gear"]) is None
+
+
+# --- Tables and plots -----------------------------------------------------------------------------
+
+
+def record(category: str, seed: int, area: float | None, error: str | None = None) -> Record:
+    return Record(
+        "default", "mvtec", category, "patchcore", seed, key="", created="",
+        error=error, metrics={} if error else {"image_auroc": area},
+    )  # fmt: skip
+
+
+def outcome_of(*records: Record) -> BenchmarkOutcome:
+    config = replace(load_config("default"), compare=())
+    return BenchmarkOutcome(config, "mvtec", {}, False, records, 0, Path())
+
+
+def test_a_table_by_hand() -> None:
+    (table,) = metric_tables(
+        outcome_of(
+            record("a", 0, 0.9), record("a", 1, 0.8), record("b", 0, 0.7), record("b", 1, 0.4)
+        )
+    )
+    # Seed 0: (90 + 70) / 2 = 80; seed 1: (80 + 40) / 2 = 60.
+    assert table.rows == (
+        ("a", "85.00 (80.00–90.00)"),
+        ("b", "55.00 (40.00–70.00)"),
+        ("mean of 2", "70.00 (60.00–80.00)"),
+    )
+    assert table.markdown().splitlines() == [
+        "## image AUROC, %",
+        "",
+        "| category | patchcore |",
+        "|---|---:|",
+        "| a | 85.00 (80.00–90.00) |",
+        "| b | 55.00 (40.00–70.00) |",
+        "| mean of 2 | 70.00 (60.00–80.00) |",
+    ]
+
+
+def test_a_figure_that_is_missing_is_never_averaged_away() -> None:
+    (table,) = metric_tables(
+        outcome_of(
+            record("a", 0, 0.9), record("a", 1, None, error="bad"),
+            record("b", 0, 0.7), record("b", 1, 0.5),
+        )
+    )  # fmt: skip
+    assert table.rows == (
+        ("a", "90.00, 1 of 2 failed"),
+        ("b", "60.00 (50.00–70.00)"),
+        ("mean of 2", "–"),
+    )
+
+
+def test_tables_are_written_when_nothing_worked(tmp_path: Path) -> None:
+    nothing = replace(outcome_of(record("a", 0, None, error="<b>bad</b>")), folder=tmp_path)
+    write_tables(nothing)
+    assert "a, patchcore, seed 0: <b>bad</b>" in (tmp_path / "results.md").read_text()
+    assert "&lt;b&gt;bad" in (tmp_path / "results.html").read_text()
+
+
+def test_roc_points_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        labels = np.append(rng.random(30) < 0.4, [True, False])
+        scores = rng.integers(0, 8, 32).astype(float)
+        rate, found, _ = roc_curve(labels, scores, drop_intermediate=False)
+        np.testing.assert_allclose(roc_points(labels, scores), np.stack([rate, found], axis=1))
+
+
+def test_a_curve_is_cut_on_its_own_line() -> None:
+    plot = benchmark_report.curve_plot("t", "x", [(0, "m", np.array([(0, 0), (0.4, 0.8)]))], 0.2)
+    first, last = ([float(v) for v in p.split(",")] for p in plot.lines[0].points.split(" "))
+    # At 0.2 the line is at 0.4: the right edge of the plot, two fifths of its height.
+    bottom, top = plot.y_ticks[0][0], plot.y_ticks[-1][0]
+    assert first == [plot.x_ticks[0][0], bottom]
+    assert last == pytest.approx([plot.x_ticks[-1][0], bottom + 0.4 * (top - bottom)], abs=0.1)
+
+
+def test_a_histogram_counts_every_photo(whole: BenchmarkOutcome) -> None:
+    photos = tuple((f"{i}", label, s) for i, (label, s) in enumerate(
+        [("good", 1.0), ("good", 1.0), ("bent", 1.0), ("bent", 2.0), ("bent", 900.0)]
+    ))  # fmt: skip
+    made = replace(whole.records[0], photos=photos, threshold={"value": 1.5})
+    plot = benchmark_report.histogram("t", made)
+    most, unit = 3, plot.bars[0].height / 2  # two good photos, one bent upon them
+    assert plot.y_ticks[-1][1] == str(most)
+    heights = {(b.series, round(b.height / unit)) for b in plot.bars}
+    assert heights == {("good", 2), ("defective", 1)}
+    assert sum(round(bar.height / unit) for bar in plot.bars) == 5
+    assert max(bar.x + bar.width for bar in plot.bars) <= plot.x_ticks[-1][0]
+
+
+def wrong_verdict(score: float, name: str) -> Result:
+    heatmap = np.zeros((40, 80), np.float32)
+    return Result(
+        name, score, 2.0, score > 2.0, 0.5, heatmap, 1.0, (),
+        ClosestPatch("g", (0, 0, 1, 1), (0, 0, 1, 1), 1.0), (0, 0, 80, 40),
+    )  # fmt: skip
+
+
+def test_the_gallery_keeps_the_worst_of_each_kind(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    gallery = Gallery()
+    bent, good = LabelledPhoto(Path("a"), "bent"), LabelledPhoto(Path("b"), "good")
+    rgb = np.zeros((40, 80, 3), np.uint8)
+    for score in (1.0, 0.2, 1.9, 0.5, 0.3):
+        gallery.offer(bent, wrong_verdict(score, f"bent{score}"), rgb, [])
+    for score in (3.0, 9.0, 5.0, 4.0):
+        gallery.offer(good, wrong_verdict(score, f"good{score}"), rgb, [])
+    pictures = list(gallery.write(tmp_path, "k" * 64))
+    assert [(p.kind, p.score) for p in pictures] == [
+        ("miss", 0.2), ("miss", 0.3), ("miss", 0.5),
+        ("false alarm", 9.0), ("false alarm", 5.0), ("false alarm", 4.0),
+    ]  # fmt: skip
+    assert len(pictures) == 2 * PICTURES_EACH
+    assert len({p.file for p in pictures}) == len(list((tmp_path / "pictures").iterdir())) == 6
+
+
+def test_a_missed_defect_is_framed(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    mask = np.zeros((40, 80), bool)
+    mask[10:20, 30:50] = True
+    gallery = Gallery()
+    bent = LabelledPhoto(Path("a"), "bent")
+    gallery.offer(
+        bent, wrong_verdict(1.0, "a"), np.full((40, 80, 3), 120, np.uint8), [mask, ~mask & mask]
+    )
+    (picture,) = gallery.write(tmp_path, "k" * 64)
+    with Image.open(tmp_path / picture.file) as image:
+        levels = np.asarray(image.convert("L")).astype(int)
+    off = np.abs(levels[:, :80] - 120) > 40
+    y, x = np.nonzero(off)
+    # Two lines of one pixel each just outside the box; JPEG may blur by a few pixels.
+    assert (abs(x.min() - 28), abs(x.max() - 51), abs(y.min() - 8), abs(y.max() - 21)) < (3,) * 4
+    assert not off[13:17, 33:47].any()
+
+
+def test_peak_memory_is_plausible() -> None:
+    peak = peak_memory()
+    assert peak is None or 2**24 < peak < 2**40
