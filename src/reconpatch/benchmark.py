@@ -18,7 +18,6 @@ import os
 import platform
 import sys
 import tempfile
-import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -74,7 +73,7 @@ from reconpatch.result import Result
 from reconpatch.settings import FitSettings, ensemble_settings_for, settings_for
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import FitOptions, Progress
+    from reconpatch.fitting import Clock, FitOptions, Progress
     from reconpatch.model import Inspector
 
 Masks = npt.NDArray[np.bool_]
@@ -624,8 +623,10 @@ def _without_root(text: str, root: Path) -> str:
 
 def _measure(run: _Run, job: _Job) -> Record:
     """Fit, inspect every test photo, and work out the figures."""
+    from reconpatch.fitting import Clock
+
     model = _fit(run, job)
-    clock = _Clock()
+    clock = Clock()
     with _Pixels(job.photos) as pixels:
         tested = _inspect(run, job, model, pixels, clock)
         with clock.step("metrics"):
@@ -684,21 +685,7 @@ def _good_photos(run: _Run, category: Category) -> Iterator[list[Path]]:
         yield disturbed
 
 
-@dataclass
-class _Clock:
-    """Seconds of each phase; a phase that comes again adds up."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        passed = time.perf_counter() - start
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + passed, 3)
-
-
-def _inspect(run: _Run, job: _Job, model: Inspector, pixels: _Pixels, clock: _Clock) -> _Tested:
+def _inspect(run: _Run, job: _Job, model: Inspector, pixels: _Pixels, clock: Clock) -> _Tested:
     """Inspect the test photos one by one; of each are kept a score and what the metrics need."""
     progress = run.options.progress
     tested = _Tested()

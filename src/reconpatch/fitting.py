@@ -121,7 +121,7 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
     _require_training_packages()
     _check_device(options.device)
     sources, names, folder = _sources(good)
-    clock = _Clock()
+    clock = Clock()
     threads = options.threads or default_threads()
 
     report = _report(options, "load the backbone") or _silent
@@ -412,16 +412,18 @@ def _check_enough(photos: Sequence[TrainingPhoto]) -> None:
 
 
 @dataclass
-class _Clock:
-    """Seconds of each step."""
+class Clock:
+    """Seconds of each step; a step that comes again adds up."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        """Time what is done inside the `with`."""
         start = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
+        passed = time.perf_counter() - start
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + passed, 3)
 
 
 def _silent(done: int, total: int) -> None:
