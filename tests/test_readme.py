@@ -64,9 +64,13 @@ def test_the_first_commands_are_there() -> None:
     assert [script for script in scripts if not (REPOSITORY / script).is_file()] == []
 
 
+COMMANDS = ["fit", "inspect", "evaluate", "calibrate", "benchmark", "info", "demo"]
+
+
 def test_every_command_has_a_row_in_the_table() -> None:
     rows = re.findall(r"^\| `reconpatch (\w+)", README, flags=re.MULTILINE)
-    assert rows == ["fit", "inspect", "evaluate", "calibrate", "info", "demo"]
+    assert rows == COMMANDS
+    assert {command.callback.__name__ for command in app.registered_commands} == set(COMMANDS)
 
 
 def test_every_option_named_exists() -> None:
@@ -74,7 +78,7 @@ def test_every_option_named_exists() -> None:
     assert named
     helps = [
         CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "300"}, color=False).stdout
-        for command in ("fit", "inspect", "evaluate", "calibrate", "info", "demo")
+        for command in COMMANDS
     ]
     assert {option for option in named if not any(option in text for text in helps)} == set()
 
