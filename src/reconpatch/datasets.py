@@ -487,8 +487,12 @@ def _label_folders(folder: Path) -> list[Path]:
     return _subfolders(folder)
 
 
-def _check_masks(photos: Sequence[LabelledPhoto], truth: Path | None) -> None:
-    """Refuses masks for some defective photos only, and one mask for two photos."""
+def check_all_masked_or_none(photos: Sequence[LabelledPhoto], truth: Path | None) -> None:
+    """Refuse masks for some defective photos only.
+
+    Raises:
+        PhotoError: one defective photo has a mask in the folder `truth`, and another has none.
+    """
     defective = [photo for photo in photos if photo.defective]
     without = [photo for photo in defective if not photo.masks]
     if without and len(without) < len(defective):
@@ -496,8 +500,13 @@ def _check_masks(photos: Sequence[LabelledPhoto], truth: Path | None) -> None:
             f"{len(defective) - len(without)} of {len(defective)} defective photos have a mask in "
             f"{truth} and {without[0].path} has none: give all of them one, or none."
         )
+
+
+def _check_masks(photos: Sequence[LabelledPhoto], truth: Path | None) -> None:
+    """Refuses masks for some defective photos only, and one mask for two photos."""
+    check_all_masked_or_none(photos, truth)
     owner: dict[Path, LabelledPhoto] = {}
-    for photo in defective:
+    for photo in (photo for photo in photos if photo.defective):
         for mask in photo.masks:
             if owner.setdefault(mask, photo) is not photo:
                 raise PhotoError(

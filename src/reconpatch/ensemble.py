@@ -2,7 +2,7 @@
 
     s̄ = (s - median) / (1.4826 MAD) of each member, then the mean over the members
 
-The paper takes median and MAD (median absolute deviation) over the training set; A bank
+The paper takes median and MAD (median absolute deviation) over the training set. A bank
 that holds a photo's own patches makes its score small, so by default they are taken over the good
 photos scored as if they were new, the rule of the threshold. The paper's rule is an option.
 """
@@ -71,7 +71,7 @@ class Ensemble(Inspector):
     """Several models of the same good photos with one verdict.
 
     Attributes:
-        members: the models, of different backbones; the same photos and input.
+        models: of different backbones, fitted on the same photos with the same input size.
         score_scales: of each member's image scores.
         map_scales: of each member's maps: median and MAD over the distances of all patches of all
             good photos.
@@ -221,15 +221,12 @@ def fit_ensemble(
     models = [replace(model, thumbnails=thumbnails) for model in models]
     if statistics == "as_new":
         return combine(models)
-    photos = list(read_good(good, options))
-    values = []
-    for model in models:
-        scores = [model.score(photo) for photo in photos]
-        values.append(
-            Values(
-                np.array([s.image_score for s in scores]), np.stack([s.distances for s in scores])
-            )
-        )
+    # Photo by photo, so that no more than one decoded photo is held at a time.
+    scored = [[model.score(photo) for model in models] for photo in read_good(good, options)]
+    values = [
+        Values(np.array([s.image_score for s in scores]), np.stack([s.distances for s in scores]))
+        for scores in zip(*scored, strict=True)
+    ]
     return combine(models, values)
 
 

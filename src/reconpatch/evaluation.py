@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.calibration import Calibration, ShiftTest, beta_binomial_interval, shift_test
-from reconpatch.datasets import GOOD, LabelledPhoto, read_mask
+from reconpatch.datasets import GOOD, LabelledPhoto, check_all_masked_or_none, read_mask
 from reconpatch.errors import PhotoError
 from reconpatch.images import MAX_PIXELS, list_photos
 from reconpatch.metrics import PixelMetrics, auroc, average_precision, f1_max
@@ -99,23 +99,13 @@ def find_test_photos(folder: Path) -> list[LabelledPhoto]:
                 "the good photos, named good, and one for each kind of defect"
             )
         photos.append(LabelledPhoto(path, label, _masks_of(path, label, truth)))
-    _check_masks(photos, truth)
+    check_all_masked_or_none(photos, truth)
     return photos
 
 
 def _masks_of(path: Path, label: str, truth: Path) -> tuple[Path, ...]:
     mask = truth / label / f"{path.stem}_mask.png"
     return (mask,) if label != GOOD and mask.is_file() else ()
-
-
-def _check_masks(photos: Sequence[LabelledPhoto], truth: Path) -> None:
-    defective = [photo for photo in photos if photo.defective]
-    without = [photo for photo in defective if not photo.masks]
-    if without and len(without) < len(defective):
-        raise PhotoError(
-            f"{len(defective) - len(without)} of {len(defective)} defective photos have a mask in "
-            f"{truth} and {without[0].path} has none: give all of them one, or none"
-        )
 
 
 def evaluate(

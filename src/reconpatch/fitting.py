@@ -1,7 +1,9 @@
 """From a folder of good photos to a model: the method's steps, in order, each timed.
 
-good photos ── preprocessing ── patch features p ── f (1-8) ── r = f(p) ── coreset ── bank
-                               ── each photo scored as if it were new ── thresholds
+    good photos ── preprocessing ── patch features p ── f (1-8) ── r = f(p) ── coreset ── bank
+                                   ── each photo scored as if it were new ── thresholds
+
+All features of a fit are held in memory until the thresholds are set.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """A fitted model: everything an inspection needs, and the inspection itself.
 
-photo ── preprocessing ── patch features p ── r = f(p) ── nearest rows of the bank (9)
-                            ── image score (10) and anomaly map ── threshold ── Result
+    photo ── preprocessing ── patch features p ── r = f(p) ── nearest rows of the bank (9)
+                                ── image score (10) and anomaly map ── threshold ── Result
+
+What a single model shares with an ensemble is in `Inspector`.
 """
 
 from __future__ import annotations
