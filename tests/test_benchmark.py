@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from conftest import fill, save, scratch_mask, scratched, textured
 from reconpatch import benchmark, benchmark_report, fitting
-from reconpatch.benchmark import (
-    Disturbance,
-    Robustness,
-    config_names,
-    load_config,
-    peak_memory,
-    run_benchmark,
-)
+from reconpatch.benchmark import peak_memory, run_benchmark
+from reconpatch.benchmark_config import load_config
 from reconpatch.benchmark_report import (
     PICTURES_EACH,
     BenchmarkOutcome,
@@ -35,8 +30,14 @@ from reconpatch.benchmark_report import (
 )
 from reconpatch.datasets import LabelledPhoto
 from reconpatch.errors import OutputError, PhotoError, SettingsError, WeightsError
+from reconpatch.features import FeatureExtractor
 from reconpatch.fitting import FitOptions
-from reconpatch.images import Photo
+from reconpatch.other_programs import (
+    OtherRecord,
+    OtherResults,
+    PhotoCounts,
+    write_other_results,
+)
 from reconpatch.published import PUBLISHED, published
 from reconpatch.result import ClosestPatch, Result
 from reconpatch.settings import FitSettings
@@ -70,10 +71,11 @@ def each_backbone_once() -> Iterator[None]:
 
     def remembered(settings: FitSettings, options: FitOptions, threads: int) -> Any:
         s = settings
-        key = (s.backbone, s.levels, s.size, s.neighbourhood, s.seed, options.weights, threads)
+        key = (s.backbone, s.levels, s.size, s.neighbourhood, s.seed, options.weights)
         if key not in made:
             made[key] = make(settings, options, threads)
-        return made[key]
+        graph, _, weights = made[key]
+        return graph, options.engine(graph, threads), weights
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "_backbone", remembered)
@@ -301,6 +303,40 @@ def test_a_results_file_of_something_else_is_refused(tree: Path, tmp_path: Path)
     assert (tmp_path / "results.json").read_text() == '{"records": 1}'
 
 
+# --- Shared features ------------------------------------------------------------------------------
+
+
+def test_features_are_extracted_once_and_change_nothing(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    extract = FeatureExtractor.__call__
+
+    def counted(engine: FeatureExtractor, photos: Any) -> Any:
+        seen.append(len(photos))
+        return extract(engine, photos)
+
+    monkeypatch.setattr(FeatureExtractor, "__call__", counted)
+    given: dict[str, Any] = {"methods": ["reconpatch", "untrained", "patchcore"]}
+    shared = run(tree, tmp_path / "shared", **given)
+    assert sum(seen) == 2 * (5 + 6)  # two categories: 5 photos to fit on, 6 to test on
+    left = {path.name for path in shared.folder.iterdir()}
+    assert left == {"results.json", "results.md", "results.html", "pictures"}
+
+    seen.clear()
+    monkeypatch.setattr(benchmark, "_extracting_once", nullcontext)
+    each = run(tree, tmp_path / "each", **given)
+    assert sum(seen) == 3 * 2 * (5 + 6)
+    assert [decided(record) for record in shared.records] == [decided(r) for r in each.records]
+    assert measured(shared.folder) == measured(each.folder)
+
+
+def decided(record: Record) -> dict[str, Any]:
+    """A record but for what a clock and the process say."""
+    values = record.to_dict()
+    return {k: v for k, v in values.items() if k not in ("created", "seconds", "peak_memory")}
+
+
 # --- Failures -------------------------------------------------------------------------------------
 
 
@@ -428,56 +464,6 @@ def test_a_photo_on_both_sides_is_noted(tmp_path: Path) -> None:
 # --- Configs --------------------------------------------------------------------------------------
 
 
-def test_every_config_loads() -> None:
-    names = config_names()
-    assert set(PAPER_CONFIGS) < set(names)
-    assert {"default", "paper-robustness", "paper-s5-levels123", "paper-dim-64"} < set(names)
-    for name in names:
-        config = load_config(name)
-        assert config.name == name
-        assert (config.recipe == "paper") == name.startswith("paper-")
-
-
-def test_the_configs_are_the_papers_settings() -> None:
-    (single,) = load_config("paper-wrn50-224").fit_settings("reconpatch", 3)
-    assert (single.backbone, single.size, single.resize) == ("wide_resnet50_2", (224, 224), 256)
-    assert (single.training.dim, single.training.epochs, single.seed) == (512, 120, 3)
-    (large,) = load_config("paper-wrn101-480").fit_settings("patchcore", 0)
-    assert (large.backbone, large.size, large.resize) == ("wide_resnet101_2", (480, 480), 548)
-    members = load_config("paper-ensemble-320").fit_settings("reconpatch", 0)
-    assert [m.backbone for m in members] == ["wide_resnet101_2", "resnext101_32x8d", "densenet201"]
-    assert {(m.size, m.resize) for m in members} == {((320, 320), 366)}
-    assert {(m.training.dim, m.training.epochs, m.training.learning_rate) for m in members} == {
-        (384, 60, 1e-6)
-    }
-    assert load_config("paper-ensemble-480").statistics == "training"
-    assert load_config("paper-coreset-25").fit_settings("reconpatch", 0)[0].bank == 0.25
-    deep = load_config("paper-s5-levels123").fit_settings("reconpatch", 0)[0]
-    assert (deep.neighbourhood, deep.levels) == (5, (1, 2, 3))
-
-
-@pytest.mark.parametrize(
-    ("toml", "said"),
-    [
-        ('title = "x"\nsize = 3\n', "has the key 'size'.*below \\[settings\\]"),
-        ('title = "x"\n[settings]\nsizes = 3\n', "there is no setting 'sizes'"),
-        ('title = "x"\n[settings]\nneighbourhood = 4\n', "the neighbourhood is 4"),
-        ('title = "x"\nrecipe = "fast"\n', "the recipe is 'fast'"),
-        ('title = "x"\ncompare = ["rival"]\n', "nothing is published as 'rival'"),
-        ('title = "x"\n[robustness]\nzoom = 1\n', "has the key 'zoom'"),
-        ('title = "x"\n[robustness]\nshift = 7\n', "shift is 7.0: give 0 to 1"),
-        ('title = "x"\nstatistics = "both"\n', "statistics is 'both': give 'as_new' or 'training'"),
-        ('recipe = "paper"\n', "title"),
-        ("title = \n", "is not TOML"),
-    ],
-)
-def test_a_config_of_ones_own_is_checked(toml: str, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "mine.toml"
-    path.write_text(toml)
-    with pytest.raises(SettingsError, match=f"(?s)mine.toml.*{said}"):
-        load_config(path)
-
-
 def test_a_config_of_ones_own_runs(tree: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('title = "mine"\n[settings]\nsize = [64, 32]\nbank = 0.2\n')
@@ -510,84 +496,6 @@ def test_the_papers_configs_run_end_to_end(config: str, tree: Path, tmp_path: Pa
 
 
 # --- Disturbed photos -----------------------------------------------------------------------------
-
-
-def disturbance(**given: Any) -> Disturbance:
-    still: dict[str, Any] = {
-        "angle": 0.0, "shift": (0.0, 0.0), "brightness": 1.0, "contrast": 1.0, "blur": 0.0
-    }  # fmt: skip
-    return Disturbance(**{**still, **given})
-
-
-def mono(pixels: Sequence[Sequence[int]]) -> Photo:
-    return Photo("p", np.array(pixels, np.uint8))
-
-
-def test_nothing_drawn_changes_nothing() -> None:
-    photo = Photo("p", textured(0))
-    still = Disturbance.draw(Robustness(), "p")
-    np.testing.assert_array_equal(still.photo(photo).pixels, photo.pixels)
-    np.testing.assert_array_equal(still.mask(scratch_mask()), scratch_mask())
-
-
-def test_a_shift_moves_right_and_down_and_mirrors_the_edge() -> None:
-    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    moved = disturbance(shift=(2 / 8, 1 / 8)).photo(Photo("p", pixels)).pixels
-    np.testing.assert_array_equal(moved[1:, 2:], pixels[:-1, :-2])
-    np.testing.assert_array_equal(moved[1:, :2], pixels[:-1, [1, 0]])
-    np.testing.assert_array_equal(moved[0, 2:], pixels[0, :-2])
-
-
-def test_a_quarter_turn_is_clockwise() -> None:
-    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
-    moved = disturbance(angle=90.0).photo(Photo("p", pixels)).pixels
-    np.testing.assert_array_equal(moved, np.rot90(pixels, -1))
-    mask = pixels[:, :, 0] < 10
-    np.testing.assert_array_equal(disturbance(angle=90.0).mask(mask), np.rot90(mask, -1))
-
-
-def test_a_mask_moves_with_its_photo() -> None:
-    mask = np.zeros((40, 60), bool)
-    mask[10:20, 12:30] = True
-    for angle, shift in ((7.0, (0.1, -0.05)), (-12.0, (0.0, 0.08))):
-        both = disturbance(angle=angle, shift=shift)
-        photo = both.photo(Photo("p", mask.astype(np.uint8) * 255)).pixels > 127
-        assert np.mean(photo != both.mask(mask)) < 0.01
-        assert both.mask(mask).sum() == pytest.approx(mask.sum(), rel=0.1)
-
-
-def test_brightness_and_contrast_by_hand() -> None:
-    photo = mono([[100, 140], [100, 140]])  # mean 120
-    assert disturbance(contrast=0.5).photo(photo).pixels.tolist() == [[110, 130], [110, 130]]
-    assert disturbance(brightness=1.5).photo(photo).pixels.tolist() == [[150, 210], [150, 210]]
-    assert disturbance(brightness=2.0).photo(photo).pixels.tolist() == [[200, 255], [200, 255]]
-
-
-def test_blur_smooths() -> None:
-    photo = Photo("p", textured(0))
-    blurred = disturbance(blur=2.0).photo(photo).pixels.astype(float)
-    assert (
-        np.abs(np.diff(blurred, axis=0)).mean()
-        < np.abs(np.diff(textured(0).astype(float), axis=0)).mean() / 2
-    )
-
-
-def test_a_disturbance_goes_by_the_photos_name_and_stays_in_range() -> None:
-    amounts = Robustness(rotation=10, shift=0.05, brightness=0.2, contrast=0.1, blur=2)
-    drawn = [Disturbance.draw(amounts, f"photo{i}") for i in range(200)]
-    assert drawn[7] == Disturbance.draw(amounts, "photo7")
-    angles = np.array([d.angle for d in drawn])
-    assert len(set(angles.tolist())) == 200
-    assert -10 <= angles.min() < -8
-    assert 8 < angles.max() <= 10
-    assert all(abs(d.shift[0]) <= 0.05 and abs(d.shift[1]) <= 0.05 for d in drawn)
-    assert all(0.8 <= d.brightness <= 1.2 and 0.9 <= d.contrast <= 1.1 for d in drawn)
-    assert all(0 <= d.blur <= 2 for d in drawn)
-
-
-def test_photos_of_16_bits_are_not_disturbed() -> None:
-    with pytest.raises(PhotoError, match="only photos of 8 bits"):
-        disturbance().photo(Photo("p", np.zeros((20, 20), np.uint16)))
 
 
 def test_disturbed_photos_are_fitted_on_and_tested(tree: Path, tmp_path: Path) -> None:
@@ -695,6 +603,75 @@ def test_a_figure_that_is_missing_is_never_averaged_away() -> None:
         ("b", "60.00 (50.00–70.00)"),
         ("mean of 2", "–"),
     )
+
+
+def other(category: str, seed: int, area: float | None, own: float | None = None) -> OtherRecord:
+    own_metrics = {} if own is None else {"image_auroc": own}
+    return OtherRecord(
+        category, seed, PhotoCounts(5, 3, 3), {"image_auroc": area}, own_metrics,
+        fit_seconds=10.0 + seed, ms_per_photo=20.0,
+    )  # fmt: skip
+
+
+def test_another_program_stands_beside_the_methods() -> None:
+    records = (
+        other("a", 0, 0.9, own=0.5), other("a", 1, 0.8, own=0.6),
+        other("b", 0, 0.7, own=0.7), other("b", 1, 0.4, own=0.8),
+    )  # fmt: skip
+    rival = OtherResults("rival", "1.2", "PatchCore", "256 x 256 pixels", records)
+    outcome = replace(outcome_of(record("a", 0, 1.0), record("b", 0, 0.5)), beside=[rival])
+    (table,) = metric_tables(outcome)
+    # Its means over the categories: 80 and 60 by this project's metrics, 60 and 70 by its own.
+    assert table.columns == (
+        "category", "patchcore", "rival 1.2 PatchCore", "rival 1.2 PatchCore, by its own metrics"
+    )  # fmt: skip
+    assert table.rows == (
+        ("a", "100.00", "85.00 (80.00–90.00)", "55.00 (50.00–60.00)"),
+        ("b", "50.00", "55.00 (40.00–70.00)", "75.00 (70.00–80.00)"),
+        ("mean of 2", "75.00", "70.00 (60.00–80.00)", "65.00 (60.00–70.00)"),
+    )
+    assert table.quoted == 1
+    assert benchmark_report._other_costs(rival) == ("10.5", "20.0", "–", "–")
+
+
+def test_what_another_program_did_not_measure_is_a_dash() -> None:
+    rival = OtherResults("rival", "1.2", "X", "", (other("a", 0, 0.9), other("a", 1, None)))
+    outcome = replace(outcome_of(record("a", 0, 1.0), record("b", 0, 0.5)), beside=[rival])
+    (table,) = metric_tables(outcome)
+    assert table.columns == ("category", "patchcore", "rival 1.2 X")  # no metrics of its own
+    assert [row[2] for row in table.rows] == ["–", "–", "–"]
+
+
+def test_another_programs_file_goes_into_the_tables(tree: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rival.json"
+    records = (other("bottle", 0, 0.9, own=0.5), other("tile", 0, 0.1))
+    write_other_results(OtherResults("rival", "1.2", "X", "in words", records), path)
+    outcome = run(tree, tmp_path / "out", beside=[path])
+    for name in ("results.md", "results.html"):
+        text = (outcome.folder / name).read_text("utf-8")
+        assert "rival 1.2 X, by its own metrics" in text
+        assert "rival 1.2 X (seeds 0): in words." in text
+    text = (outcome.folder / "results.md").read_text("utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| bottle |")]
+    assert rows[0][2:4] == ["90.00", "50.00"]
+    assert "| rival 1.2 X | 10.0 | 20.0 | – | – |" in text
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        (replace(other("bottle", 0, 0.9), photos=PhotoCounts(9, 3, 3)), "saw other photos of bot"),
+        (other("tile", 0, 0.9), "rival 1.2 X has no record of bottle, screw"),
+    ],
+)
+def test_results_of_other_photos_are_refused(
+    beside: OtherRecord, said: str, tree: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "rival.json"
+    write_other_results(OtherResults("rival", "1.2", "X", "in words", (beside,)), path)
+    with pytest.raises(SettingsError, match=said):
+        run(tree, tmp_path / "out", beside=[path])
+    assert not (tmp_path / "out").exists()
 
 
 def test_tables_are_written_when_nothing_worked(tmp_path: Path) -> None:

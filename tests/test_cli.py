@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import operator
 import os
 import re
 import shutil
@@ -22,7 +23,10 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import GOOD_PHOTOS, RGB, fill, save, scratch_mask, scratched, textured
+from reconpatch import benchmark
+from reconpatch.benchmark_config import load_config
 from reconpatch.cli import app
+from reconpatch.errors import SettingsError
 from reconpatch.model import Model
 
 # A fit of a second: small photos, few steps, random weights.
@@ -982,3 +986,76 @@ def test_any_file_name_can_be_printed(
     )
     assert done.returncode == 0, done.stderr
     assert r"Pr\xfcfling \u2116 7.png" in done.stdout
+
+
+# --- benchmark ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `benchmark` asks for, in place of doing it."""
+    given: dict[str, Any] = {}
+
+    def stop(root: Path, **options: Any) -> None:
+        given.update(options)
+        raise SettingsError("that will do")
+
+    monkeypatch.setattr(benchmark, "run_benchmark", stop)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("assignment", "setting", "value"),
+    [
+        ("size=96", "size", (96, 96)),
+        ("size=64x96", "size", (64, 96)),
+        ("resize=256", "resize", 256),
+        ("levels=2,3", "levels", (2, 3)),
+        ("backbone=tf_efficientnet_lite1", "backbone", "tf_efficientnet_lite1"),
+        ("bank=0.05", "bank", 0.05),
+        ("bank=500", "bank", 500.0),
+        ("false_alarm_rate=0.02", "false_alarm_rate", 0.02),
+        ("projection=0", "projection", 0),
+        ("neighbourhood=5", "neighbourhood", 5),
+        ("alpha=0.3", "training.alpha", 0.3),
+        ("k=7", "training.k", 7),
+        ("epochs=2", "training.steps", 0),
+        ("bias=False", "training.bias", False),
+        ("init=pca", "training.init", "pca"),
+        ("b=9", "scoring.b", 9),
+    ],
+)
+def test_benchmark_sets_whatever_fit_takes(
+    assignment: str, setting: str, value: object, asked: dict[str, Any], tmp_path: Path
+) -> None:
+    run("benchmark", tmp_path, "-o", tmp_path / "out", "--set", assignment)
+    (settings,) = load_config("default").fit_settings("reconpatch", 0, asked["changes"])
+    found = operator.attrgetter(setting)(settings)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("siez=64", "there is no setting 'siez' (did you mean size or resize?)"),
+        ("alpha", "--set takes NAME=VALUE with the name of a setting, and 'alpha' was given"),
+        ("size=big", "size is 'big': give pixels such as 224"),
+        ("levels=two", "levels is 'two': give numbers such as 2,3"),
+        ("k=five", "k is 'five': give "),
+        ("bank=-1", "the memory bank's size is -1.0"),
+        ("seed=1", "give --seeds"),
+    ],
+)
+def test_benchmark_refuses_settings_that_say_nothing(
+    assignment: str, said: str, tmp_path: Path
+) -> None:
+    done = run("benchmark", tmp_path, "-o", tmp_path / "out", "--set", assignment)
+    assert said in refusal(done)
+    assert not (tmp_path / "out").exists()
+
+
+def test_benchmark_takes_several_files_to_put_beside(asked: dict[str, Any], tmp_path: Path) -> None:
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    run("benchmark", tmp_path, "-o", tmp_path / "out", "--beside", files[0], "--beside", files[1])
+    assert asked["beside"] == files

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from reconpatch import metrics
+from reconpatch import sorted_runs
 from reconpatch.errors import OutputError, SettingsError
 from reconpatch.metrics import (
     PixelMetrics,
@@ -125,8 +125,8 @@ def cut_into(pieces):
         pytest.MonkeyPatch.context() as patch,
         PixelMetrics(memory_limit=memory_limit) as pixels,
     ):
-        patch.setattr(metrics, "_RUN", run)
-        patch.setattr(metrics, "_BLOCK", block)
+        patch.setattr(sorted_runs, "_RUN", run)
+        patch.setattr(sorted_runs, "BLOCK", block)
         yield pixels
 
 
@@ -214,7 +214,7 @@ def test_image_scores_are_told_apart_in_double_precision():
 def test_image_metrics_agree_with_scikit_learn(drawn, block):
     labels, scores = drawn
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_BLOCK", block)
+        patch.setattr(sorted_runs, "BLOCK", block)
         assert auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=CLOSE)
         expected = average_precision_score(labels, scores)
         assert average_precision(labels, scores) == pytest.approx(expected, abs=CLOSE)
@@ -320,7 +320,7 @@ def test_photos_may_differ_in_size_and_come_from_generators():
 def test_aupro_agrees_with_the_definition(drawn, limit, block):
     masks, maps = drawn
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_BLOCK", block)
+        patch.setattr(sorted_runs, "BLOCK", block)
         value = aupro(masks, maps, limit)
     assert value == pytest.approx(aupro_at_every_threshold(masks, maps, limit), abs=1e-9)
     assert 0.0 <= value <= 1.0

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from reconpatch import metrics
+from reconpatch import sorted_runs
 from reconpatch.errors import SettingsError
 from reconpatch.metrics import SaturatedOverlap, aupro, saturation_pixels
 
@@ -151,8 +151,8 @@ def test_without_saturation_it_is_aupro_of_one_region_per_mask(limit):
 )
 def test_it_agrees_with_the_definition(drawn, memory_limit, run, block):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_RUN", run)
-        patch.setattr(metrics, "_BLOCK", block)
+        patch.setattr(sorted_runs, "_RUN", run)
+        patch.setattr(sorted_runs, "BLOCK", block)
         figures = figures_of(drawn, memory_limit)
     wanted = {"auspro": 0.3, "auspro_005": 0.05}
     assert figures == pytest.approx(

@@ -2,13 +2,16 @@
 
 Run in an environment of its own (see requirements.txt):
 
-    python benchmarks/anomalib/patchcore.py DATA/mvtec_ad/bottle --seeds 0,1,2
+    python benchmarks/anomalib/patchcore.py DATA/mvtec_ad/bottle --seeds 0,1,2 --output FILE.json
+    reconpatch benchmark DATA/mvtec_ad --categories bottle --beside FILE.json -o tables/
 
 The model, its coreset and its scores are anomalib's own (anomalib.models.image.patchcore), run with
 its defaults (9 neighbours). Shared with this project are what is held equal: the weights of
-EfficientNet-Lite0, the photos as the preprocessing reads them (whole photo, 224 x 224), and a bank
-of 1 %. Its scores and maps are measured twice: by this project's metrics at the photos' own pixels,
-and by anomalib's own at the model's pixels, masks resized to the nearest pixel.
+EfficientNet-Lite0, the photos as the preprocessing reads them (whole photo), and a bank of 1 %. Its
+scores and maps are measured twice: by this project's metrics at the photos' own pixels, and by
+anomalib's own at the model's pixels, masks resized to the nearest pixel.
+
+The file is written after every record, and records that are there already are not made again.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,68 +27,123 @@ import timm
 import torch
 from anomalib.metrics import AUPRO, AUROC
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+from lightning.pytorch import seed_everything
 
 from reconpatch.backbones import WEIGHT_PACKAGES, match_by_order, spec
-from reconpatch.datasets import read_mask
+from reconpatch.datasets import LabelledPhoto, read_mask
 from reconpatch.evaluation import find_test_photos
 from reconpatch.images import Preprocessing, list_photos, read_photo
-from reconpatch.metrics import auroc, average_precision, pixel_metrics
+from reconpatch.metrics import auroc, average_precision, f1_max, pixel_metrics
+from reconpatch.other_programs import (
+    OtherRecord,
+    OtherResults,
+    PhotoCounts,
+    read_other_results,
+    write_other_results,
+)
 
 BACKBONE = "tf_efficientnet_lite0"
-SIZE, BANK, BATCH = 224, 0.01, 16
+BANK, BATCH = 0.01, 16
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("categories", nargs="+", type=Path)
-    arguments.add_argument("--seeds", default="0")
+    arguments.add_argument("--seeds", default="0", help="such as 0,1,2")
+    arguments.add_argument("--size", type=int, default=224, help="side of the input, in pixels")
+    arguments.add_argument("--output", type=Path, required=True, help="the JSON file to keep up")
     given = arguments.parse_args()
-    print("| category | seed | image AUROC | image AP | pixel AUROC | pixel AP | AUPRO |", end="")
-    print(" image AUROC* | pixel AUROC* | AUPRO* | fit s | ms a photo |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    results = opened(given.output, settings_in_words(given.size))
     for category in given.categories:
         for seed in map(int, given.seeds.split(",")):
-            cells = " | ".join(f"{value:.2f}" for value in measured(category, seed))
-            print(f"| {category.name} | {seed} | {cells} |", flush=True)
-    print("\n* by anomalib's own metrics, at the model's pixels")
+            name = category.resolve().name
+            record = next((r for r in results.of(name) if r.seed == seed), None)
+            if record is None:
+                record = measured(category, name, seed, given.size)
+                results = replace(results, records=(*results.records, record))
+                write_other_results(results, given.output)
+            print(as_line(record), flush=True)
+
+
+def settings_in_words(size: int) -> str:
+    return (
+        f"{BACKBONE} with the same weights, levels blocks.2 and blocks.4, {size} x {size} pixels, "
+        f"the whole photo, a bank of {BANK:.0%}, all else as it comes; its own metrics are taken "
+        f"at {size} x {size} pixels, masks resized to the nearest pixel"
+    )
+
+
+def opened(path: Path, settings: str) -> OtherResults:
+    """The results so far, or none yet; a file of other settings or another version is refused."""
+    new = OtherResults("anomalib", importlib.metadata.version("anomalib"), "PatchCore", settings)
+    if not path.exists():
+        return new
+    found = read_other_results(path)
+    if replace(found, records=()) != new:
+        raise SystemExit(f"{path} holds results of other settings or versions: give another file")
+    return found
+
+
+def as_line(record: OtherRecord) -> str:
+    figures = [f"{name} {100 * (value or 0):.2f}" for name, value in record.metrics.items()]
+    own = [f"own {name} {100 * (value or 0):.2f}" for name, value in record.own.items()]
+    times = f"fit {record.fit_seconds:.1f} s, {record.ms_per_photo:.1f} ms a photo"
+    return ", ".join([f"{record.category} seed {record.seed}: {times}", *figures, *own])
 
 
 @torch.inference_mode()
-def measured(category: Path, seed: int) -> list[float]:
-    torch.manual_seed(seed)
-    preprocessing = Preprocessing(SIZE, SIZE)
+def measured(category: Path, name: str, seed: int, size: int) -> OtherRecord:
+    seed_everything(seed, verbose=False)  # its coreset draws from numpy as well as torch
+    preprocessing = Preprocessing(size, size)
+    good = list_photos(category / "train" / "good")
     start = time.perf_counter()
-    model = fitted(list_photos(category / "train" / "good"), preprocessing)
+    model = fitted(good, preprocessing)
     fit_seconds = time.perf_counter() - start
 
     photos = find_test_photos(category)
-    scores, maps, masks, small_maps, small_masks, seconds = [], [], [], [], [], []
+    scores, maps, masks, small_maps, seconds = [], [], [], [], []
     for photo in photos:
-        start = time.perf_counter()
         picture = read_photo(photo.path)
+        start = time.perf_counter()
         result = model(normalised([preprocessing(picture)]))
         seconds.append(time.perf_counter() - start)
         small = result.anomaly_map[0, 0].numpy()
         geometry = preprocessing.geometry(picture.height, picture.width)
-        mask = np.zeros((picture.height, picture.width), dtype=bool)
-        if photo.masks:
-            mask = read_mask(photo, picture.height, picture.width)
         scores.append(float(result.pred_score[0]))
+        small_maps.append(small)
         maps.append(geometry.map_to_photo(small))
-        masks.append(mask)
-        small_maps.append(torch.from_numpy(small))
-        small_masks.append(nearest(mask))
+        masks.append(mask_of(photo, picture.height, picture.width))
     labels = np.array([photo.defective for photo in photos])
-    ours = pixel_metrics(masks, maps)
-    theirs = own_metrics(labels, scores, torch.stack(small_masks), torch.stack(small_maps))
-    return [
-        100 * auroc(labels, np.array(scores)),
-        100 * average_precision(labels, np.array(scores)),
-        *(100 * ours[name] for name in ("pixel_auroc", "pixel_ap", "aupro")),
-        *(100 * value for value in theirs),
-        fit_seconds,
-        1000 * float(np.median(seconds)),
-    ]
+    small_masks = torch.stack([nearest(mask, size) for mask in masks])
+    return OtherRecord(
+        category=name,
+        seed=seed,
+        photos=PhotoCounts(len(good), int((~labels).sum()), int(labels.sum())),
+        metrics=our_metrics(labels, np.array(scores), masks, maps),
+        own=own_metrics(labels, scores, small_masks, torch.from_numpy(np.stack(small_maps))),
+        fit_seconds=fit_seconds,
+        ms_per_photo=1000 * float(np.mean(seconds)),
+    )
+
+
+def mask_of(photo: LabelledPhoto, height: int, width: int) -> np.ndarray:
+    if not photo.masks:
+        return np.zeros((height, width), dtype=bool)
+    return read_mask(photo, height, width)
+
+
+def our_metrics(
+    labels: np.ndarray, scores: np.ndarray, masks: list[np.ndarray], maps: list[np.ndarray]
+) -> dict[str, float]:
+    figures = {
+        "image_auroc": auroc(labels, scores),
+        "image_ap": average_precision(labels, scores),
+        "image_f1_max_oracle": f1_max(labels, scores)[0],
+    }
+    if any(mask.any() for mask in masks):
+        figures |= pixel_metrics(masks, maps)
+        figures["pixel_f1_max_oracle"] = figures.pop("pixel_f1_max")
+    return figures
 
 
 def fitted(paths: list[Path], preprocessing: Preprocessing) -> PatchcoreModel:
@@ -119,14 +178,14 @@ def normalised(photos: list[np.ndarray]) -> torch.Tensor:
     return (torch.from_numpy(np.stack(photos)) - 0.5) / 0.5
 
 
-def nearest(mask: np.ndarray) -> torch.Tensor:
+def nearest(mask: np.ndarray, size: int) -> torch.Tensor:
     tensor = torch.from_numpy(mask)[None, None].float()
-    return torch.nn.functional.interpolate(tensor, size=(SIZE, SIZE), mode="nearest")[0, 0].bool()
+    return torch.nn.functional.interpolate(tensor, size=(size, size), mode="nearest")[0, 0].bool()
 
 
 def own_metrics(
     labels: np.ndarray, scores: list[float], masks: torch.Tensor, maps: torch.Tensor
-) -> list[float]:
+) -> dict[str, float]:
     from anomalib.data import ImageBatch
 
     # Its AUROC takes what is not in 0 to 1 for logits; anomalib, too, scales before it measures.
@@ -137,16 +196,14 @@ def own_metrics(
         pred_score=to_unit(torch.tensor(scores)),
         anomaly_map=to_unit(maps),
     )
-    found = []
-    for metric, fields in (
-        (AUROC, ["pred_score", "gt_label"]),
-        (AUROC, ["anomaly_map", "gt_mask"]),
-        (AUPRO, ["anomaly_map", "gt_mask"]),
-    ):
-        computed = metric(fields=fields)
-        computed.update(batch)
-        found.append(float(computed.compute()))
-    return found
+    wanted = {"image_auroc": AUROC(fields=["pred_score", "gt_label"])}
+    if masks.any():
+        wanted["pixel_auroc"] = AUROC(fields=["anomaly_map", "gt_mask"])
+        wanted["aupro"] = AUPRO(fields=["anomaly_map", "gt_mask"])
+    for metric in wanted.values():
+        metric.update(batch)
+    # In float32 a sum of shares may end a hair above 1.
+    return {name: min(float(metric.compute()), 1.0) for name, metric in wanted.items()}
 
 
 def to_unit(values: torch.Tensor) -> torch.Tensor:

@@ -18,19 +18,19 @@ import os
 import platform
 import sys
 import tempfile
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
-from importlib import resources
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from reconpatch.backbones import RANDOM
+from reconpatch.benchmark_config import Config, load_config
 from reconpatch.benchmark_report import (
     METRICS,
     BenchmarkOutcome,
@@ -48,7 +48,7 @@ from reconpatch.datasets import (
     read_defects,
     read_mask,
 )
-from reconpatch.ensemble import Statistics
+from reconpatch.disturbance import Disturbance
 from reconpatch.errors import (
     MissingExtraError,
     OutputError,
@@ -56,6 +56,7 @@ from reconpatch.errors import (
     SettingsError,
     WeightsError,
 )
+from reconpatch.feature_cache import FeatureCache
 from reconpatch.files import atomic_write, cannot_write
 from reconpatch.images import MAX_PIXELS, Photo, read_photo
 from reconpatch.metrics import (
@@ -67,10 +68,10 @@ from reconpatch.metrics import (
     f1_max,
     saturation_pixels,
 )
-from reconpatch.published import published
+from reconpatch.other_programs import OtherResults, PhotoCounts, read_other_results
 from reconpatch.representation import METHODS, Method
 from reconpatch.result import Result
-from reconpatch.settings import FitSettings, ensemble_settings_for, settings_for
+from reconpatch.settings import FitSettings
 
 if TYPE_CHECKING:
     from reconpatch.fitting import Clock, FitOptions, Progress
@@ -84,212 +85,6 @@ CURVE_POINTS = 128
 
 # What concerns every record alike ends the run instead of being noted again and again.
 _ENDS_THE_RUN = (MissingExtraError, WeightsError, OutputError)
-
-
-# --- Configs --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Robustness:
-    """How far photos are disturbed (the paper's Table 4); the amounts are not said there.
-
-    Attributes:
-        rotation: largest angle either way, in degrees, 0 to 180.
-        shift: largest shift either way, as a share of width and height, 0 to 1.
-        brightness: largest deviation of the factor from 1, below 1.
-        contrast: the same, about the mean of the photo.
-        blur: largest standard deviation of the Gaussian blur, in pixels of the photo.
-    """
-
-    rotation: float = 0.0
-    shift: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    blur: float = 0.0
-
-    def __post_init__(self) -> None:
-        largest = {"rotation": 180, "shift": 1, "brightness": 0.99, "contrast": 0.99, "blur": 100}
-        for name, most in largest.items():
-            if not 0 <= getattr(self, name) <= most:
-                raise SettingsError(f"{name} is {getattr(self, name)}: give 0 to {most}")
-
-
-@dataclass(frozen=True)
-class Config:
-    """What is benchmarked, as a TOML file says it.
-
-    Attributes:
-        title: in a few words.
-        recipe: the recipe that the settings start from.
-        settings: changes to it, by the names of `settings_for`.
-        members: backbones of an ensemble; empty for a single model.
-        statistics: where an ensemble's scales come from; see `reconpatch.ensemble.fit_ensemble`.
-        compare: keys of the published columns to stand beside; see `reconpatch.published`.
-        robustness: how photos are disturbed, or None.
-        name: of the file, without its ending.
-    """
-
-    title: str
-    recipe: str = "default"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    members: tuple[str, ...] = ()
-    statistics: Statistics = "as_new"
-    compare: tuple[str, ...] = ()
-    robustness: Robustness | None = None
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        for key in self.compare:
-            published(key)
-        self.fit_settings("reconpatch", 0)
-
-    def fit_settings(self, method: Method, seed: int, **changes: Any) -> list[FitSettings]:
-        """The settings of each model to fit: one, or those of an ensemble's members.
-
-        Raises:
-            SettingsError: a setting is unknown or out of its range.
-        """
-        values = {**self.settings, **changes, "method": method, "seed": seed}
-        if self.members:
-            return ensemble_settings_for(self.recipe, self.members, **values)
-        return [settings_for(self.recipe, **values)]
-
-
-def config_names() -> list[str]:
-    """The names of the configs that come with the package."""
-    files = resources.files("reconpatch").joinpath("configs").iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
-
-
-def load_config(config: str | Path) -> Config:
-    """A config of the package by its name, or any other by the path of its TOML file.
-
-    Raises:
-        SettingsError: there is no such config, or something in it is unknown or out of range.
-    """
-    if str(config) in config_names():
-        file = resources.files("reconpatch").joinpath("configs", f"{config}.toml")
-        return _parsed(file.read_bytes(), str(config), str(config))
-    path = Path(config)
-    if not path.is_file():
-        raise SettingsError(
-            f"the config is {str(config)!r}, which is no file: give the path of a TOML file, or "
-            f"one of {', '.join(config_names())}"
-        )
-    return _parsed(path.read_bytes(), path.stem, str(path))
-
-
-def _parsed(content: bytes, name: str, where: str) -> Config:
-    from pydantic import TypeAdapter, ValidationError
-
-    try:
-        values = tomllib.loads(content.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{where} is not TOML ({error}): mend the file") from error
-    names = [f.name for f in fields(Config) if f.name != "name"]
-    _check_keys(values, names, where)
-    robustness = values.get("robustness", {})
-    if isinstance(robustness, dict):
-        _check_keys(robustness, [f.name for f in fields(Robustness)], f"{where}, [robustness]")
-    try:
-        return TypeAdapter(Config).validate_python({**values, "name": name})
-    except ValidationError as error:
-        first = error.errors()[0]
-        cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, SettingsError):
-            raise SettingsError(f"{where}: {cause}") from None
-        place = ".".join(str(part) for part in first["loc"])
-        allowed = first["msg"].replace("Input should be", "give")
-        raise SettingsError(f"{where}: {place} is {first['input']!r}: {allowed}") from None
-
-
-def _check_keys(values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise SettingsError(
-            f"{where} has the key {unknown[0]!r}, which is not known there: give "
-            f"{', '.join(known)}; settings of the fit go below [settings]"
-        )
-
-
-# --- Disturbed photos -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Disturbance:
-    """What is done to one photo: turned by `angle` degrees, shifted by shares of its size, ...
-
-    Attributes:
-        angle: in degrees, clockwise.
-        shift: shares of width and height, to the right and down.
-        brightness, contrast: factors; the contrast's is about the mean of the photo.
-        blur: standard deviation of the Gaussian blur, in pixels.
-    """
-
-    angle: float
-    shift: tuple[float, float]
-    brightness: float
-    contrast: float
-    blur: float
-
-    @classmethod
-    def draw(cls, amounts: Robustness, name: str) -> Self:
-        """The disturbance of the photo of this name: the same in every run, method and seed."""
-        digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
-        rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-        either_way = rng.uniform(-1, 1, 5).tolist()
-        return cls(
-            angle=amounts.rotation * either_way[0],
-            shift=(amounts.shift * either_way[1], amounts.shift * either_way[2]),
-            brightness=1 + amounts.brightness * either_way[3],
-            contrast=1 + amounts.contrast * either_way[4],
-            blur=amounts.blur * float(rng.uniform()),
-        )
-
-    def photo(self, photo: Photo) -> Photo:
-        """The photo disturbed; what comes in at its edges is its mirror image.
-
-        Raises:
-            PhotoError: the photo is not of 8 bits.
-        """
-        if photo.pixels.dtype != np.uint8:
-            raise PhotoError(
-                f"{photo.name} is of type {photo.pixels.dtype}, and only photos of 8 bits are "
-                "disturbed: give such photos, or a config without [robustness]"
-            )
-        moved = Image.fromarray(self._move(photo.pixels, Image.Resampling.BILINEAR))
-        if self.blur:
-            moved = moved.filter(ImageFilter.GaussianBlur(self.blur))
-        levels = np.asarray(moved, np.float32)
-        mean = levels.mean()
-        levels = ((levels - mean) * self.contrast + mean) * self.brightness
-        return Photo(photo.name, np.rint(levels).clip(0, 255).astype(np.uint8))
-
-    def mask(self, mask: Masks) -> Masks:
-        """The (H, W) bool mask, moved as its photo was."""
-        moved: Masks = self._move(mask.astype(np.uint8), Image.Resampling.NEAREST) > 0
-        return moved
-
-    def _move(
-        self, pixels: npt.NDArray[np.uint8], resampling: Image.Resampling
-    ) -> npt.NDArray[np.uint8]:
-        height, width = pixels.shape[:2]
-        # A rotation about the centre moves a corner furthest: by 2 sin(angle / 2) of its distance.
-        turn = np.hypot(height, width) * abs(np.sin(np.radians(self.angle) / 2))
-        dx, dy = self.shift[0] * width, self.shift[1] * height
-        margin = int(np.ceil(turn + np.hypot(dx, dy))) + 1
-        around = [(margin, margin)] * 2 + [(0, 0)] * (pixels.ndim - 2)
-        padded = Image.fromarray(np.pad(pixels, around, mode="symmetric"))
-        # From a pixel of the result back to the photo: R (x - centre - shift) + centre + margin.
-        cos, sin = np.cos(np.radians(self.angle)), np.sin(np.radians(self.angle))
-        x, y = width / 2 + dx, height / 2 + dy
-        back = (
-            cos, sin, width / 2 + margin - cos * x - sin * y,
-            -sin, cos, height / 2 + margin + sin * x - cos * y,
-        )  # fmt: skip
-        return np.asarray(
-            padded.transform((width, height), Image.Transform.AFFINE, back, resample=resampling)
-        )
 
 
 # --- Records --------------------------------------------------------------------------------------
@@ -411,6 +206,7 @@ def run_benchmark(
     device: str = "cpu",
     threads: int = 0,
     max_pixels: int = MAX_PIXELS,
+    beside: Sequence[Path] = (),
     progress: Progress | None = None,
     finished: Callable[[Record, bool], None] | None = None,
 ) -> BenchmarkOutcome:
@@ -433,11 +229,14 @@ def run_benchmark(
         device: "cpu" or "cuda".
         threads: of the inference engine; 0 takes OMP_NUM_THREADS or all cores.
         max_pixels: larger photos are refused.
+        beside: files of other programs' results to put into the tables; see
+            `reconpatch.other_programs`.
         progress: called with ("benchmark", records done, records) and with the steps of each fit.
         finished: called with each record, and whether it was there before.
 
     Raises:
-        SettingsError: config, methods, seeds or a change are unknown or out of range.
+        SettingsError: config, methods, seeds or a change are unknown or out of range; or other
+            results are malformed, or of other photos.
         PhotoError: the data set does not fit its layout.
         WeightsError, MissingExtraError: no model can be fitted at all.
         OutputError: the folder cannot be written, or holds a results.json of something else.
@@ -452,11 +251,13 @@ def run_benchmark(
     )  # fmt: skip
     run = _Run(chosen, root, folder, options)
     settings = {
-        (method, seed): chosen.fit_settings(method, seed, **changed)
+        (method, seed): chosen.fit_settings(method, seed, changed)
         for seed in _distinct(seeds, "seeds")
         for method in wanted
     }
+    others = [read_other_results(path) for path in beside]
     photos = load_dataset(root, dataset, categories)
+    others = [_of_these_photos(other, photos) for other in others]
     _make_folder(folder)
     results = _Results(folder / "results.json")
     records = list(_records(run, _jobs(run, dataset, photos, settings), results, finished))
@@ -465,7 +266,7 @@ def run_benchmark(
     records.sort(key=lambda pair: (names.index(pair[0].category), order[pair[0].method]))
     outcome = BenchmarkOutcome(
         chosen, dataset, changed, weights == RANDOM, [record for record, _ in records],
-        sum(reused for _, reused in records), folder,
+        sum(reused for _, reused in records), folder, others,
     )  # fmt: skip
     write_tables(outcome)
     return outcome
@@ -482,6 +283,25 @@ def _method(name: str) -> Method:
         if method == name:
             return method
     raise SettingsError(f"the method is {name!r}: give one of {', '.join(METHODS)}")
+
+
+def _of_these_photos(other: OtherResults, photos: Sequence[Category]) -> OtherResults:
+    """Another program's results of these categories; refused if it saw other photos of them."""
+    for category in photos:
+        defective = sum(photo.defective for photo in category.test)
+        here = PhotoCounts(len(category.train), len(category.test) - defective, defective)
+        for record in other.of(category.name):
+            if record.photos != here:
+                raise SettingsError(
+                    f"{other.title} saw other photos of {category.name} than there are here "
+                    f"({record.photos}, not {here}): measure it again on this data set"
+                )
+    names = [category.name for category in photos]
+    if not other.only(names).records:
+        raise SettingsError(
+            f"{other.title} has no record of {', '.join(names)}: leave its file out, or measure it"
+        )
+    return other.only(names)
 
 
 def _make_folder(folder: Path) -> None:
@@ -564,16 +384,28 @@ def _records(
     """The record of each job, and whether it was there before; written as soon as it is made."""
     refused: dict[str, PhotoError] = {}
     progress = run.options.progress
-    for i, job in enumerate(jobs):
-        before = results.get(job)
-        record = before or _attempt(run, job, refused)
-        if before is None:
-            results.put(record)
-        if finished is not None:
-            finished(record, before is not None)
-        if progress is not None:
-            progress("benchmark", i + 1, len(jobs))
-        yield record, before is not None
+    done = 0
+    for _, of_category in groupby(jobs, key=lambda job: job.category):
+        group = list(of_category)
+        with _extracting_once(run) if len(group) > 1 else nullcontext(run) as sharing:
+            for job in group:
+                before = results.get(job)
+                record = before or _attempt(sharing, job, refused)
+                if before is None:
+                    results.put(record)
+                if finished is not None:
+                    finished(record, before is not None)
+                done += 1
+                if progress is not None:
+                    progress("benchmark", done, len(jobs))
+                yield record, before is not None
+
+
+@contextmanager
+def _extracting_once(run: _Run) -> Iterator[_Run]:
+    """The run, but that the features of a photo are extracted once for all its jobs."""
+    with FeatureCache(run.folder) as cache:
+        yield replace(run, options=replace(run.options, engine=cache.open, timer=cache.timer))
 
 
 def _attempt(run: _Run, job: _Job, refused: dict[str, PhotoError]) -> Record:
@@ -626,7 +458,7 @@ def _measure(run: _Run, job: _Job) -> Record:
     from reconpatch.fitting import Clock
 
     model = _fit(run, job)
-    clock = Clock()
+    clock = Clock(run.options.timer)
     with _Pixels(job.photos) as pixels:
         tested = _inspect(run, job, model, pixels, clock)
         with clock.step("metrics"):

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ from reconpatch.published import Published, published
 from reconpatch.result import Box, Result
 
 if TYPE_CHECKING:
-    from reconpatch.benchmark import Config
+    from reconpatch.benchmark_config import Config
     from reconpatch.datasets import LabelledPhoto
+    from reconpatch.other_programs import OtherResults
 
 Masks = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -124,6 +125,7 @@ class BenchmarkOutcome:
         records: one for each category, method and seed, in that order.
         reused: how many of them were there before.
         folder: where results.json, results.md and results.html are.
+        beside: other programs' results of the same categories.
     """
 
     config: Config
@@ -133,6 +135,7 @@ class BenchmarkOutcome:
     records: Sequence[Record]
     reused: int
     folder: Path
+    beside: Sequence[OtherResults] = ()
 
     @property
     def errors(self) -> list[Record]:
@@ -238,7 +241,7 @@ class Table:
         columns: headings; the first is that of the row names.
         rows: the row's name, then a text for each other column.
         note: a sentence on how to read it, or nothing.
-        published: how many of the last columns are published figures.
+        quoted: how many of the last columns are figures that other metrics gave.
         has_mean: whether the last row is a mean.
     """
 
@@ -246,7 +249,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
-    published: int = 0
+    quoted: int = 0
     has_mean: bool = False
 
     def markdown(self) -> str:
@@ -265,29 +268,64 @@ def metric_tables(outcome: BenchmarkOutcome) -> list[Table]:
 
 
 def _metric_table(outcome: BenchmarkOutcome, metric: str) -> Table:
-    beside = [column for column in published_beside(outcome) if column.has(metric)]
-    categories, methods = _categories(outcome), _methods(outcome)
-    rows = [
-        (
-            category,
-            *(_cell(_of(outcome, category, method), metric) for method in methods),
-            *(_per_cent(column.figure(metric, category)) for column in beside),
-        )
-        for category in categories
-    ]
+    categories = _categories(outcome)
+    columns = list(_columns(outcome, metric))
+    rows = [(name, *(column.cells[i] for column in columns)) for i, name in enumerate(categories)]
     has_mean = len(categories) > 1
     if has_mean:
-        rows.append(
-            (
-                f"mean of {len(categories)}",
-                *(_spread(_seed_means(outcome, method, metric)) for method in methods),
-                *(_per_cent(column.mean(metric, categories)) for column in beside),
+        rows.append((f"mean of {len(categories)}", *(column.mean for column in columns)))
+    return Table(
+        title=f"{METRICS[metric]}, %",
+        columns=("category", *(column.title for column in columns)),
+        rows=tuple(rows),
+        note=ORACLE if metric.endswith("_oracle") else "",
+        quoted=sum(column.quoted for column in columns),
+        has_mean=has_mean,
+    )
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a metric's table: a cell for each category, their mean, and who measured."""
+
+    title: str
+    cells: Sequence[str]
+    mean: str
+    quoted: bool = False
+
+
+def _columns(outcome: BenchmarkOutcome, metric: str) -> Iterator[_Column]:
+    """By this project's metrics its methods and other programs; then by theirs, and published."""
+    categories = _categories(outcome)
+    for method in _methods(outcome):
+        cells = [_cell(_of(outcome, category, method), metric) for category in categories]
+        yield _Column(method, cells, _spread(_seed_means(outcome, method, metric)))
+    for other in outcome.beside:
+        yield _other_column(other, other.title, categories, "metrics", metric)
+    for other in outcome.beside:
+        if any(metric in record.own for record in other.records):
+            title = f"{other.title}, by its own metrics"
+            yield _other_column(other, title, categories, "own", metric)
+    for column in published_beside(outcome):
+        if column.has(metric):
+            cells = [_per_cent(column.figure(metric, category)) for category in categories]
+            yield _Column(
+                column.title, cells, _per_cent(column.mean(metric, categories)), quoted=True
             )
-        )
-    columns = ("category", *methods, *(column.title for column in beside))
-    title = f"{METRICS[metric]}, %"
-    note = ORACLE if metric.endswith("_oracle") else ""
-    return Table(title, columns, tuple(rows), note, len(beside), has_mean)
+
+
+def _other_column(
+    other: OtherResults,
+    title: str,
+    categories: Sequence[str],
+    by: Literal["metrics", "own"],
+    metric: str,
+) -> _Column:
+    figures = {(r.category, r.seed): getattr(r, by).get(metric) for r in other.records}
+    seeds = list(dict.fromkeys(seed for _, seed in figures))
+    cells = [_spread([v for (c, _), v in figures.items() if c == name]) for name in categories]
+    of_seed = [[figures.get((category, seed)) for category in categories] for seed in seeds]
+    return _Column(title, cells, _spread([_mean(values) for values in of_seed]), by == "own")
 
 
 def published_beside(outcome: BenchmarkOutcome) -> list[Published]:
@@ -310,12 +348,13 @@ def threshold_table(outcome: BenchmarkOutcome) -> Table:
 
 
 def cost_table(outcome: BenchmarkOutcome) -> Table:
-    """Seconds and memory of each method: means over categories and seeds."""
+    """Seconds and memory of each method and other program: means over categories and seeds."""
     columns = ("method", "fit, s", "inspect, ms a photo", "metrics, s", "peak memory, MB")
     rows = [
         (method, *_costs([r for r in outcome.records if r.method == method and not r.error]))
         for method in _methods(outcome)
     ]
+    rows += [(other.title, *_other_costs(other)) for other in outcome.beside]
     note = (
         "Means over categories and seeds; inspection without reading the photo. Peak memory is the "
         "highest resident size that the process had reached by then."
@@ -333,6 +372,13 @@ def _costs(records: Sequence[Record]) -> tuple[str, ...]:
     memory = [r.peak_memory / 1e6 for r in records if r.peak_memory is not None]
     means = [f"{np.mean(values):.1f}" for values in (fit, inspect, metrics)]
     return (*means, f"{max(memory):.0f}" if memory else "–")
+
+
+def _other_costs(other: OtherResults) -> tuple[str, ...]:
+    """As `_costs`, of which another program tells two; a dash unless all its records tell it."""
+    fit = _mean([record.fit_seconds for record in other.records])
+    inspect = _mean([record.ms_per_photo for record in other.records])
+    return (*("–" if mean is None else f"{mean:.1f}" for mean in (fit, inspect)), "–", "–")
 
 
 def _verdicts(records: Sequence[Record]) -> str:
@@ -372,16 +418,21 @@ def _cell(records: Sequence[Record], metric: str) -> str:
 
 def _seed_means(outcome: BenchmarkOutcome, method: str, metric: str) -> list[float | None]:
     """The unweighted mean over all categories, for each seed; None unless all have a figure."""
-    means: list[float | None] = []
-    for seed in _seeds(outcome):
-        values = [
-            record.metrics.get(metric)
-            for record in outcome.records
-            if record.method == method and record.seed == seed
-        ]
-        known = [value for value in values if value is not None]
-        means.append(sum(known) / len(known) if len(known) == len(values) else None)
-    return means
+    return [
+        _mean(
+            [
+                record.metrics.get(metric)
+                for record in outcome.records
+                if record.method == method and record.seed == seed
+            ]
+        )
+        for seed in _seeds(outcome)
+    ]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _spread(values: Sequence[float | None]) -> str:
@@ -571,7 +622,16 @@ def facts(outcome: BenchmarkOutcome) -> list[str]:
         said.append(f"Input: {_input(first)}.")
         versions = ", ".join(f"{name} {value}" for name, value in first.versions.items())
         said += [*first.protocol, f"Versions: {versions}."]
+    said += [_about(other) for other in outcome.beside]
     return said + [f"{c.title}: {c.note}" for c in published_beside(outcome) if c.note]
+
+
+def _about(other: OtherResults) -> str:
+    seeds = ", ".join(map(str, sorted({record.seed for record in other.records})))
+    return (
+        f"{other.title} (seeds {seeds}): {other.settings}. Its scores and maps are "
+        "measured by this project's metrics, but for columns that say otherwise."
+    )
 
 
 def _input(record: Record) -> str:

@@ -363,7 +363,18 @@ def benchmark(
     ] = "default",
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a setting of the config; the tables say so."),
+        typer.Option(
+            "--set",
+            help="Change a setting of the config, such as size=320 or alpha=0.3; may be repeated, "
+            "and the tables say so.",
+        ),
+    ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="JSON file of another program's results, for the tables; may be repeated.",
+            metavar="FILE",
+        ),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="File with the backbone's weights.", metavar="FILE")
@@ -377,7 +388,6 @@ def benchmark(
     What an interrupted run left in DIR is not computed again. Exit code 3: a part failed.
     """
     from reconpatch.benchmark import run_benchmark
-    from reconpatch.settings import parse_assignments
 
     with _progress() as progress:
         outcome = run_benchmark(
@@ -388,11 +398,12 @@ def benchmark(
             methods=methods.split(","),
             seeds=_seeds(seeds),
             config=config,
-            changes=parse_assignments(assignments or []),
+            changes=_changes(assignments or []),
             weights=weights,
             device=device,
             threads=threads,
             max_pixels=max_pixels,
+            beside=beside or [],
             progress=progress,
         )
     print((outcome.folder / "results.md").read_text(encoding="utf-8"))
@@ -503,13 +514,26 @@ def demo(
 # --- Arguments -----------------------------------------------------------------------------------
 
 
+def _changes(assignments: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` strings for any setting, written as `fit` takes it; types are checked later."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise SettingsError(
+                f"--set takes NAME=VALUE with the name of a setting, and {assignment!r} was given"
+            )
+        values[name] = {"size": _size, "levels": _levels}.get(name, str)(text)
+    return values
+
+
 def _levels(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise SettingsError(f"--levels is {text!r}: give numbers such as 2,3") from None
+        raise SettingsError(f"levels is {text!r}: give numbers such as 2,3") from None
 
 
 def _seeds(text: str) -> list[int]:
@@ -525,7 +549,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise SettingsError(
-            f"--size is {text!r}: give pixels such as 224, or 256x512 (height x width)"
+            f"size is {text!r}: give pixels such as 224, or 256x512 (height x width)"
         )
     return int(parts[0]), int(parts[-1])
 

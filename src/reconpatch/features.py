@@ -6,7 +6,7 @@ features of good photos and of inspected ones come from the very same computatio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -70,6 +70,10 @@ class FeatureExtractor:
         check_photos(photos, self.input_size)
         p: npt.NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: photos})[0]
         return p
+
+
+Engine = Callable[[bytes, int | None], FeatureExtractor]
+"""Opens a graph for a number of threads; None lets the engine decide."""
 
 
 def check_photos(photos: npt.NDArray[np.float32], input_size: tuple[int, int]) -> None:

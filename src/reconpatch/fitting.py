@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from reconpatch.errors import (
     PhotoError,
     SettingsError,
 )
+from reconpatch.features import Engine, Extractor, FeatureExtractor
 from reconpatch.good_photos import TrainingPhoto, assign_groups, leave_one_out, with_stand_ins
 from reconpatch.images import (
     MAX_PIXELS,
@@ -45,9 +46,6 @@ from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
 from reconpatch.representation import make_representation
 from reconpatch.settings import FitSettings, ensemble_settings_for, settings_for
-
-if TYPE_CHECKING:
-    from reconpatch.features import Extractor
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step at work, what is done of it, and what there is to do."""
@@ -75,6 +73,8 @@ class FitOptions:
         device: "cpu" or "cuda".
         threads: of the inference engine; 0 takes OMP_NUM_THREADS or all cores.
         progress: see `Progress`.
+        engine: opens a graph for a number of threads; a benchmark's remembers features.
+        timer: seconds by the clock that the steps are timed with.
     """
 
     weights: str | Path | None = None
@@ -86,6 +86,8 @@ class FitOptions:
     device: str = "cpu"
     threads: int = 0
     progress: Progress | None = None
+    engine: Engine = FeatureExtractor
+    timer: Callable[[], float] = time.perf_counter
 
 
 def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspector:
@@ -123,7 +125,7 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
     _require_training_packages()
     _check_device(options.device)
     sources, names, folder = _sources(good)
-    clock = Clock()
+    clock = Clock(options.timer)
     threads = options.threads or default_threads()
 
     report = _report(options, "load the backbone") or _silent
@@ -179,7 +181,7 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
     }
     return Model(
         settings, read.preprocessing, graph, f, bank, photos, scores, calibration, provenance,
-        read.thumbnails, threads,
+        read.thumbnails, threads, options.engine,
     )  # fmt: skip
 
 
@@ -283,7 +285,6 @@ def _backbone(
     The engine that inspects also extracts the training features, so that both see the same numbers;
     on a GPU torch does, and the two differ by rounding.
     """
-    from reconpatch.features import FeatureExtractor
     from reconpatch.patch_features import PatchFeatures, TorchFeatureExtractor, export_onnx
 
     backbone = load_backbone(
@@ -294,7 +295,7 @@ def _backbone(
     )
     module = PatchFeatures(backbone.module, backbone.mean, backbone.std, settings.neighbourhood)
     graph = export_onnx(module, settings.size)
-    extractor: Extractor = FeatureExtractor(graph, threads)
+    extractor: Extractor = options.engine(graph, threads)
     if options.device != "cpu":
         extractor = TorchFeatureExtractor(module, settings.size, options.device)
     return graph, extractor, backbone.source.to_dict()
@@ -415,16 +416,17 @@ def _check_enough(photos: Sequence[TrainingPhoto]) -> None:
 
 @dataclass
 class Clock:
-    """Seconds of each step; a step that comes again adds up."""
+    """Seconds of each step by a timer; a step that comes again adds up."""
 
+    timer: Callable[[], float] = time.perf_counter
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Time what is done inside the `with`."""
-        start = time.perf_counter()
+        start = self.timer()
         yield
-        passed = time.perf_counter() - start
+        passed = self.timer() - start
         self.seconds[name] = round(self.seconds.get(name, 0.0) + passed, 3)
 
 

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from reconpatch.calibration import Calibration, check_rate, p_value
 from reconpatch.errors import NotEnoughPhotosError, SettingsError
+from reconpatch.features import Engine, FeatureExtractor
 from reconpatch.good_photos import GoodScores, TrainingPhoto, groups_of_rows
 from reconpatch.images import MAX_PIXELS, Geometry, Photo, PhotoSource, Preprocessing, read_photo
 from reconpatch.memory_bank import Floats, MemoryBank
@@ -29,9 +30,6 @@ from reconpatch.representation import Representation
 from reconpatch.result import Box, ClosestPatch, Region, Result
 from reconpatch.scoring import PatchScores, anomaly_map, score_patches
 from reconpatch.settings import FitSettings
-
-if TYPE_CHECKING:
-    from reconpatch.features import FeatureExtractor
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +204,7 @@ class Model(Inspector):
         provenance: versions, weights and licences, figures of the fit, notes; JSON-ready.
         thumbnails: a JPEG of each good photo, or nothing.
         threads: threads of the inference engine; 0 lets it decide.
+        engine: opens the graph for a number of threads.
     """
 
     settings: FitSettings
@@ -219,13 +218,12 @@ class Model(Inspector):
     provenance: dict[str, Any]
     thumbnails: Sequence[bytes] = ()
     threads: int = 0
+    engine: Engine = FeatureExtractor
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
         """The engine that runs `graph`, started at the first photo."""
-        from reconpatch.features import FeatureExtractor
-
-        return FeatureExtractor(self.graph, threads=self.threads or None)
+        return self.engine(self.graph, self.threads or None)
 
     def __repr__(self) -> str:
         return (
