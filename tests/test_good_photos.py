@@ -24,6 +24,7 @@ SETTINGS = [
     ScoringSettings(),
     ScoringSettings(b=3, reweight="largest", blur=0),
     ScoringSettings(b=3, reweight="every", blur=2),
+    ScoringSettings(top=0.1),
 ]
 
 

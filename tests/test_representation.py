@@ -576,6 +576,8 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "dim": (-1, math.nan),
     "projection_dim": (-1,),
     "init": ("random", ""),
+    "kin_power": (-0.1, 2.1, math.nan),
+    "kin_shrink": (-0.1, 1.1, math.nan),
     "epochs": (-1,),
     "steps": (-1,),
     "batch_size": (1, 0),
@@ -613,6 +615,7 @@ def test_every_setting_but_the_switches_has_a_range() -> None:
         {"batch_size": 2, "k": 1},
         {"k": 1023},
         {"alpha": 0.0, "gamma": 0.0, "weight_decay": 0.0},
+        {"init": "kin", "kin_power": 0.0, "kin_shrink": 1.0},
         {"alpha": 1.0, "gamma": 1.0, "weight_decay": 0.999, "learning_rate": 9.9},
     ],
 )

@@ -216,9 +216,14 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 def test_settings_become_a_dictionary_and_come_back():
     settings = ScoringSettings(b=9, reweight="every", blur=2.5)
-    assert settings.to_dict() == {"b": 9, "reweight": "every", "blur": 2.5}
+    assert settings.to_dict() == {"b": 9, "reweight": "every", "top": 0.0, "blur": 2.5}
     assert ScoringSettings(**settings.to_dict()) == settings
-    assert ScoringSettings().to_dict() == {"b": 1, "reweight": "largest", "blur": 4.0}
+    assert ScoringSettings().to_dict() == {
+        "b": 1,
+        "reweight": "largest",
+        "top": 0.0,
+        "blur": 4.0,
+    }
 
 
 # anomaly_map
@@ -291,3 +296,38 @@ def test_no_value_of_the_map_leaves_the_range_of_the_distances(grid, size, blur,
     found = anomaly_map(values.ravel(), grid, size, blur)
     assert found.max() <= values.max() * (1 + 1e-6)
     assert found.min() >= values.min() * (1 - 1e-6)
+
+
+# the mean of the most distant patches
+
+
+def test_the_top_of_a_photo_by_hand():
+    # Of 8 patches a share of 0.3 are 2.4, so 2: the mean of 9 and 7.
+    far = np.array([1, 9, 2, 3, 7, 0, 4, 5], np.float32)
+    assert scoring.top_mean(far, 0.3) == 8.0
+    assert scoring.top_mean(far, 0.001) == 9.0  # at least one
+    assert scoring.top_mean(far, 1.0) == far.mean()
+
+
+@given(
+    st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=60),
+    st.floats(0.001, 1),
+)
+def test_the_top_is_the_head_of_the_sorted_distances(values, share):
+    far = np.array(values, np.float32)
+    head = sorted(map(float, far), reverse=True)[: max(1, round(share * len(far)))]
+    assert scoring.top_mean(far, share) == pytest.approx(sum(head) / len(head), rel=1e-12)
+
+
+def test_the_image_score_is_the_mean_of_the_top_and_the_worst_patch_its_largest():
+    bank, patches = bank_of([[0.0]]), np.array([[1], [5], [3], [2]], np.float32)
+    found = score_patches(patches, bank, ScoringSettings(top=0.5))
+    assert (found.image_score, found.worst) == (4.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"top": 1.5}, "top is 1.5"), ({"top": 0.1, "b": 3}, "give one of")]
+)
+def test_a_top_that_cannot_be_is_refused(wrong, said):
+    with pytest.raises(SettingsError, match=said):
+        ScoringSettings(**wrong)

@@ -144,8 +144,9 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
 
     with clock.step("train f"):
         f, log = make_representation(
-            patches, settings.method, settings.training, seed=settings.seed, device=options.device,
-            progress=_report(options, "train f"),
+            patches, settings.method, settings.training, seed=settings.seed,
+            parts=np.repeat([photo.group for photo in photos], p.shape[1]),
+            device=options.device, progress=_report(options, "train f"),
         )  # fmt: skip
 
     with clock.step("build the memory bank"):

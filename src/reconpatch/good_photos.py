@@ -19,7 +19,13 @@ import numpy.typing as npt
 
 from reconpatch.errors import SettingsError
 from reconpatch.memory_bank import Floats, MemoryBank
-from reconpatch.scoring import PatchScores, ScoringSettings, anomaly_map, score_patches
+from reconpatch.scoring import (
+    PatchScores,
+    ScoringSettings,
+    anomaly_map,
+    score_patches,
+    top_mean,
+)
 
 # Most distant patches kept of each photo, to score it again when the bank has grown.
 WITNESSES = 16
@@ -261,11 +267,7 @@ def rescore(
         others_bank = bank.without(group_of_row == photos[i].group)
         witness = score_patches(good.features[i], others_bank, scoring)
         distances[i, good.witnesses[i]] = witness.distances
-        others = np.delete(distances[i], good.witnesses[i])
-        ceiling = float(others.max()) if len(others) else 0.0
-        # The largest distance is that of a witness, so eq. 10 weighs no other patch.
-        exact = scoring.reweight == "largest" and witness.distances.max() > ceiling
-        image_scores.append(witness.image_score if exact else max(witness.image_score, ceiling))
+        image_scores.append(_score_again(distances[i], good.witnesses[i], witness, scoring))
         map_maxima.append(float(anomaly_map(distances[i], grid, size, scoring.blur).max()))
     return replace(
         good,
@@ -273,6 +275,22 @@ def rescore(
         map_maxima=np.array(map_maxima),
         distances=distances,
     )
+
+
+def _score_again(
+    distances: Floats,
+    witnesses: npt.NDArray[np.int32],
+    witness: PatchScores,
+    scoring: ScoringSettings,
+) -> float:
+    """A photo's score from its (P,) distances, those of the witnesses scored again."""
+    if scoring.top > 0:
+        return top_mean(distances, scoring.top)
+    others = np.delete(distances, witnesses)
+    ceiling = float(others.max()) if len(others) else 0.0
+    # The largest distance is that of a witness, so eq. 10 weighs no other patch.
+    exact = scoring.reweight == "largest" and witness.distances.max() > ceiling
+    return witness.image_score if exact else max(witness.image_score, ceiling)
 
 
 def _map_maximum(

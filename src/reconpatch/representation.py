@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import NotEnoughPhotosError, SettingsError
+from reconpatch.relevant_components import relevant_components
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +59,11 @@ class TrainingSettings:
         bias: whether f and g have a bias. [not said]
         init: what f starts from. "orthogonal": a random (semi-)orthogonal matrix; "pca": the
             leading principal directions of the standardised patch features; "identity": the
-            first D of p's own dimensions, so that training starts at PatchCore. [not said]
+            first D of p's own dimensions, so that training starts at PatchCore; "kin": the
+            directions in which a patch and the nearest one on another part differ are made small,
+            see `reconpatch.relevant_components`. [not said]
+        kin_power: how far "kin" goes: 0 is the identity, 1 whitens those differences.
+        kin_shrink: share of the identity in their covariance, of the same trace.
         epochs: passes over all patches; with `steps` above 0, it is the steps that count.
         steps: optimiser steps in all; 0 leaves it to the epochs.
         batch_size: N, patches in a batch. [not said]
@@ -81,7 +86,9 @@ class TrainingSettings:
     dim: int = 512
     projection_dim: int = 0
     bias: bool = True
-    init: Literal["orthogonal", "pca", "identity"] = "orthogonal"
+    init: Literal["orthogonal", "pca", "identity", "kin"] = "orthogonal"
+    kin_power: float = 0.5
+    kin_shrink: float = 0.02
     epochs: int = 120
     steps: int = 0
     batch_size: int = 1024
@@ -121,11 +128,13 @@ class TrainingSettings:
         _check(0 < self.margin < math.inf, "margin", self.margin, "a finite number above 0")
         _check(0 <= self.gamma <= 1, "gamma", self.gamma, "0 to 1")
         _check(
-            self.init in ("orthogonal", "pca", "identity"),
+            self.init in ("orthogonal", "pca", "identity", "kin"),
             "init",
             self.init,
-            "orthogonal, pca or identity",
+            "orthogonal, pca, identity or kin",
         )
+        _check(0 <= self.kin_power <= 2, "kin_power", self.kin_power, "0 to 2")
+        _check(0 <= self.kin_shrink <= 1, "kin_shrink", self.kin_shrink, "0 to 1")
         _check(self.scale in ("unit", "mean", "none"), "scale", self.scale, "unit, mean or none")
         _check(
             self.batches in ("random", "neighbours"),
@@ -175,13 +184,23 @@ def make_representation(
     settings: TrainingSettings,
     *,
     seed: int,
+    parts: npt.NDArray[np.int64] | None = None,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Representation, TrainingLog | None]:
-    """Make f for the (P, C) patch features of all good photos, by one of the three methods.
+    """Make f for the patch features of all good photos, by one of the three methods.
 
     "reconpatch" trains f; "untrained" is the same f before its first step; "patchcore" is the
     identity. The last two are the baselines that the first is measured against.
+
+    Args:
+        patches: (P, C) float32.
+        method: one of the three.
+        settings: see `TrainingSettings`.
+        seed: decides all that is random.
+        parts: (P,) the part that each patch is of; None takes each patch for a part of its own.
+        device: where the steps run, "cpu" or "cuda".
+        progress: called with (steps so far, steps in all).
     """
     if method == "patchcore":
         return Representation(), None
@@ -196,7 +215,7 @@ def make_representation(
 
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they were
         torch.manual_seed(seed)
-        f = initial_f(patches, settings)
+        f = initial_f(patches, settings, parts, seed=seed)
         if method == "untrained":
             return _to_numpy(f), None
         return train(f, patches, settings, seed=seed, device=device, progress=progress)
@@ -294,8 +313,14 @@ def update_twin(twin: torch.nn.Module, student: torch.nn.Module, gamma: float) -
         slow.lerp_(fast.detach(), 1.0 - gamma)
 
 
-def initial_f(patches: Floats, settings: TrainingSettings) -> torch.nn.Linear:
-    """The layer f before its first step, random by torch's global seed where it is random."""
+def initial_f(
+    patches: Floats,
+    settings: TrainingSettings,
+    parts: npt.NDArray[np.int64] | None = None,
+    *,
+    seed: int = 0,
+) -> torch.nn.Linear:
+    """The layer f before its first step: random weights by torch's global seed, kin by `seed`."""
     import torch
 
     channels = patches.shape[1]
@@ -308,6 +333,15 @@ def initial_f(patches: Floats, settings: TrainingSettings) -> torch.nn.Linear:
         start[:] = 0.0  # more dimensions than features: nothing left to hold
         directions = principal_directions(patches, f.out_features)
         start[: len(directions)] = directions
+    elif settings.init == "kin":
+        start[:channels] = relevant_components(
+            patches,
+            np.arange(len(patches)) if parts is None else parts,
+            dim=min(f.out_features, channels),
+            power=settings.kin_power,
+            shrink=settings.kin_shrink,
+            rng=np.random.default_rng(seed),
+        )
     with torch.no_grad():
         f.weight.copy_(torch.from_numpy(start))
     return f

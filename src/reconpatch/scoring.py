@@ -30,6 +30,7 @@ class ScoringSettings:
 
     b: int = 1
     reweight: Reweight = "largest"
+    top: float = 0.0
     blur: float = 4.0
 
     def __post_init__(self) -> None:
@@ -37,6 +38,13 @@ class ScoringSettings:
             raise SettingsError(f"b is {self.b}: give 1 (no re-weighting) or more bank rows")
         if self.reweight not in ("largest", "every"):
             raise SettingsError(f"reweight is {self.reweight!r}: give 'largest' or 'every'")
+        if not 0 <= self.top <= 1:
+            raise SettingsError(f"top is {self.top}: give a share of the patches, 0 to 1")
+        if self.top > 0 and self.b > 1:
+            raise SettingsError(
+                f"top is {self.top} and b is {self.b}: the mean of the most distant patches is not "
+                "re-weighted, so give one of top=0 and b=1"
+            )
         if not 0 <= self.blur <= 100:
             raise SettingsError(f"blur is {self.blur}: give 0 to 100 pixels of the model's input")
 
@@ -52,8 +60,8 @@ class PatchScores:
     Attributes:
         distances: (P,) float32, D(f(p_t), r*) of each patch; what the map shows.
         nearest: (P,) int64, row r* of the bank for each patch.
-        image_score: max_t s_t (eq. 10).
-        worst: index of the patch that gave the image score.
+        image_score: max_t s_t (eq. 10), or the mean of the largest distances.
+        worst: index of the patch that gave the image score, or the largest part of it.
     """
 
     distances: Floats
@@ -66,6 +74,9 @@ def score_patches(patches: Floats, bank: MemoryBank, settings: ScoringSettings) 
     """Compare the (P, D) represented patches of one photo with the bank (eq. 9 and 10)."""
     nearest_distances, nearest = bank.nearest(patches)
     worst = int(nearest_distances.argmax())
+    if settings.top > 0:
+        score = top_mean(nearest_distances, settings.top)
+        return PatchScores(nearest_distances, nearest, score, worst)
     score = reweighted_score(patches[worst], int(nearest[worst]), bank, settings.b)
     if settings.reweight == "every" and settings.b > 1:
         # s_t never exceeds D_t, so the search by falling distance ends at the first D_t too small.
@@ -76,6 +87,13 @@ def score_patches(patches: Floats, bank: MemoryBank, settings: ScoringSettings) 
             if s_t > score:
                 worst, score = int(patch), s_t
     return PatchScores(nearest_distances, nearest, score, worst)
+
+
+def top_mean(patch_distances: Floats, share: float) -> float:
+    """Mean of the largest of (P,) distances: this share of them, rounded, and at least one."""
+    count = max(1, round(share * len(patch_distances)))
+    largest = np.partition(patch_distances, -count)[-count:]
+    return float(largest.mean(dtype=np.float64))
 
 
 def reweighted_score(patch: Floats, nearest: int, bank: MemoryBank, b: int) -> float:
