@@ -31,8 +31,9 @@ from reconpatch.model import Model
 
 # A fit of a second: small photos, few steps, random weights.
 QUICK = [
-    "--weights", "random", "--size", "64", "--bank", "0.2", "--threads", "1",
-    "--set", "steps=5", "--set", "batch_size=64", "--set", "dim=16",
+    "--weights", "random", "--bank", "0.2", "--threads", "1",
+    "--set", "steps=5", "--set", "batch_size=64", "--set", "dim=16", "--set", "init=identity",
+    "--set", "guard=false",
 ]  # fmt: skip
 
 
@@ -41,7 +42,8 @@ def run(*arguments: object) -> Any:
 
 
 def fit(folder: Path, output: Path, *arguments: object) -> Any:
-    return run("fit", folder, "-o", output, *QUICK, *arguments)
+    size = [] if "--size" in arguments else ["--size", "64"]
+    return run("fit", folder, "-o", output, *QUICK, *size, *arguments)
 
 
 def console(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -206,12 +208,13 @@ def test_fit_writes_a_model_and_says_what_it_promises(good_folder: Path, tmp_pat
     assert result.exit_code == 0
     assert contents(output.parent).keys() == {"part.rcp"}
     model = reconpatch.load(output)
-    first, second, third = result.stdout.splitlines()
+    first, second, third, fourth = result.stdout.splitlines()
     assert first.startswith(str(output))
     assert second.startswith(
         "8 good photos, bank 102 rows of 16 numbers"
     )  # 0.2 x 8 photos x 64 places
     assert third.startswith(f"threshold {model.threshold:.4g}. Out of 100 new good photos")
+    assert fourth.startswith(f"Of {GOOD_PHOTOS} defects made on good photos, ")
     assert f"extract features: {GOOD_PHOTOS} of {GOOD_PHOTOS}" in result.stderr.splitlines()
 
 
@@ -367,9 +370,10 @@ def test_fit_needs_two_different_photos(tmp_path: Path) -> None:
     [
         (["--recipe", "fast"], "default, paper"),
         (["--method", "magic"], "patchcore"),
-        (["--size", "big"], "224, or 256x512"),
+        (["--size", "big"], "224, 256x512 (height x width), or auto"),
         (["--size", "8"], "32 to 4096"),
-        (["--size", "64x64x64"], "224, or 256x512"),
+        (["--size", "64x64x64"], "224, 256x512 (height x width), or auto"),
+        (["--size", "64", "--size", "96", "--resize", "96"], "different parts of a photo"),
         (["--resize", "32"], "at least 64"),
         (["--levels", "two"], "2,3"),
         (["--bank", "1.5"], "share of all patches"),
@@ -418,6 +422,23 @@ def test_size_is_height_by_width(good_folder: Path, tmp_path: Path) -> None:
     assert fit(good_folder, output, "--size", "64x96").exit_code == 0
     preprocessing = reconpatch.load(output).preprocessing
     assert (preprocessing.height, preprocessing.width) == (64, 96)
+
+
+def test_sizes_given_several_times_make_an_ensemble(good_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "part.rcp"
+    fitted = fit(good_folder, output, "--size", "64", "--size", "48x96", "--method", "patchcore")
+    assert fitted.exit_code == 0
+    assert "tf_efficientnet_lite0 at 48 x 96: extract features: 8 of 8" in fitted.stderr
+    assert "calibrate, tf_efficientnet_lite0 at 64 " in fitted.stdout
+    assert [m.settings.size for m in reconpatch.load(output).members] == [(64, 64), (48, 96)]
+    facts = json.loads(run("info", output, "--json").stdout)
+    assert facts["tf_efficientnet_lite0 at 64: settings"]["size"] == [64, 64]
+    assert facts["tf_efficientnet_lite0 at 48 x 96: settings"]["size"] == [48, 96]
+    assert facts["preprocessing"]["height"] == 48  # 48 x 96 are more pixels than 64 x 64
+    page = run("inspect", output, good_folder / "part000.png", "-o", tmp_path / "report")
+    assert page.exit_code in (0, 1)
+    report = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "64 x 64 pixels; 48 x 96 pixels" in report
 
 
 def test_what_a_crop_cuts_off_is_not_inspected(good_folder: Path, tmp_path: Path) -> None:
@@ -1009,7 +1030,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     [
         ("size=96", "size", (96, 96)),
         ("size=64x96", "size", (64, 96)),
-        ("resize=256", "resize", 256),
+        ("size=auto", "size", (0, 0)),
+        ("size_limit=448", "size_limit", 448),
+        ("guard=False", "guard", False),
+        ("candidates=5000", "candidates", 5000),
         ("levels=2,3", "levels", (2, 3)),
         ("backbone=tf_efficientnet_lite1", "backbone", "tf_efficientnet_lite1"),
         ("bank=0.05", "bank", 0.05),

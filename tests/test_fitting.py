@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -365,3 +366,83 @@ def test_both_engines_extract_the_same_features() -> None:
 def test_a_device_that_is_not_there_is_refused(device: str, good_folder: Path) -> None:
     with pytest.raises(SettingsError, match="cpu"):
         fit(good_folder, device=device)
+
+
+# the trial on made defects, and the guard
+
+
+def guarded(folder: Path, **changes: Any) -> Model:
+    return fit(folder, **({"init": "kin", "steps": 0, "epochs": 0, "guard": True} | changes))
+
+
+def test_the_guard_keeps_the_one_that_ranks_higher_and_says_so(good_folder: Path) -> None:
+    model = guarded(good_folder, dim=0)
+    found = model.provenance["guard"]
+    rank = {name: sum(found[name].values()) for name in ("learned", "identity")}
+    identity_is_better = rank["identity"] > rank["learned"]
+    assert found["kept"] == ("identity" if identity_is_better else "learned")
+    assert (model.representation.weight is None) == identity_is_better
+    assert (found["sentence"] in model.provenance["notes"]) == identity_is_better
+    seconds = model.provenance["seconds"]
+    assert seconds.keys() >= {"build the memory bank", "identity: build the memory bank"}
+
+
+@pytest.mark.parametrize("better", ["learned", "identity"])
+def test_what_the_guard_decides_is_what_is_fitted(
+    better: str, good_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks = {"learned": 0.0, "identity": 0.0} | {better: 1.0}
+    order = iter(["learned", "identity"])
+    try_on = fitting.try_on
+
+    def ranked(*arguments: Any, **options: Any) -> Any:
+        trial = try_on(*arguments, **options)
+        return replace(trial, pixel_ap=ranks[next(order)], quality=trial.quality)
+
+    alone = fit(good_folder, method="patchcore") if better == "identity" else None
+    monkeypatch.setattr(fitting, "try_on", ranked)
+    model = guarded(good_folder, dim=12)
+    assert model.provenance["guard"]["kept"] == better
+    if alone is not None:
+        assert model.representation.weight is None
+        np.testing.assert_array_equal(model.bank.rows, alone.bank.rows)
+        np.testing.assert_array_equal(model.calibration.scores, alone.calibration.scores)
+    else:
+        assert model.representation.weight is not None
+        assert model.bank.rows.shape[1] == 12
+
+
+@pytest.mark.parametrize("changes", [{"guard": False}, {"method": "untrained"}, {"defects": 0}])
+def test_without_a_guard_nothing_is_compared(changes: dict[str, Any], good_folder: Path) -> None:
+    options = {"guard": True} | changes
+    if options.get("defects") == 0:
+        options["guard"] = False
+    model = guarded(good_folder, **options)
+    assert model.provenance["guard"] is None
+    assert (model.provenance["quality"] is None) == (options.get("defects") == 0)
+
+
+def test_the_quality_is_estimated_on_as_many_photos_as_asked_for(good_folder: Path) -> None:
+    model = fit(good_folder, defects=3)
+    assert model.provenance["quality"]["defects"] == 3
+    assert model.provenance["quality"]["good"] == GOOD_PHOTOS
+
+
+def test_the_size_comes_from_the_photos(tmp_path: Path) -> None:
+    for i, side in enumerate((330, 340, 400)):
+        save(textured(i, side, 2 * side), tmp_path / "good" / f"{i}.png")
+    model = fit(tmp_path / "good", size=(0, 0), bank=10)
+    assert model.settings.size == (320, 320)
+    small = fit(tmp_path / "good", size=(0, 0), size_limit=300, bank=10)
+    assert small.settings.size == (224, 224)
+
+
+def test_fewer_candidates_pick_among_fewer_patches() -> None:
+    r = np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32)
+    everything, _ = build_bank(r, 20, settings_for(bank=9, candidates=0))
+    same, _ = build_bank(r, 20, settings_for(bank=9, candidates=200))
+    few, radius = build_bank(r, 20, settings_for(bank=9, candidates=9))
+    np.testing.assert_array_equal(everything.rows, same.rows)
+    assert len(few) == 9
+    assert radius == 0.0  # nine of nine: every candidate is picked
+    assert len({(a, b) for a, b in zip(few.photo, few.place, strict=True)}) == 9

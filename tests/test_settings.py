@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from reconpatch.errors import SettingsError
 from reconpatch.representation import TrainingSettings
 from reconpatch.scoring import ScoringSettings
-from reconpatch.settings import RECIPES, FitSettings, parse_assignments, settings_for
+from reconpatch.settings import (
+    AUTOMATIC,
+    RECIPES,
+    FitSettings,
+    automatic_size,
+    parse_assignments,
+    settings_for,
+)
 
 # Only results are judged here, not how long they take.
 any_time = settings(deadline=None)
@@ -49,7 +56,30 @@ def test_the_default_recipe_is_the_one_that_needs_no_network() -> None:
     assert default.recipe == "default"
     assert default.backbone == "tf_efficientnet_lite0"
     assert default.resize == 0  # nothing is cropped
-    assert default.training.steps > 0
+    assert default.size == AUTOMATIC
+    assert (default.training.init, default.training.total_steps(10**6)) == ("kin", 0)
+
+
+@pytest.mark.parametrize(
+    ("shorter_side", "limit", "side"),
+    [
+        (100, 320, 224),  # never smaller than the smallest
+        (319, 320, 224),  # no photo is enlarged
+        (320, 320, 320),
+        (900, 320, 320),
+        (447, 448, 320),
+        (448, 448, 448),
+        (5000, 1000, 448),
+        (5000, 224, 224),
+    ],
+)
+def test_the_automatic_size_by_hand(shorter_side: int, limit: int, side: int) -> None:
+    assert automatic_size(shorter_side, limit) == (side, side)
+
+
+def test_no_made_defects_means_no_guard() -> None:
+    assert settings_for().guard
+    assert not settings_for(defects=0).guard
 
 
 def test_recipes_are_named_as_they_are_kept() -> None:
@@ -125,7 +155,16 @@ def test_settings_cannot_be_changed_in_place() -> None:
         ({"method": "magic"}, "method is 'magic': give 'reconpatch', 'untrained' or 'patchcore'"),
         ({"size": (31, 224)}, "31 x 224 (height x width): give 32 to 4096"),
         ({"size": (224, 4097)}, "224 x 4097 (height x width): give 32 to 4096"),
-        ({"resize": 200}, "resize is 200, smaller than the crop of 224 x 224: give at least 224"),
+        ({"size": (0, 224)}, "0 x 224 (height x width): give 32 to 4096"),
+        ({"size_limit": 223}, "size_limit is 223: give 224"),
+        ({"resize": 256}, "the input size is left to the photos: give the size"),
+        ({"candidates": -1}, "candidates is -1: give 0 (all) or more"),
+        ({"defects": -1, "guard": False}, "defects is -1: give 0 (no estimate)"),
+        ({"defects": 0, "guard": True}, "guard is on and defects is 0"),
+        (
+            {"resize": 200, "size": 224},
+            "resize is 200, smaller than the crop of 224 x 224: give at least 224",
+        ),
         ({"resize": -1}, "resize is -1"),
         ({"resize": 300, "size": (64, 320)}, "give at least 320, or 0"),
         ({"neighbourhood": 2}, "neighbourhood is 2: give an odd number"),
@@ -157,7 +196,9 @@ def test_a_value_out_of_its_range_is_refused(change: dict[str, Any], message: st
     "change",
     [
         {"size": (32, 4096)},
-        {"resize": 224},
+        {"size_limit": 224},
+        {"candidates": 0},
+        {"defects": 0},
         {"neighbourhood": 1},
         {"projection": 0},
         {"seed": 0},

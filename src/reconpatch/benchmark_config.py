@@ -20,7 +20,13 @@ from reconpatch.ensemble import Statistics
 from reconpatch.errors import SettingsError
 from reconpatch.published import published
 from reconpatch.representation import Method
-from reconpatch.settings import FitSettings, ensemble_settings_for, settings_for
+from reconpatch.settings import (
+    QUALITIES,
+    FitSettings,
+    Quality,
+    ensemble_settings_for,
+    settings_for,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Config:
         recipe: the recipe that the settings start from.
         settings: changes to it, by the names of `settings_for`.
         members: backbones of an ensemble; empty for a single model.
+        quality: point of the default recipe; see `reconpatch.settings.QUALITIES`.
         statistics: where an ensemble's scales come from; see `reconpatch.ensemble.fit_ensemble`.
         compare: keys of the published columns to stand beside; see `reconpatch.published`.
         robustness: how photos are disturbed, or None.
@@ -42,6 +49,7 @@ class Config:
     recipe: str = "default"
     settings: Mapping[str, Any] = field(default_factory=dict)
     members: tuple[str, ...] = ()
+    quality: Quality = "balanced"
     statistics: Statistics = "as_new"
     compare: tuple[str, ...] = ()
     robustness: Robustness | None = None
@@ -61,13 +69,16 @@ class Config:
             SettingsError: a setting is unknown or out of its range, or is not decided there.
         """
         values = {**self.settings, **(changes or {})}
-        for name in ("recipe", "method", "seed", *(["backbone"] if self.members else [])):
+        several = self.members or len(QUALITIES[self.quality]) > 1
+        for name in ("recipe", "method", "seed", *(["backbone"] if several else [])):
             if name in values:
                 raise SettingsError(f"{name} is no setting to give here: {_DECIDED_BY[name]}")
         values |= {"method": method, "seed": seed}
-        if self.members:
-            return ensemble_settings_for(self.recipe, self.members, **values)
-        return [settings_for(self.recipe, **values)]
+        of_quality = QUALITIES[self.quality]
+        members = self.members or (of_quality if len(of_quality) > 1 else ())
+        if members:
+            return ensemble_settings_for(self.recipe, members, **values)
+        return [settings_for(self.recipe, **{**of_quality[0], **values})]
 
 
 _DECIDED_BY = {

@@ -636,11 +636,14 @@ def _about(other: OtherResults) -> str:
 
 def _input(record: Record) -> str:
     """Such as "wide_resnet50_2 at 224 x 224, the centre of the photo resized to 256"."""
-    backbones = ", ".join(settings["backbone"] for settings in record.settings)
-    height, width = record.settings[0]["size"]
+    inputs: dict[str, list[str]] = {}  # backbones by the size of their input
+    for settings in record.settings:
+        size = "{} x {} pixels".format(*settings["size"])
+        inputs.setdefault(size, []).append(settings["backbone"])
+    members = " and ".join(f"{', '.join(names)} at {size}" for size, names in inputs.items())
     resize = record.settings[0]["resize"]
     part = f"the centre of the photo, its shorter side resized to {resize}"
-    return f"{backbones} at {height} x {width} pixels, {part if resize else 'the whole photo'}"
+    return f"{members}, {part if resize else 'the whole photo'}"
 
 
 def _headline(outcome: BenchmarkOutcome) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 ANOMALOUS, ERROR, UNREADABLE, INTERRUPTED = 1, 2, 3, 130
 # The same as in reconpatch.ensemble, which --help must not wait for.
 Statistics = Literal["as_new", "training"]
+Quality = Literal["fast", "balanced", "best"]
 # The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.
 MAX_PIXELS = 80_000_000
 
@@ -118,6 +119,13 @@ def fit(
     recipe: Annotated[
         str, typer.Option(help="default, or paper for the paper's own settings.")
     ] = "default",
+    quality: Annotated[
+        Quality,
+        typer.Option(
+            help="fast (224 pixels, half the bank), balanced, or best (two backbones at two "
+            "sizes): fewer milliseconds a photo or fewer misses."
+        ),
+    ] = "balanced",
     method: Annotated[
         str | None,
         typer.Option(
@@ -147,8 +155,12 @@ def fit(
         str | None, typer.Option(help="File with the backbone's weights.", metavar="FILE")
     ] = None,
     size: Annotated[
-        str | None,
-        typer.Option(help="Input size in pixels: 224, or HEIGHTxWIDTH.", show_default="224"),
+        list[str] | None,
+        typer.Option(
+            help="Input size in pixels: 224, HEIGHTxWIDTH, or auto (224 or 320, whichever enlarges "
+            "no photo). Given several times: an ensemble, in pairs with several backbones.",
+            show_default="auto",
+        ),
     ] = None,
     resize: Annotated[
         int | None,
@@ -203,7 +215,7 @@ def fit(
     overwrite: Overwrite = False,
 ) -> None:
     """Learn from photos of good parts and write a model file."""
-    from reconpatch.ensemble import fit_ensemble
+    from reconpatch.ensemble import fit_ensemble, members_of
     from reconpatch.files import check_writable
     from reconpatch.fitting import FitOptions, fit_model
     from reconpatch.settings import ensemble_settings_for, parse_assignments, settings_for
@@ -211,7 +223,6 @@ def fit(
     changes = {
         "method": method,
         "levels": _levels(levels),
-        "size": _size(size),
         "resize": resize,
         "bank": bank,
         "false_alarm_rate": false_alarm_rate,
@@ -219,6 +230,10 @@ def fit(
     }
     chosen = {name: value for name, value in changes.items() if value is not None}
     chosen |= parse_assignments(assignments or [])
+    members = members_of(
+        backbone or None, [_size(text) for text in size or []] or None, quality,
+        recipe=recipe, taken=chosen,
+    )  # fmt: skip
     check_writable(output, overwrite=overwrite)
     with _progress() as progress:
         options = FitOptions(
@@ -233,13 +248,11 @@ def fit(
             progress=progress,
         )
         model: Inspector
-        if backbone and len(backbone) > 1:
-            members = ensemble_settings_for(recipe, backbone, **chosen)
-            model = fit_ensemble(good, members, options, scales)
+        if len(members) > 1:
+            settings = ensemble_settings_for(recipe, members, **chosen)
+            model = fit_ensemble(good, settings, options, scales)
         else:
-            if backbone:
-                chosen["backbone"] = backbone[0]
-            model = fit_model(good, settings_for(recipe, **chosen), options)
+            model = fit_model(good, settings_for(recipe, **chosen, **members[0]), options)
     model.save(output, overwrite=overwrite)
     _say_fitted(model, output)
 
@@ -543,13 +556,15 @@ def _seeds(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
+def _size(text: str) -> tuple[int, int]:
+    from reconpatch.settings import AUTOMATIC
+
+    if text.lower() == "auto":
+        return AUTOMATIC
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise SettingsError(
-            f"size is {text!r}: give pixels such as 224, or 256x512 (height x width)"
+            f"size is {text!r}: give pixels such as 224, 256x512 (height x width), or auto"
         )
     return int(parts[0]), int(parts[-1])
 
@@ -618,6 +633,9 @@ def _say_unreadable(path: Path, error: PhotoError, as_json: bool) -> None:
 
 
 def _say_fitted(model: Inspector, path: Path) -> None:
+    from reconpatch.ensemble import member_names
+    from reconpatch.quality import QualityEstimate
+
     seconds = model.provenance["seconds"]
     for note in model.provenance["notes"]:
         _note(f"Note: {note}", warn=True)
@@ -626,6 +644,11 @@ def _say_fitted(model: Inspector, path: Path) -> None:
     banks = " + ".join(_bank(member) for member in model.members)
     print(f"{len(model.photos)} good photos, bank {banks}, {sum(seconds.values()):.1f} s: {steps}")
     print(f"threshold {model.threshold:.4g}. {model.calibration.promise}")
+    names = member_names([member.settings for member in model.members])
+    for name, member in zip(names, model.members, strict=True):
+        if quality := member.provenance.get("quality"):
+            who = f"{name}: " if len(names) > 1 else ""
+            print(who + QualityEstimate.from_dict(quality).sentence())
 
 
 def _print_figures(figures: Any) -> None:
@@ -664,6 +687,8 @@ def _print_figures(figures: Any) -> None:
 
 
 def _facts(model: Inspector, path: Path) -> dict[str, dict[str, Any]]:
+    from reconpatch.ensemble import member_names
+
     calibration = model.calibration
     threshold = calibration.image_threshold
     facts = {
@@ -682,13 +707,14 @@ def _facts(model: Inspector, path: Path) -> dict[str, dict[str, Any]]:
             "calibrated on": calibration.source,
             "promise": calibration.promise,
         },
-        "preprocessing": model.members[0].preprocessing.to_dict(),
+        "preprocessing": model.preprocessing.to_dict(),
     }
-    several = len(model.members) > 1
-    for member in model.members:
+    names = member_names([member.settings for member in model.members])
+    several = len(names) > 1
+    for name, member in zip(names, model.members, strict=True):
         settings = member.settings.to_dict()
         training, scoring = settings.pop("training"), settings.pop("scoring")
-        prefix = f"{settings['backbone']}: " if several else ""
+        prefix = f"{name}: " if several else ""
         facts |= {
             f"{prefix}settings": {"memory bank": _bank(member), **settings},
             f"{prefix}training": training,

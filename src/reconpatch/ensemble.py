@@ -9,7 +9,7 @@ photos scored as if they were new, the rule of the threshold. The paper's rule i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -18,14 +18,14 @@ import numpy.typing as npt
 
 from reconpatch.calibration import Calibration
 from reconpatch.errors import SettingsError
-from reconpatch.images import Photo
+from reconpatch.images import Photo, Preprocessing
 from reconpatch.memory_bank import Floats
 from reconpatch.model import Inspector, Judgement, Model
-from reconpatch.scoring import anomaly_map
+from reconpatch.scoring import PatchScores
+from reconpatch.settings import AUTOMATIC, QUALITIES, FitSettings, Quality
 
 if TYPE_CHECKING:
     from reconpatch.fitting import FitOptions, GoodSource, Progress
-    from reconpatch.settings import FitSettings
 
 # Makes the MAD of a normal distribution its standard deviation.
 MAD_TO_STD = 1.4826
@@ -70,8 +70,12 @@ class Scale:
 class Ensemble(Inspector):
     """Several models of the same good photos with one verdict.
 
+    Members that see the whole photo may do so at different sizes. Maps are made at the size of the
+    finest, the one with the most pixels; a verdict is explained by the most alarmed member, on its
+    own grid.
+
     Attributes:
-        models: of different backbones, fitted on the same photos with the same input size.
+        models: of different backbones or input sizes, fitted on the same photos.
         score_scales: of each member's image scores.
         map_scales: of each member's maps: median and MAD over the distances of all patches of all
             good photos.
@@ -94,25 +98,29 @@ class Ensemble(Inspector):
         return self.models
 
     @property
+    def preprocessing(self) -> Preprocessing:  # type: ignore[override]  # as `photos`
+        """That of the finest member, which maps are made at; of equals the first."""
+        return _finest(self.models)
+
+    @property
     def photos(self) -> Any:  # type: ignore[override]  # read from the first member, not stored
         """The good photos of the fit."""
         return self.models[0].photos
 
     def __repr__(self) -> str:
-        names = ", ".join(model.settings.backbone for model in self.models)
+        names = ", ".join(member_names([model.settings for model in self.models]))
         return f"Ensemble({names}, threshold {self.threshold:.4g})"
 
     def judge(self, photo: Photo, *, as_new: bool = False) -> Judgement:
         """See `Inspector.judge`; the most alarmed member tells why."""
-        judged = [model.judge(photo, as_new=as_new) for model in self.models]
-        scores = [scale(j.score) for scale, j in zip(self.score_scales, judged, strict=True)]
-        maps = [scale(j.anomaly_map) for scale, j in zip(self.map_scales, judged, strict=True)]
-        most_alarmed = judged[int(np.argmax(scores))]
+        scored = _score(self.models, photo, as_new=as_new)
+        scores = [scale(s.image_score) for scale, s in zip(self.score_scales, scored, strict=True)]
+        most_alarmed = int(np.argmax(scores))
         return Judgement(
             score=float(np.mean(scores)),
-            anomaly_map=np.mean(maps, axis=0, dtype=np.float32),
-            model=most_alarmed.model,
-            scores=most_alarmed.scores,
+            anomaly_map=_combined_map(self.models, self.map_scales, [s.distances for s in scored]),
+            model=self.models[most_alarmed],
+            scores=scored[most_alarmed],
         )
 
     def with_calibration(self, calibration: Calibration) -> Self:
@@ -140,11 +148,13 @@ def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = 
         source="the good photos of the fit, each scored as if it were new by every member",
     )
     first = models[0].provenance
+    names = member_names([m.settings for m in models])
     provenance = {
-        **{key: first[key] for key in ("created", "folder", "data_sha256", "versions", "notes")},
+        **{key: first[key] for key in ("created", "folder", "data_sha256", "versions")},
+        "notes": list(dict.fromkeys(note for m in models for note in m.provenance["notes"])),
         "seconds": {
-            f"{step}, {m.settings.backbone}": value
-            for m in models
+            f"{step}, {name}": value
+            for name, m in zip(names, models, strict=True)
             for step, value in m.provenance["seconds"].items()
         },
         "weights": [m.provenance["weights"] for m in models],
@@ -154,12 +164,84 @@ def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = 
 
 
 def _check_together(models: Sequence[Model]) -> None:
-    kinds = {(m.preprocessing, tuple(photo.sha256 for photo in m.photos)) for m in models}
-    if len(models) < 2 or len(kinds) > 1:
+    _check_count(models)
+    if len({tuple(photo.sha256 for photo in m.photos) for m in models}) > 1:
         raise SettingsError(
-            f"an ensemble of {len(models)} models was given: give two or more that were fitted on "
-            "the same photos with the same input size"
+            f"an ensemble of {len(models)} models was given that were not fitted on the same "
+            "photos: give models of the same photos, in the same order"
         )
+    levels = sorted({m.preprocessing.white_level for m in models})
+    if len(levels) > 1:
+        raise SettingsError(
+            f"the members of an ensemble have the white levels {', '.join(map(str, levels))}: fit "
+            "them with one white_level"
+        )
+    inputs = [m.preprocessing for m in models]
+    _check_views([((p.height, p.width), p.resize or 0) for p in inputs])
+
+
+def _check_count(members: Sequence[Any]) -> None:
+    if len(members) < 2:
+        raise SettingsError(f"an ensemble of {len(members)} models was given: give two or more")
+
+
+def _check_views(inputs: Sequence[tuple[tuple[int, int], int]]) -> None:
+    """Refuse inputs, each a size and a `resize`, that show different parts of a photo."""
+    if len({(resize, size if resize else None) for size, resize in inputs}) > 1:
+        given = ", ".join(
+            f"{_text(size)} with resize {resize}" for size, resize in dict.fromkeys(inputs)
+        )
+        raise SettingsError(
+            f"the members of an ensemble see different parts of a photo ({given}): give all of "
+            "them resize 0, the whole photo at any size, or the same size and resize"
+        )
+
+
+def _text(size: tuple[int, int]) -> str:
+    """A size for people: 224, 224 x 448, or auto where the photos decide."""
+    height, width = size
+    if size == AUTOMATIC:
+        return "auto"
+    return str(height) if height == width else f"{height} x {width}"
+
+
+def member_names(settings: Sequence[FitSettings]) -> list[str]:
+    """A name for each member that no other has: its backbone, and its size where sizes differ."""
+    several = len({s.size for s in settings}) > 1
+    names = [f"{s.backbone} at {_text(s.size)}" if several else s.backbone for s in settings]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name} ({i})" for i, name in enumerate(names, start=1)]
+
+
+# --- Scores and maps of the members --------------------------------------------------------------
+
+
+def _score(models: Sequence[Model], photo: Photo, *, as_new: bool = False) -> list[PatchScores]:
+    """A photo's scores by each member, the photo prepared once for each preprocessing."""
+    prepared = {p: p(photo) for p in {m.preprocessing for m in models}}
+    without = photo.sha256 if as_new else None
+    return [m.score_prepared(prepared[m.preprocessing], without=without) for m in models]
+
+
+def _finest(models: Sequence[Model]) -> Preprocessing:
+    """The preprocessing with the most pixels, the first of equals."""
+    return max((m.preprocessing for m in models), key=lambda p: p.height * p.width)
+
+
+def _combined_map(
+    models: Sequence[Model], scales: Sequence[Scale], distances: Sequence[Floats]
+) -> Floats:
+    """The mean of the members' scaled maps, (height, width) float32 of the finest member's input.
+
+    A member's map is drawn at that size from its (P,) distances: a map of its own size, enlarged,
+    would be resampled twice.
+    """
+    finest = _finest(models)
+    size = (finest.height, finest.width)
+    maps = [scale(m.draw(d, size)) for m, scale, d in zip(models, scales, distances, strict=True)]
+    combined: Floats = np.mean(maps, axis=0, dtype=np.float32)
+    return combined
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,18 +254,73 @@ class Values:
 
 def _map_maxima(models: Sequence[Model], scales: Sequence[Scale]) -> npt.NDArray[np.float64]:
     """(n,) largest value of each good photo's combined map, the photo as if it were new."""
-    maxima = []
-    for i in range(len(models[0].photos)):
-        maps = [
-            scale(
-                anomaly_map(
-                    m.good.distances[i], m.extractor.grid, m.settings.size, m.settings.scoring.blur
-                )
+    of_photos = zip(*(m.good.distances for m in models), strict=True)
+    return np.array([float(_combined_map(models, scales, d).max()) for d in of_photos])
+
+
+# --- Fit -----------------------------------------------------------------------------------------
+
+
+def members_of(
+    backbone: str | Sequence[str] | None,
+    size: Any | Sequence[Any] | None,
+    quality: Quality = "balanced",
+    *,
+    recipe: str = "default",
+    taken: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """The settings that tell members apart, from backbones and sizes, each one or several.
+
+    As many of one as of the other are taken in pairs; a single one goes with all of the other.
+
+    Args:
+        backbone: a name, or several; None leaves it to the recipe.
+        size: one size, as `settings_for` takes it, or a list of them (a tuple is one size, height
+            and width); None leaves it to the recipe.
+        quality: "fast", "balanced" or "best", which is an ensemble; of the default recipe.
+        recipe: "paper" has no qualities.
+        taken: names of settings that are chosen already, whatever the quality says of them.
+
+    Returns:
+        Changes for each member; those of a single model where neither is several.
+
+    Raises:
+        SettingsError: there are numbers of both that do not go together, or none of one, or the
+            quality is unknown or an ensemble with members of its own.
+    """
+    if quality not in QUALITIES:
+        raise SettingsError(f"the quality is {quality!r}: give one of {', '.join(QUALITIES)}")
+    if recipe != "default" and quality != "balanced":
+        raise SettingsError(
+            f"the quality is {quality!r} and the recipe {recipe!r}: qualities are points of the "
+            "default recipe, so give one of the two"
+        )
+    base = QUALITIES[quality]
+    if len(base) > 1:
+        if backbone is not None or size is not None:
+            raise SettingsError(
+                f"the quality {quality!r} is an ensemble with backbones and sizes of its own: "
+                "leave out backbone and size, or the quality"
             )
-            for scale, m in zip(scales, models, strict=True)
-        ]
-        maxima.append(float(np.mean(maps, axis=0, dtype=np.float32).max()))
-    return np.array(maxima)
+        return base
+    several: dict[str, Sequence[Any]] = {}
+    if backbone is not None:
+        several["backbone"] = [backbone] if isinstance(backbone, str) else backbone
+    if size is not None:
+        several["size"] = size if isinstance(size, list) else [size]
+    count = max([1, *map(len, several.values())])
+    if any(len(values) not in (1, count) for values in several.values()):
+        counts = {name: len(values) for name, values in several.items()}
+        given = " and ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts.items())
+        raise SettingsError(
+            f"{given} were given: give as many of one as of the other for an ensemble, or a single "
+            "one that all members share"
+        )
+    shared = {name: value for name, value in base[0].items() if name not in taken}
+    return [
+        shared | {name: values[i if len(values) > 1 else 0] for name, values in several.items()}
+        for i in range(count)
+    ]
 
 
 def fit_ensemble(
@@ -196,25 +333,32 @@ def fit_ensemble(
 
     Args:
         good: see `reconpatch.fitting.fit`.
-        settings: of each member; they differ in the backbone, say.
-        options: see `reconpatch.fitting.FitOptions`; `weights` must be None or "random".
+        settings: of each member; they differ in the backbone or the size, say.
+        options: see `reconpatch.fitting.FitOptions`; `weights` can be a file only where all
+            members have the same backbone.
         statistics: "as_new" takes the scales from the good photos scored as if they were new;
             "training", the paper's rule, from their scores against the whole bank.
+
+    Raises:
+        SettingsError: there are fewer than two members, they see different parts of a photo, or
+            one file of weights is given for several backbones.
     """
     from reconpatch.fitting import fit_model, read_good
 
-    if options.weights not in (None, "random"):
+    _check_count(settings)  # before hours of fitting
+    _check_views([(s.size, s.resize) for s in settings])
+    if options.weights not in (None, "random") and len({s.backbone for s in settings}) > 1:
         raise SettingsError(
             "--weights names one file, and an ensemble needs one for each backbone: install them "
             "or let timm find them"
         )
     models: list[Model] = []
-    for member in settings:
+    for name, member in zip(member_names(settings), settings, strict=True):
         own = replace(
             options,
             # One set of thumbnails is enough: that of the first member.
             thumbnails=options.thumbnails and not models,
-            progress=_named(member.backbone, options.progress),
+            progress=_named(name, options.progress),
         )
         models.append(fit_model(good, member, own))
     thumbnails = models[0].thumbnails
@@ -222,7 +366,7 @@ def fit_ensemble(
     if statistics == "as_new":
         return combine(models)
     # Photo by photo, so that no more than one decoded photo is held at a time.
-    scored = [[model.score(photo) for model in models] for photo in read_good(good, options)]
+    scored = [_score(models, photo) for photo in read_good(good, options)]
     values = [
         Values(np.array([s.image_score for s in scores]), np.stack([s.distances for s in scores]))
         for scores in zip(*scored, strict=True)
@@ -230,11 +374,11 @@ def fit_ensemble(
     return combine(models, values)
 
 
-def _named(backbone: str, progress: Progress | None) -> Progress | None:
+def _named(member: str, progress: Progress | None) -> Progress | None:
     """Progress whose steps say which member is at work."""
     if progress is None:
         return None
-    return lambda step, done, total: progress(f"{backbone}: {step}", done, total)
+    return lambda step, done, total: progress(f"{member}: {step}", done, total)
 
 
 def scales_to_dict(ensemble: Ensemble) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,13 @@ from reconpatch.errors import (
     SettingsError,
 )
 from reconpatch.features import Engine, Extractor, FeatureExtractor
-from reconpatch.good_photos import TrainingPhoto, assign_groups, leave_one_out, with_stand_ins
+from reconpatch.good_photos import (
+    GoodScores,
+    TrainingPhoto,
+    assign_groups,
+    leave_one_out,
+    with_stand_ins,
+)
 from reconpatch.images import (
     MAX_PIXELS,
     Photo,
@@ -40,12 +46,20 @@ from reconpatch.images import (
     Preprocessing,
     list_photos,
     read_photo,
+    shorter_side,
     white_level_for,
 )
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
-from reconpatch.representation import make_representation
-from reconpatch.settings import FitSettings, ensemble_settings_for, settings_for
+from reconpatch.representation import Representation, make_representation
+from reconpatch.settings import (
+    AUTOMATIC,
+    FitSettings,
+    automatic_size,
+    ensemble_settings_for,
+    settings_for,
+)
+from reconpatch.trial import Defects, Trial, guard, make_defects, try_on
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step at work, what is done of it, and what there is to do."""
@@ -99,7 +113,9 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
         recipe: "default", or "paper" for the paper's own settings.
         options: fields of `FitOptions`, and settings to change by name (see
             `reconpatch.settings.settings_for`): `fit("good/", seed=1, method="patchcore")`. A list
-            of backbones gives an ensemble of them.
+            of backbones or of sizes gives an ensemble of them: `fit("good/", size=[224, 448])`;
+            lists of both are taken in pairs. `quality` is "fast", "balanced" or "best": see
+            `reconpatch.settings.QUALITIES`.
 
     Raises:
         PhotoError: a photo or the folder cannot be used.
@@ -110,14 +126,14 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
     """
     names = FitOptions.__dataclass_fields__
     chosen = FitOptions(**{name: options.pop(name) for name in list(options) if name in names})
-    backbones = options.get("backbone", "")
-    if isinstance(backbones, str):
-        return fit_model(good, settings_for(recipe, **options), chosen)
+    from reconpatch.ensemble import fit_ensemble, members_of
 
-    from reconpatch.ensemble import fit_ensemble
-
-    del options["backbone"]
-    return fit_ensemble(good, ensemble_settings_for(recipe, backbones, **options), chosen)
+    own: dict[str, Any] = {"backbone": None, "size": None}
+    own |= {name: options.pop(name) for name in (*own, "quality") if name in options}
+    members = members_of(**own, recipe=recipe, taken=options)
+    if len(members) == 1:
+        return fit_model(good, settings_for(recipe, **options, **members[0]), chosen)
+    return fit_ensemble(good, ensemble_settings_for(recipe, members, **options), chosen)
 
 
 def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
@@ -125,6 +141,9 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
     _require_training_packages()
     _check_device(options.device)
     sources, names, folder = _sources(good)
+    if settings.size == AUTOMATIC:
+        side = _shorter_side(sources, names)
+        settings = replace(settings, size=automatic_size(side, settings.size_limit))
     clock = Clock(options.timer)
     threads = options.threads or default_threads()
 
@@ -140,34 +159,26 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
     notes = read.notes + notes
     _check_enough(photos)
     p = np.concatenate(read.features)  # (n, P, C)
-    patches = p.reshape(-1, p.shape[-1])  # (n * P, C)
+    with clock.step("make defects"):
+        defects = make_defects(read.prepared, settings.seed, extractor)
 
     with clock.step("train f"):
         f, log = make_representation(
-            patches, settings.method, settings.training, seed=settings.seed,
+            p.reshape(-1, p.shape[-1]), settings.method, settings.training, seed=settings.seed,
             parts=np.repeat([photo.group for photo in photos], p.shape[1]),
             device=options.device, progress=_report(options, "train f"),
         )  # fmt: skip
-
-    with clock.step("build the memory bank"):
-        bank, radius = build_bank(
-            f(patches), p.shape[1], settings, progress=_report(options, "build the memory bank")
-        )
-        bank = with_stand_ins(
-            bank, lambda i: f(p[i]), photos, progress=_report(options, "mend for each photo")
-        )
-
-    with clock.step("calibrate"):
-        scores = leave_one_out(
-            lambda i: f(p[i]), photos, bank, settings.scoring,
-            grid=extractor.grid, size=settings.size, progress=_report(options, "calibrate"),
+    fitted = _with_bank(f, p, photos, defects, settings, extractor.grid, clock, options)
+    guarded = None
+    if settings.guard and settings.method == "reconpatch" and fitted.trial and len(defects) > 1:
+        identity = _with_bank(
+            Representation(), p, photos, defects, settings, extractor.grid, clock, options,
+            prefix="identity: ",
         )  # fmt: skip
-    calibration = Calibration(
-        scores.image_scores,
-        scores.map_maxima,
-        settings.false_alarm_rate,
-        "the good photos of the fit, each scored as if it were new",
-    )
+        guarded = identity.trial and guard(fitted.trial, identity.trial)
+        if guarded and guarded.kept == "identity":
+            fitted = identity
+            notes.append(guarded.sentence())
     provenance = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "folder": folder,
@@ -176,14 +187,71 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         "versions": _versions(),
         "data_sha256": _data_fingerprint(photos),
         "seconds": clock.seconds,
-        "coreset_radius": radius,
+        "coreset_radius": fitted.radius,
         "training": log.to_dict() if log else None,
+        "quality": fitted.trial.quality.to_dict() if fitted.trial else None,
+        "guard": guarded.to_dict() if guarded else None,
         "notes": notes,
     }
     return Model(
-        settings, read.preprocessing, graph, f, bank, photos, scores, calibration, provenance,
-        read.thumbnails, threads, options.engine,
+        settings, read.preprocessing, graph, fitted.f, fitted.bank, photos, fitted.scores,
+        fitted.calibration, provenance, read.thumbnails, threads, options.engine,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A representation with its bank, and what the good photos and the made defects are by it."""
+
+    f: Representation
+    bank: MemoryBank
+    radius: float
+    scores: GoodScores
+    calibration: Calibration
+    trial: Trial | None = None
+
+
+def _with_bank(
+    f: Representation,
+    p: Floats,
+    photos: Sequence[TrainingPhoto],
+    defects: Defects,
+    settings: FitSettings,
+    grid: tuple[int, int],
+    clock: Clock,
+    options: FitOptions,
+    *,
+    prefix: str = "",
+) -> _Fitted:
+    """The bank of a representation, calibrated, and tried on the made defects."""
+    with clock.step(f"{prefix}build the memory bank"):
+        bank, radius = build_bank(
+            f(p.reshape(-1, p.shape[-1])), p.shape[1], settings,
+            progress=_report(options, f"{prefix}build the memory bank"),
+        )  # fmt: skip
+        bank = with_stand_ins(
+            bank, lambda i: f(p[i]), photos,
+            progress=_report(options, f"{prefix}mend for each photo"),
+        )  # fmt: skip
+    with clock.step(f"{prefix}calibrate"):
+        scores = leave_one_out(
+            lambda i: f(p[i]), photos, bank, settings.scoring,
+            grid=grid, size=settings.size, progress=_report(options, f"{prefix}calibrate"),
+        )  # fmt: skip
+        calibration = Calibration(
+            scores.image_scores,
+            scores.map_maxima,
+            settings.false_alarm_rate,
+            "the good photos of the fit, each scored as if it were new",
+        )
+    fitted = _Fitted(f, bank, radius, scores, calibration)
+    if not len(defects):
+        return fitted
+    trial = try_on(
+        defects, f, bank, photos, scores, settings.scoring,
+        threshold=calibration.image_threshold.value, grid=grid, size=settings.size,
+    )  # fmt: skip
+    return replace(fitted, trial=trial)
 
 
 def build_bank(
@@ -193,7 +261,7 @@ def build_bank(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[MemoryBank, float]:
-    """The memory bank of represented patches, and the covering radius of its coreset.
+    """The memory bank of represented patches, and its coreset's radius over the candidates.
 
     Its stand-ins are yet to be chosen: see `reconpatch.good_photos.with_stand_ins`.
 
@@ -204,14 +272,18 @@ def build_bank(
         progress: called with (rows picked, rows).
     """
     rng = np.random.default_rng(settings.seed)
-    first = int(rng.integers(len(r)))
-    projected = random_projection(r, settings.projection, rng) if settings.projection else r
-    coreset = greedy_coreset(
-        projected, bank_rows(settings.bank, len(r)), first=first, progress=progress
-    )
-    picked = coreset.indices
-    rows = r[picked]
-    bank = MemoryBank(rows, picked // patches_per_photo, picked % patches_per_photo, rows)
+    rows = bank_rows(settings.bank, len(r))
+    candidates = np.arange(len(r))
+    if 0 < settings.candidates < len(r):
+        candidates = np.sort(rng.permutation(len(r))[: max(settings.candidates, rows)])
+    space = r[candidates]
+    if settings.projection:
+        space = random_projection(space, settings.projection, rng)
+    first = int(rng.integers(len(space)))
+    coreset = greedy_coreset(space, rows, first=first, progress=progress)
+    picked = candidates[coreset.indices]
+    kept = r[picked]
+    bank = MemoryBank(kept, picked // patches_per_photo, picked % patches_per_photo, kept)
     return bank, coreset.radius
 
 
@@ -228,6 +300,15 @@ def read_good(good: GoodSource, options: FitOptions) -> Iterator[Photo]:
 
 
 # --- Steps ---------------------------------------------------------------------------------------
+
+
+def _shorter_side(sources: Sequence[PhotoSource], names: Sequence[str]) -> int:
+    """The median of the photos' shorter sides; what cannot be read is told of when it is read."""
+    sides = []
+    for source, name in zip(sources, names, strict=True):
+        with suppress(PhotoError):
+            sides.append(shorter_side(source, name=name))
+    return int(np.median(sides)) if sides else 0
 
 
 def _require_training_packages() -> None:
@@ -339,6 +420,7 @@ class _Read:
     features: list[Floats] = field(default_factory=list)  # (B, P, C) each
     thumbnails: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    prepared: dict[int, Floats] = field(default_factory=dict)  # photos to make a defect on
 
 
 def _extract(
@@ -357,6 +439,8 @@ def _extract(
     read = _Read(Preprocessing(height, width, settings.resize or None, level or 65535))
     report = _report(options, "extract features")
     waiting: list[npt.NDArray[np.float32]] = []
+    evenly = np.linspace(0, len(sources) - 1, min(settings.defects, len(sources)))
+    for_defects = set(np.rint(evenly).astype(int).tolist())
 
     def flush() -> None:
         if waiting:
@@ -373,6 +457,8 @@ def _extract(
         if options.thumbnails:
             read.thumbnails.append(_thumbnail(photo, read.preprocessing.white_level))
         waiting.append(read.preprocessing(photo))
+        if len(read.photos) - 1 in for_defects:
+            read.prepared[len(read.photos) - 1] = waiting[-1]
         if len(waiting) == _BATCH:
             flush()
     flush()

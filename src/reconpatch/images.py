@@ -141,6 +141,23 @@ def read_photo(
     return Photo(name, pixels)
 
 
+def shorter_side(source: PhotoSource, *, name: str | None = None) -> int:
+    """The shorter side of a photo in pixels, of a file from its header alone.
+
+    Raises:
+        PhotoError: the photo is missing, or of another kind. Damage behind the header goes unseen.
+    """
+    if isinstance(source, np.ndarray):
+        colour_or_mono = source[:, :, 0] if source.ndim == 3 and source.shape[2] == 1 else source
+        _check_shape(colour_or_mono.shape, name or "<array>")
+        return int(min(source.shape[:2]))
+    if isinstance(source, Image.Image):
+        return int(min(source.size))
+    name = name or os.fspath(source)
+    with _open_file(Path(source), name) as stream, _decoder_errors(name, MAX_PIXELS):
+        return int(min(_open_image(stream, MAX_PIXELS).size))
+
+
 def list_photos(folder: Path) -> list[Path]:
     """All photos in a folder and its subfolders, sorted by their relative POSIX path.
 

@@ -32,26 +32,26 @@ Kind = Literal["paste", "scratch", "spot", "smear", "warp"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 SIZES: dict[Kind, tuple[float, float]] = {
-    "paste": (0.015, 0.12),
-    "scratch": (0.04, 0.25),
-    "spot": (0.015, 0.12),
-    "smear": (0.03, 0.12),
-    "warp": (0.03, 0.12),
+    "paste": (0.03, 0.3),
+    "scratch": (0.08, 0.6),
+    "spot": (0.03, 0.25),
+    "smear": (0.06, 0.3),
+    "warp": (0.06, 0.3),
 }
 """Smallest and largest size, as shares of the photo's shorter side: the length of a scratch, else
 the mean diameter. On tiny photos a defect is 3 pixels at least."""
 
 STRENGTHS: dict[Kind, tuple[float, float]] = {
-    "paste": (0.25, 1.0),
-    "scratch": (0.7, 5.0),
-    "spot": (0.5, 4.0),
-    "smear": (0.1, 0.4),
-    "warp": (0.1, 0.3),
+    "paste": (0.4, 1.0),
+    "scratch": (1.0, 6.0),
+    "spot": (0.8, 5.0),
+    "smear": (0.15, 0.5),
+    "warp": (0.15, 0.4),
 }
 """Weakest and strongest: opacity of a paste; change of level of a scratch or a spot, in local
 contrasts; standard deviation of a smear's blur and pull of a warp, in diameters."""
 
-SCRATCH_WIDTH = 0.01
+SCRATCH_WIDTH = 0.02
 """The widest scratch, as a share of the shorter side; the thinnest is 1 pixel."""
 
 SMALLEST_SIDE = 8
@@ -141,8 +141,8 @@ def make_defect(pixels: RGB, donor: RGB, kind: Kind, rng: np.random.Generator) -
     if kind not in KINDS:
         raise SettingsError(f"the kind of defect is {kind!r}: give one of {', '.join(KINDS)}")
     look = _Look.of(pixels)
-    kinds: tuple[Kind, ...] = (kind,) * _TRIES + ("spot",) * _TRIES
-    for tried in kinds:
+    tries: list[Kind] = [kind] * _TRIES + ["spot"] * _TRIES
+    for tried in tries:
         size, strength = _log_uniform(rng, *SIZES[tried]), _log_uniform(rng, *STRENGTHS[tried])
         made = _made(pixels, donor, look, tried, size, strength, rng)
         if _differs(pixels, made, look):

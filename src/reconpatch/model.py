@@ -34,13 +34,13 @@ from reconpatch.settings import FitSettings
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What a photo came to, in the model's own pixels.
+    """What a photo came to, before it is brought to the photo's pixels.
 
     Attributes:
         score: image score.
-        anomaly_map: (height, width) float32 of the model's input.
+        anomaly_map: (height, width) float32, of the size of `Inspector.preprocessing`.
         model: the model whose patches tell why; of an ensemble, its most alarmed member.
-        scores: that model's patch scores.
+        scores: that model's patch scores, on the grid of its own input.
     """
 
     score: float
@@ -53,8 +53,16 @@ class Inspector(ABC):
     """What inspects photos and holds a threshold: a `Model`, or an `Ensemble` of them.
 
     Nothing in it changes; `with_...` gives a new one.
+
+    Attributes:
+        preprocessing: from a photo to what its anomaly map is of; an ensemble's is that of its
+            finest member.
+        photos: the good photos of the fit.
+        calibration: the scores that the thresholds follow, and the thresholds.
+        provenance: where it comes from; JSON-ready.
     """
 
+    preprocessing: Preprocessing
     photos: Sequence[TrainingPhoto]
     calibration: Calibration
     provenance: dict[str, Any]
@@ -80,7 +88,7 @@ class Inspector(ABC):
     @property
     def white_level(self) -> int:
         """The 16-bit value that counts as white."""
-        return self.members[0].preprocessing.white_level
+        return self.preprocessing.white_level
 
     @property
     def threshold(self) -> float:
@@ -103,7 +111,9 @@ class Inspector(ABC):
         if not isinstance(photo, Photo):
             photo = read_photo(photo, max_pixels=max_pixels)
         judged = self.judge(photo)
-        geometry = judged.model.preprocessing.geometry(photo.height, photo.width)
+        geometry = self.preprocessing.geometry(photo.height, photo.width)
+        # Patches lie on the grid of the model they belong to, whose input may be another size.
+        of_patches = judged.model.preprocessing.geometry(photo.height, photo.width)
         heatmap = geometry.map_to_photo(judged.anomaly_map)
         anomalous = judged.score > self.threshold
         map_threshold = self.calibration.map_threshold.value
@@ -117,7 +127,7 @@ class Inspector(ABC):
             heatmap=heatmap,
             map_threshold=map_threshold,
             regions=regions,
-            closest=judged.model.closest(judged.scores, geometry, regions),
+            closest=judged.model.closest(judged.scores, of_patches, regions),
             inspected=geometry.inspected,
         )
 
@@ -236,7 +246,7 @@ class Model(Inspector):
     def judge(self, photo: Photo, *, as_new: bool = False) -> Judgement:
         """See `Inspector.judge`."""
         scores = self.score_as_new(photo) if as_new else self.score(photo)
-        return Judgement(scores.image_score, self._map(scores), self, scores)
+        return Judgement(scores.image_score, self.draw(scores.distances), self, scores)
 
     def with_calibration(self, calibration: Calibration) -> Self:
         """See `Inspector.with_calibration`."""
@@ -253,17 +263,49 @@ class Model(Inspector):
         A photo of the fit, known by its pixels, is compared as in `inspect`: with all rows, its
         own included. `calibrated_on` is where it matters to leave them out.
         """
-        return score_patches(self.represent(photo), self.bank, self.settings.scoring)
+        return self.score_prepared(self.preprocessing(photo))
+
+    def score_as_new(self, photo: Photo) -> PatchScores:
+        """Compare a photo with the bank as if it were new: without the rows of its own group."""
+        return self.score_prepared(self.preprocessing(photo), without=photo.sha256)
+
+    def score_prepared(self, prepared: Floats, *, without: str | None = None) -> PatchScores:
+        """Compare a photo that is prepared already, as members of one preprocessing share it.
+
+        Args:
+            prepared: (3, height, width) float32, as `preprocessing` gives it.
+            without: SHA-256 of a photo whose group's rows are left out of the bank, if it is one
+                of the fit; None compares with all rows.
+        """
+        bank = self.bank
+        if without is not None:
+            bank = bank.without(self._group_of_row == self._group_of_hash.get(without, -1))
+        return score_patches(self._represent(prepared), bank, self.settings.scoring)
 
     def represent(self, photo: Photo) -> Floats:
         """Represent a photo's patches, r = f(p): (P, D) float32."""
-        p = self.extractor(self.preprocessing(photo)[None])[0]  # (P, C)
+        return self._represent(self.preprocessing(photo))
+
+    def _represent(self, prepared: Floats) -> Floats:
+        p = self.extractor(prepared[None])[0]  # (P, C)
         return self.representation(p)
 
-    def _map(self, scores: PatchScores) -> Floats:
-        p = self.preprocessing
+    def draw(self, patch_distances: Floats, size: tuple[int, int] | None = None) -> Floats:
+        """The anomaly map of a photo's patch distances.
+
+        Args:
+            patch_distances: (P,) float32 in raster order.
+            size: height and width of the map; None takes those of the model's input. The blur,
+                which is in pixels of the input, grows with the map: it stays the same share of it.
+
+        Returns:
+            (height, width) float32.
+        """
+        own = self.preprocessing
+        height, width = size or (own.height, own.width)
         blur = self.settings.scoring.blur
-        return anomaly_map(scores.distances, self.extractor.grid, (p.height, p.width), blur)
+        scaled = (blur * (height / own.height), blur * (width / own.width))
+        return anomaly_map(patch_distances, self.extractor.grid, (height, width), scaled)
 
     # --- why -----------------------------------------------------------------------------------
 
@@ -316,12 +358,6 @@ class Model(Inspector):
             (x + 1 + reach) * width,
             (y + 1 + reach) * height,
         )
-
-    def score_as_new(self, photo: Photo) -> PatchScores:
-        """Compare a photo with the bank as if it were new: without the rows of its own group."""
-        group = self._group_of_hash.get(photo.sha256, -1)
-        bank = self.bank.without(self._group_of_row == group)
-        return score_patches(self.represent(photo), bank, self.settings.scoring)
 
     @cached_property
     def _group_of_hash(self) -> dict[str, int]:

@@ -1,10 +1,10 @@
 """The start of f in closed form: relevant components of good patches.
 
-The contrastive loss pulls a patch and its kin together and pushes others apart (eq. 7). Its pull has
-a solution without a single step: among all linear f of one volume, the one that brings kin closest
-together is the inverse square root of the covariance of their differences (relevant component
-analysis, Bar-Hillel et al., 2003). Kin here are a patch and the nearest patch on another part: what
-tells them apart is what good parts differ in, and f makes little of it.
+The contrastive loss pulls a patch and its kin together and pushes others apart (eq. 7). Its pull
+has a solution without a single step: among all linear f of one volume, the one that brings kin
+closest together is the inverse square root of the covariance of their differences (relevant
+component analysis, Bar-Hillel et al., 2003). Kin here are a patch and the nearest patch on another
+part: what tells them apart is what good parts differ in, and f makes little of it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,6 @@ def context_of(model: Inspector, title: str, model_name: str) -> ReportContext:
     """What the page says about a fitted model."""
     calibration = model.calibration
     threshold = calibration.image_threshold
-    first = model.members[0]
     return ReportContext(
         title=title,
         model_name=model_name,
@@ -76,10 +75,10 @@ def context_of(model: Inspector, title: str, model_name: str) -> ReportContext:
         facts={
             "good photos": str(len(model.photos)),
             "threshold from": calibration.source,
-            "backbone": "; ".join(_backbone_of(member) for member in model.members),
-            "input": f"{first.preprocessing.height} x {first.preprocessing.width} pixels",
-            "representation": first.settings.method,
-            "memory bank": f"{len(first.bank)} rows of {first.bank.rows.shape[1]} numbers",
+            "backbone": _of_members(model, _backbone_of),
+            "input": _of_members(model, _input_of),
+            "representation": _of_members(model, lambda member: member.settings.method),
+            "memory bank": "; ".join(_bank_of(member) for member in model.members),
             "fitted": model.provenance["created"],
             "fingerprint": model.fingerprint[:16],
         },
@@ -87,8 +86,21 @@ def context_of(model: Inspector, title: str, model_name: str) -> ReportContext:
     )
 
 
+def _of_members(model: Inspector, fact: Callable[[Model], str]) -> str:
+    """A fact of each member, said once where members share it."""
+    return "; ".join(dict.fromkeys(fact(member) for member in model.members))
+
+
 def _backbone_of(model: Model) -> str:
     return f"{model.settings.backbone}, weights {model.provenance['weights']['location']}"
+
+
+def _input_of(model: Model) -> str:
+    return f"{model.preprocessing.height} x {model.preprocessing.width} pixels"
+
+
+def _bank_of(model: Model) -> str:
+    return f"{len(model.bank)} rows of {model.bank.rows.shape[1]} numbers"
 
 
 @dataclass(frozen=True)

@@ -120,22 +120,26 @@ def reweighted_score(patch: Floats, nearest: int, bank: MemoryBank, b: int) -> f
 
 
 def anomaly_map(
-    patch_distances: Floats, grid: tuple[int, int], size: tuple[int, int], blur: float
+    patch_distances: Floats,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    blur: float | tuple[float, float],
 ) -> Floats:
-    """Patch distances as a picture of the model's input: bilinear upsampling, then Gaussian blur.
+    """Patch distances as a picture of the photo: bilinear upsampling, then Gaussian blur.
 
     Args:
         patch_distances: (h * w,) float32 in raster order.
         grid: h, w.
-        size: height and width of the model's input.
-        blur: standard deviation in pixels of the model's input; 0 for none.
+        size: height and width of the map, such as those of the model's input.
+        blur: standard deviation in pixels of the map, or one down and one across; 0 for none.
 
     Returns:
         (height, width) float32. Both steps are averages, so no value exceeds the largest distance.
     """
     grid_map = patch_distances.reshape(grid)
-    rows = _resize_and_blur_matrix(grid[0], size[0], blur)
-    columns = _resize_and_blur_matrix(grid[1], size[1], blur)
+    down, across = blur if isinstance(blur, tuple) else (blur, blur)
+    rows = _resize_and_blur_matrix(grid[0], size[0], down)
+    columns = _resize_and_blur_matrix(grid[1], size[1], across)
     return np.asarray(rows @ grid_map @ columns.T, dtype=np.float32)
 
 

@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 from reconpatch.calibration import DEFAULT_FALSE_ALARM_RATE, check_rate
 from reconpatch.coreset import bank_rows
 from reconpatch.errors import SettingsError
 from reconpatch.representation import METHODS, Method, TrainingSettings
 from reconpatch.scoring import ScoringSettings
+
+AUTOMATIC = (0, 0)
+"""The size that says: take it from the photos."""
+
+AUTOMATIC_SIZES = (224, 320, 448)
+"""Sides that an automatic size takes."""
+
+
+def automatic_size(shorter_side: int, limit: int) -> tuple[int, int]:
+    """The largest of the automatic sizes that enlarges no photo: (height, width), a square.
+
+    A larger input shows smaller defects, but there is nothing to see in pixels that a photo does
+    not have: on photos of 300 pixels 448 found less than 224 (docs/research.md).
+
+    Args:
+        shorter_side: of the photos, in pixels; the median where they differ.
+        limit: largest side to take.
+    """
+    fitting = [side for side in AUTOMATIC_SIZES if side <= min(shorter_side, limit)]
+    side = max(fitting, default=AUTOMATIC_SIZES[0])
+    return side, side
 
 
 @dataclass(frozen=True)
@@ -25,12 +46,19 @@ class FitSettings:
             (f the identity).
         backbone: see `reconpatch.backbones`.
         levels: the backbone's levels in use, finest first; empty takes the backbone's own.
-        size: height and width of the model's input in pixels.
+        size: height and width of the model's input in pixels; 0 x 0 takes them from the photos,
+            see `automatic_size`.
+        size_limit: largest side that an automatic size takes.
         resize: 0 resizes the whole photo to `size`; else its shorter side is resized to this and
             the centre is cropped to `size`, as the paper does.
         neighbourhood: s, the side of the neighbourhood that patch features are averaged over.
         bank: rows of the memory bank: a share of all patches below 1, else a number of rows.
         projection: dimensions of the random projection for the coreset's selection; 0 for none.
+        candidates: patches, drawn at random, among which the coreset is picked; 0 for all.
+        defects: good photos on which a defect is made, to estimate how well the model does; 0
+            for no estimate. See `reconpatch.quality`.
+        guard: whether f, once trained, has to do no worse than the identity on those defects; if
+            it does, the identity takes its place.
         false_alarm_rate: see `reconpatch.calibration`.
         seed: decides every random step.
         training: see `reconpatch.representation.TrainingSettings`.
@@ -41,11 +69,15 @@ class FitSettings:
     method: Method = "reconpatch"
     backbone: str = "tf_efficientnet_lite0"
     levels: tuple[int, ...] = ()
-    size: tuple[int, int] = (224, 224)
+    size: tuple[int, int] = AUTOMATIC
+    size_limit: int = 320
     resize: int = 0
     neighbourhood: int = 3
     bank: float = 0.01
     projection: int = 128
+    candidates: int = 0
+    defects: int = 64
+    guard: bool = True
     false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
     seed: int = 0
     training: TrainingSettings = field(default_factory=TrainingSettings)
@@ -54,10 +86,26 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise SettingsError(f"method is {self.method!r}: give one of {', '.join(METHODS)}")
-        if min(self.size) < 32 or max(self.size) > 4096:
+        if self.size != AUTOMATIC and (min(self.size) < 32 or max(self.size) > 4096):
             raise SettingsError(
                 f"the input size is {self.size[0]} x {self.size[1]} (height x width): give 32 to "
-                "4096 pixels for each"
+                "4096 pixels for each, or auto"
+            )
+        if self.size_limit < AUTOMATIC_SIZES[0]:
+            raise SettingsError(
+                f"size_limit is {self.size_limit}: give {AUTOMATIC_SIZES[0]} pixels or more"
+            )
+        if self.defects < 0:
+            raise SettingsError(f"defects is {self.defects}: give 0 (no estimate) or more photos")
+        if self.guard and not self.defects:
+            raise SettingsError(
+                "guard is on and defects is 0: the guard compares on made defects, so give 20 or "
+                "more of them, or guard=false"
+            )
+        if self.resize and self.size == AUTOMATIC:
+            raise SettingsError(
+                f"resize is {self.resize} and the input size is left to the photos: give the size "
+                "to crop to as well"
             )
         if self.resize and self.resize < max(self.size):
             raise SettingsError(
@@ -72,6 +120,8 @@ class FitSettings:
             raise SettingsError(
                 f"projection is {self.projection}: give 0 (none) or more dimensions"
             )
+        if self.candidates < 0:
+            raise SettingsError(f"candidates is {self.candidates}: give 0 (all) or more patches")
         if self.seed < 0:
             raise SettingsError(f"the seed is {self.seed}: give a whole number, 0 or more")
         bank_rows(self.bank, available=1)  # refuses a size that is neither a share nor a number
@@ -111,26 +161,42 @@ _PAPER = FitSettings(
     size=(224, 224),
     resize=256,
     bank=0.01,
+    guard=False,
     training=TrainingSettings(),  # its defaults are the paper's values where the paper gives one
     scoring=ScoringSettings(),
 )
 
-# Chosen for a machine of two cores; why each value is as it is stands in docs/method.md.
+# Chosen for a machine of two cores by the experiments in docs/research.md: f in closed form, no
+# steps. Whoever gives `steps` or `epochs` gets the loss on top, with batches that suit it.
 _DEFAULT = FitSettings(
     recipe="default",
     training=TrainingSettings(
         dim=0,
-        init="identity",
-        steps=200,
+        init="kin",
+        epochs=0,
         batch_size=512,
         batches="neighbours",
         companions=15,
         learning_rate=3e-4,
         scale="mean",
     ),
+    scoring=ScoringSettings(top=0.005),
 )
 
 RECIPES = {"default": _DEFAULT, "paper": _PAPER}
+
+Quality = Literal["fast", "balanced", "best"]
+
+QUALITIES: dict[Quality, list[dict[str, Any]]] = {
+    "fast": [{"size": (224, 224), "bank": 0.005, "guard": False}],
+    "balanced": [{}],
+    "best": [
+        {"size_limit": 320},
+        {"backbone": "tf_efficientnet_lite2", "size_limit": 448},
+    ],
+}
+"""Three points between few milliseconds and few misses (docs/research.md): changes to the default
+recipe for each member, of which "best" has two."""
 
 
 def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
@@ -148,6 +214,10 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     values = RECIPES[recipe].to_dict()
     if "epochs" in changes:
         changes.setdefault("steps", 0)  # whoever says how many passes means them to count
+    if changes.get("b", 1) != 1:
+        changes.setdefault("top", 0.0)  # re-weighting is of the largest distance
+    if changes.get("defects") == 0:
+        changes.setdefault("guard", False)  # which could not compare on none
     if isinstance(changes.get("size"), int):
         changes["size"] = (changes["size"], changes["size"])
     for name, value in changes.items():
@@ -159,17 +229,26 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
 
 
 def ensemble_settings_for(
-    recipe: str, backbones: Sequence[str], **changes: Any
+    recipe: str, members: Sequence[str | Mapping[str, Any]], **changes: Any
 ) -> list[FitSettings]:
-    """The settings of each member of an ensemble: one for each backbone.
+    """The settings of each member of an ensemble.
 
     Under the recipe "paper" the members take what the paper gives for them: f of 384 dimensions,
     60 epochs at a learning rate of 1e-6. Changes by name come after that.
+
+    Args:
+        recipe: see `settings_for`.
+        members: what each member has of its own, as changes by name; a backbone's name alone stands
+            for that change: `["resnet18", {"backbone": "resnet18", "size": 448}]`.
+        changes: those of all members, which a member's own go before.
     """
-    members = {"dim": 384, "epochs": 60, "learning_rate": 1e-6} if recipe == "paper" else {}
+    papers = {"dim": 384, "epochs": 60, "learning_rate": 1e-6} if recipe == "paper" else {}
     return [
-        settings_for(recipe, **{**members, **changes, "backbone": backbone})
-        for backbone in backbones
+        settings_for(
+            recipe,
+            **{**papers, **changes, **({"backbone": own} if isinstance(own, str) else own)},
+        )
+        for own in members
     ]
 
 
@@ -180,6 +259,10 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         **typing.get_type_hints(ScoringSettings),
         "neighbourhood": int,
         "projection": int,
+        "candidates": int,
+        "size_limit": int,
+        "defects": int,
+        "guard": bool,
     }
     values: dict[str, Any] = {}
     for assignment in assignments:

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reconpatch.good_photos import TrainingPhoto, leave_one_out
+from reconpatch.made_defects import KINDS, made_defects
+from reconpatch.memory_bank import MemoryBank
+from reconpatch.quality import QualityEstimate
+from reconpatch.representation import Representation
+from reconpatch.scoring import ScoringSettings
+from reconpatch.trial import Defects, Trial, guard, make_defects, try_on
+
+GRID, SIZE = (4, 4), (32, 32)
+
+
+class Means:
+    """An extractor whose patch features are the mean colours of a 4 x 4 grid."""
+
+    grid = GRID
+
+    def __call__(self, photos):
+        blocks = photos.reshape(len(photos), 3, 4, 8, 4, 8).mean(axis=(3, 5))
+        return blocks.reshape(len(photos), 3, 16).transpose(0, 2, 1).astype(np.float32)
+
+
+def prepared(n, seed=0):
+    draw = np.random.default_rng(seed)
+    return {2 * i: draw.random((3, *SIZE), dtype=np.float32) for i in range(n)}
+
+
+def test_a_defect_is_made_on_each_photo_and_nowhere_else_is_anything_changed():
+    seen = []
+
+    class Recording(Means):
+        def __call__(self, photos):
+            seen.append(photos)
+            return super().__call__(photos)
+
+    photos = prepared(6)
+    found = make_defects(photos, 3, Recording())
+    assert found.photos == [0, 2, 4, 6, 8, 10]
+    assert len(found) == 6
+    assert set(found.kinds) <= set(KINDS)
+    as_bytes = [np.rint(x.transpose(1, 2, 0) * 255).astype(np.uint8) for x in photos.values()]
+    for x, batch, mask, made, features in zip(
+        photos.values(), seen, found.masks, made_defects(as_bytes, 3), found.features, strict=True
+    ):
+        np.testing.assert_array_equal(mask, made.mask)
+        np.testing.assert_array_equal(batch[0][:, ~mask], x[:, ~mask])
+        np.testing.assert_allclose(
+            batch[0][:, mask], made.pixels.transpose(2, 0, 1)[:, mask] / 255, atol=1e-6
+        )
+        np.testing.assert_array_equal(features, Means()(batch)[0])
+
+
+def photo(name, group):
+    return TrainingPhoto(name, name, 32, 32, group)
+
+
+def trial_of(f, scoring):
+    """Three photos of 16 patches, one row of each in the bank; a defect on the first two."""
+    draw = np.random.default_rng(1)
+    p = draw.standard_normal((3, 16, 2)).astype(np.float32)
+    photos = [photo("a", 0), photo("b", 1), photo("c", 2)]
+    rows = f(p[:, 0])
+    stand_ins = f(p[:, 5])
+    bank = MemoryBank(rows, np.arange(3), np.zeros(3, np.int64), stand_ins)
+    good = leave_one_out(lambda i: f(p[i]), photos, bank, scoring, grid=GRID, size=SIZE)
+    masks = [np.zeros(SIZE, bool) for _ in range(2)]
+    for mask in masks:
+        mask[8:16, 8:16] = True
+    features = [p[0].copy(), p[1].copy()]
+    features[0][5] = 50.0
+    features[1][5] = -40.0
+    defects = Defects([0, 1], ["spot", "paste"], masks, features)
+    found = try_on(defects, f, bank, photos, good, scoring, threshold=20.0, grid=GRID, size=SIZE)
+    return found, rows, stand_ins, features, good
+
+
+@pytest.mark.parametrize("scoring", [ScoringSettings(), ScoringSettings(top=0.2)])
+def test_a_made_defect_is_scored_without_its_photo(scoring):
+    f = Representation(np.float32([[2, 0], [0, 1]]))
+    found, rows, stand_ins, features, good = trial_of(f, scoring)
+    for i in range(2):
+        others = rows.copy()
+        others[i] = stand_ins[i]
+        nearest = [min(float(np.linalg.norm(q - row)) for row in others) for q in f(features[i])]
+        count = max(1, round(scoring.top * 16))
+        expected = np.mean(sorted(nearest)[-count:])
+        assert found.defective[i] == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_array_equal(found.good, good.image_scores)
+    assert found.quality.auroc == 1.0
+    assert found.quality.by_kind == {"spot": (1, 1), "paste": (1, 1)}
+    assert found.pixel_ap > 0.5
+
+
+def a_trial(good, defective, pixel_ap):
+    pairs = [(d > g) + 0.5 * (d == g) for d in defective for g in good]
+    quality = QualityEstimate(float(np.mean(pairs)), 0, 1, 0, {}, len(good), len(defective))
+    return Trial(np.array(good, float), np.array(defective, float), quality, pixel_ap)
+
+
+@pytest.mark.parametrize(
+    ("learned", "identity", "kept"),
+    [
+        # Mean of AUROC and pixel AP: 0.75 and 0.5 against 0.75 and 0.6.
+        (a_trial([1, 2], [2, 3], 0.5), a_trial([1, 2], [2, 3], 0.6), "identity"),
+        # Even: the learned one stays.
+        (a_trial([1, 2], [2, 3], 0.5), a_trial([1, 2], [2, 3], 0.5), "learned"),
+        # 1.0 and 0.3 against 0.875 and 0.4: 0.65 against 0.6375.
+        (a_trial([1, 2], [3, 4], 0.3), a_trial([1, 2], [2, 3], 0.4), "learned"),
+    ],
+)
+def test_the_guard_keeps_the_better_of_the_two(learned, identity, kept):
+    found = guard(learned, identity)
+    assert found.kept == kept
+    assert found.image_auroc_gain[0] == pytest.approx(
+        learned.quality.auroc - identity.quality.auroc
+    )
+    assert found.image_auroc_gain[1] <= found.image_auroc_gain[0] <= found.image_auroc_gain[2]
+    said = found.sentence()
+    assert ("was kept" in said) == (kept == "learned")
+    assert f"{learned.pixel_ap:.1%} against" in said
+    assert found.to_dict()["sentence"] == said
