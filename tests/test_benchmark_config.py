@@ -82,3 +82,36 @@ def test_what_is_decided_elsewhere_is_no_change(
 ) -> None:
     with pytest.raises(SettingsError, match=said):
         load_config(config).fit_settings("reconpatch", 0, changes)
+
+
+# --- Qualities ------------------------------------------------------------------------------------
+
+
+def test_best_is_its_two_members() -> None:
+    first, second = load_config("best").fit_settings("reconpatch", 0)
+    assert (first.backbone, first.size_limit) == ("tf_efficientnet_lite0", 320)
+    assert (second.backbone, second.size_limit) == ("tf_efficientnet_lite2", 448)
+    for member in load_config("best").fit_settings("reconpatch", 0, {"size_limit": 224}):
+        assert member.size_limit == 224
+
+
+def test_fast_gives_way_to_what_is_set() -> None:
+    (fast,) = load_config("fast").fit_settings("patchcore", 1)
+    assert (fast.size, fast.bank, fast.guard) == ((224, 224), 0.005, False)
+    (changed,) = load_config("fast").fit_settings("patchcore", 1, {"bank": 0.02})
+    assert (changed.size, changed.bank) == ((224, 224), 0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('recipe = "paper"\nquality = "fast"', "qualities are points of the default recipe"),
+        ('members = ["resnet18", "resnet34"]\nquality = "best"', "backbones and sizes of its own"),
+        ('quality = "finest"', "quality is 'finest'"),
+    ],
+)
+def test_a_quality_that_does_not_fit_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'title = "mine"\n{text}\n')
+    with pytest.raises(SettingsError, match=said):
+        load_config(path)

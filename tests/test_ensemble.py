@@ -413,3 +413,38 @@ def test_a_photo_is_prepared_once_for_each_preprocessing(
     monkeypatch.setattr(Preprocessing, "__call__", counted)
     inspector.inspect(good_photo)
     assert len(prepared) == len(set(prepared)) == times
+
+
+# --- Qualities ------------------------------------------------------------------------------------
+
+
+def test_the_best_quality_is_an_ensemble_of_two(good_folder: Path) -> None:
+    small = {name: value for name, value in SMALL_FIT.items() if name != "size"}
+    model = reconpatch.fit(good_folder, quality="best", **small)
+    assert [m.settings.backbone for m in model.members] == [
+        "tf_efficientnet_lite0", "tf_efficientnet_lite2",
+    ]  # fmt: skip
+    assert [m.settings.size for m in model.members] == [(224, 224), (224, 224)]  # 96 pixels each
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"quality": "fast", "recipe": "paper"}, "qualities are points of the default recipe"),
+        ({"quality": "best", "size": 64}, "leave out backbone and size"),
+        ({"quality": "quick"}, "the quality is 'quick': give one of fast, balanced, best"),
+    ],
+)
+def test_qualities_that_do_not_go_together_are_refused(
+    given: dict[str, Any], said: str, good_folder: Path
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        reconpatch.fit(good_folder, **given)
+
+
+def test_what_is_set_goes_before_the_quality() -> None:
+    (fast,) = members_of(None, None, "fast", taken={"bank"})
+    assert fast == {"size": (224, 224), "guard": False}
+    assert members_of("resnet18", 96, "fast") == [
+        {"size": 96, "bank": 0.005, "guard": False, "backbone": "resnet18"}
+    ]

@@ -77,9 +77,28 @@ def test_the_automatic_size_by_hand(shorter_side: int, limit: int, side: int) ->
     assert automatic_size(shorter_side, limit) == (side, side)
 
 
-def test_no_made_defects_means_no_guard() -> None:
+@pytest.mark.parametrize("none", [0, "0"])
+def test_no_made_defects_means_no_guard(none: Any) -> None:
     assert settings_for().guard
-    assert not settings_for(defects=0).guard
+    assert not settings_for(defects=none).guard
+
+
+@pytest.mark.parametrize(("b", "top"), [(1, 0.005), ("1", 0.005), (3, 0.0), ("3", 0.0)])
+def test_reweighting_takes_the_largest_distance(b: Any, top: float) -> None:
+    assert settings_for(b=b).scoring.top == top
+
+
+def test_auto_is_the_automatic_size() -> None:
+    assert settings_for(size="auto").size == AUTOMATIC
+
+
+def test_a_file_from_before_the_guard_had_none() -> None:
+    values = settings_for(guard=False, defects=0, top=0.0).to_dict()
+    for name in ("guard", "defects", "candidates", "size_limit"):
+        del values[name]
+    del values["scoring"]["top"]
+    old = FitSettings.from_dict(values)
+    assert (old.guard, old.defects, old.candidates, old.scoring.top) == (False, 0, 0, 0.0)
 
 
 def test_recipes_are_named_as_they_are_kept() -> None:
@@ -161,6 +180,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
         ({"candidates": -1}, "candidates is -1: give 0 (all) or more"),
         ({"defects": -1, "guard": False}, "defects is -1: give 0 (no estimate)"),
         ({"defects": 0, "guard": True}, "guard is on and defects is 0"),
+        ({"defects": 1}, "guard is on and defects is 1"),
         (
             {"resize": 200, "size": 224},
             "resize is 200, smaller than the crop of 224 x 224: give at least 224",

@@ -474,6 +474,7 @@ def _measure(run: _Run, job: _Job) -> Record:
     ]
     return replace(
         _blank(job),
+        settings=tuple(member.settings.to_dict() for member in model.members),
         metrics={name: metrics[name] for name in METRICS if name in metrics},
         by_kind=by_kind,
         counts={"fit": len(model.photos), **tested.counts()},
@@ -498,7 +499,7 @@ def _fit(run: _Run, job: _Job) -> Inspector:
     from reconpatch.fitting import fit_model
 
     with _good_photos(run, job.photos) as good:
-        if run.config.members:
+        if len(job.settings) > 1:
             return fit_ensemble(good, job.settings, run.options, run.config.statistics)
         return fit_model(good, job.settings[0], run.options)
 

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from reconpatch.disturbance import Robustness
-from reconpatch.ensemble import Statistics
+from reconpatch.ensemble import Statistics, members_of
 from reconpatch.errors import SettingsError
 from reconpatch.published import published
 from reconpatch.representation import Method
 from reconpatch.settings import (
-    QUALITIES,
     FitSettings,
     Quality,
     ensemble_settings_for,
@@ -69,16 +68,17 @@ class Config:
             SettingsError: a setting is unknown or out of its range, or is not decided there.
         """
         values = {**self.settings, **(changes or {})}
-        several = self.members or len(QUALITIES[self.quality]) > 1
-        for name in ("recipe", "method", "seed", *(["backbone"] if several else [])):
+        members = members_of(
+            list(self.members) or None, None, self.quality, recipe=self.recipe, taken=values
+        )
+        several = ["backbone"] if len(members) > 1 else []
+        for name in ("recipe", "method", "seed", *several):
             if name in values:
                 raise SettingsError(f"{name} is no setting to give here: {_DECIDED_BY[name]}")
         values |= {"method": method, "seed": seed}
-        of_quality = QUALITIES[self.quality]
-        members = self.members or (of_quality if len(of_quality) > 1 else ())
-        if members:
+        if len(members) > 1:
             return ensemble_settings_for(self.recipe, members, **values)
-        return [settings_for(self.recipe, **{**of_quality[0], **values})]
+        return [settings_for(self.recipe, **members[0], **values)]
 
 
 _DECIDED_BY = {

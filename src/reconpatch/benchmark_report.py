@@ -619,7 +619,8 @@ def facts(outcome: BenchmarkOutcome) -> list[str]:
             "runs, and nothing about the method."
         )
     if first is not None:
-        said.append(f"Input: {_input(first)}.")
+        inputs = dict.fromkeys(_input(record) for record in outcome.records if not record.error)
+        said.append(f"Input: {'; or '.join(inputs) or _input(first)}.")
         versions = ", ".join(f"{name} {value}" for name, value in first.versions.items())
         said += [*first.protocol, f"Versions: {versions}."]
     said += [_about(other) for other in outcome.beside]
@@ -638,7 +639,8 @@ def _input(record: Record) -> str:
     """Such as "wide_resnet50_2 at 224 x 224, the centre of the photo resized to 256"."""
     inputs: dict[str, list[str]] = {}  # backbones by the size of their input
     for settings in record.settings:
-        size = "{} x {} pixels".format(*settings["size"])
+        height, width = settings["size"]
+        size = f"{height} x {width} pixels" if height else "a size by the photos"
         inputs.setdefault(size, []).append(settings["backbone"])
     members = " and ".join(f"{', '.join(names)} at {size}" for size, names in inputs.items())
     resize = record.settings[0]["resize"]

@@ -157,8 +157,8 @@ def fit(
     size: Annotated[
         list[str] | None,
         typer.Option(
-            help="Input size in pixels: 224, HEIGHTxWIDTH, or auto (224 or 320, whichever enlarges "
-            "no photo). Given several times: an ensemble, in pairs with several backbones.",
+            help="Input size in pixels: 224, HEIGHTxWIDTH, or auto (320 where the photos have "
+            "as many, else 224). Given several times: an ensemble, in pairs with backbones.",
             show_default="auto",
         ),
     ] = None,
@@ -646,9 +646,11 @@ def _say_fitted(model: Inspector, path: Path) -> None:
     print(f"threshold {model.threshold:.4g}. {model.calibration.promise}")
     names = member_names([member.settings for member in model.members])
     for name, member in zip(names, model.members, strict=True):
+        who = f"{name}: " if len(names) > 1 else ""
         if quality := member.provenance.get("quality"):
-            who = f"{name}: " if len(names) > 1 else ""
             print(who + QualityEstimate.from_dict(quality).sentence())
+        if guard := member.provenance.get("guard"):
+            print(who + guard["sentence"])
 
 
 def _print_figures(figures: Any) -> None:

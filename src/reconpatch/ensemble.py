@@ -151,7 +151,7 @@ def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = 
     names = member_names([m.settings for m in models])
     provenance = {
         **{key: first[key] for key in ("created", "folder", "data_sha256", "versions")},
-        "notes": list(dict.fromkeys(note for m in models for note in m.provenance["notes"])),
+        "notes": _notes(names, models),
         "seconds": {
             f"{step}, {name}": value
             for name, m in zip(names, models, strict=True)
@@ -161,6 +161,17 @@ def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = 
         "scales": "training set" if training_scores else "good photos scored as if they were new",
     }
     return Ensemble(tuple(models), score_scales, map_scales, calibration, provenance)
+
+
+def _notes(names: Sequence[str], models: Sequence[Model]) -> list[str]:
+    """The members' notes; what only some of them say, with their names."""
+    said: dict[str, list[str]] = {}
+    for name, model in zip(names, models, strict=True):
+        for note in model.provenance["notes"]:
+            said.setdefault(note, []).append(name)
+    return [
+        note if len(by) == len(models) else f"{', '.join(by)}: {note}" for note, by in said.items()
+    ]
 
 
 def _check_together(models: Sequence[Model]) -> None:
@@ -302,7 +313,7 @@ def members_of(
                 f"the quality {quality!r} is an ensemble with backbones and sizes of its own: "
                 "leave out backbone and size, or the quality"
             )
-        return base
+        return [{name: value for name, value in own.items() if name not in taken} for own in base]
     several: dict[str, Sequence[Any]] = {}
     if backbone is not None:
         several["backbone"] = [backbone] if isinstance(backbone, str) else backbone

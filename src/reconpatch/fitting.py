@@ -159,8 +159,10 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
     notes = read.notes + notes
     _check_enough(photos)
     p = np.concatenate(read.features)  # (n, P, C)
+    read.features.clear()
     with clock.step("make defects"):
         defects = make_defects(read.prepared, settings.seed, extractor)
+    read.prepared.clear()
 
     with clock.step("train f"):
         f, log = make_representation(
@@ -179,6 +181,8 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         if guarded and guarded.kept == "identity":
             fitted = identity
             notes.append(guarded.sentence())
+    elif settings.guard and settings.method == "reconpatch":
+        notes.append("The guard had fewer than two made defects to compare on: f is unguarded.")
     provenance = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "folder": folder,
@@ -273,10 +277,10 @@ def build_bank(
     """
     rng = np.random.default_rng(settings.seed)
     rows = bank_rows(settings.bank, len(r))
-    candidates = np.arange(len(r))
+    candidates, space = np.arange(len(r)), r
     if 0 < settings.candidates < len(r):
         candidates = np.sort(rng.permutation(len(r))[: max(settings.candidates, rows)])
-    space = r[candidates]
+        space = r[candidates]
     if settings.projection:
         space = random_projection(space, settings.projection, rng)
     first = int(rng.integers(len(space)))

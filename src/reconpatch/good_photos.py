@@ -249,8 +249,8 @@ def rescore(
 ) -> GoodScores:
     """The scores of the good photos after rows were added to the bank, without the photos.
 
-    Only the most distant patches can decide a photo's score, and those are kept. The distances of
-    all others are left as they were: never too small, so a threshold is never set too low by it.
+    The most distant patches decide a photo's score, and those are kept. The distances of all others
+    are left as they were: never too small, so a threshold is never set too low by it.
 
     Args:
         good: the scores against the bank as it was.

@@ -235,9 +235,18 @@ class Model(Inspector):
         """The engine that runs `graph`, started at the first photo."""
         return self.engine(self.graph, self.threads or None)
 
+    @property
+    def method(self) -> str:
+        """What f is: the method of the fit, and whether the guard put the identity in its place."""
+        guard = self.provenance.get("guard")
+        by_guard = guard is not None and guard["kept"] == "identity"
+        return (
+            f"{self.settings.method} (identity, by the guard)" if by_guard else self.settings.method
+        )
+
     def __repr__(self) -> str:
         return (
-            f"Model({self.settings.method}, {self.settings.backbone}, {len(self.photos)} good "
+            f"Model({self.method}, {self.settings.backbone}, {len(self.photos)} good "
             f"photos, {len(self.bank)} bank rows, threshold {self.threshold:.4g})"
         )
 

@@ -20,7 +20,7 @@ Doubles = npt.NDArray[np.float64]
 # than another seed does (docs/research.md).
 QUERIES = 4096
 POOL = 65536
-_BLOCK = 512  # queries at a time: 128 MiB of distances
+_BLOCK = 256  # queries at a time: 64 MiB of distances
 
 
 def relevant_components(
@@ -67,11 +67,16 @@ def kin_differences(
     pool = rng.permutation(len(patches))[:POOL]
     if len(np.unique(parts[pool])) == 1:  # every patch needs one of another part in the pool
         pool = np.append(pool, np.flatnonzero(parts != parts[pool[0]])[:1])
-    norms = np.einsum("pc,pc->p", patches[pool], patches[pool])
+    pooled = patches[pool]
+    # Far from the origin the product's form would lose the digits that tell patches apart.
+    centre = pooled.mean(axis=0)
+    pooled -= centre
+    norms = np.einsum("pc,pc->p", pooled, pooled)
     found = []
     for start in range(0, len(queries), _BLOCK):
         q = queries[start : start + _BLOCK]
-        squared = norms - 2.0 * (patches[q] @ patches[pool].T)  # up to ||q||^2
+        squared = (-2.0 * (patches[q] - centre)) @ pooled.T
+        squared += norms  # up to ||q||^2, which is the same for all
         squared[parts[q][:, None] == parts[pool][None, :]] = np.inf
         found.append(patches[q] - patches[pool[squared.argmin(axis=1)]])
     return np.concatenate(found)

@@ -77,7 +77,7 @@ def context_of(model: Inspector, title: str, model_name: str) -> ReportContext:
             "threshold from": calibration.source,
             "backbone": _of_members(model, _backbone_of),
             "input": _of_members(model, _input_of),
-            "representation": _of_members(model, lambda member: member.settings.method),
+            "representation": _of_members(model, lambda member: member.method),
             "memory bank": "; ".join(_bank_of(member) for member in model.members),
             "fitted": model.provenance["created"],
             "fingerprint": model.fingerprint[:16],

@@ -25,6 +25,8 @@ class ScoringSettings:
             anomalib takes 9, the PatchCore paper 3, PatchCore's own code 1.
         reweight: "every" weighs each patch before the maximum, as eq. 10 is written; "largest"
             weighs only the patch with the largest distance, as PatchCore's paper does.
+        top: share of a photo's patches, the most distant ones, whose mean is the image score; 0
+            takes the largest alone, as the paper does. At least one patch; not with b above 1.
         blur: standard deviation of the Gaussian blur of the map, in pixels of the model's input.
     """
 

@@ -22,7 +22,7 @@ AUTOMATIC_SIZES = (224, 320, 448)
 
 
 def automatic_size(shorter_side: int, limit: int) -> tuple[int, int]:
-    """The largest of the automatic sizes that enlarges no photo: (height, width), a square.
+    """The largest of the automatic sizes that enlarges no photo, or 224: (height, width), a square.
 
     A larger input shows smaller defects, but there is nothing to see in pixels that a photo does
     not have: on photos of 300 pixels 448 found less than 224 (docs/research.md).
@@ -76,8 +76,8 @@ class FitSettings:
     bank: float = 0.01
     projection: int = 128
     candidates: int = 0
-    defects: int = 64
-    guard: bool = True
+    defects: int = 0
+    guard: bool = False
     false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
     seed: int = 0
     training: TrainingSettings = field(default_factory=TrainingSettings)
@@ -97,10 +97,10 @@ class FitSettings:
             )
         if self.defects < 0:
             raise SettingsError(f"defects is {self.defects}: give 0 (no estimate) or more photos")
-        if self.guard and not self.defects:
+        if self.guard and self.defects < 2:
             raise SettingsError(
-                "guard is on and defects is 0: the guard compares on made defects, so give 20 or "
-                "more of them, or guard=false"
+                f"guard is on and defects is {self.defects}: the guard compares on made defects, "
+                "so give 20 or more of them, or guard=false"
             )
         if self.resize and self.size == AUTOMATIC:
             raise SettingsError(
@@ -161,7 +161,7 @@ _PAPER = FitSettings(
     size=(224, 224),
     resize=256,
     bank=0.01,
-    guard=False,
+    defects=64,
     training=TrainingSettings(),  # its defaults are the paper's values where the paper gives one
     scoring=ScoringSettings(),
 )
@@ -170,6 +170,8 @@ _PAPER = FitSettings(
 # steps. Whoever gives `steps` or `epochs` gets the loss on top, with batches that suit it.
 _DEFAULT = FitSettings(
     recipe="default",
+    defects=64,
+    guard=True,
     training=TrainingSettings(
         dim=0,
         init="kin",
@@ -214,10 +216,12 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     values = RECIPES[recipe].to_dict()
     if "epochs" in changes:
         changes.setdefault("steps", 0)  # whoever says how many passes means them to count
-    if changes.get("b", 1) != 1:
+    if str(changes.get("b", 1)) != "1":  # from a command line it is text
         changes.setdefault("top", 0.0)  # re-weighting is of the largest distance
-    if changes.get("defects") == 0:
+    if str(changes.get("defects")) == "0":
         changes.setdefault("guard", False)  # which could not compare on none
+    if changes.get("size") == "auto":
+        changes["size"] = AUTOMATIC
     if isinstance(changes.get("size"), int):
         changes["size"] = (changes["size"], changes["size"])
     for name, value in changes.items():

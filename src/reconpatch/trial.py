@@ -134,7 +134,7 @@ class Guard:
     """Whether the learned f was kept.
 
     Attributes:
-        kept: "learned", or "identity" where the learned f did worse.
+        kept: "identity" where its mean of the two figures is higher, else "learned".
         learned, identity: image AUROC and pixel AP on the made defects, 0 to 1.
         image_auroc_gain: of the learned f over the identity, and its 95 % interval.
     """
@@ -147,10 +147,11 @@ class Guard:
     def sentence(self) -> str:
         """The decision in plain words."""
         verdict = (
-            "did no worse than the identity on defects made on the good photos and was kept"
+            "was kept: on defects made on the good photos its mean of image AUROC and pixel AP is "
+            "not below the identity's"
             if self.kept == "learned"
-            else "did worse than the identity on defects made on the good photos, so the identity "
-            "took its place"
+            else "did worse than the identity on defects made on the good photos, by the mean of "
+            "image AUROC and pixel AP, so the identity took its place"
         )
         figures = " against ".join(
             f"image AUROC {of['image_auroc']:.1%} and pixel AP {of['pixel_ap']:.1%}"
