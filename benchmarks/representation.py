@@ -106,18 +106,18 @@ VARIANTS: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
     "patchcore, 448": {"method": "patchcore", "top": 0.0, "size": 448, "bank": 0.0025},
     "kin 0.5, 320": KIN | {"top": 0.005, "size": 320, "bank": 0.0049},
     "kin 0.5, 448": KIN | {"top": 0.005, "size": 448, "bank": 0.0025},
-    "kin 0.5, 224 and 320": [
-        KIN | {"top": 0.005}, KIN | {"top": 0.005, "size": 320, "bank": 0.0049}
+    "kin 0.5, 320 and 224": [
+        KIN | {"top": 0.005, "size": 320, "bank": 0.0049}, KIN | {"top": 0.005}
     ],
-    "kin 0.5, 224 and 448": [
-        KIN | {"top": 0.005}, KIN | {"top": 0.005, "size": 448, "bank": 0.0025}
+    "kin 0.5, 448 and 224": [
+        KIN | {"top": 0.005, "size": 448, "bank": 0.0025}, KIN | {"top": 0.005}
     ],
     "lite0 and lite2": [
         KIN | {"top": 0.005}, KIN | {"top": 0.005, "backbone": "tf_efficientnet_lite2"}
     ],
-    "lite0 at 320, lite2 at 448": [
-        KIN | {"top": 0.005, "size": 320, "bank": 0.0049},
+    "lite2 at 448, lite0 at 320": [
         KIN | {"top": 0.005, "backbone": "tf_efficientnet_lite2", "size": 448, "bank": 0.0025},
+        KIN | {"top": 0.005, "size": 320, "bank": 0.0049},
     ],
     "default": {},
 }  # fmt: skip
@@ -149,7 +149,7 @@ def _digest(path: Path) -> str:
 
 
 def photos_of(category: str, data: Path) -> tuple[list[Path], list[LabelledPhoto]]:
-    """Photos to fit and to test on, equally many good and defective ones of the latter."""
+    """Photos to fit and to test on; of the latter half are good ones, if there are as many."""
     if category.startswith("elpv"):
         fit, test = _elpv(category.removeprefix("elpv_"))
     else:
@@ -175,11 +175,13 @@ def _elpv(kind: str) -> tuple[list[Path], list[LabelledPhoto]]:
 
 def features_of(category: str, settings: FitSettings, data: Path, cache: Path) -> Features:
     """The frozen features, from the cache if they are there."""
-    levels = "".join(map(str, settings.levels))
-    name = (
-        f"{category}-{settings.backbone}-{settings.size[0]}-{levels}s{settings.neighbourhood}.npz"
-    )
-    path = cache / name
+    fit, test = photos_of(category, data)
+    decides = json.dumps([
+        [str(path) for path in (*fit, *map(_path, test))],
+        [settings.backbone, settings.size, settings.levels, settings.neighbourhood],
+    ])  # fmt: skip
+    key = hashlib.sha256(decides.encode()).hexdigest()[:12]
+    path = cache / f"{category}-{settings.backbone}-{settings.size[0]}-{key}.npz"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         arrays = extract(category, settings, data)
@@ -238,6 +240,7 @@ class Scored:
     distances: np.ndarray  # (m, P)
     score_scale: Scale
     map_scale: Scale
+    blur: float
 
 
 def run(found: Features, settings: FitSettings) -> tuple[Scored, dict[str, Any]]:
@@ -263,6 +266,7 @@ def run(found: Features, settings: FitSettings) -> tuple[Scored, dict[str, Any]]
         np.stack([s.distances for s in scored]),
         Scale.of(np.array([top_mean(d, settings.scoring.top) for d in new])),
         Scale.of(np.stack(new)),
+        settings.scoring.blur,
     ), said
 
 
@@ -292,28 +296,33 @@ def figures(found: Features, members: Sequence[tuple[Features, Scored]]) -> dict
     metrics = {"image_auroc": 100 * auroc(found.labels, scores)}
     if found.masks is None:
         return metrics
-    size = found.masks.shape[1:]
-    blur = 4.0 * size[0] / 224
+    size = found.masks.shape[1:]  # that of the first member: list the finest first
     maps = [
         np.mean(
-            [
-                anomaly_map(s.distances[i] if alone else s.map_scale(s.distances[i]), m.grid, size,
-                            blur)
-                for m, s in members
-            ],
-            axis=0, dtype=np.float32,
+            [drawn(member, s, i, size, alone) for member, s in members], axis=0, dtype=np.float32
         )
         for i in range(len(scores))
-    ]  # fmt: skip
+    ]
     pixel = pixel_metrics(list(found.masks), maps)
     return metrics | {name: 100 * pixel[name] for name in ("pixel_auroc", "pixel_ap", "aupro")}
 
 
-def record(category: str, variant: str, seed: int, data: Path, cache: Path) -> dict[str, Any]:
+def settings_of(variant: str, seed: int) -> list[FitSettings]:
     chosen = VARIANTS[variant]
+    members = chosen if isinstance(chosen, list) else [chosen]
+    return [settings_for("default", **{"size": 224, "seed": seed} | own) for own in members]
+
+
+def drawn(member: Features, of: Scored, i: int, size: tuple[int, int], alone: bool) -> np.ndarray:
+    """A member's map of the i-th test photo, its blur the same share of the photo at any size."""
+    height = member.grid[0] * 8  # of the member's own input: its finest level has stride 8
+    distances = of.distances[i] if alone else of.map_scale(of.distances[i])
+    return anomaly_map(distances, member.grid, size, of.blur * size[0] / height)
+
+
+def record(category: str, variant: str, seed: int, data: Path, cache: Path) -> dict[str, Any]:
     members = []
-    for changes in chosen if isinstance(chosen, list) else [chosen]:
-        settings = settings_for("default", **{"size": 224, "seed": seed} | changes)
+    for settings in settings_of(variant, seed):
         found = features_of(category, settings, data, cache)
         scored, said = run(found, settings)
         members.append((found, scored, said | {"settings": settings.to_dict()}))
@@ -331,7 +340,14 @@ def record(category: str, variant: str, seed: int, data: Path, cache: Path) -> d
 
 def run_all(given: argparse.Namespace) -> None:
     records = read_records(given.records)
-    done = {(r["category"], r["variant"], r["seed"]) for r in records}
+    # A line counts only while its variant still means the same.
+    done = {
+        (r["category"], r["variant"], r["seed"])
+        for r in records
+        if r["variant"] in VARIANTS
+        and [said["settings"] for said in r["members"]]
+        == [json.loads(json.dumps(s.to_dict())) for s in settings_of(r["variant"], r["seed"])]
+    }
     wanted = itertools.product(
         given.categories.split(","),
         given.variants.split(";"),

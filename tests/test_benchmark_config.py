@@ -91,8 +91,8 @@ def test_best_is_its_two_members() -> None:
     first, second = load_config("best").fit_settings("reconpatch", 0)
     assert (first.backbone, first.size_limit) == ("tf_efficientnet_lite0", 320)
     assert (second.backbone, second.size_limit) == ("tf_efficientnet_lite2", 448)
-    for member in load_config("best").fit_settings("reconpatch", 0, {"size_limit": 224}):
-        assert member.size_limit == 224
+    for member in load_config("best").fit_settings("reconpatch", 0, {"bank": 0.02}):
+        assert member.bank == 0.02
 
 
 def test_fast_gives_way_to_what_is_set() -> None:

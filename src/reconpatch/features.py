@@ -106,6 +106,8 @@ def _open_session(graph: bytes, threads: int | None) -> onnxruntime.InferenceSes
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
+    # Threads that wait for work in a loop take the cores from numpy's, whose turn it is then.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Whatever goes wrong is raised as well; the log would only print it a second time.
     options.log_severity_level = 4
     try:

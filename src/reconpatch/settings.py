@@ -193,8 +193,8 @@ QUALITIES: dict[Quality, list[dict[str, Any]]] = {
     "fast": [{"size": (224, 224), "bank": 0.005, "guard": False}],
     "balanced": [{}],
     "best": [
-        {"size_limit": 320},
-        {"backbone": "tf_efficientnet_lite2", "size_limit": 448},
+        {"size_limit": 320, "bank": 0.005},
+        {"backbone": "tf_efficientnet_lite2", "size_limit": 448, "bank": 0.005},
     ],
 }
 """Three points between few milliseconds and few misses (docs/research.md): changes to the default
