@@ -14,6 +14,7 @@ from PIL import Image
 
 from reconpatch.files import atomic_write
 from reconpatch.overlay import css_gradient, outline, overlay
+from reconpatch.pages import rendered
 from reconpatch.published import Published, published
 from reconpatch.result import Box, Result
 
@@ -597,7 +598,7 @@ def write_tables(outcome: BenchmarkOutcome) -> None:
         file.write(_markdown(outcome, tables).encode("utf-8", "backslashreplace"))
     with atomic_write(outcome.folder / "results.html") as file:
         for piece in _html(outcome, tables):
-            file.write(piece.encode("utf-8", "backslashreplace"))
+            file.write(piece)
 
 
 def facts(outcome: BenchmarkOutcome) -> list[str]:
@@ -620,7 +621,7 @@ def facts(outcome: BenchmarkOutcome) -> list[str]:
         )
     if first is not None:
         inputs = dict.fromkeys(_input(record) for record in outcome.records if not record.error)
-        said.append(f"Input: {'; or '.join(inputs) or _input(first)}.")
+        said.append(f"Input: {'; or '.join(inputs)}.")
         versions = ", ".join(f"{name} {value}" for name, value in first.versions.items())
         said += [*first.protocol, f"Versions: {versions}."]
     said += [_about(other) for other in outcome.beside]
@@ -639,8 +640,7 @@ def _input(record: Record) -> str:
     """Such as "wide_resnet50_2 at 224 x 224, the centre of the photo resized to 256"."""
     inputs: dict[str, list[str]] = {}  # backbones by the size of their input
     for settings in record.settings:
-        height, width = settings["size"]
-        size = f"{height} x {width} pixels" if height else "a size by the photos"
+        size = "{} x {} pixels".format(*settings["size"])
         inputs.setdefault(size, []).append(settings["backbone"])
     members = " and ".join(f"{', '.join(names)} at {size}" for size, names in inputs.items())
     resize = record.settings[0]["resize"]
@@ -673,19 +673,11 @@ def _markdown(outcome: BenchmarkOutcome, tables: Sequence[Table]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _html(outcome: BenchmarkOutcome, tables: Sequence[Table]) -> Iterator[str]:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("reconpatch", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(data_uri=lambda file: _data_uri(outcome.folder / file))
+def _html(outcome: BenchmarkOutcome, tables: Sequence[Table]) -> Iterator[bytes]:
     sections = _sections(outcome)
-    yield from environment.get_template("benchmark.html.j2").generate(
+    return rendered(
+        "benchmark.html.j2",
+        {"data_uri": lambda file: _data_uri(outcome.folder / file)},
         headline=_headline(outcome),
         config=outcome.config,
         facts=facts(outcome),

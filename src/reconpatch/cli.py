@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from reconpatch.result import Result
 
 ANOMALOUS, ERROR, UNREADABLE, INTERRUPTED = 1, 2, 3, 130
-# The same as in reconpatch.ensemble, which --help must not wait for.
+# The same as in reconpatch.ensemble and reconpatch.settings, which --help must not wait for.
 Statistics = Literal["as_new", "training"]
 Quality = Literal["fast", "balanced", "best"]
 # The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.

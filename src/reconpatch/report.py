@@ -22,6 +22,7 @@ from PIL import Image
 from reconpatch.calibration import promise
 from reconpatch.files import atomic_write, cannot_write
 from reconpatch.overlay import css_gradient, outline, overlay
+from reconpatch.pages import rendered
 from reconpatch.result import Box, Region, Result
 
 if TYPE_CHECKING:
@@ -620,23 +621,13 @@ def _render(
     errors: Sequence[tuple[str, str]],
 ) -> Iterator[bytes]:
     """The page piece by piece, so that its pictures are never all in memory as text."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("reconpatch", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(figure=figure, multiple=multiple, data_uri=_data_uri, photos=_photos)
     order = sorted(range(len(entries)), key=lambda number: (-entries[number].score, number))
     values = _page_values(context, entries, errors)
     rows = [(entries[number], pictures.get(number)) for number in order]
-    template = environment.get_template("report.html.j2")
-    for piece in template.generate(**values, rows=rows):
-        # A file name that is not valid Unicode must not cost the whole page.
-        yield piece.encode("utf-8", "backslashreplace")
+    filters: dict[str, Callable[..., Any]] = {
+        "figure": figure, "multiple": multiple, "data_uri": _data_uri, "photos": _photos,
+    }  # fmt: skip
+    return rendered("report.html.j2", filters, **values, rows=rows)
 
 
 def _page_values(
