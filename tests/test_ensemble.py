@@ -290,7 +290,7 @@ def enlarged_along(values: npt.NDArray[Any], axis: int, pixels: int) -> npt.NDAr
 
 def slow_map(model: Model, distances: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
     """Distances on the member's grid, enlarged to a size and blurred by as much of it."""
-    grid = distances.reshape(model.extractor.grid).astype(np.float64)
+    grid = distances.reshape(model.engine.grid).astype(np.float64)
     enlarged = enlarged_along(enlarged_along(grid, 0, size[0]), 1, size[1])
     blur, own = model.settings.scoring.blur, model.settings.size
     sigma = [blur * size[axis] / own[axis] for axis in (0, 1)]
@@ -313,14 +313,14 @@ def test_maps_of_two_sizes_are_combined_at_the_finer_one(
     two_sizes: Ensemble, wide_photo: Photo
 ) -> None:
     small, large = two_sizes.members
-    assert [m.extractor.grid for m in (small, large)] == [(8, 8), (12, 12)]
+    assert [m.engine.grid for m in (small, large)] == [(8, 8), (12, 12)]
     expected = np.zeros((96, 96))
     for model in (small, large):
         median = np.median(model.good.distances.astype(np.float64))
         mad = np.median(np.abs(model.good.distances - median))
         own = slow_map(model, model.score(wide_photo).distances, (96, 96))
         expected += (own - median) / (1.4826 * mad) / 2
-    found = two_sizes.judge(wide_photo).anomaly_map
+    found = two_sizes.judge([wide_photo])[0].anomaly_map
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -342,7 +342,7 @@ def test_regions_of_two_sizes_are_in_pixels_of_the_photo(
     assert result.heatmap.shape == (120, 200)
     assert result.inspected == (0, 0, 200, 120)
     assert result.anomalous
-    judged = two_sizes.judge(wide_photo)
+    judged = two_sizes.judge([wide_photo])[0]
     by_hand = enlarged_along(enlarged_along(judged.anomaly_map, 0, 120), 1, 200)
     np.testing.assert_allclose(result.heatmap, by_hand, rtol=1e-3, atol=1e-3)
     x, y = result.regions[0].peak
@@ -373,7 +373,7 @@ def test_the_most_alarmed_member_explains_on_its_own_grid(
     assert result.closest == model.closest(
         scores, model.preprocessing.geometry(120, 200), result.regions
     )
-    cells = model.extractor.grid[0]
+    cells = model.engine.grid[0]
     x0, y0, x1, y1 = result.closest.patch_box
     assert x1 - x0 <= math.ceil(3 * 200 / cells) + 1  # 3 x 3 cells, rounded outward
     assert y1 - y0 <= math.ceil(3 * 120 / cells) + 1

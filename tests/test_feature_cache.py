@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from conftest import save, textured
+import reconpatch
+from conftest import SMALL_FIT, save, textured
 from reconpatch import feature_cache
 from reconpatch.errors import OutputError
 from reconpatch.feature_cache import FeatureCache
-from reconpatch.features import FeatureExtractor
 from reconpatch.model import Model
 
 Floats = npt.NDArray[np.float32]
@@ -156,15 +155,17 @@ def test_time_goes_by_as_if_everything_were_extracted(
         assert cache.timer() - start == 8.0
 
 
-def test_its_engine_gives_the_models_features(small_model: Model, tmp_path: Path) -> None:
+def test_a_model_fitted_with_it_gives_the_verdicts_of_one_without(
+    good_folder: Path, small_model: Model, tmp_path: Path
+) -> None:
     path = save(textured(500), tmp_path / "photos" / "a.png")
     plain = small_model.inspect(path)
     with FeatureCache(tmp_path) as cache:
+        model = reconpatch.fit(good_folder, **SMALL_FIT, engine=cache.open)
+        assert model.fingerprint == small_model.fingerprint
+        fitted = len(cache._entries)
         for _ in range(2):
-            engine = cache.open(small_model.graph, 1)
-            assert isinstance(engine, FeatureExtractor)
-            assert engine.grid == small_model.extractor.grid
-            result = replace(small_model, engine=cache.open).inspect(path)
-            assert result.score == plain.score
-            np.testing.assert_array_equal(result.heatmap, plain.heatmap)
-        assert len(cache._entries) == 1
+            result = model.inspect(path)
+            assert result.score == pytest.approx(plain.score, rel=1e-5)
+            np.testing.assert_allclose(result.heatmap, plain.heatmap, rtol=1e-4)
+        assert len(cache._entries) == fitted + 1

@@ -16,9 +16,11 @@ import reconpatch
 from conftest import GOOD_PHOTOS, SMALL_FIT, fill, save, scratched, textured
 from reconpatch import fitting
 from reconpatch.backbones import BACKBONES
+from reconpatch.engines import engines_present
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
 from reconpatch.fitting import FitOptions, build_bank, default_threads
 from reconpatch.model import Model
+from reconpatch.patch_store import PatchStore
 from reconpatch.settings import settings_for
 
 
@@ -56,7 +58,7 @@ def test_every_named_backbone_fits(backbone: str, tmp_path: Path) -> None:
     folder = fill(tmp_path / "good", range(2))
     model = fit(folder, backbone=backbone, method="patchcore", bank=8)
     assert model.settings.backbone == backbone
-    assert model.extractor.grid == (8, 8)  # 64 pixels at stride 8
+    assert model.engine.grid == (8, 8)  # 64 pixels at stride 8
     assert len(model.bank) == 8
     assert model.provenance["weights"]["kind"] == "random"
     assert np.isfinite(model.inspect(textured(1000)).score)
@@ -213,11 +215,11 @@ def test_more_photos_than_one_batch_of_the_backbone() -> None:
     model = fit(photos, method="patchcore", thumbnails=False)
     assert len(model.photos) == len(model.calibration.scores) == count
     # The last photo, alone in its batch, has the features that it has by itself.
-    alone = model.extractor(model.preprocessing(reconpatch.images.read_photo(photos[-1]))[None])
+    alone = model.represent(reconpatch.images.read_photo(photos[-1]))
     rows = model.bank.rows[model.bank.photo == count - 1]
     places = model.bank.place[model.bank.photo == count - 1]
     assert len(rows)
-    assert rows == pytest.approx(alone[0][places], rel=1e-4, abs=1e-5)
+    assert rows == pytest.approx(alone[places], rel=1e-4, abs=1e-5)
 
 
 # --- Progress -------------------------------------------------------------------------------------
@@ -253,19 +255,56 @@ def test_every_row_of_the_bank_keeps_its_photo_and_place(small_model: Model) -> 
 
 def test_a_whole_bank_holds_every_patch() -> None:
     r = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
-    bank, radius = build_bank(r, 4, settings_for(bank=12))
-    assert radius == 0.0
+    bank = build_bank(PatchStore.of(r.reshape(3, 4, 5)), settings_for(bank=12))
     assert sorted(zip(bank.photo, bank.place, strict=True)) == [
         (photo, place) for photo in range(3) for place in range(4)
     ]
     assert np.array_equal(bank.rows, r[bank.photo * 4 + bank.place])
 
 
-def test_the_radius_of_the_bank_covers_every_patch() -> None:
-    r = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
-    bank, radius = build_bank(r, 20, settings_for(bank=9, projection=0))
-    nearest = [min(float(np.linalg.norm(patch - row)) for row in bank.rows) for patch in r]
-    assert radius == pytest.approx(max(nearest), rel=1e-5)
+def test_the_radius_of_the_bank_covers_every_patch(small_model: Model) -> None:
+    bank = small_model.bank.rows.astype(np.float64)
+    nearest = [
+        np.linalg.norm(patch - bank, axis=1).min()
+        for i in range(GOOD_PHOTOS)
+        for patch in small_model.represent(reconpatch.images.read_photo(textured(i)))
+    ]
+    assert small_model.provenance["coreset_radius"] == pytest.approx(max(nearest), rel=1e-4)
+
+
+@pytest.mark.parametrize("memory", [500, 2000, 3900])
+def test_a_bank_of_parts_covers_nearly_as_well_as_one_in_one_piece(memory: int) -> None:
+    r = np.random.default_rng(0).normal(size=(50, 4, 5)).astype(np.float32)
+    settings = settings_for(bank=12)
+    whole = build_bank(PatchStore.of(r), settings)
+    with PatchStore(50, 4, 5, memory=memory) as store:
+        store.add(r)
+        assert not store.in_memory
+        merged = build_bank(store, settings)
+    assert len(merged) == 12
+    assert len({*zip(merged.photo.tolist(), merged.place.tolist(), strict=True)}) == 12
+    np.testing.assert_array_equal(merged.rows, r[merged.photo, merged.place])
+    radii = [float(bank.nearest(r.reshape(-1, 5))[0].max()) for bank in (whole, merged)]
+    # Greedy is within twice the best, of the parts and of their union: 4 times it at most.
+    assert radii[1] <= 4 * radii[0]
+
+
+def test_within_a_memory_limit_the_model_is_nearly_the_same(
+    good_folder: Path, small_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "_room", lambda limit: limit)
+    limited = fit(good_folder, memory_limit=3 * 100 * 64 * 16 * 4)
+    assert len(limited.bank) == len(small_model.bank)
+    assert limited.provenance["coreset_radius"] == pytest.approx(
+        small_model.provenance["coreset_radius"], rel=0.5
+    )
+    assert limited.inspect(scratched(textured(1000))).anomalous
+    assert not limited.inspect(textured(1000)).anomalous
+
+
+def test_a_limit_that_leaves_no_room_is_refused(good_folder: Path) -> None:
+    with pytest.raises(SettingsError, match=r"the memory limit is 1 MiB.*give \d+ MiB or more"):
+        fit(good_folder, memory_limit=2**20)
 
 
 # --- The record -----------------------------------------------------------------------------------
@@ -280,7 +319,9 @@ def test_the_provenance_can_be_written_as_json(small_model: Model) -> None:
         "licence": "Apache-2.0",
     }
     assert record["versions"]["reconpatch"] == reconpatch.__version__
-    assert record["engine"] == "FeatureExtractor, 1 threads"
+    assert record["features"] == "FeatureExtractor, 1 threads"
+    assert [found["engine"] for found in record["parity"]] == engines_present()
+    assert all(found["verdicts"] == 0 for found in record["parity"])
     assert all(seconds >= 0 for seconds in record["seconds"].values())
     assert record["notes"] == []
 
@@ -334,10 +375,10 @@ def test_another_device_is_served_by_torch(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("reconpatch.patch_features.TorchFeatureExtractor", stand_in)
     settings = settings_for(size=(64, 96))
     options = FitOptions(weights="random", device="cuda")
-    graph, extractor, _ = fitting._backbone(settings, options, threads=1)
+    module, extractor, _ = fitting._backbone(settings, options, threads=1)
     assert str(extractor) == "the engine of that device"
     assert given == [(64, 96), "cuda"]
-    assert graph  # for the machine that inspects, which may have no such device
+    assert module.mean.device.type == "cpu"  # for the graph, which has no device
 
 
 def test_both_engines_extract_the_same_features() -> None:
@@ -392,7 +433,7 @@ def test_what_the_guard_decides_is_what_is_fitted(
     better: str, good_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ranks = {"learned": 0.0, "identity": 0.0} | {better: 1.0}
-    order = iter(["learned", "identity"])
+    order = iter(["identity", "learned"])
     try_on = fitting.try_on
 
     def ranked(*arguments: Any, **options: Any) -> Any:
@@ -439,10 +480,10 @@ def test_the_size_comes_from_the_photos(tmp_path: Path) -> None:
 
 def test_fewer_candidates_pick_among_fewer_patches() -> None:
     r = np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32)
-    everything, _ = build_bank(r, 20, settings_for(bank=9, candidates=0))
-    same, _ = build_bank(r, 20, settings_for(bank=9, candidates=200))
-    few, radius = build_bank(r, 20, settings_for(bank=9, candidates=9))
+    store = PatchStore.of(r.reshape(10, 20, 3))
+    everything = build_bank(store, settings_for(bank=9, candidates=0))
+    same = build_bank(store, settings_for(bank=9, candidates=200))
+    few = build_bank(store, settings_for(bank=9, candidates=9))
     np.testing.assert_array_equal(everything.rows, same.rows)
     assert len(few) == 9
-    assert radius == 0.0  # nine of nine: every candidate is picked
     assert len({(a, b) for a, b in zip(few.photo, few.place, strict=True)}) == 9

@@ -10,6 +10,7 @@ from reconpatch.errors import SettingsError
 from reconpatch.good_photos import (
     TrainingPhoto,
     assign_groups,
+    cover,
     groups_of_rows,
     leave_one_out,
     rescore,
@@ -256,10 +257,10 @@ def test_choosing_stand_ins_changes_nothing_else_of_the_bank():
     assert (after.stand_ins != before.rows).any(axis=1).all()
 
 
-def test_choosing_stand_ins_counts_the_photos():
+def test_covering_counts_the_photos():
     photos, patches = some_photos([0, 1, 2])
     bank, seen = bank_from(photos, patches), []
-    with_stand_ins(bank, lambda i: patches[i], photos, progress=lambda *done: seen.append(done))
+    cover(bank, lambda i: patches[i], photos, progress=lambda *done: seen.append(done))
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 

@@ -18,6 +18,7 @@ import reconpatch
 from conftest import SMALL_FIT
 from reconpatch import modelfile
 from reconpatch.calibration import Calibration
+from reconpatch.engines import StoredGraph
 from reconpatch.errors import ModelFileError, OutputError
 from reconpatch.good_photos import GoodScores, TrainingPhoto
 from reconpatch.images import Preprocessing
@@ -45,22 +46,29 @@ def tiny_model(**changes):
     values = {
         "settings": settings_for(size=(32, 64), levels=(2, 3), bank=0.25, b=3, seed=5),
         "preprocessing": Preprocessing(32, 64, resize=70, white_level=4095),
-        "graph": bytes(range(256)),
         "representation": Representation(floats(3, 4), floats(3)),
         "bank": MemoryBank(floats(5, 3), np.arange(5) % 3, np.arange(5) * 2, floats(5, 3)),
         "photos": [TrainingPhoto(name, f"{i:064}", 30 + i, 40, i) for i, name in enumerate(NAMES)],
         "good": GoodScores(
-            rng.random(3), rng.random(3), floats(3, 9), np.int32([[1, 2]] * 3), floats(3, 2, 3)
+            np.arange(3),
+            rng.random(3),
+            rng.random(3),
+            floats(3, 9),
+            np.int32([[1, 2]] * 3),
+            floats(3, 2, 3),
         ),
         "calibration": Calibration(rng.random(3), rng.random(3), 0.05, "generated", 0.125),
         "provenance": {"created": "today", "notes": ["ä", "caf\udce9"], "seconds": {"fit": 0.5}},
         "thumbnails": [jpeg(0), jpeg(90), jpeg(255)],
+        "engine": StoredGraph(bytes(range(256))),
     }
     return Model(**(values | changes))
 
 
 def same(a, b):
     """Whether two values of a model are the same, dtypes and bits of arrays included."""
+    if isinstance(a, StoredGraph):
+        return a.graph == b.graph
     if dataclasses.is_dataclass(a):
         fields = dataclasses.fields(a)
         return type(a) is type(b) and all(
@@ -119,7 +127,7 @@ def test_models_that_differ_anywhere_are_not_the_same():
     assert same(tiny_model(), tiny_model())
     others = [
         {"settings": settings_for(seed=6)},
-        {"graph": bytes(255)},
+        {"engine": StoredGraph(bytes(255))},
         {"representation": Representation(None)},
         {"thumbnails": ()},
         {"provenance": {}},
@@ -151,7 +159,8 @@ def test_a_fitted_model_comes_back_and_gives_the_same_verdict(
     small_model, small_model_file, defective_photo
 ):
     loaded = reconpatch.load(small_model_file, threads=1)
-    assert same(loaded, small_model)
+    assert same(loaded.with_samples([None]), small_model.with_samples([None]))
+    assert same(loaded.sample.pictures, small_model.sample.pictures)
     assert loaded.fingerprint == small_model.fingerprint
     assert same(loaded.inspect(defective_photo), small_model.inspect(defective_photo))
 
@@ -170,8 +179,8 @@ def test_arrays_that_are_views_in_another_order_come_back(tmp_path):
 
 
 def test_the_threads_are_those_of_the_machine_that_loads(tiny_file):
-    assert reconpatch.load(tiny_file).threads == 0
-    assert reconpatch.load(tiny_file, threads=3).threads == 3
+    assert reconpatch.load(tiny_file).engine.threads == 0
+    assert reconpatch.load(tiny_file, threads=3).engine.threads == 3
 
 
 def test_names_that_are_not_ascii_or_no_unicode_at_all_come_back(tiny_file):
@@ -217,7 +226,7 @@ def changed_calibration(**changes):
         changed_calibration(rate=0.06),
         changed_calibration(scores=np.ones(3)),
         {"settings": settings_for(size=(32, 64), levels=(2, 3), bank=0.25, b=3, seed=6)},
-        {"graph": bytes(range(255)) + b"\0"},
+        {"engine": StoredGraph(bytes(range(255)) + b"\0")},
         {"representation": Representation()},
         {"preprocessing": Preprocessing(32, 64, resize=70, white_level=1023)},
         {"photos": tiny_model().photos[::-1]},
@@ -234,7 +243,14 @@ def test_thresholds_change_the_fingerprint_and_change_it_back():
     assert changed.with_threshold(0.125).fingerprint == model.fingerprint
 
 
-@pytest.mark.parametrize("changes", [{"provenance": {}}, {"thumbnails": ()}, {"threads": 4}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"provenance": {}},
+        {"thumbnails": ()},
+        {"engine": StoredGraph(bytes(range(256)), "openvino", 4)},
+    ],
+)
 def test_what_decides_no_verdict_leaves_the_fingerprint(changes):
     assert tiny_model(**changes).fingerprint == tiny_model().fingerprint
 
@@ -245,9 +261,9 @@ def test_what_decides_no_verdict_leaves_the_fingerprint(changes):
 def test_any_safetensors_reader_opens_it(tiny_file):
     model = tiny_model()
     with safe_open(tiny_file, framework="np") as file:
-        assert json.loads(file.metadata()["reconpatch"])["format"] == 1
+        assert json.loads(file.metadata()["reconpatch"])["format"] == 2
         np.testing.assert_array_equal(file.get_tensor("0.bank.rows"), model.bank.rows)
-        assert file.get_tensor("0.graph").tobytes() == model.graph
+        assert file.get_tensor("0.graph").tobytes() == model.engine.graph
 
 
 def test_it_is_json_and_plain_numbers_to_the_last_byte(small_model, small_model_file):
@@ -259,9 +275,12 @@ def test_it_is_json_and_plain_numbers_to_the_last_byte(small_model, small_model_
     assert [start for start, _ in spans] == [0, *(end for _, end in spans[:-1])]
     assert begin + spans[-1][1] == len(content)
     assert {tensor["dtype"] for tensor in header.values()} == {"F32", "F64", "I32", "I64", "U8"}
-    # Bytes of a format of their own are the graph and the JPEGs, and nothing else.
+    # Bytes of a format of their own are the graph and the pictures, and nothing else.
     blobs = {name for name, tensor in header.items() if tensor["dtype"] == "U8"}
-    assert blobs == {"0.graph", "thumbnails"}
+    assert blobs == {"0.graph", "0.sample.pictures", "thumbnails"}
+    for picture in small_model.sample.pictures:
+        with Image.open(io.BytesIO(picture)) as image:
+            assert image.format == "PNG"
     for thumbnail in small_model.thumbnails:
         with Image.open(io.BytesIO(thumbnail)) as image:
             assert image.format == "JPEG"
@@ -428,9 +447,9 @@ def test_a_file_that_cannot_be_read_is_refused(tiny_file, monkeypatch):
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as newer:
-        newer.setattr(modelfile, "FORMAT", 2)
+        newer.setattr(modelfile, "FORMAT", 3)
         path = saved(tiny_model(), tmp_path)
-    with pytest.raises(ModelFileError, match="has format 2, and this version reads up to 1: inst"):
+    with pytest.raises(ModelFileError, match="has format 3, and this version reads format 2: inst"):
         reconpatch.load(path)
 
 

@@ -21,6 +21,7 @@ from reconpatch.errors import (
     ModelFileError,
     NotEnoughPhotosError,
     OutputError,
+    ParityError,
     PhotoError,
     ReconPatchError,
     ReconPatchWarning,
@@ -39,6 +40,7 @@ __all__ = [
     "ModelFileError",
     "NotEnoughPhotosError",
     "OutputError",
+    "ParityError",
     "PhotoError",
     "ReconPatchError",
     "ReconPatchWarning",
@@ -60,16 +62,17 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
     return fit(good, recipe=recipe, **options)
 
 
-def load(path: str | Path, *, threads: int = 0) -> Inspector:
+def load(path: str | Path, *, threads: int = 0, engine: str = "onnxruntime") -> Inspector:
     """Read a model (or an ensemble) that `Model.save` or `reconpatch fit` wrote.
 
     Args:
         path: the model file.
         threads: threads of the inference engine; 0 lets it take all cores.
+        engine: "onnxruntime", or "openvino" (extra "openvino").
 
     Raises:
         ModelFileError: the file is missing, damaged, not a model, or of a newer format.
     """
     from reconpatch.modelfile import load
 
-    return load(Path(path), threads=threads)
+    return load(Path(path), threads=threads, engine=engine)

@@ -16,7 +16,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -59,6 +58,7 @@ from reconpatch.errors import (
 from reconpatch.feature_cache import FeatureCache
 from reconpatch.files import atomic_write, cannot_write
 from reconpatch.images import MAX_PIXELS, Photo, read_photo
+from reconpatch.memory import peak_bytes
 from reconpatch.metrics import (
     MEMORY_LIMIT,
     PixelMetrics,
@@ -482,7 +482,7 @@ def _measure(run: _Run, job: _Job) -> Record:
         protocol=tuple(_protocol(job.photos, run.config)),
         notes=tuple(_without_root(note, run.root) for note in notes),
         seconds={**provenance["seconds"], **clock.seconds},
-        peak_memory=peak_memory(),
+        peak_memory=peak_bytes() or None,
         hashes={
             "files": job.files_sha256,
             "good photos": provenance["data_sha256"],
@@ -736,13 +736,3 @@ class _Tested:
     def rows(self) -> Iterator[tuple[str, str, float]]:
         for (name, label), score in zip(self.labelled, self.values, strict=True):
             yield name, label, score
-
-
-def peak_memory() -> int | None:
-    """The highest resident size of the process so far, in bytes; None where nothing tells it."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -86,9 +86,12 @@ def greedy_coreset(
     Returns:
         The picks, in order, and the covering radius they reach.
     """
-    # Far from the origin the squared norms would drown the distances.
-    features = features - features.mean(axis=0)
     norms = np.einsum("nd,nd->n", features, features)
+    centre = features.mean(axis=0, dtype=np.float64)
+    if float(centre @ centre) > 0.5 * float(norms.mean(dtype=np.float64)):
+        # Far from the origin the squared norms would drown the distances.
+        features = features - centre.astype(np.float32)
+        norms = np.einsum("nd,nd->n", features, features)
     nearest = np.full(len(features), np.inf, dtype=np.float32)
     picked = [first]
     _update(nearest, features, norms, picked)

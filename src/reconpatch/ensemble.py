@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.calibration import Calibration
+from reconpatch.engines import Output
 from reconpatch.errors import SettingsError
 from reconpatch.images import Photo, Preprocessing
 from reconpatch.memory_bank import Floats
 from reconpatch.model import Inspector, Judgement, Model
-from reconpatch.scoring import PatchScores
+from reconpatch.parity import Sample
 from reconpatch.settings import AUTOMATIC, QUALITIES, FitSettings, Quality
 
 if TYPE_CHECKING:
@@ -111,9 +112,16 @@ class Ensemble(Inspector):
         names = ", ".join(member_names([model.settings for model in self.models]))
         return f"Ensemble({names}, threshold {self.threshold:.4g})"
 
-    def judge(self, photo: Photo, *, as_new: bool = False) -> Judgement:
+    def judge(self, photos: Sequence[Photo], *, as_new: bool = False) -> list[Judgement]:
         """See `Inspector.judge`; the most alarmed member tells why."""
-        scored = _score(self.models, photo, as_new=as_new)
+        if as_new:
+            return [self._judge(_score(self.models, [photo], as_new=True), 0) for photo in photos]
+        outputs = _score(self.models, photos)
+        return [self._judge(outputs, i) for i in range(len(photos))]
+
+    def _judge(self, outputs: Sequence[Output], i: int) -> Judgement:
+        """What the i-th photo comes to by what each member says of it."""
+        scored = [output.patch_scores(i) for output in outputs]
         scores = [scale(s.image_score) for scale, s in zip(self.score_scales, scored, strict=True)]
         most_alarmed = int(np.argmax(scores))
         return Judgement(
@@ -126,6 +134,15 @@ class Ensemble(Inspector):
     def with_calibration(self, calibration: Calibration) -> Self:
         """See `Inspector.with_calibration`."""
         return replace(self, calibration=calibration)
+
+    def with_samples(self, samples: Sequence[Sample | None]) -> Self:
+        """See `Inspector.with_samples`."""
+        pairs = zip(self.models, samples, strict=True)
+        return replace(self, models=tuple(replace(m, sample=sample) for m, sample in pairs))
+
+    def on_engine(self, name: str) -> Self:
+        """See `Inspector.on_engine`."""
+        return replace(self, models=tuple(model.on_engine(name) for model in self.models))
 
 
 def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = None) -> Ensemble:
@@ -228,10 +245,17 @@ def member_names(settings: Sequence[FitSettings]) -> list[str]:
 # --- Scores and maps of the members --------------------------------------------------------------
 
 
-def _score(models: Sequence[Model], photo: Photo, *, as_new: bool = False) -> list[PatchScores]:
-    """A photo's scores by each member, the photo prepared once for each preprocessing."""
-    prepared = {p: p(photo) for p in {m.preprocessing for m in models}}
-    without = photo.sha256 if as_new else None
+def _score(
+    models: Sequence[Model], photos: Sequence[Photo], *, as_new: bool = False
+) -> list[Output]:
+    """What each member says of photos, each prepared once for each preprocessing.
+
+    As if it were new, only a single photo can be scored: each leaves out rows of its own.
+    """
+    prepared = {
+        p: np.stack([p(photo) for photo in photos]) for p in {m.preprocessing for m in models}
+    }
+    without = photos[0].sha256 if as_new else None
     return [m.score_prepared(prepared[m.preprocessing], without=without) for m in models]
 
 
@@ -377,10 +401,13 @@ def fit_ensemble(
     if statistics == "as_new":
         return combine(models)
     # Photo by photo, so that no more than one decoded photo is held at a time.
-    scored = [_score(models, photo) for photo in read_good(good, options)]
+    scored = [_score(models, [photo]) for photo in read_good(good, options)]
     values = [
-        Values(np.array([s.image_score for s in scores]), np.stack([s.distances for s in scores]))
-        for scores in zip(*scored, strict=True)
+        Values(
+            np.array([float(o.score[0]) for o in outputs]),
+            np.stack([o.distances[0] for o in outputs]),
+        )
+        for outputs in zip(*scored, strict=True)
     ]
     return combine(models, values)
 

@@ -36,6 +36,10 @@ class ModelFileError(ReconPatchError):
     """A model file is damaged, foreign, or of a newer format than this version reads."""
 
 
+class ParityError(ReconPatchError):
+    """An engine does not give the verdicts that the model was calibrated with."""
+
+
 class OutputError(ReconPatchError):
     """A result cannot be written where it was asked for."""
 

@@ -1,7 +1,8 @@
-"""Patch features p of photos, with ONNX Runtime: one graph for fitting and for inspecting.
+"""Patch features p of photos, with ONNX Runtime: what a fit learns from.
 
-The graph is written once by `reconpatch.patch_features.export_onnx` and kept in the model file, so
-features of good photos and of inspected ones come from the very same computation, without torch.
+The graph, written by `reconpatch.patch_features.export_onnx`, lasts as long as the fit. What
+inspects afterwards is one graph of all steps (`reconpatch.engines`), compared with this one before
+a model is written.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class FeatureExtractor:
     """
 
     def __init__(self, graph: bytes, threads: int | None = None) -> None:
-        self._session = _open_session(graph, threads)
+        self._session = open_session(graph, threads)
         self.input_size, self.grid, self.channels = _read_sizes(self._session)
 
     def __call__(self, photos: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -72,7 +73,7 @@ class FeatureExtractor:
         return p
 
 
-Engine = Callable[[bytes, int | None], FeatureExtractor]
+FeatureEngine = Callable[[bytes, int | None], FeatureExtractor]
 """Opens a graph for a number of threads; None lets the engine decide."""
 
 
@@ -99,7 +100,8 @@ def parse_grid(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _open_session(graph: bytes, threads: int | None) -> onnxruntime.InferenceSession:
+def open_session(graph: bytes, threads: int | None) -> onnxruntime.InferenceSession:
+    """A graph in ONNX Runtime; raises ModelFileError if it is damaged."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -2,12 +2,15 @@
 
     good photos ── preprocessing ── patch features p ── f (1-8) ── r = f(p) ── coreset ── bank
                                    ── each photo scored as if it were new ── thresholds
+                                   ── one graph of it all ── engines compared ── model
 
-All features of a fit are held in memory until the thresholds are set.
+Features are extracted once and kept, in memory or on disk (`reconpatch.patch_store`); r takes the
+place of p.
 """
 
 from __future__ import annotations
 
+import copy
 import datetime
 import importlib.metadata
 import os
@@ -16,8 +19,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,33 +29,42 @@ import numpy.typing as npt
 from reconpatch.backbones import load_backbone, spec
 from reconpatch.calibration import Calibration
 from reconpatch.coreset import bank_rows, greedy_coreset, random_projection
+from reconpatch.engines import NumpyEngine, StoredGraph
 from reconpatch.errors import (
     MissingExtraError,
     NotEnoughPhotosError,
     PhotoError,
     SettingsError,
 )
-from reconpatch.features import Engine, Extractor, FeatureExtractor
+from reconpatch.features import Extractor, FeatureEngine, FeatureExtractor
 from reconpatch.good_photos import (
+    CALIBRATED,
     GoodScores,
     TrainingPhoto,
     assign_groups,
+    cover,
     leave_one_out,
     with_stand_ins,
 )
 from reconpatch.images import (
     MAX_PIXELS,
+    Bytes,
     Photo,
     PhotoSource,
     Preprocessing,
+    as_bytes,
     list_photos,
     read_photo,
     shorter_side,
     white_level_for,
 )
+from reconpatch.memory import resident_bytes
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
-from reconpatch.representation import Representation, make_representation
+from reconpatch.parity import GATE_PHOTOS, KEPT_PHOTOS, Sample, compare, require
+from reconpatch.patch_store import PatchStore
+from reconpatch.read_ahead import read_ahead
+from reconpatch.representation import Representation, TrainingLog, make_representation
 from reconpatch.settings import (
     AUTOMATIC,
     FitSettings,
@@ -59,14 +72,19 @@ from reconpatch.settings import (
     ensemble_settings_for,
     settings_for,
 )
-from reconpatch.trial import Defects, Trial, guard, make_defects, try_on
+from reconpatch.trial import Defects, Guard, Trial, guard, make_defects, try_on
+
+if TYPE_CHECKING:
+    from reconpatch.patch_features import PatchFeatures
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step at work, what is done of it, and what there is to do."""
 
 GoodSource = str | os.PathLike[str] | Sequence[PhotoSource]
 
-_BATCH = 16  # photos through the backbone at a time
+_BATCH = 4  # photos through the backbone at a time: more take more memory and no less time
+_ENGINE_BYTES = 300 * 2**20  # what the engine and decoded photos take beside the features
+_LEAST_BYTES = 100 * 2**20
 THUMBNAIL_SIDE = 256  # pixels of the longer side
 
 
@@ -89,6 +107,8 @@ class FitOptions:
         progress: see `Progress`.
         engine: opens a graph for a number of threads; a benchmark's remembers features.
         timer: seconds by the clock that the steps are timed with.
+        memory_limit: bytes that the process may take; features beyond go to a temporary file, and
+            the bank is a coreset of coresets. 0 for no limit.
     """
 
     weights: str | Path | None = None
@@ -100,8 +120,9 @@ class FitOptions:
     device: str = "cpu"
     threads: int = 0
     progress: Progress | None = None
-    engine: Engine = FeatureExtractor
+    engine: FeatureEngine = FeatureExtractor
     timer: Callable[[], float] = time.perf_counter
+    memory_limit: int = 0
 
 
 def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspector:
@@ -146,48 +167,37 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         settings = replace(settings, size=automatic_size(side, settings.size_limit))
     clock = Clock(options.timer)
     threads = options.threads or default_threads()
-
     report = _report(options, "load the backbone") or _silent
     with clock.step("load the backbone"):
         report(0, 1)
-        graph, extractor, weights = _backbone(settings, options, threads)
+        module, extractor, weights = _backbone(settings, options, threads)
         report(1, 1)
-    with clock.step("extract features"):
-        read = _extract(sources, names, settings, extractor, options)
-    _check_enough(read.photos)  # `--group` needs a name to show
-    photos, notes = assign_groups(read.photos, options.group)
-    notes = read.notes + notes
-    _check_enough(photos)
-    p = np.concatenate(read.features)  # (n, P, C)
-    read.features.clear()
-    with clock.step("make defects"):
-        defects = make_defects(read.prepared, settings.seed, extractor)
-    read.prepared.clear()
-
-    with clock.step("train f"):
-        f, log = make_representation(
-            p.reshape(-1, p.shape[-1]), settings.method, settings.training, seed=settings.seed,
-            parts=np.repeat([photo.group for photo in photos], p.shape[1]),
-            device=options.device, progress=_report(options, "train f"),
-        )  # fmt: skip
-    fitted = _with_bank(f, p, photos, defects, settings, extractor.grid, clock, options)
-    guarded = None
-    if settings.guard and settings.method == "reconpatch" and fitted.trial and len(defects) > 1:
-        identity = _with_bank(
-            Representation(), p, photos, defects, settings, extractor.grid, clock, options,
-            prefix="identity: ",
-        )  # fmt: skip
-        guarded = identity.trial and guard(fitted.trial, identity.trial)
-        if guarded and guarded.kept == "identity":
-            fitted = identity
-            notes.append(guarded.sentence())
-    elif settings.guard and settings.method == "reconpatch":
+    with _store_for(len(sources), extractor, options) as patches:
+        with clock.step("extract features"):
+            read = _extract(sources, names, settings, extractor, patches, options, threads)
+        _check_enough(read.photos)  # `--group` needs a name to show
+        photos, notes = assign_groups(read.photos, options.group)
+        notes = read.notes + notes
+        _check_enough(photos)
+        with clock.step("make defects"):
+            chosen = dict(islice(read.prepared.items(), settings.defects))
+            defects = make_defects(chosen, settings.seed, extractor)
+        with clock.step("train f"):
+            f, log = _train(patches, photos, settings, options)
+        fit = _Fit(photos, defects, settings, extractor, clock, options)
+        fitted, guarded = fit.with_banks(f, patches)
+    with clock.step("write the graph"):
+        graph = _graph(module, fitted, settings)
+        engine = _engine(graph, extractor, fitted.f, settings, threads, options)
+    if guarded and guarded.kept == "identity":
+        notes.append(guarded.sentence())
+    elif settings.guard and settings.method == "reconpatch" and not guarded:
         notes.append("The guard had fewer than two made defects to compare on: f is unguarded.")
     provenance = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "folder": folder,
         "weights": weights,
-        "engine": f"{type(extractor).__name__}, {threads} threads",
+        "features": f"{type(extractor).__name__}, {threads} threads",
         "versions": _versions(),
         "data_sha256": _data_fingerprint(photos),
         "seconds": clock.seconds,
@@ -197,9 +207,40 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         "guard": guarded.to_dict() if guarded else None,
         "notes": notes,
     }
-    return Model(
-        settings, read.preprocessing, graph, fitted.f, fitted.bank, photos, fitted.scores,
-        fitted.calibration, provenance, read.thumbnails, threads, options.engine,
+    thumbnails = read.thumbnails or _thumbnails_of(fitted.bank, sources, read, options)
+    half = slice(KEPT_PHOTOS // 2)
+    sample = Sample.of(list(read.prepared.values())[half], defects.pixels[half])
+    model = Model(
+        settings, read.preprocessing, fitted.f, fitted.bank, photos, fitted.scores,
+        fitted.calibration, provenance, engine, thumbnails, sample,
+    )  # fmt: skip
+    with clock.step("compare engines"):
+        half = slice(GATE_PHOTOS // 2)
+        compared = [*list(read.prepared.values())[half], *defects.pixels[half]]
+        reference = NumpyEngine(extractor, fitted.f, settings.scoring)
+        agreements = compare(model, compared, lambda x: reference(x, fitted.bank))
+        require(agreements)
+        provenance["parity"] = [agreement.to_dict() for agreement in agreements]
+    return model
+
+
+def _train(
+    patches: PatchStore,
+    photos: Sequence[TrainingPhoto],
+    settings: FitSettings,
+    options: FitOptions,
+) -> tuple[Representation, TrainingLog | None]:
+    """f for the patch features; of those that are not in memory, for as many as may be."""
+    groups = np.array([photo.group for photo in photos])
+    if patches.in_memory:
+        p, parts = patches.flat, np.repeat(groups, patches.places)
+    else:
+        drawn = np.random.default_rng(settings.seed).permutation(patches.patches)
+        chosen = np.sort(drawn[: patches.at_hand])
+        p, parts = patches.take(chosen), groups[chosen // patches.places]
+    return make_representation(
+        p, settings.method, settings.training, seed=settings.seed, parts=parts,
+        device=options.device, progress=_report(options, "train f"),
     )  # fmt: skip
 
 
@@ -215,80 +256,173 @@ class _Fitted:
     trial: Trial | None = None
 
 
-def _with_bank(
+@dataclass(frozen=True)
+class _Fit:
+    """What all banks of a fit have in common."""
+
+    photos: Sequence[TrainingPhoto]
+    defects: Defects
+    settings: FitSettings
+    extractor: Extractor
+    clock: Clock
+    options: FitOptions
+
+    def with_banks(self, f: Representation, patches: PatchStore) -> tuple[_Fitted, Guard | None]:
+        """The bank of f, or that of the identity where the guard prefers it; p gives way to r.
+
+        No distance depends on the bias of f, so it is chosen: the good patches' mean becomes the
+        origin, where squared distances lose the fewest digits.
+        """
+        mean = patches.mean()
+        centred = Representation(None, (-mean).astype(np.float32))
+        patches.represent(centred)
+        settings = self.settings
+        guarded = settings.guard and settings.method == "reconpatch" and len(self.defects) > 1
+        identity = None
+        if f.weight is None or guarded:
+            prefix = "" if f.weight is None else "identity: "
+            identity = self.with_bank(centred, patches, prefix)
+        if f.weight is None and identity:
+            return identity, None
+        assert f.weight is not None
+        learned = Representation(f.weight, (-(f.weight @ mean)).astype(np.float32))
+        patches.represent(Representation(f.weight))
+        fitted = self.with_bank(learned, patches)
+        if not (identity and identity.trial and fitted.trial):
+            return fitted, None
+        decision = guard(fitted.trial, identity.trial)
+        return (identity if decision.kept == "identity" else fitted), decision
+
+    def with_bank(self, f: Representation, patches: PatchStore, prefix: str = "") -> _Fitted:
+        """The bank of represented patches, calibrated, and tried on the made defects."""
+        settings, photos = self.settings, self.photos
+        place = {"grid": self.extractor.grid, "size": settings.size}
+        with self.clock.step(f"{prefix}build the memory bank"):
+            report = self._report(f"{prefix}build the memory bank")
+            bank = build_bank(patches, settings, progress=report)
+        with self.clock.step(f"{prefix}calibrate"):
+            report = self._report(f"{prefix}search for each photo")
+            covering = cover(bank, patches.photo, photos, progress=report)
+            bank = with_stand_ins(bank, patches.photo, photos, covering)
+            scores = leave_one_out(
+                patches.photo, photos, bank, settings.scoring, covering=covering,
+                progress=self._report(f"{prefix}calibrate"), **place,
+            )  # fmt: skip
+            calibration = Calibration(
+                scores.image_scores,
+                scores.map_maxima,
+                settings.false_alarm_rate,
+                _calibrated_on(len(scores.photos), len(photos)),
+            )
+        fitted = _Fitted(f, bank, covering.radius, scores, calibration)
+        if not len(self.defects):
+            return fitted
+        with self.clock.step(f"{prefix}try on made defects"):
+            trial = try_on(
+                self.defects, f, bank, photos, scores, settings.scoring,
+                threshold=calibration.image_threshold.value, **place,
+            )  # fmt: skip
+        return replace(fitted, trial=trial)
+
+    def _report(self, step: str) -> Callable[[int, int], None] | None:
+        return _report(self.options, step)
+
+
+def _calibrated_on(scored: int, photos: int) -> str:
+    which = "the good photos" if scored == photos else f"{scored} of the {photos} good photos"
+    return f"{which} of the fit, each scored as if it were new"
+
+
+def _graph(module: PatchFeatures, fitted: _Fitted, settings: FitSettings) -> bytes:
+    from reconpatch.inspection_graph import InspectionGraph
+
+    rows = len(fitted.bank)
+    graph = InspectionGraph(module.cpu(), fitted.f, settings.scoring, settings.size, rows)
+    return graph.to_onnx()
+
+
+def _engine(
+    graph: bytes,
+    extractor: Extractor,
     f: Representation,
-    p: Floats,
-    photos: Sequence[TrainingPhoto],
-    defects: Defects,
     settings: FitSettings,
-    grid: tuple[int, int],
-    clock: Clock,
+    threads: int,
     options: FitOptions,
-    *,
-    prefix: str = "",
-) -> _Fitted:
-    """The bank of a representation, calibrated, and tried on the made defects."""
-    with clock.step(f"{prefix}build the memory bank"):
-        bank, radius = build_bank(
-            f(p.reshape(-1, p.shape[-1])), p.shape[1], settings,
-            progress=_report(options, f"{prefix}build the memory bank"),
-        )  # fmt: skip
-        bank = with_stand_ins(
-            bank, lambda i: f(p[i]), photos,
-            progress=_report(options, f"{prefix}mend for each photo"),
-        )  # fmt: skip
-    with clock.step(f"{prefix}calibrate"):
-        scores = leave_one_out(
-            lambda i: f(p[i]), photos, bank, settings.scoring,
-            grid=grid, size=settings.size, progress=_report(options, f"{prefix}calibrate"),
-        )  # fmt: skip
-        calibration = Calibration(
-            scores.image_scores,
-            scores.map_maxima,
-            settings.false_alarm_rate,
-            "the good photos of the fit, each scored as if it were new",
-        )
-    fitted = _Fitted(f, bank, radius, scores, calibration)
-    if not len(defects):
-        return fitted
-    trial = try_on(
-        defects, f, bank, photos, scores, settings.scoring,
-        threshold=calibration.image_threshold.value, grid=grid, size=settings.size,
-    )  # fmt: skip
-    return replace(fitted, trial=trial)
+) -> StoredGraph:
+    """The default engine; where features are remembered, one that goes on remembering them."""
+    if options.engine is FeatureExtractor:
+        return StoredGraph(graph, threads=threads)
+    return StoredGraph(graph, threads=threads, opened=NumpyEngine(extractor, f, settings.scoring))
 
 
 def build_bank(
-    r: Floats,
-    patches_per_photo: int,
+    patches: PatchStore,
     settings: FitSettings,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[MemoryBank, float]:
-    """The memory bank of represented patches, and its coreset's radius over the candidates.
+) -> MemoryBank:
+    """The memory bank of represented patches.
 
     Its stand-ins are yet to be chosen: see `reconpatch.good_photos.with_stand_ins`.
 
     Args:
-        r: (n * P, D) represented patches of all photos, photo by photo.
-        patches_per_photo: P.
-        settings: size of the bank, projection and seed.
+        patches: of all good photos.
+        settings: size of the bank, candidates, projection and seed.
         progress: called with (rows picked, rows).
     """
     rng = np.random.default_rng(settings.seed)
-    rows = bank_rows(settings.bank, len(r))
-    candidates, space = np.arange(len(r)), r
-    if 0 < settings.candidates < len(r):
-        candidates = np.sort(rng.permutation(len(r))[: max(settings.candidates, rows)])
-        space = r[candidates]
-    if settings.projection:
-        space = random_projection(space, settings.projection, rng)
+    rows = bank_rows(settings.bank, patches.patches)
+    if 0 < settings.candidates < patches.patches:
+        count = max(settings.candidates, rows)
+        candidates = np.sort(rng.permutation(patches.patches)[:count])
+        picked = candidates[_pick(patches.take(candidates), rows, settings, rng, progress)]
+    elif patches.in_memory:
+        picked = _pick(patches.flat, rows, settings, rng, progress)
+    else:
+        picked = _picked_by_merging(patches, rows, settings, rng, progress)
+    kept = patches.take(picked)
+    return MemoryBank(kept, picked // patches.places, picked % patches.places, kept)
+
+
+def _pick(
+    r: Floats,
+    rows: int,
+    settings: FitSettings,
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None] | None = None,
+) -> npt.NDArray[np.int64]:
+    """The greedy coreset of (N, D) patches, in a projection where that has far fewer dimensions."""
+    space = r
+    if 0 < 2 * settings.projection <= r.shape[1]:
+        space = random_projection(r, settings.projection, rng)
     first = int(rng.integers(len(space)))
-    coreset = greedy_coreset(space, rows, first=first, progress=progress)
-    picked = candidates[coreset.indices]
-    kept = r[picked]
-    bank = MemoryBank(kept, picked // patches_per_photo, picked % patches_per_photo, kept)
-    return bank, coreset.radius
+    return greedy_coreset(space, rows, first=first, progress=progress).indices
+
+
+def _picked_by_merging(
+    patches: PatchStore,
+    rows: int,
+    settings: FitSettings,
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None] | None,
+) -> npt.NDArray[np.int64]:
+    """A coreset of coresets: that of each part that fits in memory, then that of them all.
+
+    No patch is further from the bank than the two covering radii together.
+    """
+    picked = np.empty(0, np.int64)
+    at_hand = max(patches.at_hand - 2 * rows, patches.at_hand // 2)
+    for start, block in patches.blocks(at_hand):
+        r = block.reshape(-1, patches.channels)
+        mine = _pick(r, rows, settings, rng) if len(r) > rows else np.arange(len(r))
+        picked = np.concatenate([picked, mine + start * patches.places])
+        if len(picked) > max(2 * rows, at_hand // 2):
+            picked = picked[_pick(patches.take(picked), rows, settings, rng)]
+        if progress is not None:
+            progress(min(rows, rows * (start + len(block)) // len(patches)), rows)
+    if len(picked) > rows:
+        picked = picked[_pick(patches.take(picked), rows, settings, rng)]
+    return picked
 
 
 def default_threads() -> int:
@@ -365,11 +499,10 @@ def _short_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def _backbone(
     settings: FitSettings, options: FitOptions, threads: int
-) -> tuple[bytes, Extractor, dict[str, str]]:
-    """The backbone as a graph for the model file, the engine of the fit, and the weights' record.
+) -> tuple[PatchFeatures, Extractor, dict[str, str]]:
+    """The frozen backbone, what extracts the training features, and the weights' record.
 
-    The engine that inspects also extracts the training features, so that both see the same numbers;
-    on a GPU torch does, and the two differ by rounding.
+    The rule, whatever is faster somewhere: ONNX Runtime on a CPU, torch on any other device.
     """
     from reconpatch.patch_features import PatchFeatures, TorchFeatureExtractor, export_onnx
 
@@ -380,11 +513,13 @@ def _backbone(
         seed=settings.seed,
     )
     module = PatchFeatures(backbone.module, backbone.mean, backbone.std, settings.neighbourhood)
-    graph = export_onnx(module, settings.size)
-    extractor: Extractor = options.engine(graph, threads)
-    if options.device != "cpu":
-        extractor = TorchFeatureExtractor(module, settings.size, options.device)
-    return graph, extractor, backbone.source.to_dict()
+    extractor: Extractor
+    if options.device == "cpu":
+        extractor = options.engine(export_onnx(module, settings.size), threads)
+    else:  # of its own, since the module is traced on the CPU later
+        own = copy.deepcopy(module)
+        extractor = TorchFeatureExtractor(own, settings.size, options.device)
+    return module, extractor, backbone.source.to_dict()
 
 
 def _white_level(sources: Sequence[PhotoSource], names: Sequence[str], options: FitOptions) -> int:
@@ -399,32 +534,35 @@ def _readable(
     sources: Iterable[PhotoSource],
     names: Sequence[str],
     options: FitOptions,
-    notes: list[str] | None = None,
 ) -> Iterator[Photo]:
-    """The photos one by one; those that cannot be read are refused, or skipped with a note."""
+    """The photos one by one; those that cannot be read are refused, or skipped."""
     for source, name in zip(sources, names, strict=True):
         try:
             yield read_photo(source, name=name, max_pixels=options.max_pixels)
         except PhotoError as error:
-            if not options.skip_unreadable:
-                raise PhotoError(
-                    f"{error} Nothing was fitted: mend or remove the photo, or pass "
-                    "--skip-unreadable to fit without it."
-                ) from error
-            if notes is not None:
-                notes.append(f"left out: {error}")
+            _refuse_or_note(error, options)
+
+
+def _refuse_or_note(error: PhotoError, options: FitOptions) -> str:
+    """A note on a photo that is left out; raises PhotoError unless that was asked for."""
+    if not options.skip_unreadable:
+        raise PhotoError(
+            f"{error} Nothing was fitted: mend or remove the photo, or pass "
+            "--skip-unreadable to fit without it."
+        ) from error
+    return f"left out: {error}"
 
 
 @dataclass
 class _Read:
-    """What one pass over the photos leaves behind."""
+    """What one pass over the photos leaves behind, apart from their features."""
 
     preprocessing: Preprocessing
     photos: list[TrainingPhoto] = field(default_factory=list)
-    features: list[Floats] = field(default_factory=list)  # (B, P, C) each
+    sources: list[int] = field(default_factory=list)  # which source each photo came from
     thumbnails: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    prepared: dict[int, Floats] = field(default_factory=dict)  # photos to make a defect on
+    prepared: dict[int, Bytes] = field(default_factory=dict)  # photos to make a defect on
 
 
 def _extract(
@@ -432,51 +570,127 @@ def _extract(
     names: Sequence[str],
     settings: FitSettings,
     extractor: Extractor,
+    patches: PatchStore,
     options: FitOptions,
+    threads: int,
 ) -> _Read:
     """Read every photo once: its record, its thumbnail and its patch features.
 
-    Only where there are photos of 16 bits are they all read once more, for the white level.
+    Photos are decoded and prepared by threads while the engine is at work on others. Only where
+    there are photos of 16 bits are they all read once more, for the white level.
     """
     height, width = settings.size
     level = options.white_level
     read = _Read(Preprocessing(height, width, settings.resize or None, level or 65535))
-    report = _report(options, "extract features")
-    waiting: list[npt.NDArray[np.float32]] = []
-    evenly = np.linspace(0, len(sources) - 1, min(settings.defects, len(sources)))
-    for_defects = set(np.rint(evenly).astype(int).tolist())
+    report = _report(options, "extract features") or _silent
+    thumbnails = options.thumbnails and len(sources) <= CALIBRATED
+    waiting: list[Floats] = []
+    evenly = np.linspace(0, len(sources) - 1, min(_kept_photos(settings), len(sources)))
+    kept = set(np.rint(evenly).astype(int).tolist())
 
     def flush() -> None:
         if waiting:
-            read.features.append(extractor(np.stack(waiting)))
+            patches.add(extractor(np.stack(waiting)))
             waiting.clear()
 
-    for photo in _readable(_counted(sources, report), names, options, read.notes):
+    def decode(i: int) -> _Decoded | PhotoError:
+        return _decode(sources[i], names[i], read.preprocessing, thumbnails, options)
+
+    for i, decoded in enumerate(read_ahead(decode, range(len(sources)), threads)):
+        report(i + 1, len(sources))
+        if isinstance(decoded, PhotoError):
+            read.notes.append(_refuse_or_note(decoded, options))
+            continue
+        photo = decoded.photo
         if photo.pixels.dtype == np.uint16 and not level:
             level = _white_level(sources, names, options)
             read.preprocessing = replace(read.preprocessing, white_level=level)
-        read.photos.append(
-            TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, len(read.photos))
-        )
-        if options.thumbnails:
-            read.thumbnails.append(_thumbnail(photo, read.preprocessing.white_level))
-        waiting.append(read.preprocessing(photo))
-        if len(read.photos) - 1 in for_defects:
-            read.prepared[len(read.photos) - 1] = waiting[-1]
+        if photo.pixels.dtype == np.uint16:  # those that were read ahead did not know the level
+            decoded = _prepare(photo, read.preprocessing, thumbnails)
+        n = len(read.photos)
+        read.photos.append(TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, n))
+        read.sources.append(i)
+        if thumbnails:
+            read.thumbnails.append(decoded.thumbnail)
+        if n in kept:
+            read.prepared[n] = as_bytes(decoded.prepared)
+        waiting.append(decoded.prepared)
         if len(waiting) == _BATCH:
             flush()
     flush()
     return read
 
 
-def _counted(
-    sources: Sequence[PhotoSource], report: Callable[[int, int], None] | None
-) -> Iterator[PhotoSource]:
-    """The sources one by one, each reported when the next is asked for, readable or not."""
-    for i, source in enumerate(sources):
-        yield source
-        if report is not None:
-            report(i + 1, len(sources))
+def _kept_photos(settings: FitSettings) -> int:
+    """How many prepared photos are kept: for made defects, and for the sample of the file."""
+    return max(settings.defects, KEPT_PHOTOS // 2)
+
+
+class _Decoded(NamedTuple):
+    """A photo, prepared for the model, and its thumbnail."""
+
+    photo: Photo
+    prepared: Floats
+    thumbnail: bytes
+
+
+def _decode(
+    source: PhotoSource,
+    name: str,
+    preprocessing: Preprocessing,
+    thumbnails: bool,
+    options: FitOptions,
+) -> _Decoded | PhotoError:
+    try:
+        photo = read_photo(source, name=name, max_pixels=options.max_pixels)
+    except PhotoError as error:
+        return error
+    _ = photo.sha256  # by the thread that reads
+    return _prepare(photo, preprocessing, thumbnails)
+
+
+def _prepare(photo: Photo, preprocessing: Preprocessing, thumbnails: bool) -> _Decoded:
+    small = _thumbnail(photo, preprocessing.white_level) if thumbnails else b""
+    return _Decoded(photo, preprocessing(photo), small)
+
+
+def _thumbnails_of(
+    bank: MemoryBank, sources: Sequence[PhotoSource], read: _Read, options: FitOptions
+) -> list[bytes]:
+    """Thumbnails of the photos that the bank has rows of; of the others of very many, none."""
+    if not options.thumbnails:
+        return []
+    thumbnails = [b""] * len(read.photos)
+    for i in np.unique(bank.photo):
+        source = sources[read.sources[i]]
+        photo = read_photo(source, name=read.photos[i].name, max_pixels=options.max_pixels)
+        thumbnails[i] = _thumbnail(photo, read.preprocessing.white_level)
+    return thumbnails
+
+
+def _store_for(photos: int, extractor: Extractor, options: FitOptions) -> PatchStore:
+    """Where the features go; beside them a third of their memory each goes to blocks and copies."""
+    memory = None
+    if options.memory_limit:
+        memory = _room(options.memory_limit) // 3
+    places = extractor.grid[0] * extractor.grid[1]
+    return PatchStore(photos, places, extractor.channels, memory=memory)
+
+
+def _room(limit: int) -> int:
+    """Bytes that features and what is made of them may take within a limit of the whole process.
+
+    Raises:
+        SettingsError: the libraries alone take so much that nothing is left.
+    """
+    taken = resident_bytes() + _ENGINE_BYTES
+    if limit - taken < _LEAST_BYTES:
+        least = -(-(taken + _LEAST_BYTES) // 2**20)
+        raise SettingsError(
+            f"the memory limit is {limit / 2**20:.0f} MiB, and the libraries and the engine need "
+            f"{taken / 2**20:.0f} MiB before the first photo: give {least} MiB or more"
+        )
+    return limit - taken
 
 
 def _thumbnail(photo: Photo, white_level: int) -> bytes:

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import SettingsError
-from reconpatch.memory_bank import Floats, MemoryBank
+from reconpatch.memory_bank import Floats, Ints, MemoryBank, distances
 from reconpatch.scoring import (
     PatchScores,
     ScoringSettings,
     anomaly_map,
+    score_nearest,
     score_patches,
     top_mean,
 )
@@ -123,67 +124,191 @@ def groups_of_rows(bank: MemoryBank, photos: Sequence[TrainingPhoto]) -> npt.NDA
     return np.array([photo.group for photo in photos], dtype=np.int64)[bank.photo]
 
 
-def with_stand_ins(
+CALIBRATED = 2000
+"""Most photos that are scored as if they were new: a rate of 1 % takes 99 of them."""
+
+
+def calibrated_photos(photos: int) -> npt.NDArray[np.int64]:
+    """Which photos of a fit are scored as if they were new: all, or evenly spread over them."""
+    return np.unique(np.linspace(0, photos - 1, min(photos, CALIBRATED)).round().astype(np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Covering:
+    """How the bank covers the patches of good photos: one search that all that follows shares.
+
+    Attributes:
+        photos: (k,) int64, which photos; the sequences have an array for each of them.
+        nearest: (P,) int64 each, the nearest row of each patch.
+        distances: (P,) float32 each, to it.
+        others: (P,) int64 each, the nearest row of another group than that row's; -1 where all
+            rows are of one group.
+        other_distances: (P,) float32 each, to it; infinite where there is none.
+        radius: the largest distance of any patch of any photo to its nearest row.
+    """
+
+    photos: npt.NDArray[np.int64]
+    nearest: Sequence[Ints]
+    distances: Sequence[Floats]
+    others: Sequence[Ints]
+    other_distances: Sequence[Floats]
+    radius: float
+
+
+def cover(
     bank: MemoryBank,
     patches: Callable[[int], Floats],
     photos: Sequence[TrainingPhoto],
     *,
     progress: Callable[[int, int], None] | None = None,
+) -> Covering:
+    """Search the bank for every patch of every photo; keep what `calibrated_photos` need.
+
+    Args:
+        bank: the memory bank.
+        patches: gives the (P, D) represented patches of the i-th photo.
+        photos: the good photos; `bank.photo` counts them.
+        progress: called with (photos done, photos).
+    """
+    search = _SearchByGroup(bank, groups_of_rows(bank, photos))
+    chosen = calibrated_photos(len(photos))
+    kept = set(chosen.tolist())
+    found, radius = [], 0.0
+    for i in range(len(photos)):
+        r = patches(i)
+        if i in kept:
+            found.append(search(r))
+            radius = max(radius, float(found[-1][1].max()))
+        else:
+            radius = max(radius, float(bank.nearest(r)[0].max()))
+        if progress is not None:
+            progress(i + 1, len(photos))
+    nearest, to_nearest, others, to_others = zip(*found, strict=True)
+    return Covering(chosen, nearest, to_nearest, others, to_others, radius)
+
+
+class _SearchByGroup:
+    """The nearest row of each patch, and the nearest of any other group, from one product."""
+
+    def __init__(self, bank: MemoryBank, group_of_row: npt.NDArray[np.int64]) -> None:
+        # Rows of a group side by side, so that a group is a range of columns.
+        self.order = np.argsort(group_of_row, kind="stable")
+        self.rows = bank.rows[self.order]
+        self.centre = self.rows.mean(axis=0)
+        self.centred = self.rows - self.centre
+        self.norms = np.einsum("md,md->m", self.centred, self.centred)
+        groups = group_of_row[self.order]
+        self.start = np.searchsorted(groups, groups, side="left")
+        self.length = np.searchsorted(groups, groups, side="right") - self.start
+        self.block = max(1, 2**22 // len(self.rows))
+
+    def __call__(self, r: Floats) -> tuple[Ints, Floats, Ints, Floats]:
+        """Of (P, D) patches: nearest, distances, others, other_distances; see `Covering`."""
+        first = np.empty(len(r), np.int64)
+        second = np.empty(len(r), np.int64)
+        for start in range(0, len(r), self.block):
+            part = slice(start, start + self.block)
+            squared = (-2.0 * (r[part] - self.centre)) @ self.centred.T
+            squared += self.norms  # up to ||q||^2, which is the same for all rows
+            first[part] = squared.argmin(axis=1)
+            self._strike_out(squared, first[part])
+            second[part] = squared.argmin(axis=1)
+        to_second = distances(r, self.rows[second])
+        none = self.length[first] == len(self.rows)
+        to_second[none] = np.inf
+        others = np.where(none, -1, self.order[second])
+        return self.order[first], distances(r, self.rows[first]), others, to_second
+
+    def _strike_out(self, squared: Floats, first: Ints) -> None:
+        """Make the rows of the nearest row's group infinitely far, in place."""
+        length = self.length[first]
+        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        columns = np.repeat(self.start[first], length) + within
+        squared[np.repeat(np.arange(len(first)), length), columns] = np.inf
+
+
+def with_stand_ins(
+    bank: MemoryBank,
+    patches: Callable[[int], Floats],
+    photos: Sequence[TrainingPhoto],
+    covering: Covering | None = None,
 ) -> MemoryBank:
     """Give every row of the bank the row that takes its place when its group is left out.
 
     Without a group's rows, the patches of other photos that were covered by them are orphans; the
     greedy selection goes on among the orphans until as many are picked as rows were taken away.
+    Of more photos than `CALIBRATED`, only the patches of those that are scored can be orphans.
 
     Args:
         bank: the memory bank.
         patches: gives the (P, D) represented patches of the i-th photo.
         photos: the good photos, of two groups at least.
-        progress: called with (photos done, photos).
+        covering: of the bank, where it is known.
     """
+    covering = covering or cover(bank, patches, photos)
     group_of_row = groups_of_rows(bank, photos)
-    orphans: dict[int, list[Floats]] = {int(group): [] for group in np.unique(group_of_row)}
-    for i, photo in enumerate(photos):
-        r = patches(i)
-        covered_by = group_of_row[bank.nearest(r)[1]]
-        for group in np.unique(covered_by[covered_by != photo.group]):
-            orphans[int(group)].append(r[covered_by == group])
-        if progress is not None:
-            progress(i + 1, len(photos))
     stand_ins = bank.rows.copy()
-    for group, parts in orphans.items():
+    for group, orphans in _orphans(covering, group_of_row, photos).items():
         mine = group_of_row == group
-        stand_ins[mine] = _mend(bank.rows[~mine], parts, int(mine.sum()))
+        stand_ins[mine] = _mend(
+            [patches(int(covering.photos[k]))[places] for k, places in orphans],
+            [covering.other_distances[k][places] for k, places in orphans],
+            int(mine.sum()),
+            instead=bank.rows[~mine][:1],
+        )
     return replace(bank, stand_ins=stand_ins)
 
 
-def _mend(rest: Floats, orphans: Sequence[Floats], count: int) -> Floats:
+def _orphans(
+    covering: Covering, group_of_row: npt.NDArray[np.int64], photos: Sequence[TrainingPhoto]
+) -> dict[int, list[tuple[int, Ints]]]:
+    """For each group with rows: where the patches of others are that its rows cover.
+
+    As pairs of the covering's number of a photo and the places in it.
+    """
+    found: dict[int, list[tuple[int, Ints]]] = {int(g): [] for g in np.unique(group_of_row)}
+    for k, i in enumerate(covering.photos):
+        covered_by = group_of_row[covering.nearest[k]]
+        order = np.argsort(covered_by, kind="stable")
+        groups, starts = np.unique(covered_by[order], return_index=True)
+        for group, places in zip(groups.tolist(), np.split(order, starts[1:]), strict=True):
+            if group != photos[i].group:
+                found[group].append((k, places))
+    return found
+
+
+def _mend(
+    orphans: Sequence[Floats], to_rest: Sequence[Floats], count: int, instead: Floats
+) -> Floats:
     """`count` greedy picks among the orphans, the furthest from the rest of the bank first.
 
     Where there are too few different orphans, a row that is there already fills the place.
+
+    Args:
+        orphans: (K, D) patches that the rows which were taken away covered, from each photo.
+        to_rest: (K,) the distance of each to the rest of the bank.
+        count: picks.
+        instead: (1, D) that row, where there are no orphans at all.
     """
-    from_all = np.concatenate([*orphans, rest[:1]])
-    nearest = np.full(len(from_all), np.inf, dtype=np.float32)
-    if len(rest):
-        nearest, _ = _bare_bank(rest).nearest(from_all)
-    picks = []
+    if not orphans:
+        return np.repeat(instead, count, axis=0)
+    among, nearest = np.concatenate(orphans), np.concatenate(to_rest)
+    picks: list[int] = []
     for _ in range(count):
         picks.append(int(nearest.argmax()))
-        to_pick = np.linalg.norm(from_all - from_all[picks[-1]], axis=1)
+        to_pick = distances(among, np.broadcast_to(among[picks[-1]], among.shape))
         nearest = np.minimum(nearest, to_pick)
-    return from_all[picks]
-
-
-def _bare_bank(rows: Floats) -> MemoryBank:
-    nowhere = np.zeros(len(rows), dtype=np.int64)
-    return MemoryBank(rows, nowhere, nowhere, rows)
+    return among[picks]
 
 
 @dataclass(frozen=True, eq=False)
 class GoodScores:
     """Every good photo scored without its own rows, and what it takes to do that again.
 
+    Of more than `CALIBRATED` photos, n are chosen.
+
     Attributes:
+        photos: (n,) int64, which photos of the fit.
         image_scores: (n,) float64.
         map_maxima: (n,) float64, the largest value of each photo's anomaly map.
         distances: (n, P) float32, of every patch to its nearest row, as if the photo were new.
@@ -191,6 +316,7 @@ class GoodScores:
         features: (n, K, D) float32, those patches represented.
     """
 
+    photos: npt.NDArray[np.int64]
     image_scores: npt.NDArray[np.float64]
     map_maxima: npt.NDArray[np.float64]
     distances: Floats
@@ -206,9 +332,10 @@ def leave_one_out(
     *,
     grid: tuple[int, int],
     size: tuple[int, int],
+    covering: Covering | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> GoodScores:
-    """Score every good photo against the bank without the rows of its group.
+    """Score good photos against the bank without the rows of their groups, mended.
 
     Args:
         patches: gives the (P, D) represented patches of the i-th photo.
@@ -217,25 +344,53 @@ def leave_one_out(
         scoring: how distances become scores.
         grid: h, w of the patches, P = h * w.
         size: height and width of the model's input.
+        covering: of the bank, where it is known.
         progress: called with (photos done, photos).
     """
+    covering = covering or cover(bank, patches, photos)
     group_of_row = groups_of_rows(bank, photos)
     scored, kept = [], []
-    for i, photo in enumerate(photos):
-        r = patches(i)
-        scores = score_patches(r, bank.without(group_of_row == photo.group), scoring)
+    for k, i in enumerate(covering.photos):
+        r = patches(int(i))
+        own = group_of_row == photos[i].group
+        nearest_distances, nearest = _without_own(r, k, own, bank, covering)
+        scores = score_nearest(r, nearest_distances, nearest, bank.without(own), scoring)
         order = np.argsort(-scores.distances, kind="stable")[:WITNESSES]
         scored.append(scores)
         kept.append((order, r[order]))
         if progress is not None:
-            progress(i + 1, len(photos))
+            progress(k + 1, len(covering.photos))
     return GoodScores(
+        photos=covering.photos,
         image_scores=np.array([s.image_score for s in scored]),
         map_maxima=np.array([_map_maximum(s, grid, size, scoring.blur) for s in scored]),
         distances=np.stack([s.distances for s in scored]),
         witnesses=np.stack([order for order, _ in kept]).astype(np.int32),
         features=np.stack([features for _, features in kept]),
     )
+
+
+def _without_own(
+    r: Floats, k: int, own: npt.NDArray[np.bool_], bank: MemoryBank, covering: Covering
+) -> tuple[Floats, Ints]:
+    """Distances and nearest rows of the k-th photo's patches, stand-ins in place of its own rows.
+
+    Only the stand-ins have to be searched: the nearest of the other rows is known.
+    """
+    mine = own[covering.nearest[k]]
+    nearest = np.where(mine, covering.others[k], covering.nearest[k])
+    to_nearest = np.where(mine, covering.other_distances[k], covering.distances[k])
+    rows = np.flatnonzero(own)
+    if not len(rows):
+        return to_nearest, nearest
+    to_stand_in, stand_in = _bare_bank(bank.stand_ins[rows]).nearest(r)
+    closer = to_stand_in < to_nearest
+    return np.where(closer, to_stand_in, to_nearest), np.where(closer, rows[stand_in], nearest)
+
+
+def _bare_bank(rows: Floats) -> MemoryBank:
+    nowhere = np.zeros(len(rows), dtype=np.int64)
+    return MemoryBank(rows, nowhere, nowhere, rows)
 
 
 def rescore(
@@ -261,19 +416,20 @@ def rescore(
         size: height and width of the model's input.
     """
     group_of_row = groups_of_rows(bank, photos)
-    distances = good.distances.copy()
+    patch_distances = good.distances.copy()
     image_scores, map_maxima = [], []
     for i in range(len(good.image_scores)):
-        others_bank = bank.without(group_of_row == photos[i].group)
+        own = group_of_row == photos[good.photos[i]].group
+        others_bank = bank.without(own)
         witness = score_patches(good.features[i], others_bank, scoring)
-        distances[i, good.witnesses[i]] = witness.distances
-        image_scores.append(_score_again(distances[i], good.witnesses[i], witness, scoring))
-        map_maxima.append(float(anomaly_map(distances[i], grid, size, scoring.blur).max()))
+        patch_distances[i, good.witnesses[i]] = witness.distances
+        image_scores.append(_score_again(patch_distances[i], good.witnesses[i], witness, scoring))
+        map_maxima.append(float(anomaly_map(patch_distances[i], grid, size, scoring.blur).max()))
     return replace(
         good,
         image_scores=np.array(image_scores),
         map_maxima=np.array(map_maxima),
-        distances=distances,
+        distances=patch_distances,
     )
 
 

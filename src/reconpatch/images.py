@@ -39,6 +39,7 @@ MAX_PIXELS = 80_000_000
 MIN_SIDE = 16
 """The shortest side of a photo, in pixels."""
 
+Bytes: TypeAlias = npt.NDArray[np.uint8]
 PhotoSource: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any] | Image.Image
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
@@ -177,6 +178,16 @@ def list_photos(folder: Path) -> list[Path]:
             f"files ending in {', '.join(sorted(PHOTO_SUFFIXES))} count."
         )
     return sorted(photos, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def as_bytes(prepared: npt.NDArray[np.float32]) -> Bytes:
+    """Prepared photos, float32 in 0..1, as uint8; photos of 8 bits lose nothing."""
+    return np.rint(prepared * 255).astype(np.uint8)
+
+
+def as_unit(pixels: Bytes) -> npt.NDArray[np.float32]:
+    """What `as_bytes` gave, as float32 in 0..1 again: bit for bit what it was, of 8-bit photos."""
+    return np.divide(pixels, np.float32(255), dtype=np.float32)
 
 
 def white_level_for(photos_max: int) -> int:

@@ -7,6 +7,7 @@ the proposed row is then computed again directly, since the product's form cance
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +49,17 @@ class MemoryBank:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def norms(self) -> Floats:
+        """(M,) float32, squared norms of the rows."""
+        norms: Floats = np.einsum("md,md->m", self.rows, self.rows)
+        return norms
+
+    @cached_property
+    def everyone(self) -> npt.NDArray[np.bool_]:
+        """(M,) boolean, the mask by which every row takes part."""
+        return np.ones(len(self.rows), dtype=np.bool_)
 
     def without(self, left_out: npt.NDArray[np.bool_]) -> MemoryBank:
         """The bank as it would be without some photos: stand-ins in place of their rows.

@@ -20,15 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.calibration import Calibration, check_rate, p_value
+from reconpatch.engines import Output, StoredGraph
 from reconpatch.errors import NotEnoughPhotosError, SettingsError
-from reconpatch.features import Engine, FeatureExtractor
 from reconpatch.good_photos import GoodScores, TrainingPhoto, groups_of_rows
 from reconpatch.images import MAX_PIXELS, Geometry, Photo, PhotoSource, Preprocessing, read_photo
 from reconpatch.memory_bank import Floats, MemoryBank
+from reconpatch.parity import Sample
 from reconpatch.regions import find_regions
 from reconpatch.representation import Representation
 from reconpatch.result import Box, ClosestPatch, Region, Result
-from reconpatch.scoring import PatchScores, anomaly_map, score_patches
+from reconpatch.scoring import PatchScores, anomaly_map
 from reconpatch.settings import FitSettings
 
 
@@ -68,17 +69,29 @@ class Inspector(ABC):
     provenance: dict[str, Any]
 
     @abstractmethod
-    def judge(self, photo: Photo, *, as_new: bool = False) -> Judgement:
-        """Score a photo and draw its anomaly map.
+    def judge(self, photos: Sequence[Photo], *, as_new: bool = False) -> list[Judgement]:
+        """Score photos, all of them at a time, and draw their anomaly maps.
 
         Args:
-            photo: as `read_photo` gives it.
+            photos: as `read_photo` gives them.
             as_new: leave out what a photo of the fit, known by its pixels, left in the bank.
+        """
+
+    @abstractmethod
+    def on_engine(self, name: str) -> Self:
+        """The same on another engine; see `reconpatch.engines.ENGINES`.
+
+        Raises:
+            SettingsError: there is no engine of that name.
         """
 
     @abstractmethod
     def with_calibration(self, calibration: Calibration) -> Self:
         """The same with other thresholds."""
+
+    @abstractmethod
+    def with_samples(self, samples: Sequence[Sample | None]) -> Self:
+        """The same with other samples, one for each member."""
 
     @property
     @abstractmethod
@@ -108,9 +121,26 @@ class Inspector(ABC):
         Raises:
             PhotoError: the photo cannot be read or used.
         """
-        if not isinstance(photo, Photo):
-            photo = read_photo(photo, max_pixels=max_pixels)
-        judged = self.judge(photo)
+        return self.inspect_batch([photo], max_pixels=max_pixels)[0]
+
+    def inspect_batch(
+        self, photos: Sequence[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS
+    ) -> list[Result]:
+        """Inspect photos in one run of the engine: see `inspect`.
+
+        Several at a time take less time each; the engine splits what would take too much memory.
+        """
+        read = [
+            photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
+            for photo in photos
+        ]
+        if not read:
+            return []
+        judged = self.judge(read)
+        return [self._result(photo, its) for photo, its in zip(read, judged, strict=True)]
+
+    def _result(self, photo: Photo, judged: Judgement) -> Result:
+        """The verdict on a photo, in its own pixels."""
         geometry = self.preprocessing.geometry(photo.height, photo.width)
         # Patches lie on the grid of the model they belong to, whose input may be another size.
         of_patches = judged.model.preprocessing.geometry(photo.height, photo.width)
@@ -164,7 +194,7 @@ class Inspector(ABC):
         """
         rate = self.calibration.rate if rate is None else rate
         check_rate(rate)
-        judged = [self.judge(photo, as_new=True) for photo in photos]
+        judged = [self.judge([photo], as_new=True)[0] for photo in photos]
         if not judged:
             raise NotEnoughPhotosError("there is no good photo to calibrate on: give at least one")
         calibration = Calibration(
@@ -205,7 +235,6 @@ class Model(Inspector):
     Attributes:
         settings: the settings of the fit.
         preprocessing: from a photo to the model's input, the same for fit and inspection.
-        graph: the frozen backbone up to the patch features p, as an ONNX graph.
         representation: f.
         bank: the memory bank M.
         photos: the good photos of the fit; `bank.photo` counts them.
@@ -213,27 +242,21 @@ class Model(Inspector):
         calibration: the scores that the thresholds follow, and the thresholds.
         provenance: versions, weights and licences, figures of the fit, notes; JSON-ready.
         thumbnails: a JPEG of each good photo, or nothing.
-        threads: threads of the inference engine; 0 lets it decide.
-        engine: opens the graph for a number of threads.
+        engine: runs the graph of the inspection, which is `engine.graph`.
+        sample: prepared photos and made defects, which any machine can check its engine on.
     """
 
     settings: FitSettings
     preprocessing: Preprocessing
-    graph: bytes
     representation: Representation
     bank: MemoryBank
     photos: Sequence[TrainingPhoto]
     good: GoodScores
     calibration: Calibration
     provenance: dict[str, Any]
+    engine: StoredGraph
     thumbnails: Sequence[bytes] = ()
-    threads: int = 0
-    engine: Engine = FeatureExtractor
-
-    @cached_property
-    def extractor(self) -> FeatureExtractor:
-        """The engine that runs `graph`, started at the first photo."""
-        return self.engine(self.graph, self.threads or None)
+    sample: Sample | None = None
 
     @property
     def method(self) -> str:
@@ -252,10 +275,28 @@ class Model(Inspector):
 
     # --- score ---------------------------------------------------------------------------------
 
-    def judge(self, photo: Photo, *, as_new: bool = False) -> Judgement:
+    def judge(self, photos: Sequence[Photo], *, as_new: bool = False) -> list[Judgement]:
         """See `Inspector.judge`."""
-        scores = self.score_as_new(photo) if as_new else self.score(photo)
-        return Judgement(scores.image_score, self.draw(scores.distances), self, scores)
+        if as_new:
+            outputs = [
+                (self.score_prepared(self.preprocessing(p)[None], without=p.sha256), 0)
+                for p in photos
+            ]
+        else:
+            output = self.score_prepared(np.stack([self.preprocessing(p) for p in photos]))
+            outputs = [(output, i) for i in range(len(photos))]
+        return [
+            Judgement(float(output.score[i]), output.map[i], self, output.patch_scores(i))
+            for output, i in outputs
+        ]
+
+    def with_samples(self, samples: Sequence[Sample | None]) -> Self:
+        """See `Inspector.with_samples`."""
+        return replace(self, sample=samples[0])
+
+    def on_engine(self, name: str) -> Self:
+        """See `Inspector.on_engine`."""
+        return replace(self, engine=self.engine.on(name))
 
     def with_calibration(self, calibration: Calibration) -> Self:
         """See `Inspector.with_calibration`."""
@@ -272,32 +313,30 @@ class Model(Inspector):
         A photo of the fit, known by its pixels, is compared as in `inspect`: with all rows, its
         own included. `calibrated_on` is where it matters to leave them out.
         """
-        return self.score_prepared(self.preprocessing(photo))
+        return self.score_prepared(self.preprocessing(photo)[None]).patch_scores(0)
 
     def score_as_new(self, photo: Photo) -> PatchScores:
         """Compare a photo with the bank as if it were new: without the rows of its own group."""
-        return self.score_prepared(self.preprocessing(photo), without=photo.sha256)
+        prepared = self.preprocessing(photo)[None]
+        return self.score_prepared(prepared, without=photo.sha256).patch_scores(0)
 
-    def score_prepared(self, prepared: Floats, *, without: str | None = None) -> PatchScores:
-        """Compare a photo that is prepared already, as members of one preprocessing share it.
+    def score_prepared(self, prepared: Floats, *, without: str | None = None) -> Output:
+        """Run the engine on photos that are prepared, as members of one preprocessing share them.
 
         Args:
-            prepared: (3, height, width) float32, as `preprocessing` gives it.
+            prepared: (B, 3, height, width) float32, each as `preprocessing` gives it.
             without: SHA-256 of a photo whose group's rows are left out of the bank, if it is one
                 of the fit; None compares with all rows.
         """
         bank = self.bank
         if without is not None:
             bank = bank.without(self._group_of_row == self._group_of_hash.get(without, -1))
-        return score_patches(self._represent(prepared), bank, self.settings.scoring)
+        return self.engine(prepared, bank)
 
     def represent(self, photo: Photo) -> Floats:
         """Represent a photo's patches, r = f(p): (P, D) float32."""
-        return self._represent(self.preprocessing(photo))
-
-    def _represent(self, prepared: Floats) -> Floats:
-        p = self.extractor(prepared[None])[0]  # (P, C)
-        return self.representation(p)
+        features: Floats = self.score_prepared(self.preprocessing(photo)[None]).features[0]
+        return features
 
     def draw(self, patch_distances: Floats, size: tuple[int, int] | None = None) -> Floats:
         """The anomaly map of a photo's patch distances.
@@ -314,7 +353,7 @@ class Model(Inspector):
         height, width = size or (own.height, own.width)
         blur = self.settings.scoring.blur
         scaled = (blur * (height / own.height), blur * (width / own.width))
-        return anomaly_map(patch_distances, self.extractor.grid, (height, width), scaled)
+        return anomaly_map(patch_distances, self.engine.grid, (height, width), scaled)
 
     # --- why -----------------------------------------------------------------------------------
 
@@ -344,7 +383,7 @@ class Model(Inspector):
 
     def _worst_patch_in(self, box: Box, scores: PatchScores, geometry: Geometry) -> int:
         """The most distant of the patches whose cell overlaps a box of the photo."""
-        rows, columns = self.extractor.grid
+        rows, columns = self.engine.grid
         # Cells are a grid: the first row tells the columns' sides, the first column the rows'.
         sides = [self._cell_box(x, geometry) for x in range(columns)]
         across = [left < box[2] and right > box[0] for left, _, right, _ in sides]
@@ -358,7 +397,7 @@ class Model(Inspector):
         return self._cell_box(place, geometry, reach=self.settings.neighbourhood // 2)
 
     def _cell_box(self, place: int, geometry: Geometry, reach: int = 0) -> Box:
-        rows, columns = self.extractor.grid
+        rows, columns = self.engine.grid
         y, x = divmod(place, columns)
         height, width = self.preprocessing.height / rows, self.preprocessing.width / columns
         return geometry.box_to_photo(

@@ -19,18 +19,20 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.calibration import Calibration
+from reconpatch.engines import DEFAULT_ENGINE, StoredGraph, check_engine
 from reconpatch.errors import ModelFileError
 from reconpatch.files import atomic_write, check_writable
 from reconpatch.good_photos import GoodScores, TrainingPhoto
 from reconpatch.images import Preprocessing
 from reconpatch.memory_bank import MemoryBank
+from reconpatch.parity import Agreement, Sample, checked_sample
 from reconpatch.representation import Representation
 from reconpatch.settings import FitSettings
 
 if TYPE_CHECKING:
     from reconpatch.model import Inspector, Model
 
-FORMAT = 1
+FORMAT = 2
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
@@ -39,6 +41,8 @@ def save(inspector: Inspector, path: Path, *, overwrite: bool) -> None:
     from safetensors.numpy import save as to_bytes
 
     check_writable(path, overwrite=overwrite)
+    # Beyond what engines may differ by, nothing is written.
+    inspector = inspector.with_samples([checked_sample(member) for member in inspector.members])
     tensors, record = _tensors(inspector), _record(inspector)
     header = {"format": FORMAT, "sha256": _digest(record, tensors), "record": record}
     metadata = {"reconpatch": json.dumps(header)}
@@ -47,18 +51,19 @@ def save(inspector: Inspector, path: Path, *, overwrite: bool) -> None:
         file.write(content)
 
 
-def load(path: Path, *, threads: int = 0) -> Inspector:
+def load(path: Path, *, threads: int = 0, engine: str = DEFAULT_ENGINE) -> Inspector:
     """Read a model or an ensemble back.
 
     Raises:
         ModelFileError: the file is missing, not a model, of a newer format, truncated or altered.
     """
+    check_engine(engine)
     record, tensors = _read(path)
     try:
         photos = [TrainingPhoto(**photo) for photo in record["photos"]]
-        thumbnails = _split(tensors)
+        thumbnails = _split(tensors, "thumbnails")
         models = [
-            _model(part, tensors, f"{i}.", photos, thumbnails, threads)
+            _model(part, tensors, f"{i}.", photos, thumbnails, threads, engine)
             for i, part in enumerate(record["members"])
         ]
         if "ensemble" not in record:
@@ -73,10 +78,15 @@ def load(path: Path, *, threads: int = 0) -> Inspector:
 
 def fingerprint(inspector: Inspector) -> str:
     """SHA-256 over all that decides a verdict, and nothing that does not (times, versions)."""
-    tensors = {k: v for k, v in _tensors(inspector).items() if not k.startswith("thumbnails")}
+    tensors = {
+        name: tensor
+        for name, tensor in _tensors(inspector).items()
+        if not name.startswith("thumbnails") and ".sample." not in name
+    }
     record = _record(inspector)
     for part in (record, *record["members"], record.get("ensemble", {})):
         part.pop("provenance", None)
+        part.pop("sample", None)
     return _digest(record, tensors)
 
 
@@ -94,6 +104,7 @@ def _record(inspector: Inspector) -> dict[str, Any]:
                 "preprocessing": model.preprocessing.to_dict(),
                 "calibration": _calibration_record(model.calibration),
                 "provenance": model.provenance,
+                "sample": _sample_record(model.sample),
             }
             for model in inspector.members
         ],
@@ -115,12 +126,7 @@ def _tensors(inspector: Inspector) -> dict[str, npt.NDArray[Any]]:
         tensors |= {f"{i}.{name}": tensor for name, tensor in _model_tensors(model).items()}
     if isinstance(inspector, Ensemble):
         tensors |= _calibration_tensors(inspector.calibration)
-    thumbnails = inspector.members[0].thumbnails
-    if thumbnails:
-        sizes = [len(thumbnail) for thumbnail in thumbnails]
-        tensors["thumbnails"] = np.frombuffer(b"".join(thumbnails), dtype=np.uint8)
-        tensors["thumbnails.ends"] = np.cumsum(sizes, dtype=np.int64)
-    return tensors
+    return tensors | _joined("thumbnails", inspector.members[0].thumbnails)
 
 
 def _model(
@@ -130,6 +136,7 @@ def _model(
     photos: Sequence[TrainingPhoto],
     thumbnails: Sequence[bytes],
     threads: int,
+    engine: str,
 ) -> Model:
     from reconpatch.model import Model
 
@@ -137,7 +144,6 @@ def _model(
     return Model(
         settings=FitSettings.from_dict(record["settings"]),
         preprocessing=Preprocessing.from_dict(record["preprocessing"]),
-        graph=own["graph"].tobytes(),
         representation=Representation(own.get("f.weight"), own.get("f.bias")),
         bank=MemoryBank(
             own["bank.rows"],
@@ -149,8 +155,9 @@ def _model(
         good=GoodScores(**{name: own[f"good.{name}"] for name in _GOOD}),
         calibration=_calibration(record["calibration"], own),
         provenance=record["provenance"],
+        engine=StoredGraph(own["graph"].tobytes(), engine, threads),
         thumbnails=thumbnails,
-        threads=threads,
+        sample=_sample(record["sample"], own),
     )
 
 
@@ -166,12 +173,12 @@ def _ensemble(record: Mapping[str, Any], tensors: Tensors, models: Sequence[Mode
     )
 
 
-_GOOD = ("image_scores", "map_maxima", "distances", "witnesses", "features")
+_GOOD = ("photos", "image_scores", "map_maxima", "distances", "witnesses", "features")
 
 
 def _model_tensors(model: Model) -> dict[str, npt.NDArray[Any]]:
     tensors: dict[str, npt.NDArray[Any]] = {
-        "graph": np.frombuffer(model.graph, dtype=np.uint8),
+        "graph": np.frombuffer(model.engine.graph, dtype=np.uint8),
         "bank.rows": model.bank.rows,
         "bank.photo": model.bank.photo.astype(np.int32),
         "bank.place": model.bank.place.astype(np.int32),
@@ -183,6 +190,10 @@ def _model_tensors(model: Model) -> dict[str, npt.NDArray[Any]]:
         tensors["f.weight"] = model.representation.weight
     if model.representation.bias is not None:
         tensors["f.bias"] = model.representation.bias
+    if model.sample is not None:
+        tensors |= _joined("sample.pictures", model.sample.pictures)
+        tensors["sample.scores"] = model.sample.scores
+        tensors["sample.distances"] = model.sample.distances
     return tensors
 
 
@@ -205,11 +216,37 @@ def _calibration(record: Mapping[str, Any], tensors: Tensors) -> Calibration:
     return Calibration(tensors["calibration.scores"], tensors["calibration.map_maxima"], **record)
 
 
-def _split(tensors: Tensors) -> Sequence[bytes]:
-    if "thumbnails" not in tensors:
+def _joined(name: str, files: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
+    """Several files as two tensors: their bytes, and where each ends."""
+    if not files:
+        return {}
+    ends = np.cumsum([len(file) for file in files], dtype=np.int64)
+    return {name: np.frombuffer(b"".join(files), dtype=np.uint8), f"{name}.ends": ends}
+
+
+def _split(tensors: Tensors, name: str) -> Sequence[bytes]:
+    if name not in tensors:
         return ()
-    ends = tensors["thumbnails.ends"]
-    return [part.tobytes() for part in np.split(tensors["thumbnails"], ends[:-1])]
+    ends = tensors[f"{name}.ends"]
+    return [part.tobytes() for part in np.split(tensors[name], ends[:-1])]
+
+
+def _sample_record(sample: Sample | None) -> dict[str, Any] | None:
+    if sample is None:
+        return None
+    return {"good": sample.good, "agreements": [a.to_dict() for a in sample.agreements]}
+
+
+def _sample(record: Mapping[str, Any] | None, own: Tensors) -> Sample | None:
+    if record is None:
+        return None
+    return Sample(
+        _split(own, "sample.pictures"),
+        int(record["good"]),
+        own["sample.scores"],
+        own["sample.distances"],
+        [Agreement(**agreement) for agreement in record["agreements"]],
+    )
 
 
 def _digest(record: Mapping[str, Any], tensors: Tensors) -> str:
@@ -249,16 +286,21 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
             f"{path} is not a reconpatch model, or it is damaged at the start: give a file that "
             "`reconpatch fit` wrote"
         ) from None
+    if version < FORMAT:
+        raise ModelFileError(
+            f"{path} has format {version}, of a version before the first release, and this one "
+            f"reads format {FORMAT}: fit it again"
+        )
     if version > FORMAT:
         raise ModelFileError(
-            f"{path} has format {version}, and this version reads up to {FORMAT}: install a newer "
+            f"{path} has format {version}, and this version reads format {FORMAT}: install a newer "
             "reconpatch"
         )
     try:
         tensors = from_bytes(content)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise _damaged(path) from error
-    if version < 1 or _digest(record, tensors) != stated:
+    if _digest(record, tensors) != stated:
         raise _damaged(path)
     return record, tensors
 

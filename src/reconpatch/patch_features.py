@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,15 +102,25 @@ class PatchFeatures(torch.nn.Module):
 
     def maps(self, photos: torch.Tensor) -> torch.Tensor:
         """The same features as a picture, (B, C, h, w)."""
-        levels = self.backbone((photos - self.mean) / self.std)
-        levels = [average_neighbourhood(level, self.neighbourhood) for level in levels]
-        return join_levels(levels)
+        s = self.neighbourhood
+        return join_levels([average_neighbourhood(level, s) for level in self.levels(photos)])
+
+    def levels(self, photos: torch.Tensor) -> list[torch.Tensor]:
+        """The backbone's maps [(B, C_l, H_l, W_l)], as they are before any averaging."""
+        maps: list[torch.Tensor] = self.backbone((photos - self.mean) / self.std)
+        return maps
 
     @torch.inference_mode()
     def shape(self, input_size: tuple[int, int]) -> tuple[int, int, int]:
         """C, h and w of the features of photos of (H, W) pixels, by a dry run."""
         _, channels, height, width = self.maps(self._blank(1, input_size)).shape
         return channels, height, width
+
+    @torch.inference_mode()
+    def level_shapes(self, input_size: tuple[int, int]) -> list[tuple[int, int, int]]:
+        """(C_l, H_l, W_l) of each level for photos of (H, W) pixels, by a dry run."""
+        maps = self.levels(self._blank(1, input_size))
+        return [(int(m.shape[1]), int(m.shape[2]), int(m.shape[3])) for m in maps]
 
     def _blank(self, count: int, input_size: tuple[int, int]) -> torch.Tensor:
         return torch.zeros(count, 3, *input_size, device=self.mean.device)
@@ -141,20 +151,57 @@ def export_onnx(module: PatchFeatures, input_size: tuple[int, int]) -> bytes:
 
     Input "photos" (batch, 3, H, W) float32 in 0 to 1, output "features" (batch, h*w, C) float32;
     the batch is free, H and W are those of input_size. The grid is in the graph's metadata.
+    """
+    _, height, width = module.shape(input_size)
+    free = {name: {0: "batch"} for name in (INPUT_NAME, OUTPUT_NAME)}
+    example = (module._blank(2, input_size),)
+    grid = format_grid((height, width))
+    return to_onnx(module, example, [INPUT_NAME], [OUTPUT_NAME], free, grid)
+
+
+def to_onnx(
+    module: torch.nn.Module,
+    example: tuple[torch.Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    free: Mapping[str, Mapping[int, str]],
+    grid: str,
+) -> bytes:
+    """A module as an ONNX graph, weights inside; equal modules give equal bytes.
 
     torch's TorchScript exporter is used: its graphs are the same on every run and it takes a third
-    of the time of the newer one, which gains nothing here (no control flow, no free size but the
-    batch).
+    of the time of the newer one, which gains nothing here (no control flow).
+
+    Args:
+        module: to be traced.
+        example: inputs to trace it with.
+        inputs: their names.
+        outputs: their names.
+        free: names of the axes that are free, by input or output and number.
+        grid: for the graph's metadata, as `format_grid` gives it.
     """
-    channels, height, width = module.shape(input_size)
-    model = onnx.load_model_from_string(_trace(module, input_size))
-    sizes = model.graph.output[0].type.tensor_type.shape.dim
-    sizes[1].dim_value, sizes[2].dim_value = height * width, channels
-    onnx.helper.set_model_props(model, {GRID_KEY: format_grid((height, width))})
+    with torch.inference_mode():
+        shapes = [tuple(output.shape) for output in _as_tuple(module(*example))]
+    model = onnx.load_model_from_string(_trace(module, example, inputs, outputs, free))
+    for value, shape in zip(model.graph.output, shapes, strict=True):
+        for i, (axis, size) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=True)):
+            if i not in free[value.name]:  # the exporter does not work all of them out
+                axis.dim_value = size
+    onnx.helper.set_model_props(model, {GRID_KEY: grid})
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _trace(module: PatchFeatures, input_size: tuple[int, int]) -> bytes:
+def _as_tuple(outputs: Any) -> tuple[torch.Tensor, ...]:
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _trace(
+    module: torch.nn.Module,
+    example: tuple[torch.Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    free: Mapping[str, Mapping[int, str]],
+) -> bytes:
     buffer: Any = io.BytesIO()  # taken by the exporter, though its annotation says paths only
     with warnings.catch_warnings():
         # Tracing warns of each Python number it fixes: with H and W fixed they are constants. The
@@ -163,13 +210,13 @@ def _trace(module: PatchFeatures, input_size: tuple[int, int]) -> bytes:
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             module,
-            (module._blank(2, input_size),),
+            example,
             buffer,
             dynamo=False,
             opset_version=OPSET,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: dict(axes) for name, axes in free.items()},
         )
     return bytes(buffer.getvalue())
 

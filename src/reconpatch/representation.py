@@ -31,7 +31,9 @@ METHODS: tuple[Method, ...] = ("reconpatch", "untrained", "patchcore")
 
 @dataclass(frozen=True, eq=False)
 class Representation:
-    """f as it is stored and applied: r = p Wᵀ + c, or r = p where there is no W (PatchCore).
+    """f as it is stored and applied: r = p Wᵀ + c, or r = p + c where there is no W (PatchCore).
+
+    No distance depends on c; a fit chooses it so that the good patches' mean is the origin.
 
     Attributes:
         weight: (D, C) float32, or None for the identity.
@@ -43,9 +45,7 @@ class Representation:
 
     def __call__(self, p: Floats) -> Floats:
         """Represent patch features: (..., C) float32 -> (..., D) float32."""
-        if self.weight is None:
-            return p
-        r = p @ self.weight.T
+        r = p if self.weight is None else p @ self.weight.T
         return r if self.bias is None else r + self.bias
 
 

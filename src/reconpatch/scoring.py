@@ -74,7 +74,17 @@ class PatchScores:
 
 def score_patches(patches: Floats, bank: MemoryBank, settings: ScoringSettings) -> PatchScores:
     """Compare the (P, D) represented patches of one photo with the bank (eq. 9 and 10)."""
-    nearest_distances, nearest = bank.nearest(patches)
+    return score_nearest(patches, *bank.nearest(patches), bank, settings)
+
+
+def score_nearest(
+    patches: Floats,
+    nearest_distances: Floats,
+    nearest: Ints,
+    bank: MemoryBank,
+    settings: ScoringSettings,
+) -> PatchScores:
+    """Score (P, D) patches whose (P,) nearest rows and distances are known (eq. 10)."""
     worst = int(nearest_distances.argmax())
     if settings.top > 0:
         score = top_mean(nearest_distances, settings.top)
@@ -93,9 +103,14 @@ def score_patches(patches: Floats, bank: MemoryBank, settings: ScoringSettings) 
 
 def top_mean(patch_distances: Floats, share: float) -> float:
     """Mean of the largest of (P,) distances: this share of them, rounded, and at least one."""
-    count = max(1, round(share * len(patch_distances)))
+    count = top_count(share, len(patch_distances))
     largest = np.partition(patch_distances, -count)[-count:]
     return float(largest.mean(dtype=np.float64))
+
+
+def top_count(share: float, patches: int) -> int:
+    """How many patches a share of them is, rounded, and at least one."""
+    return max(1, round(share * patches))
 
 
 def reweighted_score(patch: Floats, nearest: int, bank: MemoryBank, b: int) -> float:
@@ -140,13 +155,13 @@ def anomaly_map(
     """
     grid_map = patch_distances.reshape(grid)
     down, across = blur if isinstance(blur, tuple) else (blur, blur)
-    rows = _resize_and_blur_matrix(grid[0], size[0], down)
-    columns = _resize_and_blur_matrix(grid[1], size[1], across)
+    rows = resize_and_blur_matrix(grid[0], size[0], down)
+    columns = resize_and_blur_matrix(grid[1], size[1], across)
     return np.asarray(rows @ grid_map @ columns.T, dtype=np.float32)
 
 
 @cache
-def _resize_and_blur_matrix(cells: int, pixels: int, blur: float) -> Floats:
+def resize_and_blur_matrix(cells: int, pixels: int, blur: float) -> Floats:
     """Upsampling and blur along one axis as one (pixels, cells) matrix; each row sums to 1.
 
     Both are linear and separable, so two small products do the work of two filters.

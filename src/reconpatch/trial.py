@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from reconpatch.features import Extractor
 from reconpatch.good_photos import GoodScores, TrainingPhoto, groups_of_rows
+from reconpatch.images import Bytes, as_unit
 from reconpatch.made_defects import made_defects
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.metrics import pixel_metrics
@@ -36,27 +37,28 @@ class Defects:
         kinds: see `reconpatch.made_defects.KINDS`.
         masks: (H, W) bool each, at the model's pixels.
         features: (P, C) float32 patch features each.
+        pixels: (3, H, W) uint8 each, the photo with its defect.
     """
 
     photos: list[int]
     kinds: list[str] = field(default_factory=list)
     masks: list[npt.NDArray[np.bool_]] = field(default_factory=list)
     features: list[Floats] = field(default_factory=list)
+    pixels: list[Bytes] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.photos)
 
 
-def make_defects(prepared: Mapping[int, Floats], seed: int, extractor: Extractor) -> Defects:
-    """A defect on each of the (3, H, W) float32 prepared photos, by their index."""
-    as_bytes = (np.rint(x.transpose(1, 2, 0) * 255).astype(np.uint8) for x in prepared.values())
+def make_defects(prepared: Mapping[int, Bytes], seed: int, extractor: Extractor) -> Defects:
+    """A defect on each of the (3, H, W) uint8 prepared photos, by their index."""
     found = Defects(list(prepared))
-    for x, made in zip(prepared.values(), made_defects(as_bytes, seed), strict=True):
-        # Only where the defect is: elsewhere the photo is what it was before it became bytes.
-        changed = np.where(made.mask, made.pixels.transpose(2, 0, 1) / np.float32(255), x)
+    for made in made_defects((x.transpose(1, 2, 0) for x in prepared.values()), seed):
+        pixels = made.pixels.transpose(2, 0, 1)
         found.kinds.append(made.kind)
         found.masks.append(made.mask)
-        found.features.append(extractor(changed[None])[0])
+        found.features.append(extractor(as_unit(pixels[None]))[0])
+        found.pixels.append(pixels)
     return found
 
 

@@ -1,0 +1,231 @@
+"""The whole inspection as one graph, in torch: from prepared photos and a bank to scores and maps.
+
+    photos ── patch features ── r = f(p) ── nearest rows of the bank (9) ── score (10), map
+                                                └── bank, norms, mask: inputs, no constants
+
+It is written once per model and run by any engine (`reconpatch.engines`). f, the mean over s x s
+and the bilinear resizing of the levels are all linear, so f may be applied to each level before the
+levels are joined, at the level's own resolution; it is where that takes fewer multiplications.
+
+    B photos, H x W pixels, P = h * w places, C channels of p, D of r, M rows of the bank
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+
+from reconpatch.engines import BATCH_INPUTS, GRAPH_INPUTS, GRAPH_OUTPUTS
+from reconpatch.features import format_grid
+from reconpatch.patch_features import PatchFeatures, average_neighbourhood, join_levels, to_onnx
+from reconpatch.representation import Representation
+from reconpatch.scoring import ScoringSettings, resize_and_blur_matrix, top_count
+
+# Distances held at a time by a graph: 2 ** 24 float32 are 64 MB for one photo.
+_BLOCK_ELEMENTS = 2**24
+# Stands for the norm of a row that does not take part; far from overflow when it is added to.
+_NOWHERE = 1e30
+
+
+class Outputs(NamedTuple):
+    """What the graph gives, in the order of `GRAPH_OUTPUTS`; see `reconpatch.engines.Output`."""
+
+    score: torch.Tensor  # (B,)
+    map: torch.Tensor  # (B, H, W)
+    distances: torch.Tensor  # (B, P)
+    nearest: torch.Tensor  # (B, P)
+    worst: torch.Tensor  # (B,)
+    features: torch.Tensor  # (B, P, D)
+
+
+class InspectionGraph(torch.nn.Module):
+    """Photos and a bank in, scores and maps out.
+
+    Args:
+        patch_features: from photos to p.
+        f: the representation.
+        scoring: how distances become a score and a map.
+        input_size: (H, W) of the photos, in pixels.
+        rows: how many rows the bank has now; it may grow, which takes more memory.
+    """
+
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+    down: torch.Tensor
+    across: torch.Tensor
+
+    def __init__(
+        self,
+        patch_features: PatchFeatures,
+        f: Representation,
+        scoring: ScoringSettings,
+        input_size: tuple[int, int],
+        rows: int,
+    ) -> None:
+        super().__init__()
+        self.patch_features = patch_features
+        self.scoring = scoring
+        self.input_size = input_size
+        self.levels = patch_features.level_shapes(input_size)
+        self.grid = height, width = self.levels[0][1:]
+        self.places = height * width
+        self.dim = sum(shape[0] for shape in self.levels) if f.weight is None else len(f.weight)
+        self.b = min(scoring.b, rows)
+        self.block = max(1, _BLOCK_ELEMENTS // rows)  # places that are searched at a time
+        self.f_first = f.weight is not None and f_comes_first(
+            self.levels, len(f.weight), patch_features.neighbourhood
+        )
+        self.register_buffer("weight", None if f.weight is None else torch.from_numpy(f.weight))
+        self.register_buffer("bias", None if f.bias is None else torch.from_numpy(f.bias))
+        down, across = (
+            resize_and_blur_matrix(cells, pixels, scoring.blur)
+            for cells, pixels in zip(self.grid, input_size, strict=True)
+        )
+        self.register_buffer("down", torch.from_numpy(down))  # (H, h)
+        self.register_buffer("across", torch.from_numpy(across))  # (W, w)
+        self.eval()
+
+    def forward(
+        self, photos: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor, mask: torch.Tensor
+    ) -> Outputs:
+        """Inspect (B, 3, H, W) photos in 0 to 1 with the (M, D) rows of a bank.
+
+        Args:
+            photos: prepared by the model's preprocessing.
+            bank: (M, D) float32.
+            norms: (M,) float32, squared norms of the rows.
+            mask: (M,) bool, the rows that take part.
+        """
+        r = self.represent(photos)  # (B, P, D)
+        norms = torch.where(mask, norms, torch.tensor(_NOWHERE, device=norms.device))
+        nearest = self.search(r, bank, norms)  # (B, P)
+        # The product cancels near zero: the distance to the winner is taken directly.
+        distances = (r - bank[nearest]).square().sum(2).sqrt()
+        score, worst = self.score(r, distances, nearest, bank, norms)
+        return Outputs(score, self.draw(distances), distances, nearest, worst, r)
+
+    # --- r = f(p) ------------------------------------------------------------------------------
+
+    def represent(self, photos: torch.Tensor) -> torch.Tensor:
+        """Represented patches (B, P, D) of photos (B, 3, H, W), in raster order."""
+        levels = self.patch_features.levels(photos)
+        s = self.patch_features.neighbourhood
+        if self.f_first:
+            r = self._f_on_each_level(levels, s)
+        else:
+            p = join_levels([average_neighbourhood(level, s) for level in levels])
+            r = p if self.weight is None else F.conv2d(p, self.weight[:, :, None, None])
+        r = r.reshape(-1, self.dim, self.places).transpose(1, 2)
+        # Last of all: the zeros around a level would otherwise take part in the bias.
+        return r if self.bias is None else r + self.bias
+
+    def _f_on_each_level(self, levels: Sequence[torch.Tensor], s: int) -> torch.Tensor:
+        """f p as a sum over the levels, each multiplied at its own resolution: (B, D, h, w)."""
+        assert self.weight is not None
+        channels = [shape[0] for shape in self.levels]
+        weights = self.weight[:, :, None, None].split(channels, dim=1)
+        parts = [
+            average_neighbourhood(F.conv2d(level, weight), s)
+            if len(weight) < level_channels  # the mean is taken of the fewer channels
+            else F.conv2d(average_neighbourhood(level, s), weight)
+            for level, weight, level_channels in zip(levels, weights, channels, strict=True)
+        ]
+        resized = [
+            F.interpolate(part, size=self.grid, mode="bilinear", align_corners=False)
+            for part in parts[1:]
+        ]
+        return sum(resized, start=parts[0])
+
+    # --- Eq. 9 ---------------------------------------------------------------------------------
+
+    def search(self, r: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+        """The row r* nearest to each patch: (B, P) int64."""
+        blocks = []
+        for start in range(0, self.places, self.block):
+            end = min(start + self.block, self.places)
+            flat = r[:, start:end].reshape(-1, self.dim)
+            # ||q||² is the same for all rows, so it cannot change which is nearest.
+            found = torch.addmm(norms, flat, bank.T, alpha=-2.0).argmin(1)
+            blocks.append(found.reshape(-1, end - start))
+        return torch.cat(blocks, 1)
+
+    # --- Eq. 10 --------------------------------------------------------------------------------
+
+    def score(
+        self,
+        r: torch.Tensor,
+        distances: torch.Tensor,
+        nearest: torch.Tensor,
+        bank: torch.Tensor,
+        norms: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The image score and the patch that gave it: (B,) and (B,) int64."""
+        worst = distances.argmax(1)
+        if self.scoring.top > 0:
+            count = top_count(self.scoring.top, self.places)
+            return distances.topk(count, dim=1).values.mean(1), worst
+        if self.b == 1:
+            return distances.amax(1), worst
+        if self.scoring.reweight == "every":
+            flat = self._reweighted(r.reshape(-1, self.dim), nearest.reshape(-1), bank, norms)
+            s = flat.reshape(-1, self.places)
+            return s.amax(1), s.argmax(1)
+        index = worst[:, None]
+        patch = torch.gather(r, 1, index[:, :, None].expand(-1, -1, self.dim)).squeeze(1)
+        row = torch.gather(nearest, 1, index).squeeze(1)
+        return self._reweighted(patch, row, bank, norms), worst
+
+    def _reweighted(
+        self, patch: torch.Tensor, row: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor
+    ) -> torch.Tensor:
+        """s_t of (Q, D) patches whose nearest rows are (Q,): (Q,)."""
+        between = torch.addmm(norms, bank[row], bank.T, alpha=-2.0)  # (Q, M), up to ||r*||²
+        # r* itself comes first, even among its copies.
+        itself = torch.arange(bank.shape[0], device=row.device)[None, :] == row[:, None]
+        between = torch.where(itself, torch.tensor(-_NOWHERE, device=row.device), between)
+        neighbours = between.topk(self.b, dim=1, largest=False).indices  # (Q, b)
+        to_rows = (patch[:, None, :] - bank[neighbours]).square().sum(2).sqrt()
+        return (1.0 - to_rows.softmax(1)[:, 0]) * to_rows[:, 0]
+
+    # --- Map -----------------------------------------------------------------------------------
+
+    def draw(self, distances: torch.Tensor) -> torch.Tensor:
+        """Anomaly maps (B, H, W) of patch distances (B, P): bilinear upsampling, then blur."""
+        maps = distances.reshape(-1, *self.grid)
+        return self.down @ maps @ self.across.T
+
+    # --- ONNX ----------------------------------------------------------------------------------
+
+    def to_onnx(self) -> bytes:
+        """The graph for `reconpatch.engines`, weights inside; equal modules give equal bytes."""
+        example = (
+            torch.zeros(2, 3, *self.input_size),
+            torch.zeros(self.b + 1, self.dim),
+            torch.zeros(self.b + 1),
+            torch.ones(self.b + 1, dtype=torch.bool),
+        )
+        free = {name: {0: "rows"} for name in GRAPH_INPUTS}
+        free |= {name: {0: "batch"} for name in (*BATCH_INPUTS, *GRAPH_OUTPUTS)}
+        return to_onnx(self, example, GRAPH_INPUTS, GRAPH_OUTPUTS, free, format_grid(self.grid))
+
+
+def f_comes_first(levels: Sequence[Sequence[int]], dim: int, s: int) -> bool:
+    """Whether f on each level takes fewer multiplications than f on the joined levels.
+
+    Counted are f, the mean over s x s (s² a value) and the resizing (4 a value).
+
+    Args:
+        levels: (C_l, H_l, W_l) of each, finest first.
+        dim: D.
+        s: side of the neighbourhood.
+    """
+    finest = levels[0][1] * levels[0][2]
+    each = joined = 0
+    for i, (channels, height, width) in enumerate(levels):
+        places, resized = height * width, 4 * finest if i else 0
+        each += places * (channels * dim + s * s * min(channels, dim)) + resized * dim
+        joined += finest * channels * dim + places * channels * s * s + resized * channels
+    return each < joined

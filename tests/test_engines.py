@@ -1,0 +1,368 @@
+"""One graph, several engines: the steps of the method in numpy are what each is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import reconpatch
+from conftest import textured
+from reconpatch import engines, inspection_graph, parity
+from reconpatch.backbones import load_backbone, spec
+from reconpatch.engines import (
+    ENGINES,
+    Engine,
+    NumpyEngine,
+    OnnxRuntimeEngine,
+    OpenVinoEngine,
+    StoredGraph,
+    engines_present,
+)
+from reconpatch.errors import (
+    MissingExtraError,
+    ModelFileError,
+    ParityError,
+    PhotoError,
+    SettingsError,
+)
+from reconpatch.features import FeatureExtractor
+from reconpatch.images import as_unit
+from reconpatch.inspection_graph import InspectionGraph, f_comes_first
+from reconpatch.memory_bank import Floats, MemoryBank
+from reconpatch.model import Model
+from reconpatch.parity import Agreement, agreement, checked_sample, require
+from reconpatch.patch_features import PatchFeatures, export_onnx
+from reconpatch.representation import Representation
+from reconpatch.scoring import ScoringSettings
+
+SIZE = (96, 64)  # not square, so that a swap of the axes shows
+PLACES, CHANNELS, ROWS = 12 * 8, 152, 40
+SCORINGS = [
+    ScoringSettings(),
+    ScoringSettings(top=0.05),
+    ScoringSettings(b=3),
+    ScoringSettings(b=5, reweight="every", blur=0.0),
+]
+
+
+@pytest.fixture(scope="module")
+def module() -> PatchFeatures:
+    backbone = load_backbone(spec("tf_efficientnet_lite0"), weights="random", input_size=SIZE)
+    return PatchFeatures(backbone.module, backbone.mean, backbone.std)
+
+
+@pytest.fixture(scope="module")
+def extractor(module: PatchFeatures) -> FeatureExtractor:
+    return FeatureExtractor(export_onnx(module, SIZE), 1)
+
+
+def photos(count: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).random((count, 3, *SIZE), dtype=np.float32)
+
+
+def f_of(dim: int | None, extractor: FeatureExtractor) -> Representation:
+    """A random f whose features lie around the origin, as a fit chooses its bias."""
+    mean = extractor(photos(4)).reshape(-1, CHANNELS).mean(axis=0)
+    if dim is None:
+        return Representation(None, -mean)
+    rng = np.random.default_rng(dim)
+    weight = rng.normal(size=(dim, CHANNELS)).astype(np.float32)
+    return Representation(weight, -(weight @ mean))
+
+
+def bank_for(f: Representation, extractor: FeatureExtractor, rows: int = ROWS) -> MemoryBank:
+    r = f(extractor(photos(6, seed=1))).reshape(-1, f_dim(f))
+    rng = np.random.default_rng(2)
+    chosen = r[rng.permutation(len(r))[:rows]]
+    scale = np.float32(0.05 * chosen.std())
+    chosen = chosen + scale * rng.normal(size=chosen.shape).astype(np.float32)
+    nowhere = np.zeros(rows, np.int64)
+    return MemoryBank(chosen, nowhere, nowhere, chosen)
+
+
+def f_dim(f: Representation) -> int:
+    return CHANNELS if f.weight is None else len(f.weight)
+
+
+def check_same(engine: Engine, reference: NumpyEngine, bank: MemoryBank, count: int = 3) -> None:
+    given = photos(count, seed=5)
+    found, expected = engine(given, bank), reference(given, bank)
+    norm = np.linalg.norm(expected.features, axis=-1).max()
+    np.testing.assert_allclose(found.features, expected.features, atol=1e-5 * norm)
+    # An exact search says how near the row that was found really is.
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-4, atol=1e-5 * norm)
+    rows = bank.rows[found.nearest]
+    direct = np.linalg.norm(expected.features - rows, axis=-1)
+    np.testing.assert_allclose(found.distances, direct, rtol=1e-4, atol=1e-5 * norm)
+    np.testing.assert_allclose(found.score, expected.score, rtol=1e-4)
+    np.testing.assert_allclose(found.map, expected.map, rtol=1e-4, atol=1e-5 * norm)
+    assert found.nearest.dtype == expected.nearest.dtype == np.int64
+    assert found.worst.tolist() == expected.worst.tolist()
+    assert found.map.shape == (count, *SIZE)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("scoring", SCORINGS, ids=str)
+def test_every_engine_does_the_steps_of_the_method(
+    name: str, scoring: ScoringSettings, module: PatchFeatures, extractor: FeatureExtractor
+) -> None:
+    if name not in engines_present():
+        pytest.skip(f"{name} is not installed")
+    f = f_of(20, extractor)
+    bank = bank_for(f, extractor)
+    graph = InspectionGraph(module, f, scoring, SIZE, len(bank)).to_onnx()
+    check_same(StoredGraph(graph, name, 1), NumpyEngine(extractor, f, scoring), bank)
+
+
+@pytest.mark.parametrize("dim", [None, 3, 100, 152, 300])
+def test_f_may_come_before_or_after_the_levels_are_joined(
+    dim: int | None, module: PatchFeatures, extractor: FeatureExtractor
+) -> None:
+    f, scoring = f_of(dim, extractor), ScoringSettings()
+    bank = bank_for(f, extractor)
+    graph = InspectionGraph(module, f, scoring, SIZE, len(bank))
+    reference = NumpyEngine(extractor, f, scoring)
+    for first in (True, False) if dim else (False,):
+        graph.f_first = first
+        check_same(OnnxRuntimeEngine(graph.to_onnx(), 1), reference, bank)
+
+
+def test_what_comes_first_is_what_takes_fewer_multiplications() -> None:
+    lite, wide = [(40, 28, 28), (112, 14, 14)], [(512, 28, 28), (1024, 14, 14)]
+    assert f_comes_first(wide, 512, 3)
+    assert f_comes_first(lite, 64, 3)
+    assert not f_comes_first([(4, 10, 10), (4, 10, 10)], 500, 3)  # f widens, nothing is saved
+    # By hand, 100 places of 2 and 25 of 6 channels, D = 4, s = 1: 3,300 on each level, that is
+    # 1,000 and 700 and 1,600 for the resizing; 5,950 on the joined levels.
+    assert f_comes_first([(2, 10, 10), (6, 5, 5)], 4, 1)
+
+
+@pytest.mark.parametrize("elements", [1, 7 * ROWS, 10**9])
+def test_a_large_bank_is_searched_in_blocks(
+    elements: int,
+    module: PatchFeatures,
+    extractor: FeatureExtractor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inspection_graph, "_BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(engines, "_CALL_ELEMENTS", max(elements, PLACES * ROWS * 2))
+    f, scoring = f_of(8, extractor), ScoringSettings()
+    bank = bank_for(f, extractor)
+    graph = InspectionGraph(module, f, scoring, SIZE, ROWS).to_onnx()
+    check_same(OnnxRuntimeEngine(graph, 1), NumpyEngine(extractor, f, scoring), bank, count=5)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_bank_is_an_input_and_may_grow_shrink_and_leave_rows_out(
+    name: str, module: PatchFeatures, extractor: FeatureExtractor
+) -> None:
+    if name not in engines_present():
+        pytest.skip(f"{name} is not installed")
+    f, scoring = f_of(8, extractor), ScoringSettings()
+    graph = InspectionGraph(module, f, scoring, SIZE, ROWS).to_onnx()
+    engine, reference = StoredGraph(graph, name, 1), NumpyEngine(extractor, f, scoring)
+    for rows in (1, ROWS, 3 * ROWS):
+        check_same(engine, reference, bank_for(f, extractor, rows), count=1)
+    bank = bank_for(f, extractor)
+    kept = np.arange(ROWS) % 3 == 0
+    # A bank's mask lets every row take part; another one leaves rows out.
+    bank.__dict__["everyone"] = kept
+    found = engine(photos(2), bank)
+    expected = reference(photos(2), replace(bank, rows=bank.rows[kept], stand_ins=bank.rows[kept]))
+    np.testing.assert_array_equal(found.nearest, np.flatnonzero(kept)[expected.nearest])
+    np.testing.assert_allclose(found.score, expected.score, rtol=1e-4)
+
+
+def test_a_row_itself_is_at_distance_zero_though_the_product_cancels(
+    module: PatchFeatures, extractor: FeatureExtractor
+) -> None:
+    f = f_of(152, extractor)
+    graph = InspectionGraph(module, f, ScoringSettings(), SIZE, PLACES).to_onnx()
+    engine = OnnxRuntimeEngine(graph, 1)
+    rows = engine(photos(1), bank_for(f, extractor)).features[0]
+    nowhere = np.zeros(PLACES, np.int64)
+    found = engine(photos(1), MemoryBank(rows, nowhere, nowhere, rows))
+    assert found.score.tolist() == [0.0]
+    assert not found.map.any()
+
+
+def test_the_graph_is_valid_the_same_every_time_and_holds_no_bank(
+    module: PatchFeatures, extractor: FeatureExtractor
+) -> None:
+    f = f_of(20, extractor)
+    graph = InspectionGraph(module, f, ScoringSettings(), SIZE, 10**6).to_onnx()
+    model = onnx.load_model_from_string(graph)
+    onnx.checker.check_model(model, full_check=True)
+    given = {
+        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*model.graph.input, *model.graph.output)
+    }
+    assert given == {
+        "photos": ["batch", 3, 96, 64],
+        "bank": ["rows", 20],
+        "norms": ["rows"],
+        "mask": ["rows"],
+        "score": ["batch"],
+        "map": ["batch", 96, 64],
+        "distances": ["batch", PLACES],
+        "nearest": ["batch", PLACES],
+        "worst": ["batch"],
+        "features": ["batch", PLACES, 20],
+    }
+    assert len(graph) < 4e6
+    again = InspectionGraph(module, f, ScoringSettings(), SIZE, 10**6)
+    assert again.to_onnx() == graph
+    assert torch.__path__[0].encode() not in graph
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_is_no_graph_is_refused(name: str, extractor: FeatureExtractor) -> None:
+    if name not in engines_present():
+        pytest.skip(f"{name} is not installed")
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        StoredGraph(b"no graph", name).grid  # noqa: B018 - opens it
+
+
+def test_a_graph_of_another_kind_is_refused(module: PatchFeatures) -> None:
+    with pytest.raises(ModelFileError, match="was not written by this package"):
+        OnnxRuntimeEngine(export_onnx(module, SIZE))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_photos_of_another_size_are_refused(name: str, small_model: Model) -> None:
+    if name not in engines_present():
+        pytest.skip(f"{name} is not installed")
+    with pytest.raises(PhotoError, match="this model takes float32 of shape"):
+        small_model.engine.on(name)(np.zeros((1, 3, 8, 8), np.float32), small_model.bank)
+
+
+def test_an_unknown_engine_is_refused(small_model_file: Path) -> None:
+    with pytest.raises(SettingsError, match="is 'abacus': give one of onnxruntime, openvino"):
+        reconpatch.load(small_model_file, engine="abacus")
+
+
+def test_an_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'reconpatch\[openvino\]'"):
+        OpenVinoEngine(b"")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_model_gives_one_verdict_on_every_engine_one_by_one_and_in_batches(
+    name: str, small_model: Model, small_model_file: Path, defective_photo: Floats
+) -> None:
+    if name not in engines_present():
+        pytest.skip(f"{name} is not installed")
+    model = reconpatch.load(small_model_file, engine=name)
+    pictures = [textured(seed) for seed in (1000, 1001)] + [defective_photo]
+    batch = model.inspect_batch(pictures)
+    for picture, found in zip(pictures, batch, strict=True):
+        expected, alone = small_model.inspect(picture), model.inspect(picture)
+        for result in (found, alone):
+            assert result.anomalous == expected.anomalous
+            assert result.score == pytest.approx(expected.score, rel=1e-4)
+            assert len(result.regions) == len(expected.regions)
+    assert model.inspect_batch([]) == []
+
+
+# --- The gate -------------------------------------------------------------------------------------
+
+
+def output_of(small_model: Model) -> engines.Output:
+    assert small_model.sample is not None
+    prepared = as_unit(np.stack(small_model.sample.photos()))
+    return small_model.engine(prepared, small_model.bank)
+
+
+def test_differences_are_counted_by_hand(small_model: Model) -> None:
+    a = output_of(small_model)._replace(
+        score=np.float32([1.0, 2.0, 4.0]),
+        map=np.float32([[[0, 1]], [[2, 3]], [[4, 5]]]),
+        nearest=np.array([[0, 1], [2, 3], [4, 5]]),
+    )
+    b = a._replace(
+        score=np.float32([1.0, 2.5, 3.0]),
+        map=np.float32([[[0, 1]], [[2, 3.5]], [[4, 5]]]),
+        nearest=np.array([[0, 1], [2, 9], [9, 5]]),
+    )
+    found = agreement("x", b, a, 2.0, 5.0)
+    assert found == Agreement("x", 3, 0.5, 0.1, near_ties=2, close_calls=1, verdicts=0)
+    assert agreement("x", b, a, 2.2, 5.0).verdicts == 1
+    assert agreement("x", b, a, 2.0, 5.0, resolution=10.0).score_difference == 0.1
+    assert agreement("x", a, a, 0.0, 0.0).score_difference == 0.0
+    joined = found.joined(replace(found, score_difference=0.7, verdicts=2))
+    assert joined == Agreement("x", 6, 0.7, 0.1, near_ties=4, close_calls=2, verdicts=2)
+
+
+@pytest.mark.parametrize(
+    ("figures", "holds"),
+    [
+        ((1e-4, 1e-4, 99, 99, 0), True),
+        ((2e-4, 0.0, 0, 0, 0), False),
+        ((0.0, 2e-4, 0, 0, 0), False),
+        ((0.0, 0.0, 0, 0, 1), False),
+    ],
+)
+def test_the_gate(figures: Sequence[float], holds: bool) -> None:
+    found = Agreement("x", 10, *figures)  # type: ignore[arg-type]
+    assert found.holds == holds
+    if holds:
+        require([found])
+    else:
+        with pytest.raises(ParityError, match="the engine x does not agree with the calibration"):
+            require([found, found])
+
+
+def test_a_fit_records_what_every_engine_said(small_model: Model) -> None:
+    record = small_model.provenance["parity"]
+    assert [found["engine"] for found in record] == engines_present()
+    # Eight good photos and eight made defects.
+    assert {found["photos"] for found in record} == {16}
+
+
+def test_a_file_carries_a_sample_that_any_machine_can_check(small_model_file: Path) -> None:
+    model = reconpatch.load(small_model_file)
+    assert isinstance(model, Model)
+    sample = model.sample
+    assert sample is not None
+    assert (len(sample), sample.good) == (16, 8)
+    assert [found.engine for found in sample.agreements] == engines_present()
+    expected = parity.as_written(model)
+    now = output_of(model)
+    np.testing.assert_allclose([o.score[0] for o in expected], now.score, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.concatenate([o.map for o in expected]), now.map, rtol=1e-4, atol=1e-6
+    )
+    # The good photos come first, and what was made on them scores higher on the whole.
+    assert np.mean(sample.scores[:8]) < np.mean(sample.scores[8:])
+
+
+def test_no_file_is_written_where_an_engine_disagrees(
+    small_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = OnnxRuntimeEngine.__call__
+
+    def off(self: OnnxRuntimeEngine, given: Floats, bank: MemoryBank) -> engines.Output:
+        found = right(self, given, bank)
+        return found._replace(score=found.score * np.float32(1.01))
+
+    path = tmp_path / "part.rcp"
+    with monkeypatch.context() as patch:
+        patch.setattr(OnnxRuntimeEngine, "__call__", off)
+        with pytest.raises(ParityError, match="onnxruntime does not agree"):
+            small_model.save(path)
+    assert not list(tmp_path.iterdir())
+    small_model.save(path)
+    assert path.exists()
+
+
+def test_a_model_without_a_sample_has_nothing_to_check(small_model: Model) -> None:
+    bare = small_model.with_samples([None])
+    assert checked_sample(bare) is None
+    assert parity.as_written(bare) == []
