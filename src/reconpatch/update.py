@@ -391,26 +391,30 @@ def _mended(
     photos: Sequence[TrainingPhoto],
     radius: float,
 ) -> MemoryBank:
-    """Stand-ins for the new rows: what the update would have picked without their photo.
+    """Stand-ins for all rows: what would be in the bank without their photo.
 
-    Without a group of new photos, the patches of the other new photos that its rows cover are
-    orphans; those further from the rest than the radius would have become rows. Where fewer are
-    needed than rows were taken away, a row that is there already fills the place. Old rows keep
-    their stand-ins: what an update would pick besides them is left out, so that a photo's score as
-    if new is at most too large.
+    Without a group of photos, the patches of the new ones that its rows cover are orphans. Of the
+    group's own update, those further from the rest than the radius would have become rows. Of
+    older groups the stand-ins are orphans as well, and the selection goes on among all of them
+    until as many are picked as rows were taken away; that an update would pick some more is left
+    out, so a photo's score as if new is rather too large. Where there are too few, a row that is
+    there already fills the place.
     """
     group_of_row = groups_of_rows(bank, photos)
-    grown = np.unique(group_of_row[old:])
-    orphans: dict[int, list[Floats]] = {int(group): [] for group in grown}
+    orphans: dict[int, list[Floats]] = {int(group): [] for group in np.unique(group_of_row)}
     for photo, r in zip(new, patches, strict=True):
         covered_by = group_of_row[bank.nearest(r)[1]]
-        for group in np.intersect1d(covered_by, grown):
-            if group != photo.group:
-                orphans[int(group)].append(r[covered_by == group])
+        for group in np.unique(covered_by[covered_by != photo.group]):
+            orphans[int(group)].append(r[covered_by == group])
+    older = set(group_of_row[:old].tolist())
     stand_ins = bank.stand_ins.copy()
     for group, parts in orphans.items():
         mine = group_of_row == group
-        stand_ins[mine] = _stand_ins(bank.rows[~mine], parts, int(mine.sum()), radius)
+        if group not in older:
+            stand_ins[mine] = _stand_ins(bank.rows[~mine], parts, int(mine.sum()), radius)
+        elif parts:  # else nothing has become of the old ones
+            parts = [bank.stand_ins[mine], *parts]
+            stand_ins[mine] = _stand_ins(bank.rows[~mine], parts, int(mine.sum()), 0.0)
     return replace(bank, stand_ins=stand_ins)
 
 
