@@ -118,11 +118,13 @@ def extend_coreset(
     """
     # A feature that is near enough is never picked, so it may as well be left out.
     left = np.flatnonzero(nearest > radius)
-    subset = features[left] - features.mean(axis=0)
+    if not len(left):
+        return left
+    subset = features[left] - features[left].mean(axis=0)
     norms = np.einsum("nd,nd->n", subset, subset)
     squared = nearest[left] ** 2
     picks: list[int] = []
-    while len(left) and squared.max() > radius**2 and (most is None or len(picks) < most):
+    while squared.max(initial=0.0) > radius**2 and (most is None or len(picks) < most):
         best = int(squared.argmax())
         picks.append(int(left[best]))
         np.minimum(squared, norms + (norms[best] - 2.0 * (subset @ subset[best])), out=squared)

@@ -201,7 +201,7 @@ def _updated(
     added = _new_rows(model.bank, good, confirmed, radius, min(radius, _own_threshold(model)))
     order = _order(len(model.photos), len(model.good.image_scores), new.promoted, counts)
     photos = [[*model.photos, *new.photos][i] for i in order]
-    thumbnails = [[*model.thumbnails, *new.thumbnails][i] for i in order]
+    thumbnails = [*model.thumbnails, *new.thumbnails]
     bank = _grown(model.bank, patches, added, len(model.photos), order)
     bank = _mended(bank, len(model.bank), patches, new.photos, photos, radius)
     report("add to the memory bank", 1, 1)
@@ -218,7 +218,7 @@ def _updated(
         photos=photos,
         good=scores,
         calibration=calibration,
-        thumbnails=thumbnails if model.thumbnails else (),
+        thumbnails=[thumbnails[i] for i in order] if thumbnails else (),
         provenance=_provenance(model, counts, len(bank) - len(model.bank), radius),
     )
 
