@@ -7,6 +7,7 @@
     ├── ModelFileError              a model file is damaged, foreign or too new
     ├── OutputError                 a result cannot be written where it was asked for
     ├── SettingsError               a setting is unknown or out of its range
+    ├── UpdateRefusedError          an update would miss a defect that was found before
     └── MissingExtraError           a command needs packages of an extra that is not installed
 
 Every message says what was given, what is allowed and what to do; the command line prints it as
@@ -46,6 +47,10 @@ class OutputError(ReconPatchError):
 
 class SettingsError(ReconPatchError, ValueError):
     """A setting is unknown or out of its range."""
+
+
+class UpdateRefusedError(ReconPatchError):
+    """An update would miss a defect that the model before it finds."""
 
 
 class MissingExtraError(ReconPatchError, ImportError):

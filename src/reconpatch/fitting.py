@@ -650,7 +650,7 @@ def _decode(
 
 
 def _prepare(photo: Photo, preprocessing: Preprocessing, thumbnails: bool) -> _Decoded:
-    small = _thumbnail(photo, preprocessing.white_level) if thumbnails else b""
+    small = thumbnail(photo, preprocessing.white_level) if thumbnails else b""
     return _Decoded(photo, preprocessing(photo), small)
 
 
@@ -664,7 +664,7 @@ def _thumbnails_of(
     for i in np.unique(bank.photo):
         source = sources[read.sources[i]]
         photo = read_photo(source, name=read.photos[i].name, max_pixels=options.max_pixels)
-        thumbnails[i] = _thumbnail(photo, read.preprocessing.white_level)
+        thumbnails[i] = thumbnail(photo, read.preprocessing.white_level)
     return thumbnails
 
 
@@ -693,7 +693,8 @@ def _room(limit: int) -> int:
     return limit - taken
 
 
-def _thumbnail(photo: Photo, white_level: int) -> bytes:
+def thumbnail(photo: Photo, white_level: int) -> bytes:
+    """A JPEG of a good photo, its longer side at most THUMBNAIL_SIDE pixels."""
     import io
 
     from PIL import Image

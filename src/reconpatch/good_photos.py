@@ -160,21 +160,25 @@ def cover(
     patches: Callable[[int], Floats],
     photos: Sequence[TrainingPhoto],
     *,
+    of: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Covering:
-    """Search the bank for every patch of every photo; keep what `calibrated_photos` need.
+    """Search the bank for every patch of good photos; keep what scoring them as if new needs.
 
     Args:
         bank: the memory bank.
         patches: gives the (P, D) represented patches of the i-th photo.
         photos: the good photos; `bank.photo` counts them.
+        of: which photos are searched for and kept; None searches for all, for the radius, and
+            keeps `calibrated_photos`.
         progress: called with (photos done, photos).
     """
     search = _SearchByGroup(bank, groups_of_rows(bank, photos))
-    chosen = calibrated_photos(len(photos))
+    chosen = calibrated_photos(len(photos)) if of is None else np.array(of, np.int64)
+    searched = range(len(photos)) if of is None else of
     kept = set(chosen.tolist())
     found, radius = [], 0.0
-    for i in range(len(photos)):
+    for done, i in enumerate(searched, start=1):
         r = patches(i)
         if i in kept:
             found.append(search(r))
@@ -182,7 +186,7 @@ def cover(
         else:
             radius = max(radius, float(bank.nearest(r)[0].max()))
         if progress is not None:
-            progress(i + 1, len(photos))
+            progress(done, len(searched))
     nearest, to_nearest, others, to_others = zip(*found, strict=True)
     return Covering(chosen, nearest, to_nearest, others, to_others, radius)
 
@@ -332,6 +336,7 @@ def leave_one_out(
     *,
     grid: tuple[int, int],
     size: tuple[int, int],
+    of: Sequence[int] | None = None,
     covering: Covering | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> GoodScores:
@@ -344,10 +349,11 @@ def leave_one_out(
         scoring: how distances become scores.
         grid: h, w of the patches, P = h * w.
         size: height and width of the model's input.
-        covering: of the bank, where it is known.
+        of: which photos are scored; None takes `calibrated_photos`.
+        covering: of the bank, where it is known; its photos are scored.
         progress: called with (photos done, photos).
     """
-    covering = covering or cover(bank, patches, photos)
+    covering = covering or cover(bank, patches, photos, of=of)
     group_of_row = groups_of_rows(bank, photos)
     scored, kept = [], []
     for k, i in enumerate(covering.photos):
@@ -383,12 +389,13 @@ def _without_own(
     rows = np.flatnonzero(own)
     if not len(rows):
         return to_nearest, nearest
-    to_stand_in, stand_in = _bare_bank(bank.stand_ins[rows]).nearest(r)
+    to_stand_in, stand_in = bare_bank(bank.stand_ins[rows]).nearest(r)
     closer = to_stand_in < to_nearest
     return np.where(closer, to_stand_in, to_nearest), np.where(closer, rows[stand_in], nearest)
 
 
-def _bare_bank(rows: Floats) -> MemoryBank:
+def bare_bank(rows: Floats) -> MemoryBank:
+    """A bank for a search alone: rows from nowhere."""
     nowhere = np.zeros(len(rows), dtype=np.int64)
     return MemoryBank(rows, nowhere, nowhere, rows)
 
