@@ -13,7 +13,7 @@ import torch
 
 import reconpatch
 from conftest import textured
-from reconpatch import engines, inspection_graph, parity
+from reconpatch import engines, inspection_graph
 from reconpatch.backbones import load_backbone, spec
 from reconpatch.engines import (
     ENGINES,
@@ -32,11 +32,18 @@ from reconpatch.errors import (
     SettingsError,
 )
 from reconpatch.features import FeatureExtractor
-from reconpatch.images import as_unit
+from reconpatch.images import as_unit, read_photo
 from reconpatch.inspection_graph import InspectionGraph, f_comes_first
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Model
-from reconpatch.parity import Agreement, agreement, checked_sample, require
+from reconpatch.parity import (
+    Agreement,
+    agreement,
+    checked_sample,
+    require,
+    verify_photos,
+    verify_sample,
+)
 from reconpatch.patch_features import PatchFeatures, export_onnx
 from reconpatch.representation import Representation
 from reconpatch.scoring import ScoringSettings
@@ -333,12 +340,13 @@ def test_a_file_carries_a_sample_that_any_machine_can_check(small_model_file: Pa
     assert sample is not None
     assert (len(sample), sample.good) == (16, 8)
     assert [found.engine for found in sample.agreements] == engines_present()
-    expected = parity.as_written(model)
-    now = output_of(model)
-    np.testing.assert_allclose([o.score[0] for o in expected], now.score, rtol=1e-5)
-    np.testing.assert_allclose(
-        np.concatenate([o.map for o in expected]), now.map, rtol=1e-4, atol=1e-6
-    )
+    np.testing.assert_allclose(sample.scores, output_of(model).score, rtol=1e-5)
+    now = verify_sample(model)
+    assert [found.engine for found in now] == engines_present()
+    assert all(found.holds and found.photos == 16 for found in now)
+    # Against other figures than were written, no engine holds.
+    wrong = model.with_samples([replace(sample, scores=sample.scores * 1.01)])
+    assert not any(found.holds for found in verify_sample(wrong))
     # The good photos come first, and what was made on them scores higher on the whole.
     assert np.mean(sample.scores[:8]) < np.mean(sample.scores[8:])
 
@@ -365,4 +373,11 @@ def test_no_file_is_written_where_an_engine_disagrees(
 def test_a_model_without_a_sample_has_nothing_to_check(small_model: Model) -> None:
     bare = small_model.with_samples([None])
     assert checked_sample(bare) is None
-    assert parity.as_written(bare) == []
+    with pytest.raises(ParityError, match="carries no sample"):
+        verify_sample(bare)
+
+
+def test_engines_are_compared_on_photos_of_the_user(small_model: Model) -> None:
+    photos = [read_photo(textured(seed)) for seed in range(1000, 1006)]
+    found = verify_photos(small_model, photos, ["onnxruntime"])
+    assert [(f.engine, f.photos, f.holds) for f in found] == [("onnxruntime", 6, True)]

@@ -20,9 +20,10 @@ import typer
 from typer.core import TyperGroup
 
 import reconpatch
-from reconpatch import cli_update
+from reconpatch import cli_engine, cli_update
 from reconpatch.cli_parts import (
     MAX_PIXELS,
+    Engine,
     Json,
     MaxPixels,
     ModelFile,
@@ -211,6 +212,15 @@ def fit(
     ] = 0,
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Annotated[str, typer.Option(help="cpu or cuda (not measured).")] = "cpu",
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory that the process may take, such as 2GiB; features beyond it go to a "
+            "temporary file, and the bank becomes a coreset of coresets.",
+            metavar="SIZE",
+            show_default="none",
+        ),
+    ] = None,
     threads: Threads = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -218,6 +228,7 @@ def fit(
     from reconpatch.ensemble import fit_ensemble, members_of
     from reconpatch.files import check_writable
     from reconpatch.fitting import FitOptions, fit_model
+    from reconpatch.memory import parse_bytes
     from reconpatch.settings import ensemble_settings_for, parse_assignments, settings_for
 
     changes = {
@@ -246,6 +257,7 @@ def fit(
             device=device,
             threads=threads,
             progress=progress,
+            memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
         )
         model: Inspector
         if len(members) > 1:
@@ -269,6 +281,7 @@ def inspect(
     ] = None,
     as_json: Json = False,
     max_pixels: MaxPixels = MAX_PIXELS,
+    engine: Engine = "onnxruntime",
     threads: Threads = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -276,7 +289,7 @@ def inspect(
 
     Exit code 0: all good; 1: something is anomalous; 2: an error; 3: a photo could not be read.
     """
-    model = reconpatch.load(model_file, threads=threads)
+    model = reconpatch.load(model_file, threads=threads, engine=engine)
     paths = expand(photos)
     report = _open_report(output, model, model_file, overwrite) if output else None
     anomalous = unreadable = 0
@@ -321,6 +334,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
     max_pixels: MaxPixels = MAX_PIXELS,
+    engine: Engine = "onnxruntime",
     threads: Threads = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -329,7 +343,7 @@ def evaluate(
     from reconpatch.evaluation import evaluate as run
     from reconpatch.evaluation import find_test_photos
 
-    model = reconpatch.load(model_file, threads=threads)
+    model = reconpatch.load(model_file, threads=threads, engine=engine)
     find_test_photos(folder)  # a layout that does not fit is refused before a report is begun
     report = _open_report(output, model, model_file, overwrite) if output else None
 
@@ -733,6 +747,7 @@ def _plain(value: Any) -> str:
 # --- Entry ---------------------------------------------------------------------------------------
 
 
+cli_engine.register(app)
 cli_update.register(app)
 
 

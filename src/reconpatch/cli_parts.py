@@ -20,6 +20,7 @@ ModelFile = Annotated[Path, typer.Argument(help="A model file that fit wrote.", 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Threads = Annotated[int, typer.Option(help="Threads of the inference engine; 0: all cores.", min=0)]
+Engine = Annotated[str, typer.Option(help="onnxruntime, or openvino (extra openvino).")]
 MaxPixels = Annotated[
     int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
 ]

@@ -14,13 +14,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import ParityError
-from reconpatch.images import Bytes, as_unit
+from reconpatch.images import Bytes, Photo, as_bytes, as_unit
 from reconpatch.memory_bank import Floats
 
 if TYPE_CHECKING:
@@ -276,27 +277,55 @@ def scored_in_numpy(output: Output, model: Model) -> Output:
     )
 
 
-def as_written(model: Model) -> list[Output]:
-    """What the reference said of each photo of the sample when the file was written.
+def verify_sample(model: Model, engines: Sequence[str] | None = None) -> list[Agreement]:
+    """Each engine here, now, against what the reference said when the file was written.
 
-    Which rows were nearest is not known; they are given as those of the model's own engine now.
+    Args:
+        model: with a sample.
+        engines: names; None takes all that are installed here.
+
+    Raises:
+        ParityError: the file carries no sample.
     """
     sample = model.sample
-    if sample is None:
-        return []
-    found = []
-    for photo, score, distances in zip(
-        sample.photos(), sample.scores, sample.distances, strict=True
-    ):
-        now = model.engine(as_unit(photo[None]), model.bank)
-        found.append(
-            now._replace(
-                score=np.array([score], np.float32),
-                map=model.draw(distances)[None],
-                distances=distances[None],
-            )
+    if sample is None or not len(sample.scores):
+        raise ParityError(
+            "the model file carries no sample to check engines on: give photos to compare them on"
         )
-    return found
+    written = iter(zip(sample.scores, sample.distances, strict=True))
+
+    def reference(prepared: Floats) -> Output:
+        output = scored_in_numpy(model.engine(prepared, model.bank), model)
+        scores, distances = zip(*islice(written, len(prepared)), strict=True)
+        # Which rows were nearest was not written: they are those of now.
+        return output._replace(
+            score=np.array(scores, np.float32),
+            distances=np.stack(distances),
+            map=np.stack([model.draw(d) for d in distances]),
+        )
+
+    return compare(model, sample.photos(), reference, engines)
+
+
+def verify_photos(
+    model: Model, photos: Iterable[Photo], engines: Sequence[str] | None = None
+) -> list[Agreement]:
+    """Each engine here against the search, score and map of the fit, on photos of the user.
+
+    The patches are represented by the model's own engine, which is one of those compared.
+
+    Args:
+        model: a model.
+        photos: as `read_photo` gives them.
+        engines: names; None takes all that are installed here.
+    """
+    prepared = [as_bytes(model.preprocessing(photo)) for photo in photos]
+    return compare(
+        model,
+        prepared,
+        lambda x: scored_in_numpy(model.engine(x, model.bank), model),
+        engines,
+    )
 
 
 def _png(photo: Bytes) -> bytes:
