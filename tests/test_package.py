@@ -149,6 +149,7 @@ def test_public_names() -> None:
         "ModelFileError",
         "NotEnoughPhotosError",
         "OutputError",
+        "ParityError",
         "PhotoError",
         "ReconPatchError",
         "ReconPatchWarning",
@@ -163,7 +164,7 @@ def test_public_names() -> None:
 
 def test_every_error_can_be_caught_as_one() -> None:
     errors = [getattr(reconpatch, name) for name in reconpatch.__all__ if name.endswith("Error")]
-    assert len(errors) == 8
+    assert len(errors) == 9
     assert all(issubclass(error, reconpatch.ReconPatchError) for error in errors)
 
 

@@ -6,6 +6,7 @@
     ├── WeightsError                the backbone's weights are missing or do not fit
     ├── ModelFileError              a model file is damaged, foreign or too new
     ├── OutputError                 a result cannot be written where it was asked for
+    ├── ParityError                 an engine disagrees with the calibration
     ├── SettingsError               a setting is unknown or out of its range
     ├── UpdateRefusedError          an update would miss a defect that was found before
     └── MissingExtraError           a command needs packages of an extra that is not installed

@@ -20,7 +20,7 @@ Doubles = npt.NDArray[np.float64]
 # than another seed does (docs/research.md).
 QUERIES = 4096
 POOL = 65536
-_BLOCK = 256  # queries at a time: 64 MiB of distances
+_BLOCK = 64  # queries at a time: 16 MiB of distances
 
 
 def relevant_components(
