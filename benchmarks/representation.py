@@ -61,6 +61,7 @@ START = {"dim": 0, "steps": 200, "batch_size": 512, "scale": "mean"}
 NEAR = START | {"batches": "neighbours", "companions": 15}
 STEPS = NEAR | {"init": "identity", "learning_rate": 3e-4}
 IDENTITY = {"dim": 0, "init": "identity", "steps": 0, "epochs": 0, "top": 0.005}
+COARSE = {"levels": [3], "bank": 0.04, "smooth": 0.375}
 KIN = {"dim": 0, "init": "kin", "steps": 0, "epochs": 0}
 
 # What is tried: changes to the default recipe by name. A list makes an ensemble of its members.
@@ -132,9 +133,7 @@ VARIANTS: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
     "kin 0.5, 320, bank 1 %": KIN | {"top": 0.005, "size": 320},
     "kin 0.5, 448, bank 1 %": KIN | {"top": 0.005, "size": 448},
     # Milder kin.
-    "kin 0.35, top 0.5 %": KIN | {"kin_power": 0.35, "top": 0.005},
     "kin 0.5, shrink 0.1, top 0.5 %": KIN | {"kin_shrink": 0.1, "top": 0.005},
-    "kin 0.5, shrink 0.3, top 0.5 %": KIN | {"kin_shrink": 0.3, "top": 0.005},
     # Distances smoothed before the image score, in places of the grid; a bank three times as large.
     "patchcore, smooth": {"method": "patchcore", "smooth": 0.75},
     "kin 0.25, smooth": KIN | {"kin_power": 0.25, "smooth": 0.75},
@@ -142,22 +141,29 @@ VARIANTS: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
     "patchcore, bank 3 %": {"method": "patchcore", "bank": 0.03},
     "kin 0.5, bank 3 %": KIN | {"bank": 0.03},
     "kin 0.5, bank 3 %, smooth": KIN | {"bank": 0.03, "smooth": 0.75},
-    "kin 0.5, 64-d, bank 2.4 %, smooth": KIN | {"dim": 64, "bank": 0.024, "smooth": 0.75},
+    # Other levels of Lite0, a bank of as many rows; scores of several sets of levels averaged.
+    "kin 0.5, level 3": KIN | COARSE,
+    "kin 0.5, levels 3+4": KIN | COARSE | {"levels": [3, 4]},
+    "kin 0.5, levels 2+3 and 3": [KIN | {"smooth": 0.75}, KIN | COARSE],
+    "kin 0.5, levels 2+3 and 3+4": [KIN | {"smooth": 0.75}, KIN | COARSE | {"levels": [3, 4]}],
+    "kin 0.5, level 2 and level 3": [
+        KIN | {"smooth": 0.75, "levels": [2]},
+        KIN | COARSE,
+    ],
     # Steps on a residual, see residual_steps.py: what is under "residual" are its settings.
     "residual": IDENTITY | {"residual": {}},
     "residual, decay 20": IDENTITY | {"residual": {"decay": 20.0}},
     "residual, kth": IDENTITY | {"residual": {"sigma": "kth", "k": 16}},
     "residual, contextual": IDENTITY | {"residual": {"alpha": 0.0, "k": 16}},
-    "residual, N 16384": IDENTITY | {"residual": {"graph": 16384, "refresh": 200}},
-    "residual, N 512": IDENTITY | {"residual": {"graph": 512, "refresh": 1}},
+    "residual, decay 20, N 16384": IDENTITY
+    | {"residual": {"decay": 20.0, "graph": 16384, "refresh": 200}},
+    "residual, decay 20, N 512": IDENTITY
+    | {"residual": {"decay": 20.0, "graph": 512, "refresh": 1}},
     "residual, any part": IDENTITY | {"residual": {"other_parts": False}},
     "residual, rate 0.01": IDENTITY | {"residual": {"rate": 0.01}},
     "residual, margin 0.5": IDENTITY | {"residual": {"margin": 0.5}},
     "kin 0.5, residual": KIN | {"top": 0.005, "residual": {}},
     "kin 0.5, residual, decay 20": KIN | {"top": 0.005, "residual": {"decay": 20.0}},
-    "kin 0.5, residual, contextual": KIN | {"top": 0.005, "residual": {"alpha": 0.0, "k": 16}},
-    "kin 0.5, residual, N 16384": KIN
-    | {"top": 0.005, "residual": {"graph": 16384, "refresh": 200}},
     "kin 0.5, residual, margin 0.5": KIN | {"top": 0.005, "residual": {"margin": 0.5}},
     "default": {},
 }  # fmt: skip
@@ -286,6 +292,7 @@ class Scored:
     score_scale: Scale
     map_scale: Scale
     blur: float
+    height: int  # of the model's input, whose pixels the blur is in
 
 
 @dataclass(frozen=True)
@@ -360,6 +367,7 @@ def scored_by(
         Scale.of(np.array(of_new)),
         Scale.of(np.stack(new)),
         scoring.blur,
+        settings.size[0],
     )
 
 
@@ -423,9 +431,8 @@ def member(own: dict[str, Any], seed: int) -> Member:
 
 def drawn(member: Features, of: Scored, i: int, size: tuple[int, int], alone: bool) -> np.ndarray:
     """A member's map of the i-th test photo, its blur the same share of the photo at any size."""
-    height = member.grid[0] * 8  # of the member's own input: its finest level has stride 8
     distances = of.distances[i] if alone else of.map_scale(of.distances[i])
-    return anomaly_map(distances, member.grid, size, of.blur * size[0] / height)
+    return anomaly_map(distances, member.grid, size, of.blur * size[0] / of.height)
 
 
 def record(category: str, variant: str, seed: int, data: Path, cache: Path) -> dict[str, Any]:
@@ -446,9 +453,11 @@ def record(category: str, variant: str, seed: int, data: Path, cache: Path) -> d
 # --- The guard ------------------------------------------------------------------------------------
 
 
-def guard_record(category: str, seed: int, data: Path, cache: Path) -> dict[str, Any]:
+def guard_record(
+    category: str, seed: int, data: Path, cache: Path, *, size: int = 224
+) -> dict[str, Any]:
     """The guard's decision as a fit of the default takes it, and what the test photos say."""
-    settings = settings_for("default", size=224, seed=seed)
+    settings = settings_for("default", size=size, seed=seed)
     found = features_of(category, settings, data, cache)
     defects = defects_of(category, settings, data)
     parts = np.repeat(np.arange(len(found.fit)), found.fit.shape[1])
@@ -462,7 +471,7 @@ def guard_record(category: str, seed: int, data: Path, cache: Path) -> dict[str,
         trials[name], scored = tried(found, f, defects, settings)
         true[name] = figures(found, [(found, scored)])
     decision = guard(trials["learned"], trials["identity"]).to_dict()
-    return {"category": category, "seed": seed, "guard": decision, "true": true}
+    return {"category": category, "seed": seed, "size": size, "guard": decision, "true": true}
 
 
 def defects_of(category: str, settings: FitSettings, data: Path) -> Defects:
@@ -558,14 +567,14 @@ def run_all(given: argparse.Namespace) -> None:
 
 
 def guard_all(given: argparse.Namespace) -> None:
-    records = read_records(given.records)
+    records = [r for r in read_records(given.records) if r["size"] == given.size]
     done = {(r["category"], r["seed"]) for r in records}
     for category, seed in itertools.product(
         given.categories.split(","), map(int, given.seeds.split(","))
     ):
         if (category, seed) in done:
             continue
-        records.append(guard_record(category, seed, given.data, given.cache))
+        records.append(guard_record(category, seed, given.data, given.cache, size=given.size))
         with given.records.open("a", encoding="utf-8") as file:
             file.write(json.dumps(records[-1]) + "\n")
         print(f"{category} | seed {seed} | kept {records[-1]['guard']['kept']}", flush=True)
@@ -664,6 +673,7 @@ def main() -> None:
     guards.add_argument("data", type=Path)
     guards.add_argument("--categories", default=",".join(CATEGORIES))
     guards.add_argument("--seeds", default="0,1,2")
+    guards.add_argument("--size", type=int, default=224)
     guards.add_argument("--records", type=Path, default=Path("guard.jsonl"))
     guards.add_argument("--cache", type=Path, default=Path("cache"))
     guards.set_defaults(do=guard_all)

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from reconpatch.loss import relaxed_contrastive_loss
 from reconpatch.representation import Representation
 from reconpatch.similarity import squared_distances
+
+if TYPE_CHECKING:
+    import torch
 
 _BLOCK = 1024  # rows of the graph whose distances are held at a time
 
@@ -96,13 +99,7 @@ def residual_f(
             spread = torch.from_numpy(np.cov(p0, rowvar=False).astype(np.float32))
         members = batch_of(graph, settings.batch, rng)
         p = torch.from_numpy(p0[members])
-        with torch.no_grad():
-            squared = squared_distances(p + p @ twin.T)
-            to_twin = torch.eye(len(u)) + twin
-            mean = 2 * (to_twin @ spread @ to_twin.T).trace()  # of all squared distances
-            contextual = torch.from_numpy(within(graph, members))
-            w = settings.alpha * torch.exp(-squared / (graph.sigma * mean))
-            w += (1 - settings.alpha) * contextual
+        w = pseudo_labels(p + p @ twin.T, total_spread(twin, spread), graph, members, settings)
         loss = relaxed_contrastive_loss(p + p @ u.T, w, settings.margin)
         (gradient,) = torch.autograd.grad(loss.total, u)
         with torch.no_grad():
@@ -121,6 +118,29 @@ def residual_f(
         "sigma": graph.sigma,
         "residual": asdict(settings),
     }
+
+
+def total_spread(twin: torch.Tensor, covariance: torch.Tensor) -> float:
+    """Mean squared distance of z̄ over all pairs, from the (D, D) covariance of W0 p."""
+    import torch
+
+    to_twin = torch.eye(len(twin)) + twin
+    return float(2 * (to_twin @ covariance @ to_twin.T).trace())
+
+
+def pseudo_labels(
+    z_bar: torch.Tensor,
+    mean_squared: float,
+    graph: Graph,
+    members: np.ndarray,
+    settings: ResidualSettings,
+) -> torch.Tensor:
+    """Similarities w (eq. 6) of a batch: (n, D) z̄ of its members -> (n, n)."""
+    import torch
+
+    pairwise = torch.exp(-squared_distances(z_bar) / (graph.sigma * mean_squared))
+    contextual = torch.from_numpy(within(graph, members))
+    return settings.alpha * pairwise + (1 - settings.alpha) * contextual
 
 
 def contextual_graph(
