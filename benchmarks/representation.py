@@ -139,6 +139,7 @@ VARIANTS: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
     "kin 0.25, smooth": KIN | {"kin_power": 0.25, "smooth": 0.75},
     "kin 0.5, smooth": KIN | {"smooth": 0.75},
     "patchcore, bank 3 %": {"method": "patchcore", "bank": 0.03},
+    "patchcore, bank 3 %, smooth": {"method": "patchcore", "bank": 0.03, "smooth": 0.75},
     "kin 0.5, bank 3 %": KIN | {"bank": 0.03},
     "kin 0.5, bank 3 %, smooth": KIN | {"bank": 0.03, "smooth": 0.75},
     # Other levels of Lite0, a bank of as many rows; scores of several sets of levels averaged.
