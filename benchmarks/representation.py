@@ -3,11 +3,14 @@
     python benchmarks/representation.py run DATA --variants "patchcore;default" --seeds 0,1,2 \
         --records records.jsonl --cache CACHE
     python benchmarks/representation.py table records.jsonl --against patchcore
+    python benchmarks/representation.py guard DATA --seeds 0,1,2 --records guard.jsonl --cache CACHE
 
 Patch features are extracted once for each category, backbone and input size and kept in CACHE; a
 run is then f, the bank and the scores: seconds. Every run is a line of the records, with its
 settings; a run whose line is there is not done again. `table` prints means over the seeds, and the
-ratio of mean errors (100 - image AUROC) to another variant with each category left out in turn.
+ratio of mean errors (100 - image AUROC) to another variant with each category left out in turn, and
+what each would get that the other categories choose for. `guard` decides as a fit does between the
+learned f and the identity, on made defects, and says which was better on the test photos.
 
 At most 200 good photos and 300 test photos of a category are used, those whose names have the
 lowest SHA-256: what most users have, and small enough for many runs. ELPV comes from the package
@@ -24,24 +27,27 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from residual_steps import ResidualSettings, residual_f
 
 from reconpatch.backbones import load_backbone, spec
 from reconpatch.datasets import LabelledPhoto, load_dataset, read_mask
 from reconpatch.ensemble import Scale
 from reconpatch.features import FeatureExtractor
 from reconpatch.fitting import build_bank
+from reconpatch.good_photos import TrainingPhoto, leave_one_out, with_stand_ins
 from reconpatch.images import Preprocessing, read_photo
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.metrics import auroc, pixel_metrics
 from reconpatch.patch_features import PatchFeatures, export_onnx
-from reconpatch.representation import batches, make_representation
+from reconpatch.representation import Representation, batches, initial_f, make_representation
 from reconpatch.scoring import anomaly_map, score_patches, top_mean
 from reconpatch.settings import FitSettings, settings_for
+from reconpatch.trial import Defects, Trial, guard, make_defects, try_on
 
 FIT, TEST = 200, 300
 FOLDERS = {
@@ -54,6 +60,8 @@ CATEGORIES = (*FOLDERS, "elpv_mono", "elpv_poly")
 START = {"dim": 0, "steps": 200, "batch_size": 512, "scale": "mean"}
 NEAR = START | {"batches": "neighbours", "companions": 15}
 STEPS = NEAR | {"init": "identity", "learning_rate": 3e-4}
+IDENTITY = {"dim": 0, "init": "identity", "steps": 0, "epochs": 0, "top": 0.005}
+COARSE = {"levels": [3], "bank": 0.04, "smooth": 0.375}
 KIN = {"dim": 0, "init": "kin", "steps": 0, "epochs": 0}
 
 # What is tried: changes to the default recipe by name. A list makes an ensemble of its members.
@@ -119,6 +127,45 @@ VARIANTS: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
         KIN | {"top": 0.005, "backbone": "tf_efficientnet_lite2", "size": 448, "bank": 0.0025},
         KIN | {"top": 0.005, "size": 320, "bank": 0.0049},
     ],
+    # The automatic size of a fit, its bank and its blur: bottle and cookie take 320.
+    "patchcore, 320, bank 1 %": {"method": "patchcore", "size": 320},
+    "patchcore, 448, bank 1 %": {"method": "patchcore", "size": 448},
+    "kin 0.5, 320, bank 1 %": KIN | {"top": 0.005, "size": 320},
+    "kin 0.5, 448, bank 1 %": KIN | {"top": 0.005, "size": 448},
+    # Milder kin.
+    "kin 0.5, shrink 0.1, top 0.5 %": KIN | {"kin_shrink": 0.1, "top": 0.005},
+    # Distances smoothed before the image score, in places of the grid; a bank three times as large.
+    "patchcore, smooth": {"method": "patchcore", "smooth": 0.75},
+    "kin 0.25, smooth": KIN | {"kin_power": 0.25, "smooth": 0.75},
+    "kin 0.5, smooth": KIN | {"smooth": 0.75},
+    "patchcore, bank 3 %": {"method": "patchcore", "bank": 0.03},
+    "patchcore, bank 3 %, smooth": {"method": "patchcore", "bank": 0.03, "smooth": 0.75},
+    "kin 0.5, bank 3 %": KIN | {"bank": 0.03},
+    "kin 0.5, bank 3 %, smooth": KIN | {"bank": 0.03, "smooth": 0.75},
+    # Other levels of Lite0, a bank of as many rows; scores of several sets of levels averaged.
+    "kin 0.5, level 3": KIN | COARSE,
+    "kin 0.5, levels 3+4": KIN | COARSE | {"levels": [3, 4]},
+    "kin 0.5, levels 2+3 and 3": [KIN | {"smooth": 0.75}, KIN | COARSE],
+    "kin 0.5, levels 2+3 and 3+4": [KIN | {"smooth": 0.75}, KIN | COARSE | {"levels": [3, 4]}],
+    "kin 0.5, level 2 and level 3": [
+        KIN | {"smooth": 0.75, "levels": [2]},
+        KIN | COARSE,
+    ],
+    # Steps on a residual, see residual_steps.py: what is under "residual" are its settings.
+    "residual": IDENTITY | {"residual": {}},
+    "residual, decay 20": IDENTITY | {"residual": {"decay": 20.0}},
+    "residual, kth": IDENTITY | {"residual": {"sigma": "kth", "k": 16}},
+    "residual, contextual": IDENTITY | {"residual": {"alpha": 0.0, "k": 16}},
+    "residual, decay 20, N 16384": IDENTITY
+    | {"residual": {"decay": 20.0, "graph": 16384, "refresh": 200}},
+    "residual, decay 20, N 512": IDENTITY
+    | {"residual": {"decay": 20.0, "graph": 512, "refresh": 1}},
+    "residual, any part": IDENTITY | {"residual": {"other_parts": False}},
+    "residual, rate 0.01": IDENTITY | {"residual": {"rate": 0.01}},
+    "residual, margin 0.5": IDENTITY | {"residual": {"margin": 0.5}},
+    "kin 0.5, residual": KIN | {"top": 0.005, "residual": {}},
+    "kin 0.5, residual, decay 20": KIN | {"top": 0.005, "residual": {"decay": 20.0}},
+    "kin 0.5, residual, margin 0.5": KIN | {"top": 0.005, "residual": {"margin": 0.5}},
     "default": {},
 }  # fmt: skip
 
@@ -196,11 +243,7 @@ def features_of(category: str, settings: FitSettings, data: Path, cache: Path) -
 
 def extract(category: str, settings: FitSettings, data: Path) -> dict[str, np.ndarray]:
     fit, test = photos_of(category, data)
-    backbone = load_backbone(
-        spec(settings.backbone, settings.levels or None), input_size=settings.size
-    )
-    module = PatchFeatures(backbone.module, backbone.mean, backbone.std, settings.neighbourhood)
-    engine = FeatureExtractor(export_onnx(module, settings.size), 1)
+    engine = extractor(settings)
     preprocessing = Preprocessing(*settings.size)
 
     def features(paths: Sequence[Path]) -> np.ndarray:
@@ -215,6 +258,15 @@ def extract(category: str, settings: FitSettings, data: Path) -> dict[str, np.nd
     if any(photo.masks for photo in test):
         arrays["masks"] = np.stack([mask_at(photo, settings.size) for photo in test])
     return arrays
+
+
+def extractor(settings: FitSettings) -> FeatureExtractor:
+    """The frozen backbone as a fit exports it."""
+    backbone = load_backbone(
+        spec(settings.backbone, settings.levels or None), input_size=settings.size
+    )
+    module = PatchFeatures(backbone.module, backbone.mean, backbone.std, settings.neighbourhood)
+    return FeatureExtractor(export_onnx(module, settings.size), 1)
 
 
 def mask_at(photo: LabelledPhoto, size: tuple[int, int]) -> np.ndarray:
@@ -241,33 +293,90 @@ class Scored:
     score_scale: Scale
     map_scale: Scale
     blur: float
+    height: int  # of the model's input, whose pixels the blur is in
 
 
-def run(found: Features, settings: FitSettings) -> tuple[Scored, dict[str, Any]]:
+@dataclass(frozen=True)
+class Member:
+    """What one model is made by: a fit's settings, and steps that no fit takes."""
+
+    settings: FitSettings
+    residual: ResidualSettings | None = None
+    smooth: float = 0.0  # of the distances before the image score: Gaussian, places of the grid
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the records hold it."""
+        settings = json.loads(json.dumps(self.settings.to_dict()))
+        residual = {"residual": asdict(self.residual)} if self.residual else {}
+        return settings | residual | ({"smooth": self.smooth} if self.smooth else {})
+
+
+def run(found: Features, member: Member) -> tuple[Scored, dict[str, Any]]:
     """Make f and the bank, score the test photos; also what there is to say of the training."""
+    settings = member.settings
     n, per_photo, channels = found.fit.shape
     patches = found.fit.reshape(-1, channels)
     start = time.perf_counter()
-    f, log = make_representation(
-        patches, settings.method, settings.training, seed=settings.seed,
-        parts=np.repeat(np.arange(n), per_photo),
-    )  # fmt: skip
+    f, training = learned(patches, np.repeat(np.arange(n), per_photo), member)
     seconds = {"f": time.perf_counter() - start}
     bank, radius = build_bank(f(patches), per_photo, settings)
-    scored = [score_patches(f(p), bank, settings.scoring) for p in found.test]
+    scored = scored_by(found, f, bank, settings, member.smooth)
     seconds["all"] = time.perf_counter() - start
-    said: dict[str, Any] = {"seconds": seconds, "radius": radius, "rows": len(bank)}
-    if log is not None and log.steps:
-        said["training"] = log.to_dict()
-        said["true_neighbours"] = true_neighbours(patches, settings)
+    return scored, {"seconds": seconds, "radius": radius, "rows": len(bank), **training}
+
+
+def learned(
+    patches: np.ndarray, parts: np.ndarray, member: Member
+) -> tuple[Representation, dict[str, Any]]:
+    """f, and what there is to say of its training."""
+    settings = member.settings
+    if member.residual is not None:
+        start = initial_f(patches, settings.training, parts, seed=settings.seed)
+        weight = start.weight.detach().numpy()
+        f, log = residual_f(patches, parts, weight, member.residual, settings.seed)
+        return f, {"training": log}
+    f, steps = make_representation(
+        patches, settings.method, settings.training, seed=settings.seed, parts=parts
+    )
+    if steps is None or not steps.steps:
+        return f, {}
+    return f, {
+        "training": steps.to_dict(),
+        "true_neighbours": true_neighbours(patches, settings),
+    }
+
+
+def scored_by(
+    found: Features,
+    f: Representation,
+    bank: MemoryBank,
+    settings: FitSettings,
+    smooth: float = 0.0,
+) -> Scored:
+    """The test photos' scores by f and its bank, and the scales of both."""
+    scoring = settings.scoring
+    scored = [score_patches(f(p), bank, scoring) for p in found.test]
+    n = len(found.fit)
     new = [as_new(f(found.fit[i]), i, bank) for i in range(0, n, max(1, n // 40))]
+    scores = [s.image_score for s in scored]
+    if smooth:
+        scores = [smoothed_score(s.distances, found.grid, smooth, scoring.top) for s in scored]
+    of_new = [smoothed_score(d, found.grid, smooth, scoring.top) for d in new]
     return Scored(
-        np.array([s.image_score for s in scored]),
+        np.array(scores),
         np.stack([s.distances for s in scored]),
-        Scale.of(np.array([top_mean(d, settings.scoring.top) for d in new])),
+        Scale.of(np.array(of_new)),
         Scale.of(np.stack(new)),
-        settings.scoring.blur,
-    ), said
+        scoring.blur,
+        settings.size[0],
+    )
+
+
+def smoothed_score(
+    distances: np.ndarray, grid: tuple[int, int], smooth: float, top: float
+) -> float:
+    """Mean of the top of a photo's distances, each first averaged with those around it."""
+    return top_mean(anomaly_map(distances, grid, grid, smooth).ravel(), top)
 
 
 def as_new(r: np.ndarray, photo: int, bank: MemoryBank) -> np.ndarray:
@@ -307,25 +416,32 @@ def figures(found: Features, members: Sequence[tuple[Features, Scored]]) -> dict
     return metrics | {name: 100 * pixel[name] for name in ("pixel_auroc", "pixel_ap", "aupro")}
 
 
-def settings_of(variant: str, seed: int) -> list[FitSettings]:
+def members_of(variant: str, seed: int) -> list[Member]:
     chosen = VARIANTS[variant]
-    members = chosen if isinstance(chosen, list) else [chosen]
-    return [settings_for("default", **{"size": 224, "seed": seed} | own) for own in members]
+    return [member(own, seed) for own in (chosen if isinstance(chosen, list) else [chosen])]
+
+
+def member(own: dict[str, Any], seed: int) -> Member:
+    """The default recipe at 224 with changes."""
+    changes = {"size": 224, "seed": seed} | own
+    residual, smooth = changes.pop("residual", None), changes.pop("smooth", 0.0)
+    settings = settings_for("default", **changes)
+    steps = None if residual is None else ResidualSettings(**residual)
+    return Member(settings, steps, smooth)
 
 
 def drawn(member: Features, of: Scored, i: int, size: tuple[int, int], alone: bool) -> np.ndarray:
     """A member's map of the i-th test photo, its blur the same share of the photo at any size."""
-    height = member.grid[0] * 8  # of the member's own input: its finest level has stride 8
     distances = of.distances[i] if alone else of.map_scale(of.distances[i])
-    return anomaly_map(distances, member.grid, size, of.blur * size[0] / height)
+    return anomaly_map(distances, member.grid, size, of.blur * size[0] / of.height)
 
 
 def record(category: str, variant: str, seed: int, data: Path, cache: Path) -> dict[str, Any]:
     members = []
-    for settings in settings_of(variant, seed):
-        found = features_of(category, settings, data, cache)
-        scored, said = run(found, settings)
-        members.append((found, scored, said | {"settings": settings.to_dict()}))
+    for made_by in members_of(variant, seed):
+        found = features_of(category, made_by.settings, data, cache)
+        scored, said = run(found, made_by)
+        members.append((found, scored, said | {"settings": made_by.to_dict()}))
     return {
         "category": category,
         "variant": variant,
@@ -333,6 +449,94 @@ def record(category: str, variant: str, seed: int, data: Path, cache: Path) -> d
         "metrics": figures(members[0][0], [(f, s) for f, s, _ in members]),
         "members": [said for _, _, said in members],
     }
+
+
+# --- The guard ------------------------------------------------------------------------------------
+
+
+def guard_record(
+    category: str, seed: int, data: Path, cache: Path, *, size: int = 224
+) -> dict[str, Any]:
+    """The guard's decision as a fit of the default takes it, and what the test photos say."""
+    settings = settings_for("default", size=size, seed=seed)
+    found = features_of(category, settings, data, cache)
+    defects = defects_of(category, settings, data)
+    parts = np.repeat(np.arange(len(found.fit)), found.fit.shape[1])
+    patches = found.fit.reshape(len(parts), -1)
+    by_name = {
+        "learned": learned(patches, parts, Member(settings))[0],
+        "identity": Representation(),
+    }
+    trials, true = {}, {}
+    for name, f in by_name.items():
+        trials[name], scored = tried(found, f, defects, settings)
+        true[name] = figures(found, [(found, scored)])
+    decision = guard(trials["learned"], trials["identity"]).to_dict()
+    return {"category": category, "seed": seed, "size": size, "guard": decision, "true": true}
+
+
+def defects_of(category: str, settings: FitSettings, data: Path) -> Defects:
+    """Defects on as many of the good photos as a fit makes, evenly over their names."""
+    fit, _ = photos_of(category, data)
+    evenly = np.linspace(0, len(fit) - 1, min(settings.defects, len(fit)))
+    preprocessing = Preprocessing(*settings.size)
+    chosen = sorted(set(np.rint(evenly).astype(int).tolist()))
+    prepared = {i: preprocessing(read_photo(fit[i])) for i in chosen}
+    return make_defects(prepared, settings.seed, extractor(settings))
+
+
+def tried(
+    found: Features, f: Representation, defects: Defects, settings: FitSettings
+) -> tuple[Trial, Scored]:
+    """f with its bank on the made defects, as a fit tries it, and on the test photos."""
+    n, per_photo, _ = found.fit.shape
+    photos = [TrainingPhoto(str(i), str(i), *settings.size, group=i) for i in range(n)]
+    bank, _ = build_bank(f(found.fit.reshape(n * per_photo, -1)), per_photo, settings)
+    bank = with_stand_ins(bank, lambda i: f(found.fit[i]), photos)
+    grid, size, scoring = found.grid, settings.size, settings.scoring
+    good = leave_one_out(lambda i: f(found.fit[i]), photos, bank, scoring, grid=grid, size=size)
+    trial = try_on(defects, f, bank, photos, good, scoring, threshold=np.inf, grid=grid, size=size)
+    return trial, scored_by(found, f, bank, settings)
+
+
+def print_guard(records: Sequence[dict[str, Any]]) -> None:
+    """A row for each category: what the guard saw, what was true, how often it was right."""
+    print(
+        "| category | made defects, image AUROC: learned, identity | pixel AP | kept the learned f "
+        "| test photos, image AUROC: learned, identity | pixel AP | right by image AUROC "
+        "| right by pixel AP |\n|---|---|---|---|---|---|---|---|"
+    )
+    for category in CATEGORIES:
+        of = [r for r in records if r["category"] == category]
+        if of:
+            print(f"| {category} | {' | '.join(guard_cells(of))} |")
+
+
+def guard_cells(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Means over the seeds; right is keeping one that the other does not beat."""
+    made = [{name: r["guard"][name] for name in ("learned", "identity")} for r in records]
+    true = [r["true"] for r in records]
+    kept = [r["guard"]["kept"] for r in records]
+
+    def pair(of: Sequence[dict[str, Any]], figure: str, unit: float) -> str:
+        if any(figure not in each["learned"] for each in of):
+            return ""
+        means = [unit * np.mean([each[f][figure] for each in of]) for f in ("learned", "identity")]
+        return f"{means[0]:.2f}, {means[1]:.2f}"
+
+    def right(figure: str) -> str:
+        if any(figure not in each["learned"] for each in true):
+            return ""
+        best = [each[k][figure] >= max(f[figure] for f in each.values())
+                for k, each in zip(kept, true, strict=True)]  # fmt: skip
+        return f"{sum(best)} of {len(best)}"
+
+    return [
+        pair(made, "image_auroc", 100), pair(made, "pixel_ap", 100),
+        f"{kept.count('learned')} of {len(kept)}",
+        pair(true, "image_auroc", 1), pair(true, "pixel_ap", 1),
+        right("image_auroc"), right("pixel_ap"),
+    ]  # fmt: skip
 
 
 # --- Commands -------------------------------------------------------------------------------------
@@ -346,7 +550,7 @@ def run_all(given: argparse.Namespace) -> None:
         for r in records
         if r["variant"] in VARIANTS
         and [said["settings"] for said in r["members"]]
-        == [json.loads(json.dumps(s.to_dict())) for s in settings_of(r["variant"], r["seed"])]
+        == [made_by.to_dict() for made_by in members_of(r["variant"], r["seed"])]
     }
     wanted = itertools.product(
         given.categories.split(","),
@@ -361,6 +565,21 @@ def run_all(given: argparse.Namespace) -> None:
             file.write(json.dumps(made) + "\n")
         cells = " ".join(f"{name} {value:.2f}" for name, value in made["metrics"].items())
         print(f"{category} | {variant} | seed {seed} | {cells}", flush=True)
+
+
+def guard_all(given: argparse.Namespace) -> None:
+    records = [r for r in read_records(given.records) if r["size"] == given.size]
+    done = {(r["category"], r["seed"]) for r in records}
+    for category, seed in itertools.product(
+        given.categories.split(","), map(int, given.seeds.split(","))
+    ):
+        if (category, seed) in done:
+            continue
+        records.append(guard_record(category, seed, given.data, given.cache, size=given.size))
+        with given.records.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(records[-1]) + "\n")
+        print(f"{category} | seed {seed} | kept {records[-1]['guard']['kept']}", flush=True)
+    print_guard(records)
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -391,6 +610,32 @@ def print_table(given: argparse.Namespace) -> None:
             for left_out in ("", *categories)
         ]
         print(f"| {variant} | {' | '.join(ratios)} |")
+    print_left_out(values, variants, given.against, categories)
+
+
+def print_left_out(
+    values: dict[tuple[str, str, str], list[float]],
+    variants: Sequence[str],
+    against: str,
+    categories: Sequence[str],
+) -> None:
+    """Each category by the variant that has the least mean error on the others."""
+    errors = {
+        variant: [100 - np.mean(values[variant, c, "image_auroc"]) for c in categories]
+        for variant in variants
+        if all(values.get((variant, c, "image_auroc")) for c in categories)
+    }
+    if against not in errors or len(categories) < 2:
+        return
+    print(f"\nleave one category out, of {len(errors)} variants that have them all\n")
+    print(f"| left out | chosen on the others | its error | of {against} |\n|---|---|---|---|")
+    chosen = []
+    for i, category in enumerate(categories):
+        best = min(errors, key=lambda v: sum(errors[v]) - errors[v][i])
+        chosen.append(errors[best][i])
+        print(f"| {category} | {best} | {chosen[-1]:.2f} | {errors[against][i]:.2f} |")
+    mine, theirs = np.mean(chosen), np.mean(errors[against])
+    print(f"| mean | | {mine:.2f} | {theirs:.2f} (ratio {mine / theirs:.2f}) |")
 
 
 def spread(values: Sequence[float]) -> str:
@@ -425,6 +670,14 @@ def main() -> None:
     runs.add_argument("--records", type=Path, default=Path("records.jsonl"))
     runs.add_argument("--cache", type=Path, default=Path("cache"))
     runs.set_defaults(do=run_all)
+    guards = commands.add_parser("guard", help="what the guard decides, and whether it is right")
+    guards.add_argument("data", type=Path)
+    guards.add_argument("--categories", default=",".join(CATEGORIES))
+    guards.add_argument("--seeds", default="0,1,2")
+    guards.add_argument("--size", type=int, default=224)
+    guards.add_argument("--records", type=Path, default=Path("guard.jsonl"))
+    guards.add_argument("--cache", type=Path, default=Path("cache"))
+    guards.set_defaults(do=guard_all)
     table = commands.add_parser("table", help="print what the records say")
     table.add_argument("records", type=Path)
     table.add_argument("--against", default="patchcore")
