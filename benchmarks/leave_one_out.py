@@ -72,7 +72,9 @@ def deleted(model: Model, paths: list[Path]) -> np.ndarray:
         kept = groups != photo.group
         rest = MemoryBank(bank.rows[kept], bank.photo[kept], bank.place[kept], bank.stand_ins[kept])
         patches = model.represent(read_photo(path))
-        scores.append(score_patches(patches, rest, model.settings.scoring).image_score)
+        scores.append(
+            score_patches(patches, rest, model.settings.scoring, model.engine.grid).image_score
+        )
     return np.array(scores)
 
 

@@ -40,12 +40,13 @@ from reconpatch.ensemble import Scale
 from reconpatch.features import FeatureExtractor
 from reconpatch.fitting import build_bank
 from reconpatch.good_photos import TrainingPhoto, leave_one_out, with_stand_ins
-from reconpatch.images import Preprocessing, read_photo
+from reconpatch.images import Preprocessing, as_bytes, read_photo
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.metrics import auroc, pixel_metrics
 from reconpatch.patch_features import PatchFeatures, export_onnx
+from reconpatch.patch_store import PatchStore
 from reconpatch.representation import Representation, batches, initial_f, make_representation
-from reconpatch.scoring import anomaly_map, score_patches, top_mean
+from reconpatch.scoring import anomaly_map, score_patches, top_score
 from reconpatch.settings import FitSettings, settings_for
 from reconpatch.trial import Defects, Trial, guard, make_defects, try_on
 
@@ -64,7 +65,7 @@ IDENTITY = {"dim": 0, "init": "identity", "steps": 0, "epochs": 0, "top": 0.005}
 COARSE = {"levels": [3], "bank": 0.04, "smooth": 0.375}
 KIN = {"dim": 0, "init": "kin", "steps": 0, "epochs": 0}
 
-# What is tried: changes to the default recipe by name. A list makes an ensemble of its members.
+# What is tried: changes by name to what `member` starts from. A list makes an ensemble of its members.
 VARIANTS: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
     "patchcore": {"method": "patchcore", "top": 0.0},
     "patchcore, b 3": {"method": "patchcore", "top": 0.0, "b": 3},
@@ -302,13 +303,12 @@ class Member:
 
     settings: FitSettings
     residual: ResidualSettings | None = None
-    smooth: float = 0.0  # of the distances before the image score: Gaussian, places of the grid
 
     def to_dict(self) -> dict[str, Any]:
         """As the records hold it."""
         settings = json.loads(json.dumps(self.settings.to_dict()))
         residual = {"residual": asdict(self.residual)} if self.residual else {}
-        return settings | residual | ({"smooth": self.smooth} if self.smooth else {})
+        return settings | residual
 
 
 def run(found: Features, member: Member) -> tuple[Scored, dict[str, Any]]:
@@ -319,10 +319,10 @@ def run(found: Features, member: Member) -> tuple[Scored, dict[str, Any]]:
     start = time.perf_counter()
     f, training = learned(patches, np.repeat(np.arange(n), per_photo), member)
     seconds = {"f": time.perf_counter() - start}
-    bank, radius = build_bank(f(patches), per_photo, settings)
-    scored = scored_by(found, f, bank, settings, member.smooth)
+    bank = build_bank(PatchStore.of(f(found.fit)), settings)
+    scored = scored_by(found, f, bank, settings)
     seconds["all"] = time.perf_counter() - start
-    return scored, {"seconds": seconds, "radius": radius, "rows": len(bank), **training}
+    return scored, {"seconds": seconds, "rows": len(bank), **training}
 
 
 def learned(
@@ -351,32 +351,21 @@ def scored_by(
     f: Representation,
     bank: MemoryBank,
     settings: FitSettings,
-    smooth: float = 0.0,
 ) -> Scored:
     """The test photos' scores by f and its bank, and the scales of both."""
     scoring = settings.scoring
-    scored = [score_patches(f(p), bank, scoring) for p in found.test]
+    scored = [score_patches(f(p), bank, scoring, found.grid) for p in found.test]
     n = len(found.fit)
     new = [as_new(f(found.fit[i]), i, bank) for i in range(0, n, max(1, n // 40))]
-    scores = [s.image_score for s in scored]
-    if smooth:
-        scores = [smoothed_score(s.distances, found.grid, smooth, scoring.top) for s in scored]
-    of_new = [smoothed_score(d, found.grid, smooth, scoring.top) for d in new]
+    of_new = [top_score(d, scoring, found.grid) if scoring.top > 0 else float(d.max()) for d in new]
     return Scored(
-        np.array(scores),
+        np.array([s.image_score for s in scored]),
         np.stack([s.distances for s in scored]),
         Scale.of(np.array(of_new)),
         Scale.of(np.stack(new)),
         scoring.blur,
         settings.size[0],
     )
-
-
-def smoothed_score(
-    distances: np.ndarray, grid: tuple[int, int], smooth: float, top: float
-) -> float:
-    """Mean of the top of a photo's distances, each first averaged with those around it."""
-    return top_mean(anomaly_map(distances, grid, grid, smooth).ravel(), top)
 
 
 def as_new(r: np.ndarray, photo: int, bank: MemoryBank) -> np.ndarray:
@@ -422,12 +411,12 @@ def members_of(variant: str, seed: int) -> list[Member]:
 
 
 def member(own: dict[str, Any], seed: int) -> Member:
-    """The default recipe at 224 with changes."""
-    changes = {"size": 224, "seed": seed} | own
-    residual, smooth = changes.pop("residual", None), changes.pop("smooth", 0.0)
+    """The recipe that the search for a default began with, at 224, with changes."""
+    changes = {"size": 224, "seed": seed, "smooth": 0.0, "kin_power": 0.5} | own
+    residual = changes.pop("residual", None)
     settings = settings_for("default", **changes)
     steps = None if residual is None else ResidualSettings(**residual)
-    return Member(settings, steps, smooth)
+    return Member(settings, steps)
 
 
 def drawn(member: Features, of: Scored, i: int, size: tuple[int, int], alone: bool) -> np.ndarray:
@@ -481,7 +470,7 @@ def defects_of(category: str, settings: FitSettings, data: Path) -> Defects:
     evenly = np.linspace(0, len(fit) - 1, min(settings.defects, len(fit)))
     preprocessing = Preprocessing(*settings.size)
     chosen = sorted(set(np.rint(evenly).astype(int).tolist()))
-    prepared = {i: preprocessing(read_photo(fit[i])) for i in chosen}
+    prepared = {i: as_bytes(preprocessing(read_photo(fit[i]))) for i in chosen}
     return make_defects(prepared, settings.seed, extractor(settings))
 
 
@@ -489,9 +478,8 @@ def tried(
     found: Features, f: Representation, defects: Defects, settings: FitSettings
 ) -> tuple[Trial, Scored]:
     """f with its bank on the made defects, as a fit tries it, and on the test photos."""
-    n, per_photo, _ = found.fit.shape
-    photos = [TrainingPhoto(str(i), str(i), *settings.size, group=i) for i in range(n)]
-    bank, _ = build_bank(f(found.fit.reshape(n * per_photo, -1)), per_photo, settings)
+    photos = [TrainingPhoto(str(i), str(i), *settings.size, group=i) for i in range(len(found.fit))]
+    bank = build_bank(PatchStore.of(f(found.fit)), settings)
     bank = with_stand_ins(bank, lambda i: f(found.fit[i]), photos)
     grid, size, scoring = found.grid, settings.size, settings.scoring
     good = leave_one_out(lambda i: f(found.fit[i]), photos, bank, scoring, grid=grid, size=size)

@@ -51,6 +51,7 @@ from reconpatch.scoring import ScoringSettings
 SIZE = (96, 64)  # not square, so that a swap of the axes shows
 PLACES, CHANNELS, ROWS = 12 * 8, 152, 40
 SCORINGS = [
+    ScoringSettings(top=0.05, smooth=0.75),
     ScoringSettings(),
     ScoringSettings(top=0.05),
     ScoringSettings(b=3),

@@ -306,7 +306,7 @@ def test_each_photo_is_scored_against_a_bank_mended_for_its_group(groups, scorin
         ]
         nearest = [min(math.dist(patch, row) for row in mended) for patch in patches[i]]
         np.testing.assert_allclose(good.distances[i], nearest, rtol=1e-6)
-        expected = score_patches(patches[i], bare_bank(mended, bank.photo), scoring)
+        expected = score_patches(patches[i], bare_bank(mended, bank.photo), scoring, GRID)
         assert good.image_scores[i] == pytest.approx(expected.image_score, rel=1e-6)
         highest = anomaly_map(np.float32(nearest), GRID, SIZE, scoring.blur).max()
         assert good.map_maxima[i] == pytest.approx(highest, rel=1e-6)

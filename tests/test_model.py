@@ -101,7 +101,7 @@ def test_the_verdict_is_put_together_from_the_steps_of_the_method(small_model, d
     found = small_model.inspect(defective_photo)
     photo = read_photo(defective_photo)
     scores = score_patches(
-        small_model.represent(photo), small_model.bank, small_model.settings.scoring
+        small_model.represent(photo), small_model.bank, small_model.settings.scoring, (8, 8)
     )
     assert found.score == pytest.approx(scores.image_score, rel=1e-6)
     assert found.threshold == small_model.threshold
@@ -375,7 +375,7 @@ def test_a_photo_of_the_fit_is_known_by_its_pixels_under_any_name(
     copy = read_photo(save(np.array(good_photos[2].pixels), tmp_path / "another name.bmp"))
     as_new = full_model.score_as_new(copy)
     bank = full_model.bank.without(full_model.bank.photo == 2)
-    expected = score_patches(full_model.represent(copy), bank, full_model.settings.scoring)
+    expected = score_patches(full_model.represent(copy), bank, full_model.settings.scoring, (8, 8))
     assert as_new.image_score == pytest.approx(expected.image_score, rel=1e-6)
     np.testing.assert_allclose(as_new.distances, expected.distances, rtol=1e-5)
     assert full_model.score(copy).image_score == pytest.approx(0, abs=ROUNDING)

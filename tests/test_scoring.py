@@ -116,11 +116,11 @@ TWO_PATCHES = np.array([[10, 0], [100, 9]], np.float32)
 
 def test_largest_weighs_one_patch_and_every_weighs_each():
     bank = bank_of(TWO_PLACES)
-    plain = score_patches(TWO_PATCHES, bank, ScoringSettings())
+    plain = score_patches(TWO_PATCHES, bank, ScoringSettings(), (1, 1))
     assert (plain.image_score, plain.worst) == (10.0, 0)
-    largest = score_patches(TWO_PATCHES, bank, ScoringSettings(b=2, reweight="largest"))
+    largest = score_patches(TWO_PATCHES, bank, ScoringSettings(b=2, reweight="largest"), (1, 1))
     assert (largest.image_score, largest.worst) == (pytest.approx(5.0), 0)
-    every = score_patches(TWO_PATCHES, bank, ScoringSettings(b=2, reweight="every"))
+    every = score_patches(TWO_PATCHES, bank, ScoringSettings(b=2, reweight="every"), (1, 1))
     assert (every.image_score, every.worst) == (pytest.approx(9.0), 1)
     for scores in (plain, largest, every):
         assert scores.distances.tolist() == [10.0, 9.0]
@@ -133,12 +133,12 @@ def test_the_image_score_is_the_largest_weighted_patch(b):
     raw = [equation_10(patch, rows, 1) for patch in patches]
     weighted = [equation_10(patch, rows, b) for patch in patches]
 
-    every = score_patches(patches, bank_of(rows), ScoringSettings(b, "every"))
+    every = score_patches(patches, bank_of(rows), ScoringSettings(b, "every"), (1, 1))
     assert every.image_score == pytest.approx(max(weighted), rel=1e-5)
     assert every.worst == int(np.argmax(weighted))
     np.testing.assert_allclose(every.distances, raw, rtol=1e-6)
 
-    largest = score_patches(patches, bank_of(rows), ScoringSettings(b, "largest"))
+    largest = score_patches(patches, bank_of(rows), ScoringSettings(b, "largest"), (1, 1))
     assert largest.worst == int(np.argmax(raw))
     assert largest.image_score == pytest.approx(weighted[largest.worst], rel=1e-5)
 
@@ -156,7 +156,7 @@ def clumped(seed):
 def test_the_early_stop_of_every_finds_what_the_loop_over_all_patches_finds(b, seed):
     rows, patches = clumped(seed)
     bank = bank_of(rows)
-    found = score_patches(patches, bank, ScoringSettings(b, "every"))
+    found = score_patches(patches, bank, ScoringSettings(b, "every"), (1, 1))
     scores = [
         reweighted_score(patch, int(row), bank, b)
         for patch, row in zip(patches, bank.nearest(patches)[1], strict=True)
@@ -169,7 +169,7 @@ def test_some_clumped_photos_are_decided_by_a_patch_that_is_not_the_most_distant
     others = 0
     for seed in range(10):
         rows, patches = clumped(seed)
-        found = score_patches(patches, bank_of(rows), ScoringSettings(3, "every"))
+        found = score_patches(patches, bank_of(rows), ScoringSettings(3, "every"), (1, 1))
         others += found.worst != int(found.distances.argmax())
     assert others >= 2, "or the test of the early stop above would test nothing"
 
@@ -184,7 +184,7 @@ def test_every_weighs_no_patch_that_is_too_near_to_matter(monkeypatch):
 
     monkeypatch.setattr(scoring, "reweighted_score", counted)
     patches = np.array([[4, 0], [100, 8], [10, 0], [100, 9]], np.float32)
-    found = score_patches(patches, bank_of(TWO_PLACES), ScoringSettings(2, "every"))
+    found = score_patches(patches, bank_of(TWO_PLACES), ScoringSettings(2, "every"), (1, 1))
     assert (found.image_score, found.worst) == (pytest.approx(9.0), 3)
     assert weighed == [[10, 0], [100, 9]]
 
@@ -192,7 +192,7 @@ def test_every_weighs_no_patch_that_is_too_near_to_matter(monkeypatch):
 def test_a_good_patch_that_is_in_the_bank_scores_zero():
     rows = normal((10, 4), seed=0)
     for settings in (ScoringSettings(), ScoringSettings(3, "every"), ScoringSettings(3)):
-        assert score_patches(rows[2:3], bank_of(rows), settings).image_score == 0.0
+        assert score_patches(rows[2:3], bank_of(rows), settings, (1, 1)).image_score == 0.0
 
 
 # ScoringSettings
@@ -321,7 +321,7 @@ def test_the_top_is_the_head_of_the_sorted_distances(values, share):
 
 def test_the_image_score_is_the_mean_of_the_top_and_the_worst_patch_its_largest():
     bank, patches = bank_of([[0.0]]), np.array([[1], [5], [3], [2]], np.float32)
-    found = score_patches(patches, bank, ScoringSettings(top=0.5))
+    found = score_patches(patches, bank, ScoringSettings(top=0.5), (1, 1))
     assert (found.image_score, found.worst) == (4.0, 1)
 
 
@@ -331,3 +331,37 @@ def test_the_image_score_is_the_mean_of_the_top_and_the_worst_patch_its_largest(
 def test_a_top_that_cannot_be_is_refused(wrong, said):
     with pytest.raises(SettingsError, match=said):
         ScoringSettings(**wrong)
+
+
+def test_smoothing_by_hand():
+    # One patch stands out by itself, and two beside each other a little less: smoothed, two win.
+    alone = np.zeros((6, 6), np.float32)
+    alone[1, 1] = 4.0
+    pair = np.zeros((6, 6), np.float32)
+    pair[3, 2:4] = 3.5
+    plain = ScoringSettings(top=0.001)
+    smoothed = ScoringSettings(top=0.001, smooth=0.75)
+    scores = {
+        (name, settings.smooth): scoring.top_score(patches.ravel(), settings, (6, 6))
+        for name, patches in (("alone", alone), ("pair", pair))
+        for settings in (plain, smoothed)
+    }
+    assert scores["alone", 0.0] == 4.0 > scores["pair", 0.0] == 3.5
+    # The blur reaches 3 places; its middle and next weights along one axis, of their sum.
+    weights = [math.exp(-0.5 * (i / 0.75) ** 2) for i in range(-3, 4)]
+    middle, beside = weights[3] / sum(weights), weights[2] / sum(weights)
+    assert scores["alone", 0.75] == pytest.approx(4.0 * middle**2, rel=1e-6)
+    assert scores["pair", 0.75] == pytest.approx(3.5 * middle * (middle + beside), rel=1e-6)
+    assert scores["pair", 0.75] > scores["alone", 0.75]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"smooth": -1.0, "top": 0.1}, "smooth is -1.0: give 0 to 10 places"),
+        ({"smooth": 0.75}, "smooth is 0.75 and top is 0"),
+    ],
+)
+def test_smoothing_that_cannot_be_is_refused(values, message):
+    with pytest.raises(SettingsError, match=message):
+        ScoringSettings(**values)

@@ -169,7 +169,9 @@ def test_scores_of_new_photos_are_those_of_a_recount(updated: Model, good: list[
         own = groups == updated.photos[i].group
         rows = np.where(own[:, None], updated.bank.stand_ins, updated.bank.rows)
         bank = replace(updated.bank, rows=rows)
-        scores = score_patches(updated.represent(photo), bank, updated.settings.scoring)
+        scores = score_patches(
+            updated.represent(photo), bank, updated.settings.scoring, updated.engine.grid
+        )
         assert updated.good.image_scores[i] == pytest.approx(scores.image_score, rel=1e-5)
         np.testing.assert_allclose(updated.good.distances[i], scores.distances, rtol=1e-5)
         drawn = updated.draw(scores.distances).max()

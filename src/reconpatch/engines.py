@@ -212,7 +212,7 @@ class NumpyEngine:
     def __call__(self, photos: Floats, bank: MemoryBank) -> Output:
         """See `Engine`."""
         r = self.f(self.extractor(photos))  # (B, P, D)
-        scores = [score_patches(patches, bank, self.scoring) for patches in r]
+        scores = [score_patches(patches, bank, self.scoring, self.grid) for patches in r]
         draw = [
             anomaly_map(s.distances, self.grid, self.input_size, self.scoring.blur) for s in scores
         ]

@@ -25,7 +25,7 @@ from reconpatch.scoring import (
     anomaly_map,
     score_nearest,
     score_patches,
-    top_mean,
+    top_score,
 )
 
 # Most distant patches kept of each photo, to score it again when the bank has grown.
@@ -360,7 +360,7 @@ def leave_one_out(
         r = patches(int(i))
         own = group_of_row == photos[i].group
         nearest_distances, nearest = _without_own(r, k, own, bank, covering)
-        scores = score_nearest(r, nearest_distances, nearest, bank.without(own), scoring)
+        scores = score_nearest(r, nearest_distances, nearest, bank.without(own), scoring, grid)
         order = np.argsort(-scores.distances, kind="stable")[:WITNESSES]
         scored.append(scores)
         kept.append((order, r[order]))
@@ -423,14 +423,20 @@ def rescore(
         size: height and width of the model's input.
     """
     group_of_row = groups_of_rows(bank, photos)
+    alone = replace(scoring, smooth=0.0)  # witnesses are no grid
     patch_distances = good.distances.copy()
     image_scores, map_maxima = [], []
     for i in range(len(good.image_scores)):
         own = group_of_row == photos[good.photos[i]].group
         others_bank = bank.without(own)
-        witness = score_patches(good.features[i], others_bank, scoring)
+        witness = score_patches(good.features[i], others_bank, alone, (1, good.features.shape[1]))
         patch_distances[i, good.witnesses[i]] = witness.distances
-        image_scores.append(_score_again(patch_distances[i], good.witnesses[i], witness, scoring))
+        if scoring.top > 0:
+            image_scores.append(top_score(patch_distances[i], scoring, grid))
+        else:
+            image_scores.append(
+                _score_again(patch_distances[i], good.witnesses[i], witness, scoring)
+            )
         map_maxima.append(float(anomaly_map(patch_distances[i], grid, size, scoring.blur).max()))
     return replace(
         good,
@@ -447,8 +453,6 @@ def _score_again(
     scoring: ScoringSettings,
 ) -> float:
     """A photo's score from its (P,) distances, those of the witnesses scored again."""
-    if scoring.top > 0:
-        return top_mean(distances, scoring.top)
     others = np.delete(distances, witnesses)
     ceiling = float(others.max()) if len(others) else 0.0
     # The largest distance is that of a witness, so eq. 10 weighs no other patch.

@@ -56,6 +56,8 @@ class InspectionGraph(torch.nn.Module):
     bias: torch.Tensor | None
     down: torch.Tensor
     across: torch.Tensor
+    smooth_rows: torch.Tensor
+    smooth_columns: torch.Tensor
 
     def __init__(
         self,
@@ -84,6 +86,9 @@ class InspectionGraph(torch.nn.Module):
             resize_and_blur_matrix(cells, pixels, scoring.blur)
             for cells, pixels in zip(self.grid, input_size, strict=True)
         )
+        for axis, cells in zip(("rows", "columns"), self.grid, strict=True):
+            matrix = resize_and_blur_matrix(cells, cells, scoring.smooth)
+            self.register_buffer(f"smooth_{axis}", torch.from_numpy(matrix))
         self.register_buffer("down", torch.from_numpy(down))  # (H, h)
         self.register_buffer("across", torch.from_numpy(across))  # (W, w)
         self.eval()
@@ -166,7 +171,7 @@ class InspectionGraph(torch.nn.Module):
         worst = distances.argmax(1)
         if self.scoring.top > 0:
             count = top_count(self.scoring.top, self.places)
-            return distances.topk(count, dim=1).values.mean(1), worst
+            return self.smooth(distances).topk(count, dim=1).values.mean(1), worst
         if self.b == 1:
             return distances.amax(1), worst
         if self.scoring.reweight == "every":
@@ -189,6 +194,13 @@ class InspectionGraph(torch.nn.Module):
         neighbours = between.topk(self.b, dim=1, largest=False).indices  # (Q, b)
         to_rows = (patch[:, None, :] - bank[neighbours]).square().sum(2).sqrt()
         return (1.0 - to_rows.softmax(1)[:, 0]) * to_rows[:, 0]
+
+    def smooth(self, distances: torch.Tensor) -> torch.Tensor:
+        """Patch distances (B, P) blurred on their grid: (B, P)."""
+        if self.scoring.smooth == 0:
+            return distances
+        grids = distances.reshape(-1, *self.grid)
+        return (self.smooth_rows @ grids @ self.smooth_columns.T).reshape(-1, self.places)
 
     # --- Map -----------------------------------------------------------------------------------
 

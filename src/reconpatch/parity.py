@@ -267,7 +267,8 @@ def scored_in_numpy(output: Output, model: Model) -> Output:
     """The same patches searched, scored and drawn by the routines of the fit."""
     from reconpatch.scoring import score_patches
 
-    scores = [score_patches(r, model.bank, model.settings.scoring) for r in output.features]
+    scoring, grid = model.settings.scoring, model.engine.grid
+    scores = [score_patches(r, model.bank, scoring, grid) for r in output.features]
     return output._replace(
         score=np.array([s.image_score for s in scores], np.float32),
         map=np.stack([model.draw(s.distances) for s in scores]),

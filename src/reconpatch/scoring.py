@@ -27,12 +27,16 @@ class ScoringSettings:
             weighs only the patch with the largest distance, as PatchCore's paper does.
         top: share of a photo's patches, the most distant ones, whose mean is the image score; 0
             takes the largest alone, as the paper does. At least one patch; not with b above 1.
+        smooth: standard deviation, in places of the grid, of a Gaussian blur of the distances
+            before that mean is taken: a defect covers more than one place, what is odd by chance
+            does not. 0 for none; only with top above 0.
         blur: standard deviation of the Gaussian blur of the map, in pixels of the model's input.
     """
 
     b: int = 1
     reweight: Reweight = "largest"
     top: float = 0.0
+    smooth: float = 0.0
     blur: float = 4.0
 
     def __post_init__(self) -> None:
@@ -46,6 +50,13 @@ class ScoringSettings:
             raise SettingsError(
                 f"top is {self.top} and b is {self.b}: the mean of the most distant patches is not "
                 "re-weighted, so give one of top=0 and b=1"
+            )
+        if not 0 <= self.smooth <= 10:
+            raise SettingsError(f"smooth is {self.smooth}: give 0 to 10 places of the grid")
+        if self.smooth > 0 and self.top == 0:
+            raise SettingsError(
+                f"smooth is {self.smooth} and top is 0: the largest distance alone is not "
+                "smoothed, so give a top above 0, such as 0.005, or smooth=0"
             )
         if not 0 <= self.blur <= 100:
             raise SettingsError(f"blur is {self.blur}: give 0 to 100 pixels of the model's input")
@@ -72,9 +83,18 @@ class PatchScores:
     worst: int
 
 
-def score_patches(patches: Floats, bank: MemoryBank, settings: ScoringSettings) -> PatchScores:
-    """Compare the (P, D) represented patches of one photo with the bank (eq. 9 and 10)."""
-    return score_nearest(patches, *bank.nearest(patches), bank, settings)
+def score_patches(
+    patches: Floats, bank: MemoryBank, settings: ScoringSettings, grid: tuple[int, int]
+) -> PatchScores:
+    """Compare the (P, D) represented patches of one photo with the bank (eq. 9 and 10).
+
+    Args:
+        patches: (P, D) float32 in raster order.
+        bank: the memory bank.
+        settings: how distances become a score.
+        grid: h, w of the patches, P = h * w.
+    """
+    return score_nearest(patches, *bank.nearest(patches), bank, settings, grid)
 
 
 def score_nearest(
@@ -83,11 +103,12 @@ def score_nearest(
     nearest: Ints,
     bank: MemoryBank,
     settings: ScoringSettings,
+    grid: tuple[int, int],
 ) -> PatchScores:
     """Score (P, D) patches whose (P,) nearest rows and distances are known (eq. 10)."""
     worst = int(nearest_distances.argmax())
     if settings.top > 0:
-        score = top_mean(nearest_distances, settings.top)
+        score = top_score(nearest_distances, settings, grid)
         return PatchScores(nearest_distances, nearest, score, worst)
     score = reweighted_score(patches[worst], int(nearest[worst]), bank, settings.b)
     if settings.reweight == "every" and settings.b > 1:
@@ -99,6 +120,13 @@ def score_nearest(
             if s_t > score:
                 worst, score = int(patch), s_t
     return PatchScores(nearest_distances, nearest, score, worst)
+
+
+def top_score(patch_distances: Floats, settings: ScoringSettings, grid: tuple[int, int]) -> float:
+    """The image score of (P,) distances where `top` is above 0: smoothed, then `top_mean`."""
+    if settings.smooth > 0:
+        patch_distances = anomaly_map(patch_distances, grid, grid, settings.smooth).ravel()
+    return top_mean(patch_distances, settings.top)
 
 
 def top_mean(patch_distances: Floats, share: float) -> float:

@@ -175,6 +175,7 @@ _DEFAULT = FitSettings(
     training=TrainingSettings(
         dim=0,
         init="kin",
+        kin_power=0.25,
         epochs=0,
         batch_size=512,
         batches="neighbours",
@@ -182,7 +183,7 @@ _DEFAULT = FitSettings(
         learning_rate=3e-4,
         scale="mean",
     ),
-    scoring=ScoringSettings(top=0.005),
+    scoring=ScoringSettings(top=0.005, smooth=0.75),
 )
 
 RECIPES = {"default": _DEFAULT, "paper": _PAPER}
@@ -218,6 +219,8 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
         changes.setdefault("steps", 0)  # whoever says how many passes means them to count
     if str(changes.get("b", 1)) != "1":  # from a command line it is text
         changes.setdefault("top", 0.0)  # re-weighting is of the largest distance
+    if str(changes.get("top")) in ("0", "0.0"):
+        changes.setdefault("smooth", 0.0)  # which is not smoothed
     if str(changes.get("defects")) == "0":
         changes.setdefault("guard", False)  # which could not compare on none
     if changes.get("size") == "auto":

@@ -118,7 +118,7 @@ def try_on(
     """
     group_of_row = groups_of_rows(bank, photos)
     scored = [
-        score_patches(f(features), bank.without(group_of_row == photos[i].group), scoring)
+        score_patches(f(features), bank.without(group_of_row == photos[i].group), scoring, grid)
         for i, features in zip(defects.photos, defects.features, strict=True)
     ]
     scores = np.array([s.image_score for s in scored])
