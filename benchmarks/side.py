@@ -125,11 +125,14 @@ def inside(model: Any, bare: Path, threads: int) -> tuple[Run, Run, int]:
 def timed(
     steps: dict[str, Callable[[Path], object]], photos: Sequence[Path], rounds: int
 ) -> dict[str, list[float]]:
-    """Every step on every photo in each round; a round before the first is not counted."""
+    """Every step on every photo in each round; a round before the first is not counted.
+
+    The steps of a photo follow one another, so that what slows the machine slows them alike.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(rounds + 1):
-        for name, step in steps.items():
-            for photo in photos:
+        for photo in photos:
+            for name, step in steps.items():
                 start = time.perf_counter()
                 step(photo)
                 if round_:
