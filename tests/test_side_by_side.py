@@ -1,0 +1,220 @@
+"""What `benchmarks/vs_anomalib.py` and `benchmarks/growth.py` make of their measurements."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from conftest import REPOSITORY, save, textured
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for their module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def versus() -> ModuleType:
+    return script("vs_anomalib")
+
+
+@pytest.fixture(scope="module")
+def growth() -> ModuleType:
+    return script("growth")
+
+
+@pytest.fixture(scope="module")
+def side() -> ModuleType:
+    return script("side")
+
+
+def plan(versus: ModuleType, folder: Path, **changes: Any) -> Any:
+    values = {
+        "photos": folder / "part", "pythons": dict.fromkeys(("anomalib", "reconpatch"),
+        sys.executable), "output": folder / "out.json", "size": 224, "threads": 1, "count": 3,
+        "rounds": 1, "fit_options": (), "anomalib_env": {},
+    }  # fmt: skip
+    return versus.Plan(**(values | changes))
+
+
+# --- The comparison -------------------------------------------------------------------------------
+
+
+def test_sides_take_turns_and_change_who_is_first(versus: ModuleType) -> None:
+    keys = versus.wanted(["fit", "size"], ["lite0-1"], 2)
+    assert [(key.part, key.side, key.repeat) for key in keys] == [
+        ("fit", "anomalib", 0), ("fit", "reconpatch", 0),
+        ("fit", "reconpatch", 1), ("fit", "anomalib", 1),
+        ("size", "anomalib", 0), ("size", "reconpatch", 0),
+    ]  # fmt: skip
+
+
+def test_unknown_row_is_refused(versus: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="lite9 is none of fit, inspect"):
+        versus.wanted(["fit"], ["lite9"], 1)
+
+
+def test_table_has_medians_spread_and_share(versus: ModuleType) -> None:
+    records = {
+        versus.Key("fit", "lite0-1", side, i): {"seconds": s, "peak_megabytes": 10.0 * s}
+        for side, times in {"anomalib": [100, 80, 120], "reconpatch": [8, 10, 12]}.items()
+        for i, s in enumerate(times)
+    }
+    table = versus.as_table(records).splitlines()
+    assert table[2] == "| fit, s | lite0-1 | 100 (80 to 120) | 10 (8 to 12) | 0.100 | 3, 3 |"
+    assert table[3].startswith("| fit, peak MB | lite0-1 | 1000 (800 to 1200) | 100 ")
+
+
+def test_table_counts_in_bare_backbones(versus: ModuleType) -> None:
+    ours = {"backbone": [4.0, 4.0, 9.0], "prepared": [8.0], "memory": [12.0], "file": [20.0],
+            "decode": [6.0], "prepare": [1.0]}  # fmt: skip
+    theirs = {step: [40.0] for step in (*ours, "engine")}
+    records = {
+        versus.Key("inspect", "lite0-1", side, 0): {"milliseconds": times, "peak_megabytes": 1.0}
+        for side, times in (("anomalib", theirs), ("reconpatch", ours))
+    }
+    table = versus.as_table(records)
+    assert "| prepared, in bare backbones | lite0-1 | | 2 | | 1 |" in table
+    assert "| from file, ms (Engine.predict) | lite0-1 | 40 | 20 | 0.500 | 1, 1 |" in table
+
+
+def test_half_a_comparison_gives_no_line(versus: ModuleType) -> None:
+    records = {
+        versus.Key("fit", "lite0-1", "reconpatch", 0): {"seconds": 1.0, "peak_megabytes": 1.0}
+    }
+    assert len(versus.as_table(records).splitlines()) == 2
+
+
+def test_file_is_read_back_and_other_settings_are_refused(
+    versus: ModuleType, tmp_path: Path
+) -> None:
+    key = versus.Key("import", "", "anomalib", 0)
+    versus.write(plan(versus, tmp_path), {key: {"seconds": 2.5}})
+    assert versus.opened(plan(versus, tmp_path)) == {key: {"seconds": 2.5}}
+    with pytest.raises(SystemExit, match="other settings"):
+        versus.opened(plan(versus, tmp_path, threads=2))
+
+
+def test_process_is_timed_with_its_peak_memory(versus: ModuleType, tmp_path: Path) -> None:
+    ran = versus.run(
+        plan(versus, tmp_path), "reconpatch",
+        ["-c", "import os; b = bytes(100_000_000) + b'1'; print(os.environ['OMP_NUM_THREADS'])"],
+    )  # fmt: skip
+    assert ran.output == "1\n"
+    assert 100 < ran.peak_megabytes < 1000
+    assert ran.seconds > 0
+
+
+def test_failure_of_a_side_is_told_with_what_it_said(versus: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"ended with 3:\nno such luck"):
+        versus.run(
+            plan(versus, tmp_path), "anomalib",
+            ["-c", "import sys; print('no such luck', file=sys.stderr); sys.exit(3)"],
+        )  # fmt: skip
+
+
+def test_photos_inspected_are_spread_over_the_test_folder(
+    versus: ModuleType, tmp_path: Path
+) -> None:
+    for i in range(7):
+        save(textured(i, 32, 32), tmp_path / "part" / "test" / "good" / f"{i}.png")
+    assert [path.name for path in plan(versus, tmp_path).to_inspect()] == [
+        "0.png",
+        "2.png",
+        "4.png",
+    ]
+
+
+def test_first_round_is_not_counted(side: ModuleType) -> None:
+    order: list[tuple[str, str]] = []
+    steps = {name: lambda photo, name=name: order.append((name, photo.name)) for name in "ab"}
+    times = side.timed(steps, [Path("x"), Path("y")], rounds=2)
+    assert order == 3 * [("a", "x"), ("b", "x"), ("a", "y"), ("b", "y")]
+    assert {name: len(found) for name, found in times.items()} == {"a": 4, "b": 4}
+
+
+def test_what_a_package_needs_is_followed_through_extras(side: ModuleType) -> None:
+    bare, train = side.needed("reconpatch"), side.needed("reconpatch[train]")
+    assert {"reconpatch", "numpy", "onnxruntime", "pydantic-core"} <= bare
+    assert "torch" not in bare
+    assert bare | {"torch", "timm"} <= train
+
+
+def test_footprint_of_an_editable_install_counts_the_package(side: ModuleType) -> None:
+    source = REPOSITORY / "src" / "reconpatch"
+    least = sum(path.stat().st_size for path in source.glob("*.py")) / 1e6
+    assert side.footprint({"reconpatch"})["megabytes"] >= 0.9 * least
+
+
+# --- Growth ---------------------------------------------------------------------------------------
+
+
+def test_copies_differ_and_are_the_same_every_time(growth: ModuleType, tmp_path: Path) -> None:
+    source = save(textured(0, 40, 40), tmp_path / "good" / "a.png")
+    folder = tmp_path / "many"
+    folder.mkdir()
+    growth.fill(folder, [source], 4)
+    assert len({path.read_bytes() for path in folder.iterdir()}) == 4
+    growth.fill(folder, [source], 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["000000.png", "000001.png"]
+
+
+def test_copy_stays_close_to_its_photo(growth: ModuleType) -> None:
+    photo = np.full((50, 50, 3), 120, np.uint8)
+    copy = growth.perturbed(photo, 3).astype(float)
+    assert abs(copy.mean() / 120 - 1) < 0.031
+    assert 1.5 < copy.std() < 2.5
+    np.testing.assert_array_equal(growth.perturbed(photo, 3), copy)
+
+
+def test_plot_and_table_hold_every_case(growth: ModuleType) -> None:
+    records = {
+        growth.Key(case, photos, 0): {
+            "seconds": photos / 10, "peak_megabytes": 1000.0, "bank_rows": 7, "file_megabytes": 1,
+        }
+        for case in ("bank 1 %", "2 < 3 rows") for photos in (250, 500)
+    }  # fmt: skip
+    table = growth.as_table(records)
+    assert "| bank 1 % | 500 | 7 | 50.0 | 1,000 | 1 |" in table
+    picture = ElementTree.fromstring(growth.as_svg(records))
+    texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"bank 1 %", "2 < 3 rows", "fit, seconds", "peak memory, MB"} <= set(texts)
+    assert len(list(picture.iter("{http://www.w3.org/2000/svg}circle"))) == 8
+
+
+@pytest.mark.parametrize(
+    ("value", "end"), [(7, 8.0), (8, 8.0), (9, 10.0), (0.3, 0.4), (2000, 2000.0), (2001, 4000.0)]
+)
+def test_axis_ends_at_a_round_number(growth: ModuleType, value: float, end: float) -> None:
+    assert growth.nice(value) == pytest.approx(end)
+
+
+def test_case_needs_a_name(growth: ModuleType) -> None:
+    assert growth.parsed("small: --size 224 --bank 50") == (
+        "small", ["--size", "224", "--bank", "50"],
+    )  # fmt: skip
+    with pytest.raises(SystemExit, match="--case takes"):
+        growth.parsed("--size 224")
+
+
+def test_fits_are_kept_by_key(growth: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "growth.json"
+    records = {growth.Key("a", 4, 0): {"seconds": 1.0}}
+    growth.write(path, 1, records)
+    assert growth.opened(path, 1) == records
+    assert json.loads(path.read_text())["threads"] == 1
+    with pytest.raises(SystemExit, match="fits of 1 threads"):
+        growth.opened(path, 2)
