@@ -65,7 +65,7 @@ IDENTITY = {"dim": 0, "init": "identity", "steps": 0, "epochs": 0, "top": 0.005}
 COARSE = {"levels": [3], "bank": 0.04, "smooth": 0.375}
 KIN = {"dim": 0, "init": "kin", "steps": 0, "epochs": 0}
 
-# What is tried: changes by name to what `member` starts from. A list makes an ensemble of its members.
+# What is tried: changes by name to what `member` starts from. A list makes an ensemble.
 VARIANTS: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
     "patchcore": {"method": "patchcore", "top": 0.0},
     "patchcore, b 3": {"method": "patchcore", "top": 0.0, "b": 3},

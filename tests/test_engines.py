@@ -327,11 +327,24 @@ def test_the_gate(figures: Sequence[float], holds: bool) -> None:
             require([found, found])
 
 
-def test_a_fit_records_what_every_engine_said(small_model: Model) -> None:
-    record = small_model.provenance["parity"]
-    assert [found["engine"] for found in record] == engines_present()
+def test_a_fit_compares_every_engine_with_its_own_steps(small_model: Model) -> None:
+    assert small_model.sample is not None
+    assert [found.engine for found in small_model.sample.agreements] == engines_present()
     # Eight good photos and eight made defects.
-    assert {found["photos"] for found in record} == {16}
+    assert {found.photos for found in small_model.sample.agreements} == {16}
+    assert small_model.sample.fingerprint == small_model.fingerprint
+
+
+def test_what_was_checked_is_checked_again_only_when_something_changed(
+    small_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert checked_sample(small_model) is small_model.sample
+    again = checked_sample(small_model.with_threshold(1.0))
+    assert again is not None
+    assert again.fingerprint == small_model.with_threshold(1.0).fingerprint
+    monkeypatch.setattr(engines, "engines_present", lambda: ["onnxruntime", "another"])
+    with pytest.raises(SettingsError, match="the engine is 'another'"):
+        checked_sample(small_model)
 
 
 def test_a_file_carries_a_sample_that_any_machine_can_check(small_model_file: Path) -> None:
@@ -365,9 +378,9 @@ def test_no_file_is_written_where_an_engine_disagrees(
     with monkeypatch.context() as patch:
         patch.setattr(OnnxRuntimeEngine, "__call__", off)
         with pytest.raises(ParityError, match="onnxruntime does not agree"):
-            small_model.save(path)
+            small_model.with_threshold(1.0).save(path)
     assert not list(tmp_path.iterdir())
-    small_model.save(path)
+    small_model.with_threshold(1.0).save(path)
     assert path.exists()
 
 

@@ -16,7 +16,6 @@ import reconpatch
 from conftest import GOOD_PHOTOS, SMALL_FIT, fill, save, scratched, textured
 from reconpatch import fitting
 from reconpatch.backbones import BACKBONES
-from reconpatch.engines import engines_present
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
 from reconpatch.fitting import FitOptions, build_bank, default_threads
 from reconpatch.model import Model
@@ -320,8 +319,6 @@ def test_the_provenance_can_be_written_as_json(small_model: Model) -> None:
     }
     assert record["versions"]["reconpatch"] == reconpatch.__version__
     assert record["features"] == "FeatureExtractor, 1 threads"
-    assert [found["engine"] for found in record["parity"]] == engines_present()
-    assert all(found["verdicts"] == 0 for found in record["parity"])
     assert all(seconds >= 0 for seconds in record["seconds"].values())
     assert record["notes"] == []
 

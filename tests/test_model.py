@@ -201,7 +201,8 @@ def test_the_closest_patch_is_a_place_in_a_photo_of_the_fit(
     assert closest.thumbnail == model.thumbnails[names.index(closest.photo)]
     with Image.open(io.BytesIO(closest.thumbnail)) as thumbnail:
         assert is_inside(closest.thumbnail_box, whole(thumbnail.height, thumbnail.width))
-    assert 0 < closest.distance <= found.score
+    scored = model.score(read_photo(scratched(textured(6, height, width))))
+    assert 0 < closest.distance <= scored.distances.max()
 
 
 def test_the_boxes_of_patches_by_hand(full_model):

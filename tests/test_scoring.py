@@ -216,12 +216,19 @@ def test_settings_out_of_range_are_refused(settings, message):
 
 def test_settings_become_a_dictionary_and_come_back():
     settings = ScoringSettings(b=9, reweight="every", blur=2.5)
-    assert settings.to_dict() == {"b": 9, "reweight": "every", "top": 0.0, "blur": 2.5}
+    assert settings.to_dict() == {
+        "b": 9,
+        "reweight": "every",
+        "top": 0.0,
+        "smooth": 0.0,
+        "blur": 2.5,
+    }
     assert ScoringSettings(**settings.to_dict()) == settings
     assert ScoringSettings().to_dict() == {
         "b": 1,
         "reweight": "largest",
         "top": 0.0,
+        "smooth": 0.0,
         "blur": 4.0,
     }
 
@@ -335,14 +342,14 @@ def test_a_top_that_cannot_be_is_refused(wrong, said):
 
 def test_smoothing_by_hand():
     # One patch stands out by itself, and two beside each other a little less: smoothed, two win.
-    alone = np.zeros((6, 6), np.float32)
-    alone[1, 1] = 4.0
-    pair = np.zeros((6, 6), np.float32)
-    pair[3, 2:4] = 3.5
+    alone = np.zeros((16, 16), np.float32)
+    alone[7, 7] = 4.0
+    pair = np.zeros((16, 16), np.float32)
+    pair[8, 7:9] = 3.5
     plain = ScoringSettings(top=0.001)
     smoothed = ScoringSettings(top=0.001, smooth=0.75)
     scores = {
-        (name, settings.smooth): scoring.top_score(patches.ravel(), settings, (6, 6))
+        (name, settings.smooth): scoring.top_score(patches.ravel(), settings, (16, 16))
         for name, patches in (("alone", alone), ("pair", pair))
         for settings in (plain, smoothed)
     }

@@ -61,7 +61,7 @@ from reconpatch.images import (
 from reconpatch.memory import resident_bytes
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
-from reconpatch.parity import GATE_PHOTOS, KEPT_PHOTOS, Sample, compare, require
+from reconpatch.parity import SAMPLE_PHOTOS, Sample, checked_sample
 from reconpatch.patch_store import PatchStore
 from reconpatch.read_ahead import read_ahead
 from reconpatch.representation import Representation, TrainingLog, make_representation
@@ -188,6 +188,7 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         fitted, guarded = fit.with_banks(f, patches)
     with clock.step("write the graph"):
         graph = _graph(module, fitted, settings)
+        del module  # with the weights, which are in the graph now
         engine = _engine(graph, extractor, fitted.f, settings, threads, options)
     if guarded and guarded.kept == "identity":
         notes.append(guarded.sentence())
@@ -208,20 +209,16 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         "notes": notes,
     }
     thumbnails = read.thumbnails or _thumbnails_of(fitted.bank, sources, read, options)
-    half = slice(KEPT_PHOTOS // 2)
+    half = slice(SAMPLE_PHOTOS // 2)
     sample = Sample.of(list(read.prepared.values())[half], defects.pixels[half])
     model = Model(
         settings, read.preprocessing, fitted.f, fitted.bank, photos, fitted.scores,
         fitted.calibration, provenance, engine, thumbnails, sample,
     )  # fmt: skip
     with clock.step("compare engines"):
-        half = slice(GATE_PHOTOS // 2)
-        compared = [*list(read.prepared.values())[half], *defects.pixels[half]]
         reference = NumpyEngine(extractor, fitted.f, settings.scoring)
-        agreements = compare(model, compared, lambda x: reference(x, fitted.bank))
-        require(agreements)
-        provenance["parity"] = [agreement.to_dict() for agreement in agreements]
-    return model
+        checked = checked_sample(model, lambda x: reference(x, fitted.bank))
+    return model.with_samples([checked])
 
 
 def _train(
@@ -623,7 +620,7 @@ def _extract(
 
 def _kept_photos(settings: FitSettings) -> int:
     """How many prepared photos are kept: for made defects, and for the sample of the file."""
-    return max(settings.defects, KEPT_PHOTOS // 2)
+    return max(settings.defects, SAMPLE_PHOTOS // 2)
 
 
 class _Decoded(NamedTuple):

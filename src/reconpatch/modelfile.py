@@ -234,7 +234,8 @@ def _split(tensors: Tensors, name: str) -> Sequence[bytes]:
 def _sample_record(sample: Sample | None) -> dict[str, Any] | None:
     if sample is None:
         return None
-    return {"good": sample.good, "agreements": [a.to_dict() for a in sample.agreements]}
+    agreements = [agreement.to_dict() for agreement in sample.agreements]
+    return {"good": sample.good, "agreements": agreements, "fingerprint": sample.fingerprint}
 
 
 def _sample(record: Mapping[str, Any] | None, own: Tensors) -> Sample | None:
@@ -246,6 +247,7 @@ def _sample(record: Mapping[str, Any] | None, own: Tensors) -> Sample | None:
         own["sample.scores"],
         own["sample.distances"],
         [Agreement(**agreement) for agreement in record["agreements"]],
+        str(record["fingerprint"]),
     )
 
 

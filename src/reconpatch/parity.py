@@ -34,10 +34,8 @@ ROUNDING = 1e-5
 """Up to this share of the threshold, a score is the threshold."""
 RESOLUTION = 0.01
 """Share of the features' norm below which a threshold is too small to compare engines by."""
-GATE_PHOTOS = 32
-"""Most photos that a fit compares engines on, half of them good and half made defects."""
-KEPT_PHOTOS = 16
-"""Most photos of those that the model file keeps."""
+SAMPLE_PHOTOS = 16
+"""Most photos that engines are compared on and that the file keeps, half of them made defects."""
 
 _BATCH = 4
 
@@ -179,6 +177,7 @@ class Sample:
         scores: (n,) float64 image scores by the reference when the file was written, or empty.
         distances: (n, P) float32 patch distances likewise.
         agreements: of the engines that were there then.
+        fingerprint: of the model that they are about.
     """
 
     pictures: Sequence[bytes]
@@ -186,6 +185,7 @@ class Sample:
     scores: npt.NDArray[np.float64]
     distances: Floats
     agreements: Sequence[Agreement] = ()
+    fingerprint: str = ""
 
     @classmethod
     def of(cls, good: Sequence[Bytes], defects: Sequence[Bytes]) -> Sample:
@@ -236,30 +236,47 @@ def compare(
     return list(found.values())
 
 
-def checked_sample(model: Model) -> Sample | None:
+def checked_sample(
+    model: Model, reference: Callable[[Floats], Output] | None = None
+) -> Sample | None:
     """The model's sample with what every engine that is installed says of it.
 
-    The reference is the search, score and map as the fit takes them, in numpy, on the patches as
-    the model's own engine represents them.
+    A sample that was checked for this very model, on the engines that are installed, is as it was.
+
+    Args:
+        model: a model.
+        reference: what should be said of (B, 3, H, W) float32 photos; None takes the search, score
+            and map as the fit takes them, on the patches as the model's own engine represents them.
 
     Raises:
         ParityError: an engine disagrees.
     """
-    if model.sample is None:
+    from reconpatch.engines import engines_present
+
+    sample = model.sample
+    if sample is None:
         return None
+    compared = {found.engine for found in sample.agreements}
+    if sample.fingerprint == model.fingerprint and compared >= set(engines_present()):
+        return sample
     outputs: list[Output] = []
 
-    def reference(prepared: Floats) -> Output:
-        outputs.append(scored_in_numpy(model.engine(prepared, model.bank), model))
+    def remembered(prepared: Floats) -> Output:
+        outputs.append(
+            reference(prepared)
+            if reference
+            else scored_in_numpy(model.engine(prepared, model.bank), model)
+        )
         return outputs[-1]
 
-    agreements = compare(model, model.sample.photos(), reference)
+    agreements = compare(model, sample.photos(), remembered)
     require(agreements)
     return replace(
-        model.sample,
+        sample,
         scores=np.concatenate([output.score for output in outputs]).astype(np.float64),
         distances=np.concatenate([output.distances for output in outputs]),
         agreements=agreements,
+        fingerprint=model.fingerprint,
     )
 
 
