@@ -7,7 +7,10 @@
     ├── ModelFileError              a model file is damaged, foreign or too new
     ├── OutputError                 a result cannot be written where it was asked for
     ├── SettingsError               a setting is unknown or out of its range
-    └── MissingExtraError           a command needs packages of an extra that is not installed
+    ├── MissingExtraError           a command needs packages of an extra that is not installed
+    ├── NotFoundError               a product, version, record or photo that is not there
+    ├── RecordsError                the records' database cannot be opened or written
+    └── BusyError                   more photos are waiting than the station takes
 
 Every message says what was given, what is allowed and what to do; the command line prints it as
 it is, without a traceback, and exits with code 2.
@@ -52,6 +55,18 @@ class MissingExtraError(ReconPatchError, ImportError):
             f"{what} needs packages of the extra '{extra}', which is not installed. "
             f"Install it with: pip install 'reconpatch[{extra}]'"
         )
+
+
+class NotFoundError(ReconPatchError):
+    """A product, version, record or photo that was asked for is not there."""
+
+
+class RecordsError(ReconPatchError):
+    """The database of the records cannot be opened, read or written."""
+
+
+class BusyError(ReconPatchError):
+    """More photos are waiting for inspection than the station takes; ask again later."""
 
 
 class ReconPatchWarning(UserWarning):
