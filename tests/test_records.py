@@ -439,6 +439,7 @@ def test_photos_are_given_up_oldest_first_but_never_those_with_feedback(records:
     assert records.give_up_photos(stored_before=NOON + timedelta(days=2)) == ["b" * 64]
     assert records.photo_bytes() == 40
     assert records.give_up_photos(until_bytes=25) == ["c" * 64, "d" * 64]
+    assert records.kept_photos([letter * 64 for letter in "abcdefg"]) == {"a" * 64, "e" * 64}
     assert records.give_up_photos(until_bytes=0) == ["e" * 64]
     assert records.photo_bytes() == 10  # that of the confirmed defect
     assert records.count() == 5

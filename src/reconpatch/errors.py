@@ -66,7 +66,18 @@ class RecordsError(ReconPatchError):
 
 
 class BusyError(ReconPatchError):
-    """More photos are waiting for inspection than the station takes; ask again later."""
+    """More photos are waiting for inspection than the station takes.
+
+    Attributes:
+        seconds: about how long to wait before asking again; 1 or more.
+    """
+
+    def __init__(self, waiting: int, seconds: int) -> None:
+        super().__init__(
+            f"{waiting} photos are waiting for inspection and no more are taken: send this one "
+            f"again in about {seconds} s"
+        )
+        self.seconds = seconds
 
 
 class ReconPatchWarning(UserWarning):

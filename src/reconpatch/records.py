@@ -445,6 +445,16 @@ class Records:
         with self._reading() as connection:
             return int(connection.execute(total).scalar_one())
 
+    def kept_photos(self, asked: Sequence[str]) -> set[str]:
+        """Those of the photos, each given by its SHA-256, that are stored as far as is known."""
+        kept: set[str] = set()
+        with self._reading() as connection:
+            for first in range(0, len(asked), _PAGE):
+                some = photos.c.sha256.in_(asked[first : first + _PAGE])
+                query = sa.select(photos.c.sha256).where(self._kept(), some)
+                kept.update(connection.execute(query).scalars())
+        return kept
+
     def give_up_photos(
         self, *, stored_before: datetime | None = None, until_bytes: int | None = None
     ) -> list[str]:
