@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 import reconpatch
+from reconpatch import cli_station
 from reconpatch.errors import PhotoError, ReconPatchError, SettingsError
 
 if TYPE_CHECKING:
@@ -522,6 +523,9 @@ def demo(
     with _progress() as progress:
         outcome = run_demo(output, train=train, test=test, seed=seed, progress=progress)
     print(outcome.text)
+
+
+cli_station.register(app)
 
 
 # --- Arguments -----------------------------------------------------------------------------------

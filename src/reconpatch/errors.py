@@ -10,7 +10,8 @@
     ├── MissingExtraError           a command needs packages of an extra that is not installed
     ├── NotFoundError               a product, version, record or photo that is not there
     ├── RecordsError                the records' database cannot be opened or written
-    └── BusyError                   more photos are waiting than the station takes
+    ├── BusyError                   more photos are waiting than the station takes
+    └── UpdateRefusedError          a new version would miss a defect that an operator confirmed
 
 Every message says what was given, what is allowed and what to do; the command line prints it as
 it is, without a traceback, and exits with code 2.
@@ -78,6 +79,10 @@ class BusyError(ReconPatchError):
             f"again in about {seconds} s"
         )
         self.seconds = seconds
+
+
+class UpdateRefusedError(ReconPatchError):
+    """A new version of a model would miss a defect that an operator has confirmed."""
 
 
 class ReconPatchWarning(UserWarning):

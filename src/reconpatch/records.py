@@ -656,28 +656,24 @@ def _migrate(engine: sa.Engine) -> None:
         ) from error
 
 
+COLUMNS = (
+    "id", "time", "product", "version", "name", "verdict", "score", "threshold", "p_value",
+    "regions", "worst_x", "worst_y", "feedback", "feedback_time", "width", "height", "photo",
+    "fingerprint",
+)  # fmt: skip
+"""Columns of `as_rows`."""
+
+
 def as_rows(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
     """Records as flat rows for a table, such as a CSV file; the worst region stands for all."""
     for record in records:
         worst = record.regions[0]["peak"] if record.regions else (None, None)
-        yield {
-            "id": record.id,
+        told = {
             "time": record.time.isoformat(timespec="milliseconds"),
-            "product": record.product,
-            "version": record.version,
-            "name": record.name,
             "verdict": "anomalous" if record.anomalous else "good",
-            "score": record.score,
-            "threshold": record.threshold,
-            "p_value": record.p_value,
             "regions": len(record.regions),
             "worst_x": worst[0],
             "worst_y": worst[1],
-            "feedback": record.feedback,
-            "feedback_time": record.feedback_time
-            and record.feedback_time.isoformat("T", "seconds"),
-            "width": record.width,
-            "height": record.height,
-            "photo": record.photo,
-            "fingerprint": record.fingerprint,
+            "feedback_time": record.feedback_time and record.feedback_time.isoformat(),
         }
+        yield {name: told[name] if name in told else getattr(record, name) for name in COLUMNS}
