@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 import reconpatch
-from reconpatch import cli_update
+from reconpatch import cli_station, cli_update, cli_watch
 from reconpatch.cli_parts import (
     MAX_PIXELS,
     Json,
@@ -524,6 +524,11 @@ def demo(
     print(outcome.text)
 
 
+cli_station.register(app)
+cli_update.register(app)
+cli_watch.register(app)
+
+
 # --- Arguments -----------------------------------------------------------------------------------
 
 
@@ -731,9 +736,6 @@ def _plain(value: Any) -> str:
 
 
 # --- Entry ---------------------------------------------------------------------------------------
-
-
-cli_update.register(app)
 
 
 def main() -> None:
