@@ -148,18 +148,6 @@ def test_an_unprojected_coreset_has_recorded_its_radius(small_model: Model) -> N
     assert covering_radius(replace(small_model, settings=settings, provenance=provenance)) == 1.25
 
 
-def test_the_radius_of_a_projected_coreset_is_told_by_the_last_picks(small_model: Model) -> None:
-    # 20 rows on a line, each half as far from the first as the one before: the last tenth is 2.
-    rows = np.zeros((20, 200), dtype=np.float32)
-    rows[1:, 0] = 2.0 ** -np.arange(19)
-    bank = replace(
-        small_model.bank, rows=rows, stand_ins=rows, photo=np.zeros(20, np.int64),
-        place=np.zeros(20, np.int64),
-    )  # fmt: skip
-    model = replace(small_model, bank=bank)
-    assert covering_radius(model) == pytest.approx((2.0**-17 + 2.0**-18) / 2)
-
-
 # --- Scores and thresholds -----------------------------------------------------------------------
 
 
@@ -176,7 +164,7 @@ def test_scores_of_new_photos_are_those_of_a_recount(updated: Model, good: list[
         np.testing.assert_allclose(updated.good.distances[i], scores.distances, rtol=1e-5)
         drawn = updated.draw(scores.distances).max()
         assert updated.good.map_maxima[i] == pytest.approx(float(drawn), rel=1e-5)
-        assert updated.judge(photo, as_new=True).score == pytest.approx(scores.image_score)
+        assert updated.judge([photo], as_new=True)[0].score == pytest.approx(scores.image_score)
 
 
 def test_a_new_photo_is_not_scored_against_itself(updated: Model, good: list[Photo]) -> None:
@@ -212,9 +200,9 @@ def test_a_note_says_where_another_calibration_is_given_up(
 
 def test_a_confirmed_false_alarm_is_gone_and_sets_no_threshold(small_model: Model) -> None:
     alarm = photos([worn(500)], "alarm")
-    assert small_model.judge(alarm[0]).score > small_model.threshold
+    assert small_model.judge([alarm[0]])[0].score > small_model.threshold
     new = update(small_model, [], confirmed=alarm).members[0]
-    assert new.judge(alarm[0]).score <= new.threshold
+    assert new.judge([alarm[0]])[0].score <= new.threshold
     assert len(new.photos) == GOOD_PHOTOS + 1
     assert len(new.calibration.scores) == len(new.good.image_scores) == GOOD_PHOTOS
     reach = min(covering_radius(small_model), small_model.threshold)
@@ -247,7 +235,7 @@ def test_a_confirmed_photo_counts_once_it_is_among_unpicked_ones(small_model: Mo
     assert len(both.photos) == GOOD_PHOTOS + 2
     assert both.photos[GOOD_PHOTOS].sha256 == other.sha256
     assert len(both.bank) == len(picked.members[0].bank)
-    expected = both.judge(other, as_new=True).score
+    expected = both.judge([other], as_new=True)[0].score
     assert both.calibration.scores[GOOD_PHOTOS:] == pytest.approx([expected])
 
 
@@ -295,7 +283,7 @@ def test_the_model_itself_does_not_change(small_model: Model, good: list[Photo])
     before = small_model.fingerprint
     new = update(small_model, good)
     assert small_model.fingerprint == before == new.provenance["parent"] != new.fingerprint
-    assert new.members[0].graph == small_model.graph
+    assert new.members[0].engine.graph == small_model.engine.graph
     assert new.members[0].settings == small_model.settings
 
 
@@ -338,7 +326,7 @@ def test_an_ensemble_is_updated_member_by_member(
     for ours, theirs in zip(new.members, alone, strict=True):
         np.testing.assert_array_equal(ours.bank.rows, theirs.members[0].bank.rows)
     for i, photo in enumerate(good, start=GOOD_PHOTOS):
-        score = new.judge(photo, as_new=True).score
+        score = new.judge([photo], as_new=True)[0].score
         assert new.calibration.scores[i] == pytest.approx(score, abs=1e-4)
     assert new.provenance["parent"] == ensemble.fingerprint
     assert new.provenance["updated"]["rows"] == sum(
@@ -370,7 +358,7 @@ def test_a_difference_tells_what_an_update_added(
     assert found.false_alarm_rate == (1 / 9, 1 / 13)
     assert found.calibrated_on == (8, 12)
     assert [change.verdict_changed for change in found.verdicts] == [False, True]
-    assert found.changed_verdicts[0].new_score == updated.judge(shown[1]).score
+    assert found.changed_verdicts[0].new_score == updated.judge([shown[1]])[0].score
     assert json.loads(json.dumps(found.to_dict()))["verdicts"][1]["verdict_changed"] is True
 
 
@@ -397,7 +385,7 @@ def scored(small_model: Model, threshold: float) -> Inspector:
 
 def test_an_update_is_checked_on_feedback(small_model: Model) -> None:
     low, mid, high = photos([textured(600), worn(600), scratched(textured(600))])
-    scores = [small_model.judge(photo).score for photo in (low, mid, high)]
+    scores = [small_model.judge([photo])[0].score for photo in (low, mid, high)]
     assert scores == sorted(scores)
     strict = scored(small_model, scores[0] / 2)
     loose = scored(small_model, (scores[1] + scores[2]) / 2)

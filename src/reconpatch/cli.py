@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 import reconpatch
-from reconpatch import cli_engine, cli_update
+from reconpatch import cli_engine, cli_station, cli_update, cli_watch
 from reconpatch.cli_parts import (
     MAX_PIXELS,
     Engine,
@@ -538,6 +538,12 @@ def demo(
     print(outcome.text)
 
 
+cli_engine.register(app)
+cli_station.register(app)
+cli_update.register(app)
+cli_watch.register(app)
+
+
 # --- Arguments -----------------------------------------------------------------------------------
 
 
@@ -745,10 +751,6 @@ def _plain(value: Any) -> str:
 
 
 # --- Entry ---------------------------------------------------------------------------------------
-
-
-cli_engine.register(app)
-cli_update.register(app)
 
 
 def main() -> None:

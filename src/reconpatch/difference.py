@@ -147,7 +147,7 @@ def diff(old: Inspector, new: Inspector, photos: Iterable[Photo] = ()) -> Differ
         relation=_relation(old, new),
         fingerprints=(old.fingerprint, new.fingerprint),
         settings=_changed(_settings(old), _settings(new)),
-        network_changed=_each(old, lambda m: m.engine.graph) != _each(new, lambda m: m.engine.graph),
+        network_changed=_each(old, _graph) != _each(new, _graph),
         f_changed=_each(old, _f) != _each(new, _f),
         photos=(len(old.photos), len(new.photos)),
         photos_added=tuple(p.name for p in new.photos if p.sha256 not in known_before),
@@ -178,6 +178,10 @@ def _rows(model: Inspector) -> Counter[tuple[int, bytes]]:
     return Counter(
         (i, row.tobytes()) for i, member in enumerate(model.members) for row in member.bank.rows
     )
+
+
+def _graph(model: Model) -> bytes:
+    return model.engine.graph
 
 
 def _f(model: Model) -> tuple[bytes | None, bytes | None]:

@@ -8,8 +8,11 @@
     ├── OutputError                 a result cannot be written where it was asked for
     ├── ParityError                 an engine disagrees with the calibration
     ├── SettingsError               a setting is unknown or out of its range
-    ├── UpdateRefusedError          an update would miss a defect that was found before
-    └── MissingExtraError           a command needs packages of an extra that is not installed
+    ├── MissingExtraError           a command needs packages of an extra that is not installed
+    ├── NotFoundError               a product, version, record or photo that is not there
+    ├── RecordsError                the records' database cannot be opened or written
+    ├── BusyError                   more photos are waiting than the station takes
+    └── UpdateRefusedError          a new version would miss a defect that an operator confirmed
 
 Every message says what was given, what is allowed and what to do; the command line prints it as
 it is, without a traceback, and exits with code 2.
@@ -50,10 +53,6 @@ class SettingsError(ReconPatchError, ValueError):
     """A setting is unknown or out of its range."""
 
 
-class UpdateRefusedError(ReconPatchError):
-    """An update would miss a defect that the model before it finds."""
-
-
 class MissingExtraError(ReconPatchError, ImportError):
     """A command needs packages that come with an extra which is not installed."""
 
@@ -62,6 +61,33 @@ class MissingExtraError(ReconPatchError, ImportError):
             f"{what} needs packages of the extra '{extra}', which is not installed. "
             f"Install it with: pip install 'reconpatch[{extra}]'"
         )
+
+
+class NotFoundError(ReconPatchError):
+    """A product, version, record or photo that was asked for is not there."""
+
+
+class RecordsError(ReconPatchError):
+    """The database of the records cannot be opened, read or written."""
+
+
+class BusyError(ReconPatchError):
+    """More photos are waiting for inspection than the station takes.
+
+    Attributes:
+        seconds: about how long to wait before asking again; 1 or more.
+    """
+
+    def __init__(self, waiting: int, seconds: int) -> None:
+        super().__init__(
+            f"{waiting} photos are waiting for inspection and no more are taken: send this one "
+            f"again in about {seconds} s"
+        )
+        self.seconds = seconds
+
+
+class UpdateRefusedError(ReconPatchError):
+    """A new version of a model would miss a defect that an operator has confirmed."""
 
 
 class ReconPatchWarning(UserWarning):

@@ -11,6 +11,7 @@ two versions of one photo.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import re
@@ -137,6 +138,21 @@ def read_photo(
             f"A photo cannot be read from {type(source).__name__}: "
             "give a path, a numpy array or a PIL image."
         )
+    return _photo(name, pixels)
+
+
+def read_photo_bytes(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Read a photo from a file's bytes, which have not to be on a disk; see `read_photo`.
+
+    Raises:
+        PhotoError: the photo is empty, damaged, too small, too large, or of another kind.
+    """
+    if not content:
+        raise PhotoError(f"{name}: the file is empty; save or copy it again.")
+    return _photo(name, _from_stream(io.BytesIO(content), name, max_pixels))
+
+
+def _photo(name: str, pixels: npt.NDArray[Any]) -> Photo:
     pixels = pixels.view()
     pixels.flags.writeable = False
     return Photo(name, pixels)
@@ -461,7 +477,12 @@ def _from_image(image: Image.Image, name: str, max_pixels: int) -> npt.NDArray[A
 
 
 def _from_file(path: Path, name: str, max_pixels: int) -> npt.NDArray[Any]:
-    with _open_file(path, name) as stream, _decoder_errors(name, max_pixels):
+    with _open_file(path, name) as stream:
+        return _from_stream(stream, name, max_pixels)
+
+
+def _from_stream(stream: BinaryIO, name: str, max_pixels: int) -> npt.NDArray[Any]:
+    with _decoder_errors(name, max_pixels):
         image = _open_image(stream, max_pixels)
         _check_size(*image.size, name, max_pixels)
         rawmodes = _colour16_rawmodes(image)

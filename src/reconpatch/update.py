@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from reconpatch.coreset import extend_coreset
+from reconpatch.difference import Comparison, Difference, PhotoChange, check_update, diff
 from reconpatch.ensemble import Ensemble, recombine
 from reconpatch.errors import NotEnoughPhotosError
 from reconpatch.fitting import thumbnail
@@ -35,6 +36,16 @@ from reconpatch.good_photos import (
 from reconpatch.images import Photo
 from reconpatch.memory_bank import Floats, Ints, MemoryBank
 from reconpatch.model import Inspector, Model
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "PhotoChange",
+    "check_update",
+    "covering_radius",
+    "diff",
+    "update",
+]
 
 Progress = Callable[[str, int, int], None]
 

@@ -1,0 +1,100 @@
+"""The folder in which a station keeps everything, and the lock that only one program can hold.
+
+DATA/station.txt           name of the station in the records; made once, goes with the folder
+DATA/lock                  locked while a program uses the folder
+DATA/records.sqlite        the records, unless they are in another database
+DATA/photos/               see `photo_store.py`
+DATA/models/PRODUCT/       see `model_versions.py`
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import socket
+import sys
+from pathlib import Path
+from typing import IO, Self
+
+from reconpatch.errors import OutputError
+from reconpatch.files import atomic_write, cannot_write
+
+
+class DataFolder:
+    """A station's folder, locked; free again at `close`, or when the process ends in any way.
+
+    Args:
+        path: the folder, made where it is missing.
+
+    Raises:
+        OutputError: another program uses the folder, or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / "lock").open("a+b")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        try:
+            _lock(self._lock)
+        except OSError:
+            self._lock.close()
+            raise OutputError(
+                f"{path} is in use by another program: stop that one, or give another folder with "
+                "--data"
+            ) from None
+        self.station = _station_name(path / "station.txt")
+
+    @property
+    def database(self) -> Path:
+        """Where the records are, unless they are in another database."""
+        return self.path / "records.sqlite"
+
+    @property
+    def photos(self) -> Path:
+        """Folder of the inspected photos."""
+        return self.path / "photos"
+
+    @property
+    def models(self) -> Path:
+        """Folder of the products' folders."""
+        return self.path / "models"
+
+    def close(self) -> None:
+        """Let another program use the folder."""
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _station_name(path: Path) -> str:
+    """The name in a file; where there is none, the machine's with a few random digits."""
+    if path.exists():
+        return path.read_text(encoding="utf-8").strip()
+    machine = re.sub(r"[^A-Za-z0-9-]+", "-", socket.gethostname())[:40]
+    name = f"{machine}-{secrets.token_hex(3)}"
+    with atomic_write(path) as file:
+        file.write(f"{name}\n".encode())
+    return name
+
+
+if sys.platform == "win32":
+
+    def _lock(file: IO[bytes]) -> None:
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+
+    def _lock(file: IO[bytes]) -> None:
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,183 @@
+"""The versions of the products' models: files that are never changed, numbered from 1.
+
+    DATA/models/PRODUCT/0001.rcp, 0002.rcp, ...
+
+Another threshold, an update or a new fit is another file; a roll back puts an older one into
+service. Which versions there are, where each comes from and which is in service is in the records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+import reconpatch
+from reconpatch.errors import ModelFileError, NotFoundError, SettingsError
+from reconpatch.files import atomic_write, check_writable
+from reconpatch.model import Inspector
+from reconpatch.records import Records, Version
+
+# Models of the past that stay open, to draw the pictures of old records.
+_OPEN_AT_ONCE = 2
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A version that is in service, loaded."""
+
+    version: Version
+    inspector: Inspector
+
+
+class ModelVersions:
+    """The models of a station's products.
+
+    Args:
+        folder: DATA/models.
+        records: where the versions' rows are.
+        threads: of the inference engine; 0 lets it take all cores.
+    """
+
+    def __init__(self, folder: Path, records: Records, *, threads: int = 0) -> None:
+        self._folder = folder
+        self._records = records
+        self._threads = threads
+        self._open = lru_cache(maxsize=_OPEN_AT_ONCE)(self._load)
+
+    def path(self, version: Version) -> Path:
+        """The file of a version."""
+        return self._folder / version.product / version.file
+
+    def get(self, product: str, number: int) -> Version:
+        """One version.
+
+        Raises:
+            NotFoundError: the product has no version of this number.
+        """
+        for version in self._records.versions(product):
+            if version.number == number:
+                return version
+        raise NotFoundError(f"{product} has no version {number}: give one that is listed")
+
+    def inspector(self, product: str, number: int) -> Inspector:
+        """The model of any version, kept open for a while."""
+        return self._open(product, number)
+
+    def serve(self, product: str) -> Served:
+        """Load the version that is in service.
+
+        Raises:
+            NotFoundError: none is.
+            ModelFileError: its file is missing or damaged.
+        """
+        services = self._records.services(product)
+        if not services:
+            raise NotFoundError(f"no version of {product} is in service: give its model file")
+        version = self.get(product, services[0].number)
+        return Served(version, self._load(product, version.number))
+
+    def adopt(self, file: Path) -> str:
+        """Take in a model file that was given, as the product that its name says.
+
+        A file that was taken in before changes nothing, whichever version is in service now; a
+        new one becomes a version and goes into service.
+
+        Returns:
+            The name of the product.
+
+        Raises:
+            ModelFileError: it is missing, damaged, or not a model.
+            SettingsError: its name cannot be that of a product.
+        """
+        product = check_name(file.stem)
+        model = reconpatch.load(file, threads=self._threads)
+        content = file.read_bytes()
+        known = {version.sha256 for version in self._records.versions(product)}
+        if hashlib.sha256(content).hexdigest() not in known:
+            note = f"the file {file.name}, given at start"
+            self.add(product, model, note=note, content=content)
+        return product
+
+    def add(
+        self,
+        product: str,
+        inspector: Inspector,
+        *,
+        note: str,
+        threshold_of: Version | None = None,
+        parent: Version | None = None,
+        content: bytes | None = None,
+    ) -> Served:
+        """Write a model as a new version and put it into service.
+
+        Args:
+            product: name of the product.
+            inspector: the model.
+            note: how it came about, in plain words.
+            threshold_of: the version from which it differs in the threshold alone.
+            parent: the version that it was made from.
+            content: the model's file, where there is one already.
+        """
+        number = max((v.number for v in self._records.versions(product)), default=0) + 1
+        parent = threshold_of or parent
+        version = Version(
+            product=product,
+            number=number,
+            file=f"{number:04}.rcp",
+            sha256="",
+            fingerprint=inspector.fingerprint,
+            threshold=inspector.threshold,
+            parent=parent.number if parent else None,
+            scores_as=threshold_of.scores_as if threshold_of else number,
+            created=datetime.now(UTC),
+            note=note,
+        )
+        path = self.path(version)
+        # A file of this number without a row was left by a process that was killed right here.
+        if content is None:
+            inspector.save(path, overwrite=True)
+        else:
+            check_writable(path, overwrite=True)
+            with atomic_write(path) as file:
+                file.write(content)
+        version = replace(version, sha256=_sha256(path))
+        self._records.add_version(version, in_service=True)
+        return Served(version, inspector)
+
+    def all(self, product: str) -> Sequence[Version]:
+        """All versions of a product, oldest first."""
+        return self._records.versions(product)
+
+    def _load(self, product: str, number: int) -> Inspector:
+        version = self.get(product, number)
+        inspector = reconpatch.load(self.path(version), threads=self._threads)
+        if _sha256(self.path(version)) != version.sha256:
+            raise ModelFileError(
+                f"{self.path(version)} is not the model that the records tell of: copy the right "
+                "file there, or roll back to another version"
+            )
+        return inspector
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_name(name: str) -> str:
+    """A product's name, as a file of its own may be called on any system.
+
+    Raises:
+        SettingsError: it cannot be one.
+    """
+    if _NAME.fullmatch(name) is None or name.endswith((".", " ")):
+        raise SettingsError(
+            f"the product is called {name!r}: give letters, digits, blanks and . _ + -, at most "
+            "64, beginning with a letter or digit; a model file's name is that of its product"
+        )
+    return name

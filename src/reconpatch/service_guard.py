@@ -1,0 +1,291 @@
+"""Who may ask the service for what, before any of it is looked at.
+
+A service on 127.0.0.1 can be reached by every page that a browser on the machine has open: by a
+form that posts to it, and by a foreign name that its owner points at 127.0.0.1 (DNS rebinding). So
+the name in Host has to be one of this machine's, and a browser has to say that the request comes
+from the service's own page. Beyond the machine itself, a token is asked for.
+
+Also here: the bound on a request's bytes, the headers that keep a page from loading anything from
+elsewhere, and one line in the log for each request, without its query or contents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+access_log = logging.getLogger("reconpatch.access")
+
+API = "/api/v1"
+COOKIE = "reconpatch"
+SHORTEST_TOKEN = 16
+OPEN_PATHS = frozenset({f"{API}/health"})
+"""What is answered without a token."""
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may ask.
+
+    Attributes:
+        hosts: names that Host may carry, in lower case, without the port; None allows any, which
+            is for a service with a token only.
+        token: asked for where it is given.
+        secure: the service speaks TLS, so the cookie is for TLS only.
+    """
+
+    hosts: frozenset[str] | None = frozenset({"127.0.0.1", "localhost", "[::1]"})
+    token: str | None = None
+    secure: bool = False
+
+    @property
+    def cookie(self) -> str:
+        """What the page's cookie holds instead of the token."""
+        return hashlib.sha256(f"{COOKIE} {self.token}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a request goes no further: a status and one sentence."""
+
+    status: int
+    sentence: str
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def refusal(access: Access, method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
+    """Why a request is refused, or None.
+
+    Args:
+        access: who may ask.
+        method: of the request, in capitals.
+        path: of the request, without its query.
+        headers: of the request, their names in lower case.
+    """
+    host = headers.get("host", "")
+    if access.hosts is not None and _name(host) not in access.hosts:
+        return Refusal(421, "the service is not known by this name: call it by 127.0.0.1")
+    if _from_elsewhere(method, headers, host):
+        return Refusal(403, "the request comes from another site's page: use the service's own")
+    if access.token is not None and path not in OPEN_PATHS and not _has_token(access, headers):
+        return Refusal(
+            401, "a token is needed: send 'Authorization: Bearer TOKEN', or open /?token=TOKEN"
+        )
+    return None
+
+
+def _name(host: str) -> str:
+    """Host without its port."""
+    try:
+        split = urlsplit(f"//{host}")
+        name = split.hostname or ""
+    except ValueError:
+        return ""
+    return f"[{name}]" if ":" in name else name
+
+
+def _from_elsewhere(method: str, headers: Mapping[str, str], host: str) -> bool:
+    """Whether a browser says that another site's page asks; programs say nothing."""
+    site = headers.get("sec-fetch-site", "none")
+    if site not in ("same-origin", "none"):
+        # Following a link to the page is no harm; what it then asks for is same-origin.
+        return not (method == "GET" and headers.get("sec-fetch-mode") == "navigate")
+    origin = headers.get("origin")
+    if origin is None or method in _SAFE:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != host.lower()
+    except ValueError:
+        return True
+
+
+def _has_token(access: Access, headers: Mapping[str, str]) -> bool:
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and access.token is not None:
+        return hmac.compare_digest(given.strip().encode(), access.token.encode())
+    try:
+        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return False
+    return cookie is not None and hmac.compare_digest(cookie.value.encode(), access.cookie.encode())
+
+
+class TooLargeError(Exception):
+    """A request's body goes past its bound."""
+
+
+class Guard:
+    """ASGI middleware around all of the service.
+
+    Args:
+        app: what it guards.
+        access: who may ask.
+        most_bytes: the bound of a request's body, by its path.
+        count: told method, route, status and seconds of each request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access: Access,
+        most_bytes: Callable[[str], int],
+        count: Callable[[str, str, int, float], None],
+    ) -> None:
+        self._app = app
+        self._access = access
+        self._most_bytes = most_bytes
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hand it on."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._logged(scope, receive, send)
+
+    async def _logged(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        status = 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": _with_ours(message["headers"], scope["path"])}
+            await send(message)
+
+        try:
+            await self._guarded(scope, receive, answer)
+        finally:
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", "other")
+            self._count(scope["method"], route, status, seconds)
+            client = scope.get("client") or ("?", 0)
+            access_log.info(
+                "%s %s %s %d %.0f ms", client[0], _printable(scope["method"]),
+                _printable(scope["path"]), status, 1000 * seconds,
+            )  # fmt: skip
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
+        method, path = scope["method"], scope["path"]
+        if (cookie := self._first_visit(scope)) is not None:
+            await _redirect(send, cookie)
+            return
+        refused = refusal(self._access, method, path, headers)
+        most = self._most_bytes(path)
+        length = headers.get("content-length", "0")
+        if refused is None and (not length.isdecimal() or int(length[:20]) > most):
+            refused = _too_large(most)
+        if refused is not None:
+            await _refuse(send, refused)
+            return
+        await self._bounded(scope, receive, send, most)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
+        """Hand the request on, and stop it when its body goes past the bound."""
+        received, started, refused = 0, False, False
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > most:
+                raise TooLargeError
+            return message
+
+        async def answer(message: Message) -> None:
+            nonlocal started, refused
+            if received > most and not started:
+                refused = True  # whatever else was made of a body that broke off
+            started = True
+            if not refused:
+                await send(message)
+
+        try:
+            await self._app(scope, counted, answer)
+        except TooLargeError:
+            refused = refused or not started
+        if refused:
+            await _refuse(send, _too_large(most))
+
+    def _first_visit(self, scope: Scope) -> str | None:
+        """The cookie for who opens the page with the right token in its address, else None."""
+        token = self._access.token
+        if token is None or scope["method"] != "GET" or scope["path"] != "/":
+            return None
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if not hmac.compare_digest(given.encode(), token.encode()):
+            return None
+        secure = "; Secure" if self._access.secure else ""
+        return f"{COOKIE}={self._access.cookie}; HttpOnly; SameSite=Strict; Path=/{secure}"
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(413, f"the request is larger than {most:,} bytes, which is the limit")
+
+
+async def _refuse(send: Send, refused: Refusal) -> None:
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    if refused.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await _answer(send, refused.status, headers, json.dumps({"error": refused.sentence}).encode())
+
+
+async def _redirect(send: Send, cookie: str) -> None:
+    headers = [(b"location", b"/"), (b"set-cookie", cookie.encode())]
+    await _answer(send, 303, headers, b"")
+
+
+async def _answer(send: Send, status: int, headers: list[Any], body: bytes) -> None:
+    headers = [*headers, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _with_ours(headers: Any, path: str) -> list[tuple[bytes, bytes]]:
+    ours = dict(_HEADERS)
+    if path.startswith(API):
+        ours["Cache-Control"] = "no-store"
+    return [*headers, *((name.lower().encode(), value.encode()) for name, value in ours.items())]
+
+
+def _printable(text: str) -> str:
+    """Text of a request as one word of a log line."""
+    return text[:300].encode("unicode_escape").decode("ascii").replace(" ", "\\x20")

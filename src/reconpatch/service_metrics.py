@@ -1,0 +1,65 @@
+"""Figures of a service for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+
+if TYPE_CHECKING:
+    from reconpatch.records import Record
+    from reconpatch.station import Station
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Metrics:
+    """Counters in a registry of their own, so that several services do not share them."""
+
+    def __init__(self, station: Station) -> None:
+        self._registry = CollectorRegistry()
+        self._verdicts = Counter(
+            "reconpatch_verdicts", "Photos inspected.", ["product", "verdict"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._requests = Counter(
+            "reconpatch_requests", "Requests answered.", ["method", "route", "status"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._seconds = Histogram(
+            "reconpatch_inspect_seconds", "From the request to its answer, of a single photo.",
+            buckets=_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        waiting = Gauge("reconpatch_waiting", "Photos in the queue.", registry=self._registry)
+        waiting.set_function(lambda: station.waiting)
+        stored = Gauge("reconpatch_photo_bytes", "Bytes of photos kept.", registry=self._registry)
+        stored.set_function(station.records.photo_bytes)
+
+    def count_verdict(self, record: Record) -> None:
+        """One more photo was inspected."""
+        verdict = "anomalous" if record.anomalous else "good"
+        self._verdicts.labels(record.product, verdict).inc()
+
+    def count_request(self, method: str, route: str, status: int, _: float) -> None:
+        """One more request was answered; labels take few values, whatever is asked."""
+        self._requests.labels(method if method in _METHODS else "other", route, status).inc()
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the seconds that the block takes."""
+        with self._seconds.time():
+            yield
+
+    def text(self) -> tuple[bytes, str]:
+        """All figures, and the media type in which they are."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST

@@ -1,0 +1,232 @@
+"""What the service takes and gives, as JSON; OpenAPI is made of these.
+
+Names and units are those of `Result`, `Record` and `Version`, where each is explained.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+# What PostgreSQL's and SQLite's columns hold.
+RecordId = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Score = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=1e-6, lt=1, allow_inf_nan=False)]
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Problem(BaseModel):
+    """What went wrong, and the way out."""
+
+    error: str = Field(description="One sentence.")
+
+
+class RegionOut(_Answer):
+    """An anomalous area."""
+
+    box: tuple[int, int, int, int] = Field(description="x0, y0, x1, y1 in pixels of the photo.")
+    area: int = Field(description="Pixels.")
+    peak: tuple[int, int] = Field(description="x, y of the highest value of the map.")
+    peak_value: float
+
+
+class ClosestOut(_Answer):
+    """The good patch that the worst patch was compared with."""
+
+    photo: str = Field(description="Name of the good photo of the fit.")
+    box: tuple[int, int, int, int] = Field(description="The good patch, in that photo's pixels.")
+    patch_box: tuple[int, int, int, int] | None = Field(
+        None, description="The worst patch, in pixels of the inspected photo."
+    )
+    distance: float
+    thumbnail_box: tuple[int, int, int, int] | None = Field(
+        None, description="The good patch, in pixels of the picture that /closest gives."
+    )
+
+
+class RecordOut(_Answer):
+    """A verdict in the records."""
+
+    id: int
+    time: datetime = Field(description="UTC.")
+    product: str
+    version: int = Field(description="Version of the model that judged.")
+    fingerprint: str = Field(description="SHA-256 of what decided.")
+    name: str = Field(description="What the photo was called.")
+    photo: str = Field(description="SHA-256 of the photo's file.")
+    width: int
+    height: int
+    score: float
+    threshold: float
+    map_threshold: float
+    p_value: float
+    anomalous: bool
+    inspected: tuple[int, int, int, int] = Field(description="The part that was looked at.")
+    regions: list[RegionOut]
+    closest: ClosestOut
+    feedback: Literal["good", "defect"] | None
+    feedback_time: datetime | None
+
+
+class RecordsOut(BaseModel):
+    """Some records, newest first."""
+
+    records: list[RecordOut]
+    cursor: int | None = Field(description="Give it as `cursor` for the next page; null: the last.")
+
+
+class BatchItem(BaseModel):
+    """What came of one photo of a batch: a record or an error."""
+
+    name: str
+    record: RecordOut | None = None
+    error: str | None = None
+
+
+class BatchOut(BaseModel):
+    """What came of each photo, in the order in which they were sent."""
+
+    items: list[BatchItem]
+
+
+class VersionOut(_Answer):
+    """A version of a model."""
+
+    product: str
+    number: int
+    file: str
+    sha256: str
+    fingerprint: str
+    threshold: float
+    parent: int | None
+    scores_as: int
+    created: datetime
+    note: str
+    in_service: bool
+    in_service_since: datetime | None = Field(description="When it last went into service.")
+
+
+class VersionDetail(VersionOut):
+    """A version of a model, and where it comes from."""
+
+    promise: str = Field(description="What the threshold promises, in plain words.")
+    good_photos: int
+    provenance: dict[str, Any]
+    settings: list[dict[str, Any]] = Field(description="Of each member of the model.")
+
+
+class VersionsOut(BaseModel):
+    """All versions of a product, oldest first."""
+
+    versions: list[VersionOut]
+
+
+class ProductOut(BaseModel):
+    """A product and the model in service."""
+
+    name: str
+    version: int
+    threshold: float
+    map_threshold: float
+    false_alarm_rate: float = Field(description="Expected of good photos, by the calibration.")
+    promise: str
+    good_photos: int
+    in_service_since: datetime
+
+
+class ProductsOut(BaseModel):
+    """All products."""
+
+    products: list[ProductOut]
+
+
+class ScoreOut(BaseModel):
+    """The score of a record."""
+
+    id: int
+    score: float
+    anomalous: bool
+    feedback: Literal["good", "defect"] | None
+
+
+class ScoresOut(BaseModel):
+    """What a histogram of scores is drawn from."""
+
+    threshold: float
+    recent: list[ScoreOut] = Field(description="Up to 1,000 comparable ones, newest first.")
+    calibration: list[float] = Field(description="Of good photos, each as if it were new.")
+
+
+class PreviewOut(_Answer):
+    """What a threshold would do."""
+
+    threshold: float
+    photos: int = Field(description="Comparable photos of the recent past, up to 1,000.")
+    anomalous_now: int = Field(description="How many of them were judged anomalous.")
+    anomalous_then: int = Field(description="How many would have been.")
+    false_alarm_rate: float = Field(description="Expected of good photos, by the calibration.")
+    false_alarm_range: tuple[float, float] = Field(description="90 % range of it over fits.")
+    promise: str
+
+
+class ThresholdIn(_Given):
+    """A threshold: a score, or a false-alarm rate that it is to follow from."""
+
+    score: Score | None = None
+    false_alarm_rate: Rate | None = None
+
+
+class RollbackIn(_Given):
+    """Which version to go back to; null takes the parent of the one in service."""
+
+    number: Number | None = None
+
+
+class FeedbackIn(_Given):
+    """What the part was; null takes back what was said."""
+
+    feedback: Literal["good", "defect"] | None
+
+
+class UpdateOut(BaseModel):
+    """The version that came of an update, and how it compares with the one before."""
+
+    version: VersionOut
+    comparison: dict[str, Any]
+
+
+class HealthOut(BaseModel):
+    """The service answers, and so does its database."""
+
+    status: Literal["ok"]
+    version: str
+    waiting: int = Field(description="Photos in the queue.")
+
+
+class RecordFilter(_Given):
+    """Which records are asked for."""
+
+    product: str | None = Field(None, max_length=64)
+    version: Number | None = None
+    verdict: Literal["good", "anomalous"] | None = None
+    feedback: Literal["good", "defect", "any", "none"] | None = None
+    since: AwareDatetime | None = Field(None, description="From this time on; with a zone.")
+    until: AwareDatetime | None = Field(None, description="Before this time; with a zone.")
+    photo: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="SHA-256 of the file.")
+
+
+class RecordQuery(RecordFilter):
+    """Which records are asked for, and which page of them."""
+
+    limit: int = Field(100, ge=1, le=1_000)
+    cursor: RecordId | None = Field(None, description="From the page before.")

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from reconpatch.errors import NotFoundError, OutputError
+from reconpatch.photo_store import PhotoStore
+from reconpatch.records import Records
+from test_records import VERDICT
+
+
+@pytest.fixture
+def records(tmp_path):
+    opened = Records(tmp_path / "records.sqlite", "line 1")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return PhotoStore(tmp_path / "photos")
+
+
+def files(tmp_path: Path) -> set[str]:
+    return {path.name for path in (tmp_path / "photos").rglob("*") if path.is_file()}
+
+
+def keep(store, records, content, *, days_ago=0.0):
+    """Store a photo and its record, as the station does; the record."""
+    verdict = replace(
+        VERDICT, photo=store.add(content), time=datetime.now(UTC) - timedelta(days=days_ago)
+    )
+    return records.add([verdict], photo_bytes=[len(content)])[0]
+
+
+def test_a_photo_is_stored_once_under_its_hash(store, tmp_path):
+    sha256 = store.add(b"a photo")
+    assert sha256 == hashlib.sha256(b"a photo").hexdigest()
+    assert store.read(sha256) == b"a photo"
+    assert store.add(b"a photo") == sha256
+    assert store.add(b"another") != sha256
+    assert len(files(tmp_path)) == 2
+    assert (tmp_path / "photos" / sha256[:2] / sha256).read_bytes() == b"a photo"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../secret", "a" * 63, "A" * 64, "a" * 64 + "\n", "/etc/passwd"]
+)
+def test_no_name_but_a_hash_reaches_the_disk(store, name):
+    with pytest.raises(NotFoundError, match="64 hexadecimal digits"):
+        store.read(name)
+
+
+def test_a_photo_that_is_gone_says_so(store):
+    with pytest.raises(NotFoundError, match=r"aaaaaaaaaaaa\.\.\. is no longer stored"):
+        store.read("a" * 64)
+
+
+def test_a_photo_that_cannot_be_written(tmp_path):
+    (tmp_path / "photos").write_text("a file where the folder should be")
+    with pytest.raises(OutputError, match="could not be written"):
+        PhotoStore(tmp_path / "photos").add(b"a photo")
+
+
+def test_old_photos_go_and_their_records_stay(store, records, tmp_path):
+    old = keep(store, records, b"old", days_ago=3)
+    told = keep(store, records, b"told", days_ago=3)
+    new = keep(store, records, b"new")
+    records.feedback(told.id, "defect")
+    assert store.prune(records) == 0
+    assert store.prune(records, keep_days=2) == 1
+    assert files(tmp_path) == {told.photo, new.photo}
+    with pytest.raises(NotFoundError):
+        store.read(old.photo)
+    assert records.get(old.id) == old
+    assert store.prune(records, keep_days=2) == 0
+
+
+def test_the_total_size_is_kept_by_removing_the_oldest(store, records, tmp_path):
+    kept = [keep(store, records, bytes([i]) * 100, days_ago=10 - i) for i in range(5)]
+    records.feedback(kept[1].id, "good")
+    assert store.prune(records, keep_bytes=500) == 0
+    assert store.prune(records, keep_bytes=250) == 3
+    assert files(tmp_path) == {kept[1].photo, kept[4].photo}
+    assert records.photo_bytes() == 200
+    assert store.prune(records, keep_bytes=0) == 1
+    assert files(tmp_path) == {kept[1].photo}
+
+
+def test_a_photo_that_was_removed_can_come_again(store, records, tmp_path):
+    keep(store, records, b"a photo")
+    assert store.prune(records, keep_bytes=0) == 1
+    again = keep(store, records, b"a photo")
+    assert files(tmp_path) == {again.photo}
+    assert records.photo_bytes() == 7
+
+
+def test_what_a_killed_process_left_is_swept_up(store, records, tmp_path):
+    kept = keep(store, records, b"kept")
+    orphan = store.add(b"stored, and then the power went")
+    half = tmp_path / "photos" / orphan[:2] / f".{orphan}.1234.part"
+    half.write_bytes(b"half")
+    assert store.sweep(records) == 2
+    assert files(tmp_path) == {kept.photo}
+    assert store.sweep(records) == 0
+    assert PhotoStore(tmp_path / "none yet").sweep(records) == 0

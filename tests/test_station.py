@@ -1,0 +1,499 @@
+"""The station: what is in service, the queue, and what stays of each verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import scratched, textured
+from reconpatch import station as station_module
+from reconpatch.data_folder import DataFolder
+from reconpatch.errors import (
+    BusyError,
+    ModelFileError,
+    NotFoundError,
+    OutputError,
+    PhotoError,
+    RecordsError,
+    SettingsError,
+)
+from reconpatch.images import read_photo
+from reconpatch.records import Filter
+from reconpatch.station import Limits, Station
+
+WAIT = 60
+
+
+def png(pixels: np.ndarray) -> bytes:
+    out = BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def model_file(small_model_file: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(small_model_file, tmp_path / "disc.rcp"))
+
+
+@pytest.fixture
+def start(tmp_path: Path):
+    """Start stations on one folder; closed at the end."""
+    opened = []
+
+    def start_one(*models: Path, data: Path = tmp_path / "data", **options) -> Station:
+        station = Station(DataFolder(data), models, threads=1, **options)
+        opened.append(station)
+        return station
+
+    yield start_one
+    for station in opened:
+        station.close()
+
+
+@pytest.fixture
+def station(start, model_file: Path) -> Station:
+    return start(model_file)
+
+
+class Gate:
+    """Holds the worker before it inspects, until it is opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.open = threading.Event(), threading.Event()
+        self.batches: list[int] = []
+        inspect = station_module.inspect_together
+
+        def held(inspector, photos):
+            self.batches.append(len(photos))
+            self.reached.set()
+            assert self.open.wait(WAIT)
+            return inspect(inspector, photos)
+
+        monkeypatch.setattr(station_module, "inspect_together", held)
+
+
+def inspect(station: Station, pixels: np.ndarray, **options):
+    return station.submit(png(pixels), name="part.png", **options).result(WAIT)
+
+
+# --- A verdict -----------------------------------------------------------------------------------
+
+
+def test_a_verdict_is_that_of_the_model_and_is_kept(station, small_model, defective_photo):
+    content = png(defective_photo)
+    record = station.submit(content, name="part.png").result(WAIT)
+    alone = small_model.inspect(defective_photo)
+    assert record.score == pytest.approx(alone.score, rel=1e-4)
+    assert (record.anomalous, record.product, record.version) == (True, "disc", 1)
+    assert record.fingerprint == small_model.fingerprint
+    assert record.photo == hashlib.sha256(content).hexdigest()
+    assert station.records.get(record.id) == record
+    assert station.photos.read(record.photo) == content
+    np.testing.assert_array_equal(station.photo(record).pixels, defective_photo)
+    assert station.judge_of(record) is station.product("disc").inspector
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "is empty"), (b"no photo at all", "part.png"), (png(np.zeros((8, 8), np.uint8)), "16")],
+)
+def test_what_is_no_photo_is_refused_and_not_kept(station, content, said, tmp_path):
+    with pytest.raises(PhotoError, match=said):
+        station.submit(content, name="part.png").result(WAIT)
+    assert station.records.count() == 0
+    assert not (tmp_path / "data" / "photos").exists()
+
+
+def test_a_photo_with_too_many_pixels_is_refused(start, model_file, good_photo):
+    station = start(model_file, limits=Limits(max_pixels=9_000))
+    with pytest.raises(PhotoError, match="over the limit of 9,000"):
+        inspect(station, good_photo)
+
+
+def test_one_photo_that_cannot_be_read_does_not_cost_the_others(station, monkeypatch):
+    gate = Gate(monkeypatch)
+    first = station.submit(png(textured(1)), name="first")
+    assert gate.reached.wait(WAIT)
+    contents = [png(textured(2)), b"damaged", png(textured(3))]
+    answers = [station.submit(content, name="part") for content in contents]
+    gate.open.set()
+    assert gate.batches[0] == 1
+    assert not first.result(WAIT).anomalous
+    good, damaged, another = answers
+    assert good.result(WAIT).id < another.result(WAIT).id
+    assert isinstance(damaged.exception(WAIT), PhotoError)
+    assert gate.batches == [1, 2]  # what came in the meantime is one batch
+
+
+def test_one_photo_that_cannot_be_inspected_does_not_cost_the_others(station, monkeypatch):
+    inspect_together = station_module.inspect_together
+
+    def refuse(inspector, photos):
+        if any(photo.name == "odd" for photo in photos):
+            raise PhotoError("odd: cannot be inspected")
+        return inspect_together(inspector, photos)
+
+    gate = Gate(monkeypatch)
+    station.submit(png(textured(1)), name="first")
+    assert gate.reached.wait(WAIT)
+    monkeypatch.setattr(station_module, "inspect_together", refuse)
+    answers = [station.submit(png(textured(2)), name=name) for name in ("a", "odd", "b")]
+    gate.open.set()
+    assert [answer.exception(WAIT) is None for answer in answers] == [True, False, True]
+
+
+def test_large_photos_are_inspected_in_parts(station, monkeypatch):
+    monkeypatch.setattr(station_module, "_BATCH_PIXELS", 2 * 96 * 96 - 1)
+    gate = Gate(monkeypatch)
+    first = [station.submit(png(textured(1)), name="first")]
+    assert gate.reached.wait(WAIT)
+    rest = [station.submit(png(textured(i)), name="part") for i in range(5)]
+    gate.open.set()
+    assert len({answer.result(WAIT).id for answer in first + rest}) == 6
+    assert gate.batches == [1, 2, 2, 1]
+
+
+# --- The queue -----------------------------------------------------------------------------------
+
+
+def test_past_its_bound_the_queue_says_when_to_come_again(start, model_file, monkeypatch):
+    station = start(model_file, limits=Limits(queue=2))
+    gate = Gate(monkeypatch)
+    answers = [station.submit(png(textured(0)), name="part")]
+    assert gate.reached.wait(WAIT)
+    answers += [station.submit(png(textured(i)), name="part") for i in (1, 2)]
+    assert station.waiting == 2
+    with pytest.raises(BusyError, match="2 photos are waiting") as caught:
+        station.submit(png(textured(3)), name="part")
+    assert caught.value.seconds >= 1
+    gate.open.set()
+    assert all(not answer.result(WAIT).anomalous for answer in answers)
+    assert station.records.count() == 3
+
+
+def test_the_queue_is_bounded_in_bytes_too(start, model_file, monkeypatch):
+    content = png(textured(0))
+    station = start(model_file, limits=Limits(queue_bytes=len(content) + 10))
+    gate = Gate(monkeypatch)
+    answers = [station.submit(content, name="part")]
+    assert gate.reached.wait(WAIT)
+    answers.append(station.submit(content, name="part"))
+    with pytest.raises(BusyError):
+        station.submit(content, name="part")
+    gate.open.set()
+    for answer in answers:
+        answer.result(WAIT)
+
+
+def test_batches_are_no_larger_than_allowed(start, model_file, monkeypatch):
+    station = start(model_file, limits=Limits(batch=2))
+    gate = Gate(monkeypatch)
+    answers = [station.submit(png(textured(0)), name="part")]
+    assert gate.reached.wait(WAIT)
+    answers += [station.submit(png(textured(i)), name="part") for i in range(5)]
+    gate.open.set()
+    ids = [answer.result(WAIT).id for answer in answers]
+    assert ids == sorted(ids)  # in the order in which they came
+    assert gate.batches == [1, 2, 2, 1]
+
+
+def test_a_photo_that_nobody_waits_for_is_not_inspected(station, monkeypatch):
+    gate = Gate(monkeypatch)
+    station.submit(png(textured(0)), name="part")
+    assert gate.reached.wait(WAIT)
+    gone = station.submit(png(textured(1)), name="gone")
+    last = station.submit(png(textured(2)), name="last")
+    assert gone.cancel()
+    gate.open.set()
+    last.result(WAIT)
+    assert {record.name for record in station.records.export()} == {"part", "last"}
+
+
+def test_closing_inspects_what_waits_and_takes_no_more(start, model_file, monkeypatch):
+    station = start(model_file)
+    gate = Gate(monkeypatch)
+    answers = [station.submit(png(textured(i)), name="part") for i in range(4)]
+    assert gate.reached.wait(WAIT)
+    closing = threading.Thread(target=station.close)
+    closing.start()
+    gate.open.set()
+    closing.join(WAIT)
+    assert all(answer.result(0).version == 1 for answer in answers)
+    with pytest.raises(BusyError):
+        station.submit(png(textured(9)), name="part")
+
+
+def test_a_verdict_that_cannot_be_kept_is_not_answered(station, monkeypatch, good_photo):
+    def refuse(*_, **__):
+        raise RecordsError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(station.records, "add", refuse)
+        with pytest.raises(RecordsError, match="disk is full"):
+            inspect(station, good_photo)
+    assert not inspect(station, good_photo).anomalous  # and the worker goes on
+
+
+def test_an_error_of_the_program_is_answered_and_the_worker_goes_on(
+    station, monkeypatch, good_photo
+):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(station_module, "inspect_together", fail)
+        with pytest.raises(ZeroDivisionError):
+            inspect(station, good_photo)
+    assert not inspect(station, good_photo).anomalous
+
+
+# --- Products and versions -----------------------------------------------------------------------
+
+
+def test_products_are_told_by_name(start, model_file, small_model, good_photo, tmp_path):
+    other = tmp_path / "ring 2.rcp"
+    small_model.with_threshold(0.0).save(other)
+    station = start(model_file, other)
+    assert sorted(station.products) == ["disc", "ring 2"]
+    assert not inspect(station, good_photo, product="disc").anomalous
+    assert inspect(station, good_photo, product="ring 2").anomalous
+    for name in (None, "bolt", "../disc"):
+        with pytest.raises(NotFoundError, match="give one of disc, ring 2"):
+            station.submit(b"", name="part", product=name)
+
+
+@pytest.mark.parametrize("stem", [".hidden", "a" * 65, "tab\t", "dot.", "ß"])
+def test_names_that_no_product_can_have(start, model_file, stem):
+    file = model_file.rename(model_file.with_name(f"{stem}.rcp"))
+    with pytest.raises(SettingsError, match="the product is called"):
+        start(file)
+
+
+def test_two_models_of_one_name_are_refused(start, model_file):
+    with pytest.raises(SettingsError, match="several model files are called disc"):
+        start(model_file, model_file)
+
+
+def test_a_folder_without_a_product_needs_a_model(start):
+    with pytest.raises(SettingsError, match="no product yet"):
+        start()
+
+
+def test_another_threshold_is_another_version_with_a_parent(station, small_model, good_photo):
+    assert not inspect(station, good_photo).anomalous
+    second = station.set_threshold("disc", score=0.0)
+    assert (second.number, second.parent, second.scores_as) == (2, 1, 1)
+    assert second.note == "threshold 0, set by hand"
+    record = inspect(station, good_photo)
+    assert (record.anomalous, record.version, record.threshold) == (True, 2, 0.0)
+    third = station.set_threshold("disc", rate=0.25)
+    assert (third.number, third.parent, third.scores_as) == (3, 2, 1)
+    assert third.threshold == small_model.with_false_alarm_rate(0.25).threshold
+    first = station.versions.get("disc", 1)
+    assert [v.number for v in station.versions.all("disc")] == [1, 2, 3]
+    assert station.versions.path(first).read_bytes()[:8] != b""
+    for given in ({}, {"score": 1.0, "rate": 0.1}):
+        with pytest.raises(SettingsError, match="one of the two"):
+            station.set_threshold("disc", **given)
+    with pytest.raises(SettingsError, match="give a score of 0 or more"):
+        station.set_threshold("disc", score=-1.0)
+    assert len(station.versions.all("disc")) == 3
+
+
+def test_old_records_are_judged_by_the_model_of_their_time(station, good_photo):
+    record = inspect(station, good_photo)
+    station.set_threshold("disc", score=0.0)
+    assert station.judge_of(record).threshold == record.threshold
+    assert station.judge_of(record) is not station.product("disc").inspector
+
+
+def test_roll_back_goes_to_the_parent_or_to_a_number(station, good_photo):
+    station.set_threshold("disc", score=0.0)
+    station.set_threshold("disc", score=1000.0)
+    assert station.roll_back("disc").number == 2
+    assert inspect(station, good_photo).version == 2
+    assert station.roll_back("disc").number == 1
+    with pytest.raises(NotFoundError, match="made from no other"):
+        station.roll_back("disc")
+    assert station.roll_back("disc", 3).number == 3
+    with pytest.raises(NotFoundError, match="no version 9"):
+        station.roll_back("disc", 9)
+    assert [s.number for s in station.records.services("disc")] == [3, 1, 2, 3, 2, 1]
+
+
+def test_a_preview_counts_as_a_loop_would(station, small_model):
+    for seed in range(4):
+        inspect(station, textured(100 + seed))
+    inspect(station, scratched(textured(105)))
+    judged = list(station.records.export())
+    scores = [record.score for record in judged]
+    threshold = sorted(scores)[2]
+    shown = station.preview("disc", score=threshold)
+    now = sum(record.score > small_model.threshold for record in judged)
+    assert (shown.photos, shown.anomalous_now) == (5, now)
+    assert shown.anomalous_then == sum(score > threshold for score in scores) == 2
+    calibrated = small_model.with_threshold(threshold).calibration
+    assert shown.false_alarm_rate == calibrated.image_threshold.stated_rate
+    assert shown.promise == calibrated.promise
+    assert station.preview("disc").threshold == small_model.threshold
+    assert station.preview("disc", rate=0.5).false_alarm_rate <= 0.5
+    station.set_threshold("disc", score=threshold)
+    assert station.preview("disc").photos == 5  # scores stay comparable
+    station.put_into_service("disc", small_model, note="fitted anew")
+    assert station.preview("disc").photos == 0  # those of another fit are not
+
+
+def test_models_are_swapped_without_dropping_a_photo(station):
+    """Photos stream in from two threads while the threshold changes: each gets one verdict."""
+    answers: list[Future] = []
+    lock = threading.Lock()
+
+    def stream(first: int) -> None:
+        for i in range(12):
+            answer = station.submit(png(textured(first + i)), name=f"part{first + i}")
+            with lock:
+                answers.append(answer)
+            answer.result(WAIT)
+
+    threads = [threading.Thread(target=stream, args=(100 * k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for score in (0.0, 1000.0, 0.0):
+        station.set_threshold("disc", score=score)
+    for thread in threads:
+        thread.join(WAIT)
+    records = [answer.result(0) for answer in answers]
+    assert len({record.id for record in records}) == 24
+    thresholds = {v.number: v.threshold for v in station.versions.all("disc")}
+    for record in records:
+        assert record.threshold == thresholds[record.version]
+        assert record.anomalous == (record.score > record.threshold)
+
+
+# --- Starting again ------------------------------------------------------------------------------
+
+
+def test_what_was_in_service_goes_on(start, model_file, good_photo):
+    first = start(model_file)
+    first.set_threshold("disc", score=0.0)
+    inspect(first, good_photo)
+    first.close()
+    for models in ((), (model_file,)):  # the file was taken in before: nothing changes
+        again = start(*models)
+        assert again.product(None).version.number == 2
+        assert inspect(again, good_photo).anomalous
+        again.close()
+
+
+def test_a_new_file_becomes_a_version_in_service(start, model_file, small_model):
+    start(model_file).close()
+    model_file.unlink()
+    small_model.with_threshold(5.0).save(model_file)
+    again = start(model_file)
+    served = again.product("disc")
+    assert (served.version.number, served.version.parent, served.version.scores_as) == (2, None, 2)
+    assert served.inspector.threshold == 5.0
+
+
+def test_a_model_file_that_was_changed_is_refused(start, model_file, small_model, tmp_path):
+    start(model_file).close()
+    kept = tmp_path / "data" / "models" / "disc" / "0001.rcp"
+    assert kept.read_bytes() == model_file.read_bytes()
+    small_model.with_threshold(5.0).save(kept, overwrite=True)
+    with pytest.raises(ModelFileError, match="not the model that the records tell of"):
+        start()
+    kept.write_bytes(kept.read_bytes()[:-10])
+    with pytest.raises(ModelFileError, match="damaged"):
+        start()
+
+
+def test_a_file_that_a_killed_process_left_is_no_version(start, model_file, tmp_path):
+    station = start(model_file)
+    (tmp_path / "data" / "models" / "disc" / "0002.rcp").write_bytes(b"half a mod")
+    assert station.set_threshold("disc", score=1.0).number == 2
+    station.close()
+    assert start().product(None).inspector.threshold == 1.0
+
+
+def test_a_missing_model_is_named(start, tmp_path):
+    with pytest.raises(ModelFileError, match=r"no model file .*missing\.rcp"):
+        start(tmp_path / "missing.rcp")
+
+
+def test_a_folder_is_used_by_one_program_at_a_time(tmp_path):
+    data = tmp_path / "data"
+    code = """
+import sys; from pathlib import Path; from reconpatch.data_folder import DataFolder
+DataFolder(Path(sys.argv[1]))
+"""
+
+    def another() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, data], check=False, capture_output=True, encoding="utf-8"
+        )
+
+    with DataFolder(data) as folder:
+        station = folder.station
+        done = another()
+        assert done.returncode == 1
+        assert "is in use by another program" in done.stderr
+    assert another().returncode == 0
+    with DataFolder(data) as folder:
+        assert folder.station == station  # the name stays with the folder
+
+
+def test_a_data_folder_that_is_a_file(tmp_path):
+    (tmp_path / "data").write_text("")
+    with pytest.raises(OutputError, match="could not be written"):
+        DataFolder(tmp_path / "data")
+
+
+def test_a_station_that_cannot_start_frees_its_database(start, model_file, tmp_path):
+    with pytest.raises(SettingsError):
+        start()
+    assert start(model_file, data=tmp_path / "other").product(None).version.number == 1
+
+
+# --- Feedback and housekeeping -------------------------------------------------------------------
+
+
+def test_feedback_is_kept(station, good_photo):
+    record = inspect(station, good_photo)
+    assert station.feedback(record.id, "good").feedback == "good"
+    assert station.records.count(Filter(feedback="good")) == 1
+
+
+def test_photos_past_the_limits_are_removed(start, model_file):
+    station = start(model_file, limits=Limits(keep_bytes=0))
+    first = inspect(station, textured(1))
+    second = inspect(station, textured(2))
+    station.feedback(second.id, "defect")
+    station._tidy()
+    with pytest.raises(NotFoundError, match="no longer stored"):
+        station.photo(first)
+    assert station.photo(second).height == 96
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"queue": 0}, {"batch": 0}, {"keep_days": -1}, {"keep_bytes": -1}]
+)
+def test_limits_that_make_no_sense(wrong):
+    with pytest.raises(SettingsError, match=rf"{next(iter(wrong))} is"):
+        Limits(**wrong)
+
+
+def test_a_station_reads_what_a_model_reads(station):
+    """16 bits survive the way through the station."""
+    pixels = (textured(1)[:, :, 0].astype(np.uint16) << 8) + 17
+    record = inspect(station, pixels)
+    np.testing.assert_array_equal(station.photo(record).pixels, read_photo(pixels).pixels)
