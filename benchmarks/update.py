@@ -45,6 +45,9 @@ def teach(model: Inspector, test: Path) -> None:
     ]
     shown, unseen = goods[::2], goods[1::2]
     alarms = [photo for photo in shown if model.judge([photo])[0].score > model.threshold]
+    if not alarms:
+        print(f"\nno false alarm among {len(shown)} good test photos at this rate")
+        return
     start = time.perf_counter()
     taught = update(model, [], confirmed=alarms)
     seconds = time.perf_counter() - start
