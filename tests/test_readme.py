@@ -64,7 +64,10 @@ def test_the_first_commands_are_there() -> None:
     assert [script for script in scripts if not (REPOSITORY / script).is_file()] == []
 
 
-COMMANDS = ["fit", "inspect", "evaluate", "calibrate", "benchmark", "info", "demo"]
+COMMANDS = [
+    "fit", "inspect", "evaluate", "calibrate", "benchmark", "info", "serve", "watch", "update",
+    "diff", "verify", "bench", "export", "demo",
+]  # fmt: skip
 
 
 def test_every_command_has_a_row_in_the_table() -> None:
