@@ -664,7 +664,7 @@ def test_an_error_of_the_operating_system_is_one_sentence(
     def fail(*arguments: object, **options: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("reconpatch.cli._inspect_file", fail)
+    monkeypatch.setattr("reconpatch.cli._read_or_error", fail)
     assert "Input/output error" in refusal(run("inspect", small_model_file, new_photos))
 
 

@@ -484,3 +484,34 @@ def test_fewer_candidates_pick_among_fewer_patches() -> None:
     np.testing.assert_array_equal(everything.rows, same.rows)
     assert len(few) == 9
     assert len({(a, b) for a, b in zip(few.photo, few.place, strict=True)}) == 9
+
+
+def test_of_very_many_photos_some_are_scored_and_those_with_rows_have_thumbnails(
+    good_folder: Path, small_model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("reconpatch.good_photos.CALIBRATED", 3)
+    monkeypatch.setattr(fitting, "CALIBRATED", 3)
+    model = fit(good_folder, bank=5)
+    assert len(model.photos) == GOOD_PHOTOS
+    assert model.good.photos.tolist() == [0, 4, 7]  # evenly spread, the last one among them
+    assert len(model.calibration.scores) == 3
+    assert model.calibration.source.startswith("3 of the 8 good photos of the fit")
+    with_rows = set(model.bank.photo.tolist())
+    assert {i for i, picture in enumerate(model.thumbnails) if picture} == with_rows
+    for i in with_rows:
+        assert model.thumbnails[i] == small_model.thumbnails[i]
+    model.save(tmp_path / "many.rcp")
+    loaded = reconpatch.load(tmp_path / "many.rcp")
+    result = loaded.inspect(scratched(textured(1000)))
+    assert result.closest.thumbnail == model.thumbnails[int(result.closest.photo[4:7])]
+
+
+def test_the_radius_counts_photos_that_are_not_scored(
+    good_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everyone = fit(good_folder, bank=5)
+    monkeypatch.setattr("reconpatch.good_photos.CALIBRATED", 3)
+    some = fit(good_folder, bank=5)
+    assert some.provenance["coreset_radius"] == pytest.approx(
+        everyone.provenance["coreset_radius"], rel=1e-6
+    )

@@ -289,20 +289,23 @@ def inspect(
 
     Exit code 0: all good; 1: something is anomalous; 2: an error; 3: a photo could not be read.
     """
+    from reconpatch.read_ahead import read_ahead
+
     model = reconpatch.load(model_file, threads=threads, engine=engine)
     paths = expand(photos)
     report = _open_report(output, model, model_file, overwrite) if output else None
     anomalous = unreadable = 0
     with show_progress() as progress:
-        for i, path in enumerate(paths):
-            try:
-                photo, result = _inspect_file(model, path, max_pixels)
-            except PhotoError as error:
+        # The next photo is decoded while the engine is at work on this one.
+        read = read_ahead(lambda path: _read_or_error(path, max_pixels), paths, threads=1)
+        for i, (path, photo) in enumerate(zip(paths, read, strict=True)):
+            if isinstance(photo, PhotoError):
                 unreadable += 1
-                _say_unreadable(path, error, as_json)
+                _say_unreadable(path, photo, as_json)
                 if report is not None:
-                    report.add_error(str(path), str(error))
+                    report.add_error(str(path), str(photo))
             else:
+                result = model.inspect(photo)
                 anomalous += result.anomalous
                 # Flushed line by line, so that a program that reads them can act on each at once.
                 print(json.dumps(result.to_dict()) if as_json else _line(result), flush=True)
@@ -602,9 +605,11 @@ def _photos(paths: Sequence[Path], max_pixels: int) -> Iterator[Photo]:
             progress("calibrate", i + 1, len(paths))
 
 
-def _inspect_file(model: Inspector, path: Path, max_pixels: int) -> tuple[Photo, Result]:
-    photo = _read(path, max_pixels)
-    return photo, model.inspect(photo)
+def _read_or_error(path: Path, max_pixels: int) -> Photo | PhotoError:
+    try:
+        return _read(path, max_pixels)
+    except PhotoError as error:
+        return error
 
 
 # --- Output --------------------------------------------------------------------------------------
@@ -733,6 +738,9 @@ def _facts(model: Inspector, path: Path) -> dict[str, dict[str, Any]]:
             f"{prefix}training": training,
             f"{prefix}scoring": scoring,
         }
+        if member.sample is not None:
+            agreements = {a.engine: a.sentence() for a in member.sample.agreements}
+            facts[f"{prefix}engines compared"] = agreements
         if several:
             facts[f"{prefix}provenance"] = member.provenance
     return {**facts, "provenance": model.provenance}
