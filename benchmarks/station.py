@@ -104,12 +104,11 @@ def run(
     """The load, over as many lives of the service as it takes; how much was lost."""
     for i in range(photos):
         load.todo.put(i)
-    began = time.perf_counter()
     rng = random.Random(0)
     for life in range(kills + 1):
         with serving(*options, log=folder / "log") as (process, url):
             load.url = url
-            start = megabytes(process)
+            start, began = megabytes(process), time.perf_counter()
             enough = threading.Event()
             # A life ends somewhere in its share of the photos; the last one at the end of all.
             goal = (life + rng.random()) / (kills + 1) * photos if life < kills else photos

@@ -263,24 +263,27 @@ class Records:
             files: of each verdict, the file it was found in, for `find_files`.
             photo_bytes: of each verdict, the size of its photo where that was stored.
         """
+        if not verdicts:
+            return []
+        rows = [{**_values(verdict), "station": self.station} for verdict in verdicts]
+        numbered = sa.insert(inspections).returning(inspections.c.id, sort_by_parameter_order=True)
         with self._changing() as connection:
-            ids = [self._insert(connection, verdict) for verdict in verdicts]
-            for record, file in zip(ids, files, strict=False):
-                if file is not None:
-                    row = {**asdict(file), "station": self.station, "record": record}
-                    connection.execute(self._insert_or_update(inspected_files, row))
-            for verdict, size in zip(verdicts, photo_bytes, strict=False):
-                self._keep_photo(connection, verdict, size)
+            ids = [int(number) for number in connection.execute(numbered, rows).scalars()]
+            found = [
+                {**asdict(file), "record": number}
+                for number, file in zip(ids, files, strict=False)
+                if file is not None
+            ]
+            self._insert_or_update(connection, inspected_files, found)
+            stored = [
+                {"sha256": v.photo, "bytes": size, "stored": v.time, "removed": None}
+                for v, size in zip(verdicts, photo_bytes, strict=False)
+            ]
+            self._insert_or_update(connection, photos, stored)
         return [
             Record(**_values(verdict), id=number, feedback=None, feedback_time=None)
             for number, verdict in zip(ids, verdicts, strict=True)
         ]
-
-    def _insert(self, connection: sa.Connection, verdict: Verdict) -> int:
-        row = {**_values(verdict), "station": self.station}
-        key = connection.execute(sa.insert(inspections).values(row)).inserted_primary_key
-        assert key is not None  # the table has one
-        return int(key[0])
 
     def get(self, record: int) -> Record:
         """One record.
@@ -498,16 +501,6 @@ class Records:
         total = sa.select(sa.func.coalesce(sa.func.sum(photos.c.bytes), 0)).where(self._kept())
         return int(connection.execute(total).scalar_one()) - until_bytes
 
-    def _keep_photo(self, connection: sa.Connection, verdict: Verdict, size: int) -> None:
-        row = {
-            "station": self.station,
-            "sha256": verdict.photo,
-            "bytes": size,
-            "stored": verdict.time,
-            "removed": None,
-        }
-        connection.execute(self._insert_or_update(photos, row))
-
     def _kept(self) -> sa.ColumnElement[bool]:
         return sa.and_(self._own(photos), photos.c.removed.is_(None))
 
@@ -517,17 +510,21 @@ class Records:
         own: sa.ColumnElement[bool] = table.c.station == self.station
         return own
 
-    def _insert_or_update(self, table: sa.Table, row: dict[str, Any]) -> sa.Executable:
+    def _insert_or_update(
+        self, connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]
+    ) -> None:
+        """Rows of this station; of those with one key, the last."""
         keys = [column.name for column in table.primary_key]
-        others = {name: value for name, value in row.items() if name not in keys}
+        # PostgreSQL refuses two rows of one key in one statement.
+        last = {tuple(row[key] for key in keys if key != "station"): row for row in rows}
+        if not last:
+            return
+        values = [{**row, "station": self.station} for row in last.values()]
         # The same words in both, but SQLAlchemy has no class for them that both share.
-        if self._engine.dialect.name == "sqlite":
-            return sqlite.insert(table).values(row).on_conflict_do_update(keys, set_=others)
-        return (
-            postgresql.insert(table)
-            .values(row)
-            .on_conflict_do_update(index_elements=keys, set_=others)
-        )
+        insert = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
+        statement = insert(table).values(values)
+        others = {name: statement.excluded[name] for name in values[0] if name not in keys}
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=others))
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

@@ -267,7 +267,7 @@ class _Service:
         with self._admitted(), self._metrics.timed():
             async with self._files(request, "file", 1) as files:
                 if files is None:
-                    content, name = await _body(request), name or "photo"
+                    content, name = await request.body(), name or "photo"
                 else:
                     [file] = files
                     content, name = await self._content(file), _name_of(file)
@@ -535,13 +535,6 @@ def _file(*media_types: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": dict.fromkeys(media_types, _BINARY)}}
 
 
-async def _body(request: Request) -> bytes:
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        raise HTTPException(400, "the photo broke off: send it again") from None
-
-
 async def _wait(answer: Future[Record]) -> Record:
     return await asyncio.wrap_future(answer)
 
@@ -615,6 +608,10 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
         return _problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_: Request, __: ClientDisconnect) -> JSONResponse:
+        return _problem(400, "the request broke off: send it again")
 
     @app.exception_handler(Exception)
     async def _unexpected(_: Request, error: Exception) -> JSONResponse:
