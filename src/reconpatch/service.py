@@ -509,7 +509,8 @@ class _Service:
             self._station.update, product, photos, force=force
         )
         return UpdateOut(
-            version=await run_in_threadpool(self._version_out, version), comparison=comparison
+            version=await run_in_threadpool(self._version_out, version),
+            comparison=comparison.to_dict(),
         )
 
     def _version_out(self, version: Version) -> VersionOut:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from reconpatch.photo_store import PhotoStore
 from reconpatch.records import Feedback, Filter, Record, Records, Verdict, Version
 
 if TYPE_CHECKING:
+    from reconpatch.difference import Comparison
     from reconpatch.model import Inspector
     from reconpatch.result import Result
 
@@ -422,7 +423,7 @@ class Station:
 
     def update(
         self, product: str | None, good: Sequence[Photo] = (), *, force: bool = False
-    ) -> tuple[Version, dict[str, Any]]:
+    ) -> tuple[Version, Comparison]:
         """Let the model learn from feedback, and put what comes of it into service.
 
         Photos that were flagged and that an operator called good enter the bank. The threshold is
@@ -440,10 +441,11 @@ class Station:
         Raises:
             UpdateRefusedError: a confirmed defect would be missed; nothing was changed.
             SettingsError: there is nothing to learn from.
+            NotEnoughPhotosError: the model knows all of it already.
         """
-        from importlib import import_module
+        from reconpatch.difference import check_update
+        from reconpatch.update import update
 
-        learning = import_module("reconpatch.update")
         with self._changing:
             served = self.product(product)
             name = served.version.product
@@ -454,13 +456,11 @@ class Station:
                     f"{name} has nothing to learn from: say of flagged photos that they were good, "
                     "or give good photos"
                 )
-            new = learning.update(served.inspector, good, confirmed=goods)
-            comparison = learning.check_update(
-                served.inspector, new, goods, defects, **({"force": True} if force else {})
-            )
+            new = update(served.inspector, good, confirmed=goods)
+            comparison = check_update(served.inspector, new, goods, defects, force=force)
             note = f"learned {len(goods)} confirmed good photos and {len(good)} new ones"
             version = self._swap(self.versions.add(name, new, note=note, parent=served.version))
-            return version, comparison.to_dict()
+            return version, comparison
 
     def _told(self, product: str, said: Feedback) -> list[Photo]:
         """The stored photos of which an operator said this, each once; of good ones the flagged."""
