@@ -607,7 +607,7 @@ def test_bytes_are_read_as_the_file_is(tmp_path: Path) -> None:
         assert (by_path.pixels.dtype, by_bytes.name) == (by_bytes.pixels.dtype, "part")
         assert not by_bytes.pixels.flags.writeable
         assert by_path.sha256 == by_bytes.sha256
-    with pytest.raises(PhotoError, match="part: .*over the limit of 100"):
+    with pytest.raises(PhotoError, match=r"part: .*over the limit of 100"):
         read_photo_bytes(path.read_bytes(), name="part", max_pixels=100)
     for content, said in ((b"", "the file is empty"), (b"no photo", "part")):
         with pytest.raises(PhotoError, match=said):

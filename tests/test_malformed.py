@@ -1,4 +1,4 @@
-"""A sample of what `benchmarks/malformed.py` sends: requests that break the service's description."""
+"""A sample of what `benchmarks/malformed.py` sends: requests that break the description."""
 
 from __future__ import annotations
 

@@ -229,7 +229,9 @@ class _Service:
             self.export
         )
         get(record)(self.record)
-        get(f"{record}/photo", response_class=Response, responses=_file("image/*"))(self.photo)
+        get(
+            f"{record}/photo", response_class=Response, responses=_file("application/octet-stream")
+        )(self.photo)
         for name, draw in (
             ("picture", self.picture), ("overlay", self.overlay), ("heatmap", self.heatmap),
             ("closest", self.closest),
