@@ -18,15 +18,16 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from conftest import RGB, scratched, textured
+from conftest import REPOSITORY, RGB, scratched, textured
 from reconpatch import service_guard
 from reconpatch import station as station_module
 from reconpatch.data_folder import DataFolder
+from reconpatch.drift import DriftAlarm
 from reconpatch.errors import BusyError
 from reconpatch.overlay import colourise, overlay
 from reconpatch.service import create_app
 from reconpatch.service_guard import Access, is_loopback, refusal
-from reconpatch.station import Limits, Station
+from reconpatch.station import Drift, Limits, Station
 from test_station import png
 
 API = "/api/v1"
@@ -408,7 +409,16 @@ def test_a_version_tells_where_it_comes_from(client: TestClient, small_model: An
     assert "no version 5" in problem(client.get(f"{API}/products/disc/versions/5"), 404)
 
 
-@pytest.mark.parametrize("what", ["scores", "threshold", "versions", "versions/1"])
+def test_drift_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{API}/products/disc/drift"
+    assert client.get(path).json() == {"photos": 0, "alarms": 0, "level": 0.0, "last": None}
+    alarm = DriftAlarm(photo=40, direction="higher", per_10000=1.0)
+    monkeypatch.setattr(client.station, "drift", lambda _: Drift(50, 1, 0.25, alarm))
+    told = client.get(path).json()
+    assert told == {"photos": 50, "alarms": 1, "level": 0.25, "last": alarm.message}
+
+
+@pytest.mark.parametrize("what", ["scores", "threshold", "versions", "versions/1", "drift"])
 def test_a_product_that_is_not_there(client: TestClient, what: str) -> None:
     assert "give one of disc" in problem(client.get(f"{API}/products/bolt/{what}"), 404)
     odd = client.get(f"{API}/products/..%2F..%2Fdisc/{what}")
@@ -652,3 +662,10 @@ def test_the_page_gets_a_cookie_for_the_token_in_its_address(start: Any) -> None
 )  # fmt: skip
 def test_addresses_of_this_machine(host: str, expected: bool) -> None:
     assert is_loopback(host) == expected
+
+
+def test_the_page_of_the_docs_names_every_route(client: TestClient) -> None:
+    text = (REPOSITORY / "docs" / "station.md").read_text(encoding="utf-8")
+    for path in client.get(f"{API}/openapi.json").json()["paths"]:
+        last = re.sub(r"/\{(\w+)\}", r"/\1", path.removeprefix(f"{API}/")).rsplit("/", 1)[-1]
+        assert re.search(rf"\b{last}\b", text, flags=re.IGNORECASE), path

@@ -47,6 +47,7 @@ from reconpatch.service_metrics import Metrics
 from reconpatch.service_models import (
     BatchItem,
     BatchOut,
+    DriftOut,
     FeedbackIn,
     HealthOut,
     PreviewOut,
@@ -242,6 +243,7 @@ class _Service:
 
         get("/products")(self.products)
         get(f"{product}/scores")(self.scores)
+        get(f"{product}/drift")(self.drift)
         get(f"{product}/threshold")(self.preview)
         put(f"{product}/threshold")(self.set_threshold)
         get(f"{product}/versions")(self.versions)
@@ -439,6 +441,12 @@ class _Service:
             ],
             calibration=served.inspector.calibration.scores.tolist(),
         )
+
+    def drift(self, product: Product) -> DriftOut:
+        """Whether scores still look like those of the calibration."""
+        drift = self._station.drift(product)
+        last = drift.last.message if drift.last else None
+        return DriftOut(photos=drift.photos, alarms=drift.alarms, level=drift.level, last=last)
 
     def preview(
         self,

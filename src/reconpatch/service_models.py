@@ -179,6 +179,15 @@ class PreviewOut(_Answer):
     promise: str
 
 
+class DriftOut(_Answer):
+    """Whether scores still look like those of the calibration."""
+
+    photos: int = Field(description="Seen by the version in service.")
+    alarms: int
+    level: float = Field(description="How near the next alarm is; it comes at 1.")
+    last: str | None = Field(description="The last alarm since start, in plain words.")
+
+
 class ThresholdIn(_Given):
     """A threshold: a score, or a false-alarm rate that it is to follow from."""
 
