@@ -198,6 +198,7 @@ def _server(app: Any, tls: dict[str, Any]) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         ws="none",
         timeout_graceful_shutdown=_LAST_ANSWERS,
         **tls,

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from reconpatch.errors import NotFoundError, RecordsError, SettingsError
+from reconpatch.errors import MissingExtraError, NotFoundError, RecordsError, SettingsError
 from reconpatch.record_tables import inspected_files, inspections, photos, services, versions
 from reconpatch.result import Box, Result
 
@@ -568,15 +568,17 @@ def _database_errors() -> Iterator[None]:
     """Whatever the database refuses becomes a RecordsError."""
     try:
         yield
-    except sa.exc.DBAPIError as error:
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         raise RecordsError(
-            f"the records' database refused a step ({_reason(error.orig)}): check that its disk "
+            f"the records' database refused a step ({_reason(error)}): check that its disk "
             "has room and that it is running and may be written"
         ) from error
 
 
-def _reason(error: object) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _reason(error: sa.exc.SQLAlchemyError) -> str:
+    """What the database says, without the statement."""
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(cause).split()) or type(cause).__name__
 
 
 def _open(database: str | Path) -> sa.Engine:
@@ -590,7 +592,12 @@ def _open(database: str | Path) -> sa.Engine:
         url = sa.URL.create("sqlite", database=str(database))
     else:
         url = _parsed(database)
-    engine = sa.create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
+    remote = url.get_backend_name() != "sqlite"
+    try:
+        # As many connections as a service has threads that ask.
+        engine = sa.create_engine(url, pool_pre_ping=remote, pool_size=5, max_overflow=45)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("a PostgreSQL database", "serve") from error
     if engine.dialect.name == "sqlite":
         _make_durable(engine)
     return engine
