@@ -418,6 +418,24 @@ def test_drift_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> N
     assert told == {"photos": 50, "alarms": 1, "level": 0.25, "last": alarm.message}
 
 
+def test_a_version_rescores_the_recent_past(client: TestClient, small_model: Any) -> None:
+    records = [inspect(client, marked(seed, 0)) for seed in range(3)]
+    gone = inspect(client, textured(9))
+    (client.station.data.photos / gone["photo"][:2] / gone["photo"]).unlink()
+    client.put(f"{API}/products/disc/threshold", json={"score": 1000.0})
+    path = f"{API}/products/disc/versions/2/rescored"
+    first = client.get(path, params={"limit": 2}).json()
+    rest = client.get(path, params={"limit": 2, "cursor": first["cursor"]}).json()
+    assert rest["cursor"] is None
+    items = first["items"] + rest["items"]
+    assert [item["id"] for item in items] == [record["id"] for record in reversed(records)]
+    for item, record in zip(items, reversed(records), strict=True):
+        assert (item["score"], item["anomalous"]) == (record["score"], True)
+        assert item["rescored"] == pytest.approx(record["score"], rel=1e-4)
+        assert not item["rescored_anomalous"]
+    assert "no version 9" in problem(client.get(f"{API}/products/disc/versions/9/rescored"), 404)
+
+
 @pytest.mark.parametrize("what", ["scores", "threshold", "versions", "versions/1", "drift"])
 def test_a_product_that_is_not_there(client: TestClient, what: str) -> None:
     assert "give one of disc" in problem(client.get(f"{API}/products/bolt/{what}"), 404)

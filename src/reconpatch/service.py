@@ -60,6 +60,8 @@ from reconpatch.service_models import (
     RecordOut,
     RecordQuery,
     RecordsOut,
+    RescoredItem,
+    RescoredOut,
     RollbackIn,
     Score,
     ScoreOut,
@@ -248,6 +250,7 @@ class _Service:
         put(f"{product}/threshold")(self.set_threshold)
         get(f"{product}/versions")(self.versions)
         get(product + "/versions/{number}")(self.version)
+        get(product + "/versions/{number}/rescored")(self.rescored)
         post(f"{product}/rollback")(self.roll_back)
         post(f"{product}/update", openapi_extra=_several("good", required=False))(self.update)
 
@@ -485,6 +488,28 @@ class _Service:
             provenance=model.provenance,
             settings=[member.settings.to_dict() for member in model.members],
         )
+
+    def rescored(
+        self,
+        product: Product,
+        number: Annotated[int, InPath(ge=1, le=2**31 - 1)],
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        cursor: Annotated[RecordId | None, Query(description="From the call before.")] = None,
+    ) -> RescoredOut:
+        """What a version says of photos of the recent past: each is inspected once more."""
+        found, after = self._station.rescore(product, number, limit=limit, before=cursor)
+        items = [
+            RescoredItem(
+                id=one.record.id,
+                score=one.record.score,
+                anomalous=one.record.anomalous,
+                rescored=one.score,
+                rescored_anomalous=one.anomalous,
+                feedback=one.record.feedback,
+            )
+            for one in found
+        ]
+        return RescoredOut(items=items, cursor=after)
 
     def roll_back(self, product: Product, given: RollbackIn | None = None) -> VersionOut:
         """Put an older version back into service."""

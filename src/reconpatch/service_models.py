@@ -188,6 +188,24 @@ class DriftOut(_Answer):
     last: str | None = Field(description="The last alarm since start, in plain words.")
 
 
+class RescoredItem(BaseModel):
+    """A record, and what another version says of its photo."""
+
+    id: int
+    score: float
+    anomalous: bool
+    rescored: float = Field(description="The score that the version asked for gives.")
+    rescored_anomalous: bool
+    feedback: Literal["good", "defect"] | None
+
+
+class RescoredOut(BaseModel):
+    """What a version says of photos of the recent past, newest first."""
+
+    items: list[RescoredItem] = Field(description="Of records whose photo is still stored.")
+    cursor: int | None = Field(description="Give it as `cursor` for the next; null: the last.")
+
+
 class ThresholdIn(_Given):
     """A threshold: a score, or a false-alarm rate that it is to follow from."""
 

@@ -108,6 +108,15 @@ class Preview:
 
 
 @dataclass(frozen=True)
+class Rescored:
+    """A record, and what another version says of its photo."""
+
+    record: Record
+    score: float
+    anomalous: bool
+
+
+@dataclass(frozen=True)
 class Drift:
     """What the drift monitor of a version has seen.
 
@@ -508,6 +517,33 @@ class Station:
         self._served = {**self._served, name: served}
         log.info("%s: version %d in service", name, served.version.number)
         return served.version
+
+    def rescore(
+        self, product: str | None, number: int, *, limit: int, before: int | None = None
+    ) -> tuple[list[Rescored], int | None]:
+        """What a version says of photos of the recent past, whichever version judged them.
+
+        Args:
+            product: name of the product.
+            number: of the version.
+            limit: of the records that are looked at.
+            before: the cursor of the call before.
+
+        Returns:
+            One for each record whose photo is still stored, newest first, and the cursor for the
+            next call, None at the end.
+        """
+        name = self.product(product).version.product
+        inspector = self.versions.inspector(name, number)
+        page = self.records.page(Filter(product=name), limit=limit, before=before)
+        found = []
+        for record in page.records:
+            try:
+                result = inspector.inspect(self.photo(record))
+            except NotFoundError:
+                continue
+            found.append(Rescored(record, result.score, result.anomalous))
+        return found, page.cursor
 
     # --- Drift ---------------------------------------------------------------------------------
 
