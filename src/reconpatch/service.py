@@ -47,6 +47,7 @@ from reconpatch.service_metrics import Metrics
 from reconpatch.service_models import (
     BatchItem,
     BatchOut,
+    DriftOut,
     FeedbackIn,
     HealthOut,
     PreviewOut,
@@ -59,6 +60,8 @@ from reconpatch.service_models import (
     RecordOut,
     RecordQuery,
     RecordsOut,
+    RescoredItem,
+    RescoredOut,
     RollbackIn,
     Score,
     ScoreOut,
@@ -229,7 +232,9 @@ class _Service:
             self.export
         )
         get(record)(self.record)
-        get(f"{record}/photo", response_class=Response, responses=_file("image/*"))(self.photo)
+        get(
+            f"{record}/photo", response_class=Response, responses=_file("application/octet-stream")
+        )(self.photo)
         for name, draw in (
             ("picture", self.picture), ("overlay", self.overlay), ("heatmap", self.heatmap),
             ("closest", self.closest),
@@ -240,10 +245,12 @@ class _Service:
 
         get("/products")(self.products)
         get(f"{product}/scores")(self.scores)
+        get(f"{product}/drift")(self.drift)
         get(f"{product}/threshold")(self.preview)
         put(f"{product}/threshold")(self.set_threshold)
         get(f"{product}/versions")(self.versions)
         get(product + "/versions/{number}")(self.version)
+        get(product + "/versions/{number}/rescored")(self.rescored)
         post(f"{product}/rollback")(self.roll_back)
         post(f"{product}/update", openapi_extra=_several("good", required=False))(self.update)
 
@@ -267,7 +274,7 @@ class _Service:
         with self._admitted(), self._metrics.timed():
             async with self._files(request, "file", 1) as files:
                 if files is None:
-                    content, name = await _body(request), name or "photo"
+                    content, name = await request.body(), name or "photo"
                 else:
                     [file] = files
                     content, name = await self._content(file), _name_of(file)
@@ -438,6 +445,12 @@ class _Service:
             calibration=served.inspector.calibration.scores.tolist(),
         )
 
+    def drift(self, product: Product) -> DriftOut:
+        """Whether scores still look like those of the calibration."""
+        drift = self._station.drift(product)
+        last = drift.last.message if drift.last else None
+        return DriftOut(photos=drift.photos, alarms=drift.alarms, level=drift.level, last=last)
+
     def preview(
         self,
         product: Product,
@@ -476,6 +489,28 @@ class _Service:
             settings=[member.settings.to_dict() for member in model.members],
         )
 
+    def rescored(
+        self,
+        product: Product,
+        number: Annotated[int, InPath(ge=1, le=2**31 - 1)],
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        cursor: Annotated[RecordId | None, Query(description="From the call before.")] = None,
+    ) -> RescoredOut:
+        """What a version says of photos of the recent past: each is inspected once more."""
+        found, after = self._station.rescore(product, number, limit=limit, before=cursor)
+        items = [
+            RescoredItem(
+                id=one.record.id,
+                score=one.record.score,
+                anomalous=one.record.anomalous,
+                rescored=one.score,
+                rescored_anomalous=one.anomalous,
+                feedback=one.record.feedback,
+            )
+            for one in found
+        ]
+        return RescoredOut(items=items, cursor=after)
+
     def roll_back(self, product: Product, given: RollbackIn | None = None) -> VersionOut:
         """Put an older version back into service."""
         number = given.number if given is not None else None
@@ -509,7 +544,8 @@ class _Service:
             self._station.update, product, photos, force=force
         )
         return UpdateOut(
-            version=await run_in_threadpool(self._version_out, version), comparison=comparison
+            version=await run_in_threadpool(self._version_out, version),
+            comparison=comparison.to_dict(),
         )
 
     def _version_out(self, version: Version) -> VersionOut:
@@ -533,13 +569,6 @@ class _Service:
 
 def _file(*media_types: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": dict.fromkeys(media_types, _BINARY)}}
-
-
-async def _body(request: Request) -> bytes:
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        raise HTTPException(400, "the photo broke off: send it again") from None
 
 
 async def _wait(answer: Future[Record]) -> Record:
@@ -615,6 +644,10 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
         return _problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_: Request, __: ClientDisconnect) -> JSONResponse:
+        return _problem(400, "the request broke off: send it again")
 
     @app.exception_handler(Exception)
     async def _unexpected(_: Request, error: Exception) -> JSONResponse:

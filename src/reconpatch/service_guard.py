@@ -185,7 +185,10 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message = {**message, "headers": _with_ours(message["headers"], scope["path"])}
-            await send(message)
+            try:
+                await send(message)
+            except Exception as error:  # the wire broke: there is nobody left to be told
+                access_log.info("an answer could not be sent: %s", type(error).__name__)
 
         try:
             await self._guarded(scope, receive, answer)
