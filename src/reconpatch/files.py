@@ -31,12 +31,24 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         # What stopped the writing (a read-only disk) may stop this too, and is the one to report.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name last through a loss of power, where a system lets folders be synced."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # some network file systems refuse
+                os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
