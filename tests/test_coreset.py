@@ -222,6 +222,14 @@ def test_a_bank_is_a_share_below_one_and_a_number_of_rows_from_one_on(bank, avai
     assert bank_rows(bank, available) == rows
 
 
+@pytest.mark.parametrize(
+    ("available", "least", "rows"),
+    [(100_000, 4000, 4000), (1_000_000, 4000, 10_000), (20_000, 4000, 2000), (9, 4000, 1)],
+)
+def test_a_bank_of_few_photos_is_more_than_a_share(available: int, least: int, rows: int) -> None:
+    assert bank_rows(0.01, available, least) == rows
+
+
 @pytest.mark.parametrize("bank", [0, -1, -0.5, 2.5, math.nan, math.inf])
 def test_a_bank_of_any_other_size_is_refused(bank):
     with pytest.raises(SettingsError, match="memory bank's size") as refusal:

@@ -175,7 +175,7 @@ def fit(
         float | None,
         typer.Option(
             help="Size of the memory bank: a share of all patches (0.01), or rows (20000).",
-            show_default="0.01",
+            show_default="0.01, and 4,000 at least of few photos",
         ),
     ] = None,
     false_alarm_rate: Annotated[

@@ -36,10 +36,16 @@ class Coreset:
     radius: float
 
 
-def bank_rows(bank: float | int, available: int) -> int:
+def bank_rows(bank: float | int, available: int, least: int = 0) -> int:
     """How many rows a bank has: a share of all patches below 1, a number of rows from 1 on.
 
     Never more than there are patches, and at least 1 row.
+
+    Args:
+        bank: the share, or the number.
+        available: patches.
+        least: rows that a bank has at least where they are no more than a tenth of the patches;
+            where they are more, it has that tenth.
     """
     if not math.isfinite(bank) or bank <= 0 or (bank > 1 and bank != int(bank)):
         raise SettingsError(
@@ -47,7 +53,7 @@ def bank_rows(bank: float | int, available: int) -> int:
             "(0.01) or a whole number of rows (20000)"
         )
     rows = round(bank * available) if bank < 1 else int(bank)
-    return min(max(rows, 1), available)
+    return min(max(rows, 1, min(least, available // 10)), available)
 
 
 def random_projection(features: Features, dim: int, rng: np.random.Generator) -> Features:

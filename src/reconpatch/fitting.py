@@ -368,7 +368,7 @@ def build_bank(
         progress: called with (rows picked, rows).
     """
     rng = np.random.default_rng(settings.seed)
-    rows = bank_rows(settings.bank, patches.patches)
+    rows = bank_rows(settings.bank, patches.patches, settings.bank_least)
     if 0 < settings.candidates < patches.patches:
         count = max(settings.candidates, rows)
         candidates = np.sort(rng.permutation(patches.patches)[:count])

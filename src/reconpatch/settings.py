@@ -53,6 +53,8 @@ class FitSettings:
             the centre is cropped to `size`, as the paper does.
         neighbourhood: s, the side of the neighbourhood that patch features are averaged over.
         bank: rows of the memory bank: a share of all patches below 1, else a number of rows.
+        bank_least: rows that a bank has at least, whatever share `bank` says, as long as they are
+            no more than a tenth of all patches: of few photos a share alone is too little.
         projection: dimensions of the random projection for the coreset's selection; 0 for none.
         candidates: patches, drawn at random, among which the coreset is picked; 0 for all.
         defects: good photos on which a defect is made, to estimate how well the model does; 0
@@ -74,6 +76,7 @@ class FitSettings:
     resize: int = 0
     neighbourhood: int = 3
     bank: float = 0.01
+    bank_least: int = 0
     projection: int = 128
     candidates: int = 0
     defects: int = 0
@@ -120,6 +123,8 @@ class FitSettings:
             raise SettingsError(
                 f"projection is {self.projection}: give 0 (none) or more dimensions"
             )
+        if self.bank_least < 0:
+            raise SettingsError(f"bank_least is {self.bank_least}: give 0 (none) or more rows")
         if self.candidates < 0:
             raise SettingsError(f"candidates is {self.candidates}: give 0 (all) or more patches")
         if self.seed < 0:
@@ -170,6 +175,7 @@ _PAPER = FitSettings(
 # steps. Whoever gives `steps` or `epochs` gets the loss on top, with batches that suit it.
 _DEFAULT = FitSettings(
     recipe="default",
+    bank_least=4000,
     defects=64,
     guard=True,
     training=TrainingSettings(
@@ -215,6 +221,8 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     if recipe not in RECIPES:
         raise SettingsError(f"the recipe is {recipe!r}: give one of {', '.join(RECIPES)}")
     values = RECIPES[recipe].to_dict()
+    if "bank" in changes:
+        changes.setdefault("bank_least", 0)  # whoever says how many rows means it
     if "epochs" in changes:
         changes.setdefault("steps", 0)  # whoever says how many passes means them to count
     if str(changes.get("b", 1)) != "1":  # from a command line it is text
@@ -267,6 +275,7 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         "neighbourhood": int,
         "projection": int,
         "candidates": int,
+        "bank_least": int,
         "size_limit": int,
         "defects": int,
         "guard": bool,
