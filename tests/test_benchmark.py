@@ -334,9 +334,11 @@ def test_features_are_extracted_once_and_change_nothing(
     assert sum(seen) == 3 * 2 * (5 + 5 + 10)
     for one, other in zip(shared.records, each.records, strict=True):
         a, b = decided(one), decided(other)
-        figures = a.pop("metrics"), b.pop("metrics")
+        figures, photos = [a.pop("metrics"), b.pop("metrics")], [a.pop("photos"), b.pop("photos")]
         assert a == b
         assert figures[0] == pytest.approx(figures[1], rel=1e-5)
+        scores = [[score for *_, score in of_run] for of_run in photos]
+        assert scores[0] == pytest.approx(scores[1], rel=1e-5)
 
 
 def decided(record: Record) -> dict[str, Any]:
