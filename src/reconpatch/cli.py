@@ -13,7 +13,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,11 +20,21 @@ import typer
 from typer.core import TyperGroup
 
 import reconpatch
-from reconpatch import cli_station
+from reconpatch import cli_station, cli_update, cli_watch
+from reconpatch.cli_parts import (
+    MAX_PIXELS,
+    Json,
+    MaxPixels,
+    ModelFile,
+    Overwrite,
+    Threads,
+    expand,
+    note,
+    show_progress,
+)
 from reconpatch.errors import PhotoError, ReconPatchError, SettingsError
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import Progress
     from reconpatch.images import Photo
     from reconpatch.model import Inspector, Model
     from reconpatch.report import ReportWriter
@@ -35,8 +44,6 @@ ANOMALOUS, ERROR, UNREADABLE, INTERRUPTED = 1, 2, 3, 130
 # The same as in reconpatch.ensemble and reconpatch.settings, which --help must not wait for.
 Statistics = Literal["as_new", "training"]
 Quality = Literal["fast", "balanced", "best"]
-# The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.
-MAX_PIXELS = 80_000_000
 
 
 class _Commands(TyperGroup):
@@ -87,14 +94,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
 )
-
-ModelFile = Annotated[Path, typer.Argument(help="A model file that fit wrote.", metavar="MODEL")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
-Threads = Annotated[int, typer.Option(help="Threads of the inference engine; 0: all cores.", min=0)]
-MaxPixels = Annotated[
-    int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
-]
 
 
 def _print_version(asked: bool) -> None:
@@ -236,7 +235,7 @@ def fit(
         recipe=recipe, taken=chosen,
     )  # fmt: skip
     check_writable(output, overwrite=overwrite)
-    with _progress() as progress:
+    with show_progress() as progress:
         options = FitOptions(
             weights=weights,
             group=group,
@@ -278,10 +277,10 @@ def inspect(
     Exit code 0: all good; 1: something is anomalous; 2: an error; 3: a photo could not be read.
     """
     model = reconpatch.load(model_file, threads=threads)
-    paths = _expand(photos)
+    paths = expand(photos)
     report = _open_report(output, model, model_file, overwrite) if output else None
     anomalous = unreadable = 0
-    with _progress() as progress:
+    with show_progress() as progress:
         for i, path in enumerate(paths):
             try:
                 photo, result = _inspect_file(model, path, max_pixels)
@@ -301,7 +300,7 @@ def inspect(
     if not as_json:
         print(_summary(len(paths), anomalous, unreadable))
     if page is not None:
-        _note(f"Report: {page}")
+        note(f"Report: {page}")
     raise typer.Exit(UNREADABLE if unreadable else ANOMALOUS if anomalous else 0)
 
 
@@ -339,7 +338,7 @@ def evaluate(
             pixels = _read(photo.path, max_pixels).rgb8(model.white_level)
             report.add(pixels, result, photo.label)
 
-    with _progress() as progress:
+    with show_progress() as progress:
         figures = run(model, folder, max_pixels=max_pixels, progress=progress, keep=keep)
     page = report.close() if report is not None else None
     if as_json:
@@ -347,7 +346,7 @@ def evaluate(
     else:
         _print_figures(figures)
     if page is not None:
-        _note(f"Report: {page}")
+        note(f"Report: {page}")
 
 
 @app.command()
@@ -403,7 +402,7 @@ def benchmark(
     """
     from reconpatch.benchmark import run_benchmark
 
-    with _progress() as progress:
+    with show_progress() as progress:
         outcome = run_benchmark(
             root,
             dataset=dataset,
@@ -421,10 +420,10 @@ def benchmark(
             progress=progress,
         )
     print((outcome.folder / "results.md").read_text(encoding="utf-8"))
-    _note(f"{outcome.reused} of {len(outcome.records)} parts were there before")
-    _note(f"Tables: {outcome.folder / 'results.html'}")
+    note(f"{outcome.reused} of {len(outcome.records)} parts were there before")
+    note(f"Tables: {outcome.folder / 'results.html'}")
     for record in outcome.errors:
-        _note(f"Failed: {record.category}, {record.method}, seed {record.seed}", warn=True)
+        note(f"Failed: {record.category}, {record.method}, seed {record.seed}", warn=True)
     raise typer.Exit(UNREADABLE if outcome.errors else 0)
 
 
@@ -480,10 +479,10 @@ def calibrate(
     if threshold is not None:
         model = before.with_threshold(threshold)
     elif good:
-        model = before.calibrated_on(_photos(_expand(good), max_pixels), false_alarm_rate)
+        model = before.calibrated_on(_photos(expand(good), max_pixels), false_alarm_rate)
         old = before.calibration
         shift = shift_test(old.scores, model.calibration.scores, old.image_threshold)
-        _note(shift.message, warn=shift.different)
+        note(shift.message, warn=shift.different)
     elif false_alarm_rate is not None:
         model = before.with_false_alarm_rate(false_alarm_rate)
     model.save(target, overwrite=replaces)
@@ -520,12 +519,14 @@ def demo(
     """Fit on photos of functional solar cells and inspect unseen functional and defective ones."""
     from reconpatch.demo import run_demo
 
-    with _progress() as progress:
+    with show_progress() as progress:
         outcome = run_demo(output, train=train, test=test, seed=seed, progress=progress)
     print(outcome.text)
 
 
 cli_station.register(app)
+cli_update.register(app)
+cli_watch.register(app)
 
 
 # --- Arguments -----------------------------------------------------------------------------------
@@ -573,15 +574,6 @@ def _size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[-1])
 
 
-def _expand(photos: Sequence[Path]) -> list[Path]:
-    """Folders stand for all photos in them; files are taken as they are."""
-    from reconpatch.images import list_photos
-
-    return [
-        path for given in photos for path in (list_photos(given) if given.is_dir() else [given])
-    ]
-
-
 def _read(path: Path, max_pixels: int) -> Photo:
     from reconpatch.images import read_photo
 
@@ -589,7 +581,7 @@ def _read(path: Path, max_pixels: int) -> Photo:
 
 
 def _photos(paths: Sequence[Path], max_pixels: int) -> Iterator[Photo]:
-    with _progress() as progress:
+    with show_progress() as progress:
         for i, path in enumerate(paths):
             yield _read(path, max_pixels)
             progress("calibrate", i + 1, len(paths))
@@ -633,7 +625,7 @@ def _summary(photos: int, anomalous: int, unreadable: int) -> str:
 def _say_unreadable(path: Path, error: PhotoError, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"path": str(path), "error": str(error)}), flush=True)
-    _note(f"Not inspected: {error}", warn=True)
+    note(f"Not inspected: {error}", warn=True)
 
 
 def _say_fitted(model: Inspector, path: Path) -> None:
@@ -641,8 +633,8 @@ def _say_fitted(model: Inspector, path: Path) -> None:
     from reconpatch.quality import QualityEstimate
 
     seconds = model.provenance["seconds"]
-    for note in model.provenance["notes"]:
-        _note(f"Note: {note}", warn=True)
+    for text in model.provenance["notes"]:
+        note(f"Note: {text}", warn=True)
     steps = ", ".join(f"{step} {value:.1f} s" for step, value in seconds.items())
     print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
     banks = " + ".join(_bank(member) for member in model.members)
@@ -689,7 +681,7 @@ def _print_figures(figures: Any) -> None:
     # A folder may be named like markup: [bold], :warning:
     Console(markup=False, emoji=False, highlight=False).print(table)
     if figures.shift is not None:
-        _note(figures.shift.message, warn=figures.shift.different)
+        note(figures.shift.message, warn=figures.shift.different)
 
 
 def _facts(model: Inspector, path: Path) -> dict[str, dict[str, Any]]:
@@ -741,55 +733,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_plain(inner) for inner in value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _note(text: str, *, warn: bool = False) -> None:
-    typer.secho(text, err=True, fg="yellow" if warn else None)
-
-
-# --- Progress ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar with the time left for each step on stderr; a line a step where that is a file."""
-    if not sys.stderr.isatty():
-        yield _LineProgress()
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    with Progress(
-        TextColumn("{task.description:<22}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=Console(stderr=True),
-        # Where stdout is a file, results must not end up among the bars.
-        redirect_stdout=sys.stdout.isatty(),
-    ) as bars:
-        tasks: dict[str, Any] = {}
-
-        def update(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bars.add_task(step)
-            bars.update(tasks[step], completed=done, total=total)
-
-        yield update
-
-
-class _LineProgress:
-    """A line when a step is done; nothing in between, so that logs stay short."""
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        if done == total and step != "inspect":
-            _note(f"{step}: {total} of {total}")
 
 
 # --- Entry ---------------------------------------------------------------------------------------

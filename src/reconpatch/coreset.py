@@ -102,6 +102,40 @@ def greedy_coreset(
     return Coreset(np.array(picked, dtype=np.int64), radius)
 
 
+def extend_coreset(
+    features: Features, nearest: Features, radius: float, *, most: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Go on with the greedy selection from centres that are there already, down to a radius.
+
+    Args:
+        features: (N, D) float32.
+        nearest: (N,) float32, the distance of each to the nearest centre.
+        radius: picking ends when no feature is further than this from the centres and the picks.
+        most: picking ends after so many; None for any number.
+
+    Returns:
+        (K,) indices of the picks, in order, K from 0.
+    """
+    # A feature that is near enough is never picked, so it may as well be left out.
+    left = np.flatnonzero(nearest > radius)
+    if not len(left):
+        return left
+    subset = features[left] - features[left].mean(axis=0)
+    norms = np.einsum("nd,nd->n", subset, subset)
+    squared = nearest[left] ** 2
+    picks: list[int] = []
+    while squared.max(initial=0.0) > radius**2 and (most is None or len(picks) < most):
+        best = int(squared.argmax())
+        picks.append(int(left[best]))
+        np.minimum(squared, norms + (norms[best] - 2.0 * (subset @ subset[best])), out=squared)
+        squared[best] = 0.0
+        beyond = squared > radius**2
+        if 2 * beyond.sum() < len(left):  # seldom, since leaving out copies what stays
+            left, subset, norms = left[beyond], subset[beyond], norms[beyond]
+            squared = squared[beyond]
+    return np.array(picks, dtype=np.int64)
+
+
 def _run_of_picks(features: Features, norms: Features, nearest: Features, most: int) -> list[int]:
     """The next greedy picks, as many as the present candidates allow to decide; at least one."""
     if len(features) > _CANDIDATES:

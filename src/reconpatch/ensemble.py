@@ -163,6 +163,27 @@ def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = 
     return Ensemble(tuple(models), score_scales, map_scales, calibration, provenance)
 
 
+def recombine(ensemble: Ensemble, models: Sequence[Model], source: str) -> Ensemble:
+    """The ensemble with other versions of its members, on the scales that it has.
+
+    The scales stay, so that scores before and after are in one unit; the thresholds follow from
+    the members' scores of their good photos.
+
+    Args:
+        ensemble: the ensemble as it was.
+        models: the members' new versions, in their order.
+        source: where the calibration's scores come from, in plain words.
+    """
+    by_member = zip(ensemble.score_scales, models, strict=True)
+    calibration = replace(
+        ensemble.calibration,
+        scores=np.mean([scale(m.good.image_scores) for scale, m in by_member], axis=0),
+        map_maxima=_map_maxima(models, ensemble.map_scales),
+        source=source,
+    )
+    return replace(ensemble, models=tuple(models), calibration=calibration)
+
+
 def _notes(names: Sequence[str], models: Sequence[Model]) -> list[str]:
     """The members' notes; what only some of them say, with their names."""
     said: dict[str, list[str]] = {}

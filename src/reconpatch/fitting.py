@@ -459,7 +459,7 @@ def _extract(
             TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, len(read.photos))
         )
         if options.thumbnails:
-            read.thumbnails.append(_thumbnail(photo, read.preprocessing.white_level))
+            read.thumbnails.append(thumbnail(photo, read.preprocessing.white_level))
         waiting.append(read.preprocessing(photo))
         if len(read.photos) - 1 in for_defects:
             read.prepared[len(read.photos) - 1] = waiting[-1]
@@ -479,7 +479,8 @@ def _counted(
             report(i + 1, len(sources))
 
 
-def _thumbnail(photo: Photo, white_level: int) -> bytes:
+def thumbnail(photo: Photo, white_level: int) -> bytes:
+    """A JPEG of a good photo, its longer side at most THUMBNAIL_SIDE pixels."""
     import io
 
     from PIL import Image

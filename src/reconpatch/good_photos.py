@@ -165,7 +165,7 @@ def _mend(rest: Floats, orphans: Sequence[Floats], count: int) -> Floats:
     from_all = np.concatenate([*orphans, rest[:1]])
     nearest = np.full(len(from_all), np.inf, dtype=np.float32)
     if len(rest):
-        nearest, _ = _bare_bank(rest).nearest(from_all)
+        nearest, _ = bare_bank(rest).nearest(from_all)
     picks = []
     for _ in range(count):
         picks.append(int(nearest.argmax()))
@@ -174,7 +174,8 @@ def _mend(rest: Floats, orphans: Sequence[Floats], count: int) -> Floats:
     return from_all[picks]
 
 
-def _bare_bank(rows: Floats) -> MemoryBank:
+def bare_bank(rows: Floats) -> MemoryBank:
+    """A bank for a search alone: rows from nowhere."""
     nowhere = np.zeros(len(rows), dtype=np.int64)
     return MemoryBank(rows, nowhere, nowhere, rows)
 
@@ -206,9 +207,10 @@ def leave_one_out(
     *,
     grid: tuple[int, int],
     size: tuple[int, int],
+    of: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> GoodScores:
-    """Score every good photo against the bank without the rows of its group.
+    """Score good photos against the bank without the rows of their own group.
 
     Args:
         patches: gives the (P, D) represented patches of the i-th photo.
@@ -217,18 +219,20 @@ def leave_one_out(
         scoring: how distances become scores.
         grid: h, w of the patches, P = h * w.
         size: height and width of the model's input.
+        of: which photos are scored, one or more; None takes all.
         progress: called with (photos done, photos).
     """
     group_of_row = groups_of_rows(bank, photos)
+    of = range(len(photos)) if of is None else of
     scored, kept = [], []
-    for i, photo in enumerate(photos):
+    for done, i in enumerate(of, start=1):
         r = patches(i)
-        scores = score_patches(r, bank.without(group_of_row == photo.group), scoring)
+        scores = score_patches(r, bank.without(group_of_row == photos[i].group), scoring)
         order = np.argsort(-scores.distances, kind="stable")[:WITNESSES]
         scored.append(scores)
         kept.append((order, r[order]))
         if progress is not None:
-            progress(i + 1, len(photos))
+            progress(done, len(of))
     return GoodScores(
         image_scores=np.array([s.image_score for s in scored]),
         map_maxima=np.array([_map_maximum(s, grid, size, scoring.blur) for s in scored]),

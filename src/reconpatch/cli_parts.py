@@ -1,0 +1,81 @@
+"""What the commands share: options, files from arguments, messages and progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from reconpatch.fitting import Progress
+
+# The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.
+MAX_PIXELS = 80_000_000
+
+ModelFile = Annotated[Path, typer.Argument(help="A model file that fit wrote.", metavar="MODEL")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Threads = Annotated[int, typer.Option(help="Threads of the inference engine; 0: all cores.", min=0)]
+MaxPixels = Annotated[
+    int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
+]
+
+
+def expand(photos: Sequence[Path]) -> list[Path]:
+    """Folders stand for all photos in them; files are taken as they are."""
+    from reconpatch.images import list_photos
+
+    return [
+        path for given in photos for path in (list_photos(given) if given.is_dir() else [given])
+    ]
+
+
+def note(text: str, *, warn: bool = False) -> None:
+    """A line on stderr."""
+    typer.secho(text, err=True, fg="yellow" if warn else None)
+
+
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """A bar with the time left for each step on stderr; a line a step where that is a file."""
+    if not sys.stderr.isatty():
+        yield _LineProgress()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+        # Where stdout is a file, results must not end up among the bars.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step)
+            bars.update(tasks[step], completed=done, total=total)
+
+        yield update
+
+
+class _LineProgress:
+    """A line when a step is done; nothing in between, so that logs stay short."""
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if done == total and step != "inspect":
+            note(f"{step}: {total} of {total}")

@@ -1,0 +1,139 @@
+"""The command `watch`: inspect files as they arrive in a folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reconpatch.cli_parts import MAX_PIXELS, Json, MaxPixels, ModelFile, Threads, note
+from reconpatch.errors import MissingExtraError, SettingsError
+
+if TYPE_CHECKING:
+    from reconpatch.watch import Sorting, Watched, Watcher
+
+_ANOMALOUS, _UNREADABLE = 1, 3
+
+
+def register(app: typer.Typer) -> None:
+    """Give the command line the command of this module."""
+    app.command()(watch)
+
+
+def watch(
+    model_file: ModelFile,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder in which photos arrive.", metavar="FOLDER")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Move or link photos to DIR/good, DIR/anomalous and DIR/error.",
+            metavar="DIR",
+        ),
+    ] = None,
+    move: Annotated[
+        bool | None,
+        typer.Option("--move/--link", help="How photos get to DIR.", show_default="--link"),
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(help="Folder for records, photos and versions of models.")
+    ] = Path("reconpatch-data"),
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="PostgreSQL for the records: postgresql://USER:PASSWORD@HOST/NAME.",
+            show_default="SQLite in DATA",
+        ),
+    ] = None,
+    poll: Annotated[
+        float, typer.Option(help="Seconds between two looks into the folder.", min=0.01)
+    ] = 1.0,
+    patience: Annotated[
+        float,
+        typer.Option(help="Seconds for which a file that does not decode is waited for.", min=0),
+    ] = 30.0,
+    once: Annotated[
+        bool, typer.Option("--once", help="Stop when all files that are there are inspected.")
+    ] = False,
+    as_json: Json = False,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    threads: Threads = 0,
+) -> None:
+    """Inspect photos as they arrive in a folder, and keep every verdict in DATA.
+
+    Runs until Ctrl-C; started again, it inspects nothing twice. With --once the exit codes are
+    those of inspect.
+    """
+    _check_extra()
+    from reconpatch.data_folder import DataFolder
+    from reconpatch.model_versions import ModelVersions
+    from reconpatch.photo_store import PhotoStore
+    from reconpatch.records import Records
+    from reconpatch.watch import Watcher
+
+    if move is not None and output is None:
+        raise SettingsError("--move and --link say how photos get to a folder: give it with -o DIR")
+    sorting: Sorting = "move" if move else "link"
+    with DataFolder(data) as station:
+        records = Records(database or station.database, station.station)
+        try:
+            versions = ModelVersions(station.models, records, threads=threads)
+            product = versions.adopt(model_file)
+            served = versions.serve(product)
+            watcher = Watcher(
+                folder, served, records, PhotoStore(station.photos),
+                data / "drift" / f"{product}.json", output=output, sorting=sorting,
+                patience=patience, max_pixels=max_pixels,
+            )  # fmt: skip
+            note(f"{product}: version {served.version.number}; watching {folder}")
+            for alarm in watcher.missed_alarms:
+                note(f"Drift: {alarm.message}", warn=True)
+            code = _run(watcher, folder, poll, once=once, as_json=as_json)
+        finally:
+            records.close()
+    raise typer.Exit(code)
+
+
+def _run(watcher: Watcher, folder: Path, poll: float, *, once: bool, as_json: bool) -> int:
+    anomalous = unreadable = 0
+    reachable = True
+    while True:
+        for seen in watcher.look():
+            anomalous += seen.record is not None and seen.record.anomalous
+            unreadable += seen.record is None
+            _say(seen, as_json)
+        if once and not watcher.waiting:
+            return _UNREADABLE if unreadable else _ANOMALOUS if anomalous else 0
+        if watcher.reachable != reachable:
+            reachable = not reachable
+            note(f"{folder} is {'there again' if reachable else 'gone; waiting'}", warn=True)
+        time.sleep(poll)
+
+
+def _say(seen: Watched, as_json: bool) -> None:
+    """One line a file, flushed, so that a program that reads them can act on each at once."""
+    if as_json:
+        print(json.dumps(seen.to_dict()), flush=True)
+    elif (record := seen.record) is not None:
+        verdict = "ANOMALOUS" if record.anomalous else "good     "
+        figures = f"{record.score:8.3f}  p = {record.p_value:.3f}"
+        print(f"{verdict}  {figures}  {record.name}", flush=True)
+    if seen.error:
+        note(f"Not inspected: {seen.error}", warn=True)
+    if seen.alarm is not None:
+        note(f"Drift: {seen.alarm.message}", warn=True)
+
+
+def _check_extra() -> None:
+    try:
+        import alembic
+        import sqlalchemy
+    except ImportError as error:
+        raise MissingExtraError("watch", "serve") from error
+    del alembic, sqlalchemy

@@ -1,0 +1,480 @@
+"""Teach a fitted model new good photos, without a fit: its bank grows, f stays.
+
+    new good photos, confirmed false alarms ── r = f(p) ── what is further from the bank than the
+    covering radius becomes a row ── good photos scored again ── thresholds
+
+The photos of a model stand in this order: those that the thresholds are calibrated on (of the fit,
+and `good` photos of updates), then confirmed false alarms, which were picked by their verdict and
+would break the false-alarm rate. `GoodScores` has the scores of the first kind only. What the
+update promises, and why the radius is what it is: docs/teach.md.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from reconpatch.coreset import extend_coreset
+from reconpatch.difference import Comparison, Difference, PhotoChange, check_update, diff
+from reconpatch.ensemble import Ensemble, recombine
+from reconpatch.errors import NotEnoughPhotosError
+from reconpatch.fitting import thumbnail
+from reconpatch.good_photos import (
+    GoodScores,
+    TrainingPhoto,
+    assign_groups,
+    bare_bank,
+    groups_of_rows,
+    leave_one_out,
+    rescore,
+)
+from reconpatch.images import Photo
+from reconpatch.memory_bank import Floats, Ints, MemoryBank
+from reconpatch.model import Inspector, Model
+
+__all__ = [
+    "Comparison",
+    "Difference",
+    "PhotoChange",
+    "check_update",
+    "covering_radius",
+    "diff",
+    "update",
+]
+
+Progress = Callable[[str, int, int], None]
+
+# Of a projected coreset: the last picks that tell its radius, and at most this share of all.
+_LAST_PICKS, _LAST_SHARE = 100, 10
+
+
+def update(
+    model: Inspector,
+    good: Iterable[Photo],
+    *,
+    confirmed: Iterable[Photo] = (),
+    group: str | None = None,
+    progress: Progress | None = None,
+) -> Inspector:
+    """A new version of a model that knows more good photos; the model itself does not change.
+
+    Args:
+        model: a model, or an ensemble, of which every member is updated.
+        good: good photos as `read_photo` gives them, chosen without regard to their verdict: they
+            enter the bank, and the thresholds are calibrated on them and on those of the fit.
+        confirmed: false alarms, picked because of their verdict: they enter the bank only. A photo
+            that is also among `good`, now or later, counts as one of those.
+        group: regular expression whose brackets name the part in a new photo's name, for several
+            shots of one part; see `reconpatch.good_photos.assign_groups`.
+        progress: called with the step at work, what is done of it, and what there is to do.
+
+    Returns:
+        The new version: `provenance["parent"]` is the fingerprint of `model`, and
+        `provenance["updated"]` says when, and how many photos and rows were added.
+
+    Raises:
+        NotEnoughPhotosError: no photo is given that the model does not know already.
+        SettingsError: `group` is no regular expression, or matches no new photo's name.
+    """
+    report = progress or _silent
+    new = _read(model, good, confirmed, report)
+    if not (new.photos or new.promoted):
+        raise NotEnoughPhotosError(
+            "the model knows all the photos that were given, or none was given: give at least one "
+            "good photo or confirmed false alarm that is new to it"
+        )
+    new = replace(new, photos=_grouped(new.photos, model.photos, group))
+    counts = _Counts(len(new.photos) - new.confirmed, new.confirmed, len(new.promoted))
+    members = [_updated(m, new, i, counts, report) for i, m in enumerate(model.members)]
+    if not isinstance(model, Ensemble):
+        return members[0]
+    combined = recombine(model, members, members[0].calibration.source)
+    rows = sum(len(m.bank) for m in members) - sum(len(m.bank) for m in model.members)
+    return replace(combined, provenance=_provenance(model, counts, rows, radius=None))
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How many photos an update adds."""
+
+    good: int
+    confirmed: int
+    promoted: int
+
+
+# --- Photos --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _NewPhotos:
+    """What is new to a model.
+
+    Attributes:
+        photos: new good photos, then confirmed false alarms.
+        confirmed: how many of them are the latter.
+        promoted: indices of the model's photos that entered as confirmed and are now among `good`.
+        promoted_patches: of each member, (P, D) represented patches of each of those.
+        patches: of each member, (P, D) represented patches of each new photo.
+        thumbnails: of each new photo, where the model has any.
+    """
+
+    photos: Sequence[TrainingPhoto]
+    confirmed: int
+    promoted: Sequence[int]
+    promoted_patches: Sequence[Sequence[Floats]]
+    patches: Sequence[Sequence[Floats]]
+    thumbnails: Sequence[bytes]
+
+
+def _read(
+    model: Inspector, good: Iterable[Photo], confirmed: Iterable[Photo], report: Progress
+) -> _NewPhotos:
+    """Look at each photo once; those that are known add nothing."""
+    of_hash = {photo.sha256: i for i, photo in enumerate(model.photos)}
+    calibrating = len(model.members[0].good.image_scores)
+    photos: list[TrainingPhoto] = []
+    promoted: list[int] = []
+    members = model.members
+    patches: list[list[Floats]] = [[] for _ in members]
+    promoted_patches: list[list[Floats]] = [[] for _ in members]
+    thumbnails: list[bytes] = []
+    seen: set[str] = set()
+    for photo in _counted(good, "look at good photos", report):
+        if photo.sha256 in seen:
+            continue
+        seen.add(photo.sha256)
+        known = of_hash.get(photo.sha256)
+        if known is None:
+            _add(photo, members, photos, patches, thumbnails)
+        elif known >= calibrating:
+            promoted.append(known)
+            for own, member in zip(promoted_patches, members, strict=True):
+                own.append(member.represent(photo))
+    new_good = len(photos)
+    for photo in _counted(confirmed, "look at false alarms", report):
+        if photo.sha256 not in seen and photo.sha256 not in of_hash:
+            seen.add(photo.sha256)
+            _add(photo, members, photos, patches, thumbnails)
+    return _NewPhotos(
+        photos, len(photos) - new_good, promoted, promoted_patches, patches, thumbnails
+    )
+
+
+def _add(
+    photo: Photo,
+    members: Sequence[Model],
+    photos: list[TrainingPhoto],
+    patches: Sequence[list[Floats]],
+    thumbnails: list[bytes],
+) -> None:
+    # A model file names no folders of the machine that it was made on.
+    name = PurePath(photo.name).name
+    photos.append(TrainingPhoto(name, photo.sha256, photo.height, photo.width, len(photos)))
+    for own, member in zip(patches, members, strict=True):
+        own.append(member.represent(photo))
+    if members[0].thumbnails:
+        thumbnails.append(thumbnail(photo, members[0].white_level))
+
+
+def _counted(photos: Iterable[Photo], step: str, report: Progress) -> Iterator[Photo]:
+    total = len(photos) if isinstance(photos, Sequence) else 0
+    for done, photo in enumerate(photos, start=1):
+        yield photo
+        if total:  # nobody knows how long a stream is
+            report(step, done, total)
+
+
+def _grouped(
+    new: Sequence[TrainingPhoto], known: Sequence[TrainingPhoto], pattern: str | None
+) -> list[TrainingPhoto]:
+    """The new photos in groups that none of the known ones is in."""
+    if not new:
+        return []
+    first = 1 + max(photo.group for photo in known)
+    return [replace(photo, group=first + photo.group) for photo in assign_groups(new, pattern)[0]]
+
+
+# --- One member ----------------------------------------------------------------------------------
+
+
+def _updated(
+    model: Model, new: _NewPhotos, member: int, counts: _Counts, report: Progress
+) -> Model:
+    patches = new.patches[member]
+    radius = covering_radius(model)
+    report("add to the memory bank", 0, 1)
+    good, confirmed = patches[: counts.good], patches[counts.good :]
+    added = _new_rows(model.bank, good, confirmed, radius, min(radius, _own_threshold(model)))
+    order = _order(len(model.photos), len(model.good.image_scores), new.promoted, counts)
+    photos = [[*model.photos, *new.photos][i] for i in order]
+    thumbnails = [*model.thumbnails, *new.thumbnails]
+    bank = _grown(model.bank, patches, added, len(model.photos), order)
+    bank = _mended(bank, len(model.bank), patches, new.photos, photos, radius)
+    report("add to the memory bank", 1, 1)
+    scores = _scores(model, bank, photos, [*new.promoted_patches[member], *good], report)
+    calibration = replace(
+        model.calibration,
+        scores=scores.image_scores,
+        map_maxima=scores.map_maxima,
+        source=_source(len(scores.image_scores)),
+    )
+    return replace(
+        model,
+        bank=bank,
+        photos=photos,
+        good=scores,
+        calibration=calibration,
+        thumbnails=[thumbnails[i] for i in order] if thumbnails else (),
+        provenance=_provenance(model, counts, len(bank) - len(model.bank), radius),
+    )
+
+
+def _notes(model: Inspector) -> list[str]:
+    """The model's notes, and one where its thresholds came from photos that it does not hold."""
+    notes = list(model.provenance["notes"])
+    own = [m.good.image_scores for m in model.members]
+    if isinstance(model, Ensemble):
+        scaled = [scale(s) for scale, s in zip(model.score_scales, own, strict=True)]
+        own = [np.mean(scaled, axis=0)]
+    if not np.array_equal(own[0], model.calibration.scores):
+        notes.append(
+            f"The thresholds came from {model.calibration.source}; since the update they come from "
+            "the good photos of the fit and of updates. If those look different, calibrate again."
+        )
+    return notes
+
+
+def _source(photos: int) -> str:
+    return (
+        f"{photos} good photos of the fit and of updates, each scored as if it were new; "
+        "confirmed false alarms are not among them"
+    )
+
+
+def _provenance(
+    parent: Inspector, counts: _Counts, rows: int, radius: float | None
+) -> dict[str, Any]:
+    updated = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "good_photos": counts.good,
+        "confirmed_false_alarms": counts.confirmed,
+        "confirmed_now_good": counts.promoted,
+        "rows": rows,
+        "radius": radius,
+    }
+    return {
+        **parent.provenance,
+        "notes": _notes(parent),
+        "parent": parent.fingerprint,
+        "updated": updated,
+    }
+
+
+def covering_radius(model: Model) -> float:
+    """The distance in the space of r within which the bank covers what it was made from.
+
+    A bank that was updated covers as before: whatever was further away became a row. A coreset that
+    was chosen without a projection recorded its radius. A projected one recorded it in the
+    projected space, and the distances of all good patches to the rows are not kept; but greedy
+    picks lie in the order of picking, each as far from all before it as the selection had got down
+    to, so the median distance of the last picks to the rows before them, in the space of r, is
+    where the selection stopped.
+    """
+    provenance = model.provenance
+    if (updated := provenance.get("updated")) is not None:
+        return float(updated["radius"])
+    rows = model.bank.rows
+    last = min(_LAST_PICKS, max(1, len(rows) // _LAST_SHARE))
+    if not model.settings.projection or model.settings.projection >= rows.shape[1]:
+        return float(provenance["coreset_radius"])
+    if len(rows) < 2:
+        return 0.0
+    first = len(rows) - last
+    to_earlier = [np.linalg.norm(rows[:i] - rows[i], axis=1).min() for i in range(first, len(rows))]
+    return float(np.median(to_earlier))
+
+
+def _own_threshold(model: Model) -> float:
+    """The member's own threshold by its good photos; an ensemble's is on another scale."""
+    return replace(model.calibration, set_by_hand=None).image_threshold.value
+
+
+# --- Bank ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Which patches become rows: (K,) index of the new photo, and place in its grid."""
+
+    photo: Ints
+    place: Ints
+
+
+def _new_rows(
+    bank: MemoryBank,
+    good: Sequence[Floats],
+    confirmed: Sequence[Floats],
+    radius: float,
+    radius_confirmed: float,
+) -> _Rows:
+    """Greedy picks of the good photos down to the radius, then all that is new in false alarms.
+
+    Of a false alarm that a person confirmed every patch enters that is further away: picks alone
+    would leave it as far from the bank as the radius.
+    """
+    of_good = _picks(bank, good, radius)
+    grown = _with_rows(bank, [good[i][place] for i, place in of_good])
+    of_confirmed = [
+        (len(good) + i, int(place))
+        for i, r in enumerate(confirmed)
+        for place in np.flatnonzero(grown.nearest(r)[0] > radius_confirmed)
+    ]
+    picked = np.array([*of_good, *of_confirmed], dtype=np.int64).reshape(-1, 2)
+    return _Rows(picked[:, 0], picked[:, 1])
+
+
+def _picks(bank: MemoryBank, patches: Sequence[Floats], radius: float) -> list[tuple[int, int]]:
+    """Photo and place of the greedy picks."""
+    if not patches:
+        return []
+    beyond = []
+    for photo, r in enumerate(patches):
+        distance, _ = bank.nearest(r)
+        beyond += [
+            (photo, int(place), distance[place]) for place in np.flatnonzero(distance > radius)
+        ]
+    if not beyond:
+        return []
+    features = np.stack([patches[photo][place] for photo, place, _ in beyond])
+    nearest = np.array([distance for _, _, distance in beyond], dtype=np.float32)
+    return [beyond[i][:2] for i in extend_coreset(features, nearest, radius)]
+
+
+def _with_rows(bank: MemoryBank, rows: Sequence[Floats]) -> MemoryBank:
+    """A bank for a search alone, with more rows from nowhere."""
+    if not rows:
+        return bank
+    return bare_bank(np.concatenate([bank.rows, np.stack(rows)]))
+
+
+def _order(known: int, calibrating: int, promoted: Sequence[int], counts: _Counts) -> list[int]:
+    """Indices of known and new photos, in the order in which the new version has them."""
+    confirmed = [i for i in range(calibrating, known) if i not in set(promoted)]
+    new = range(known, known + counts.good + counts.confirmed)
+    return [
+        *range(calibrating),
+        *promoted,
+        *new[: counts.good],
+        *confirmed,
+        *new[counts.good :],
+    ]
+
+
+def _grown(
+    bank: MemoryBank,
+    patches: Sequence[Floats],
+    added: _Rows,
+    known: int,
+    order: Sequence[int],
+) -> MemoryBank:
+    """The bank with its new rows, its photos counted in their new order; stand-ins are to come."""
+    rows = [patches[i][place] for i, place in zip(added.photo, added.place, strict=True)]
+    more = np.array(rows, dtype=np.float32).reshape(-1, bank.rows.shape[1])
+    place_of = np.argsort(np.array(order))
+    return MemoryBank(
+        rows=np.concatenate([bank.rows, more]),
+        photo=place_of[np.concatenate([bank.photo, known + added.photo])],
+        place=np.concatenate([bank.place, added.place]),
+        stand_ins=np.concatenate([bank.stand_ins, more]),
+    )
+
+
+def _mended(
+    bank: MemoryBank,
+    old: int,
+    patches: Sequence[Floats],
+    new: Sequence[TrainingPhoto],
+    photos: Sequence[TrainingPhoto],
+    radius: float,
+) -> MemoryBank:
+    """Stand-ins for all rows: what would be in the bank without their photo.
+
+    Without a group of photos, the patches of the new ones that its rows cover are orphans. Of the
+    group's own update, those further from the rest than the radius would have become rows. Of
+    older groups the stand-ins are orphans as well, and the selection goes on among all of them
+    until as many are picked as rows were taken away; that an update would pick some more is left
+    out, so a photo's score as if new is rather too large. Where there are too few, a row that is
+    there already fills the place.
+    """
+    group_of_row = groups_of_rows(bank, photos)
+    orphans: dict[int, list[Floats]] = {int(group): [] for group in np.unique(group_of_row)}
+    for photo, r in zip(new, patches, strict=True):
+        covered_by = group_of_row[bank.nearest(r)[1]]
+        for group in np.unique(covered_by[covered_by != photo.group]):
+            orphans[int(group)].append(r[covered_by == group])
+    older = set(group_of_row[:old].tolist())
+    stand_ins = bank.stand_ins.copy()
+    for group, parts in orphans.items():
+        mine = group_of_row == group
+        if group not in older:
+            stand_ins[mine] = _stand_ins(bank.rows[~mine], parts, int(mine.sum()), radius)
+        elif parts:  # else nothing has become of the old ones
+            parts = [bank.stand_ins[mine], *parts]
+            stand_ins[mine] = _stand_ins(bank.rows[~mine], parts, int(mine.sum()), 0.0)
+    return replace(bank, stand_ins=stand_ins)
+
+
+def _stand_ins(rest: Floats, orphans: Sequence[Floats], count: int, radius: float) -> Floats:
+    filled = np.repeat(rest[:1], count, axis=0)
+    if orphans:
+        candidates = np.concatenate(orphans)
+        nearest, _ = bare_bank(rest).nearest(candidates)
+        picks = extend_coreset(candidates, nearest, radius, most=count)
+        filled[: len(picks)] = candidates[picks]
+    return filled
+
+
+# --- Scores --------------------------------------------------------------------------------------
+
+
+def _scores(
+    model: Model,
+    bank: MemoryBank,
+    photos: Sequence[TrainingPhoto],
+    patches: Sequence[Floats],
+    report: Progress,
+) -> GoodScores:
+    """The scores of the calibrating photos: old ones scored again, new ones in full.
+
+    Args:
+        model: the model before the update.
+        bank: the bank after it.
+        photos: all photos, in their new order.
+        patches: of the photos that calibrate from now on.
+        report: progress.
+    """
+    scoring, grid, size = model.settings.scoring, model.extractor.grid, model.settings.size
+    old = len(model.good.image_scores)
+    again = rescore(model.good, photos, bank, scoring, grid=grid, size=size)
+    if not patches:
+        return again
+    new = leave_one_out(
+        lambda i: patches[i - old], photos, bank, scoring,
+        grid=grid, size=size, of=range(old, old + len(patches)),
+        progress=lambda done, total: report("calibrate", done, total),
+    )  # fmt: skip
+    return GoodScores(
+        *(
+            np.concatenate([getattr(again, name), getattr(new, name)])
+            for name in GoodScores.__dataclass_fields__
+        )
+    )
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    """Report to nobody."""
