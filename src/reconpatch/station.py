@@ -37,6 +37,7 @@ from reconpatch.photo_store import PhotoStore
 from reconpatch.records import Feedback, Filter, Record, Records, Verdict, Version
 
 if TYPE_CHECKING:
+    from reconpatch.difference import Comparison
     from reconpatch.model import Inspector
     from reconpatch.result import Result
 
@@ -441,26 +442,46 @@ class Station:
             UpdateRefusedError: a confirmed defect would be missed; nothing was changed.
             SettingsError: there is nothing to learn from.
         """
-        from importlib import import_module
-
-        learning = import_module("reconpatch.update")
         with self._changing:
             served = self.product(product)
+            new, comparison, note = self._learned(served, good, force=force)
             name = served.version.product
-            goods = self._told(name, "good")
-            defects = self._told(name, "defect")
-            if not good and not goods:
-                raise SettingsError(
-                    f"{name} has nothing to learn from: say of flagged photos that they were good, "
-                    "or give good photos"
-                )
-            new = learning.update(served.inspector, good, confirmed=goods)
-            comparison = learning.check_update(
-                served.inspector, new, goods, defects, **({"force": True} if force else {})
-            )
-            note = f"learned {len(goods)} confirmed good photos and {len(good)} new ones"
             version = self._swap(self.versions.add(name, new, note=note, parent=served.version))
             return version, comparison.to_dict()
+
+    def try_update(self, product: str | None, good: Sequence[Photo] = ()) -> dict[str, Any]:
+        """What `update` would change; nothing is changed.
+
+        A missed defect is told, not refused.
+
+        Raises:
+            SettingsError: there is nothing to learn from.
+        """
+        from reconpatch.difference import diff
+
+        served = self.product(product)
+        new, comparison, _ = self._learned(served, good, force=True)
+        changes = [*comparison.sentences(), *diff(served.inspector, new).sentences()]
+        return {**comparison.to_dict(), "changes": changes}
+
+    def _learned(
+        self, served: Served, good: Sequence[Photo], *, force: bool
+    ) -> tuple[Inspector, Comparison, str]:
+        """A model that knows more, how it compares with the one in service, and a note on it."""
+        from reconpatch.update import check_update, update
+
+        name = served.version.product
+        goods = self._told(name, "good")
+        defects = self._told(name, "defect")
+        if not good and not goods:
+            raise SettingsError(
+                f"{name} has nothing to learn from: say of flagged photos that they were good, "
+                "or give good photos"
+            )
+        new = update(served.inspector, good, confirmed=goods)
+        comparison = check_update(served.inspector, new, goods, defects, force=force)
+        note = f"learned {len(goods)} confirmed good photos and {len(good)} new ones"
+        return new, comparison, note
 
     def _told(self, product: str, said: Feedback) -> list[Photo]:
         """The stored photos of which an operator said this, each once; of good ones the flagged."""
