@@ -97,7 +97,7 @@ function listenForDrops() {
     depth = 0;
     sign.hidden = true;
     const dropped = [...event.dataTransfer.files];
-    if (shown.drop) shown.drop(dropped);
+    if (shown && shown.drop) shown.drop(dropped);
     else { location.hash = "live"; inspect(dropped); }
   });
 }
@@ -105,7 +105,7 @@ function listenForDrops() {
 // --- Keyboard ------------------------------------------------------------------------------------
 
 function pressed(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  if (!shown || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   const at = event.target;
   if (at.closest("input:not([type=range]):not([type=checkbox]), select, textarea, dialog")) return;
   if (event.key === "?") { byId("help").showModal(); return; }
