@@ -262,34 +262,37 @@ function photoStage() {
   };
 }
 
-/** The closest good patch, and the figures behind the verdict. */
+/** The closest good patch beside the worst one, and the figures behind the verdict. */
 function explained(record) {
   const { closest, regions } = record;
-  const image = h("img", { class: "closest", alt: `The good photo ${closest.photo}, its closest patch framed`, src: api.picture(record.id, "closest") });
   const none = h("p", { class: "note", hidden: true }, "The model holds no pictures of its good photos.");
-  image.addEventListener("error", () => { image.hidden = true; none.hidden = false; });
+  const whole = h("img", { class: "closest", alt: `The good photo ${closest.photo}, its closest patch framed` });
+  const [ours, theirs] = [crop("The worst patch and what is around it"), crop("The closest good patch and what is around it")];
   const worst = regions.length ? [...regions].sort((a, b) => b.peak_value - a.peak_value)[0] : null;
+  whole.addEventListener("error", () => { whole.hidden = theirs.hidden = true; none.hidden = false; });
+  whole.addEventListener("load", () => { if (closest.thumbnail_box) theirs.draw(whole, closest.thumbnail_box, 1); });
+  whole.src = api.picture(record.id, "closest");
+  const photo = new Image();
+  photo.addEventListener("load", () => { if (closest.patch_box) ours.draw(photo, closest.patch_box, photo.naturalWidth / record.width); });
+  photo.src = api.picture(record.id, "picture", { size: 1600 });
   return [
     h("h2", {}, "Why"),
     h("div", { class: "compared" },
-      h("figure", {}, patchOf(record), h("figcaption", {}, "Worst patch of this photo ", h("i", { class: "key patch" }))),
-      h("figure", {}, image, none, h("figcaption", {}, "Closest good patch, in ", h("b", {}, closest.photo)))),
+      h("figure", {}, ours, h("figcaption", {}, "Worst patch of this photo")),
+      h("figure", {}, theirs, none, h("figcaption", {}, "Closest good patch"))),
+    h("figure", { class: "whole" }, whole, h("figcaption", {}, "It is in ", h("b", {}, closest.photo))),
     h("dl", { class: "figures" },
-      h("dt", {}, "Score"), h("dd", {}, `${number(record.score)} (threshold ${number(record.threshold)})`),
-      h("dt", {}, "As good photos go"), h("dd", {}, `p = ${number(record.p_value)}: ${percent(record.p_value)} of good photos score as high`),
+      h("dt", {}, "Score"), h("dd", {}, `${number(record.score)}, threshold ${number(record.threshold)}`),
+      h("dt", {}, "Among good photos"), h("dd", {}, `at most about ${percent(record.p_value)} score this high (p = ${Number(record.p_value.toPrecision(2))})`),
       h("dt", {}, "Regions"), h("dd", {}, regions.length ? `${regions.length}; the worst at ${worst.peak.join(", ")}` : "none")),
   ];
 }
 
-/** The part of the photo around its worst patch, at about the size of the good photo beside it. */
-function patchOf(record) {
-  const canvas = h("canvas", { class: "closest", width: 240, height: 240, role: "img", "aria-label": "The worst patch and what is around it" });
-  const patch = record.closest.patch_box;
-  if (!patch) return canvas;
-  const image = new Image();
-  image.addEventListener("load", () => {
-    const scale = image.naturalWidth / record.width;
-    const [x0, y0, x1, y1] = patch.map((value) => value * scale);
+/** A canvas for a patch and three times as much around it, the patch framed. */
+function crop(label) {
+  const canvas = h("canvas", { class: "crop", width: 240, height: 240, role: "img", "aria-label": label });
+  canvas.draw = (image, box, scale) => {
+    const [x0, y0, x1, y1] = box.map((value) => value * scale);
     const side = Math.min(3 * Math.max(x1 - x0, y1 - y0), image.naturalWidth, image.naturalHeight);
     const left = clamp((x0 + x1 - side) / 2, 0, image.naturalWidth - side);
     const top = clamp((y0 + y1 - side) / 2, 0, image.naturalHeight - side);
@@ -301,8 +304,7 @@ function patchOf(record) {
       pen.lineWidth = width;
       pen.strokeRect((x0 - left) * zoom, (y0 - top) * zoom, (x1 - x0) * zoom, (y1 - y0) * zoom);
     }
-  });
-  image.src = api.picture(record.id, "picture", { size: 1600 });
+  };
   return canvas;
 }
 

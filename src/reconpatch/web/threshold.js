@@ -3,8 +3,7 @@
 import * as api from "./api.js";
 import { count, during, h, number, percent, svg, toast } from "./dom.js";
 
-const BINS = 60;
-const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [900, 340, 46, 44, 26];
+const [HEIGHT, LEFT, BOTTOM, TOP] = [340, 46, 44, 26];
 const WAIT = 150; // milliseconds after the last move before the service is asked
 
 export function thresholdView(main, page) {
@@ -13,8 +12,10 @@ export function thresholdView(main, page) {
   let timer = 0;
   let closed = false;
   let axis = null;
+  let WIDTH = 900; // pixels of the chart, so that its text stays as large as other text
+  let BINS = 60;
 
-  const chart = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "histogram" });
+  const chart = svg("svg", { class: "histogram" });
   const exact = h("input", { type: "number", id: "exact", step: "any", min: 0, onchange: () => move(Number(exact.value)) });
   const rate = h("input", { type: "number", id: "rate", step: "any", min: 0.0001, max: 99, placeholder: "1", onchange: () => byRate() });
   const effect = h("div", { class: "effect", "aria-live": "polite" });
@@ -58,6 +59,9 @@ export function thresholdView(main, page) {
   const x = (score) => LEFT + (WIDTH - LEFT - 12) * Math.min(1, (score - axis.low) / (axis.high - axis.low));
 
   function draw() {
+    WIDTH = Math.max(260, Math.round(chart.getBoundingClientRect().width) || 900);
+    BINS = clamp(Math.round(WIDTH / 15), 20, 100);
+    chart.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
     const recent = data.recent.map((one) => one.score);
     const all = [...recent, ...data.calibration, data.threshold];
     const most = Math.max(...data.calibration, data.threshold);
@@ -97,7 +101,7 @@ export function thresholdView(main, page) {
       svg("line", { class: "grid", x1: LEFT, x2: WIDTH - 12, y1: y(share), y2: y(share) }),
       svg("text", { class: "tick", x: LEFT - 6, y: y(share) + 4, "text-anchor": "end" }, percent(Number(share.toPrecision(1 + (share >= 0.1))))),
     ]);
-    const marks = ticks(axis.low, axis.high).map((score) => svg("text", { class: "tick", x: x(score), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, number(score)));
+    const marks = ticks(axis.low, axis.high, WIDTH / 100).map((score) => svg("text", { class: "tick", x: x(score), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, number(score)));
     const title = svg("text", { class: "tick", x: WIDTH - 12, y: HEIGHT - 8, "text-anchor": "end" }, axis.beyond ? `image score; ${axis.beyond} beyond are in the last bar` : "image score");
     return [...lines.flat(), ...marks, title, svg("line", { class: "axis", x1: LEFT, x2: WIDTH - 12, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM })];
   }
@@ -121,7 +125,7 @@ export function thresholdView(main, page) {
     const unchanged = value === data.threshold;
     apply.disabled = reset.disabled = unchanged;
     tell();
-    clearTimeout(timer);
+    if (ask) clearTimeout(timer);
     if (ask) timer = setTimeout(expect, WAIT);
   }
 
@@ -198,14 +202,19 @@ export function thresholdView(main, page) {
     }).then(() => move(value));
   }
 
-  return { close() { closed = true; clearTimeout(timer); } };
+  const resized = new ResizeObserver(() => { if (data) { draw(); move(value, { ask: false }); } });
+  resized.observe(chart);
+
+  return { close() { closed = true; clearTimeout(timer); resized.disconnect(); } };
 }
+
+const clamp = (n, low, high) => Math.min(Math.max(n, low), high);
 
 const figure = (kind, value, words) => h("p", { class: `figure ${kind}` }, h("b", {}, value), h("span", {}, words));
 
 /** Round numbers along an axis. */
-function ticks(low, high) {
-  const rough = (high - low) / 8;
+function ticks(low, high, most) {
+  const rough = (high - low) / most;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
   const found = [];
