@@ -8,9 +8,11 @@ Starts `reconpatch serve` as a process. Each client sends one photo after the ot
 the verdict; a 503 is obeyed. Prints photos a second, the 50th and 99th percentile of the time to an
 answer, the service's memory at the start and the end, and how many answered verdicts are not in the
 database as they were answered, which has to be 0. With --kill the process is killed (SIGKILL) at
-moments spread over the load and started again on the same folder; then the database's own check and
-the checksums of the model files are looked at too. Beside it stands what the same process manages
-alone: the photos inspected one after the other from memory. Exit code 1 if anything was lost.
+moments spread over the load and started again on the same folder, while an operator sets one
+threshold after the other, so that model files are being written too; then the database's own check,
+the checksums of the model files and the last threshold that was answered are looked at. Beside it
+stands what the same process manages alone: the photos inspected one after the other from memory.
+Exit code 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class Load:
     seconds: list[float] = field(default_factory=list)
     again: int = 0
     broken: int = 0
+    version: int = 1
 
 
 def main() -> None:
@@ -113,6 +116,8 @@ def run(
             # A life ends somewhere in its share of the photos; the last one at the end of all.
             goal = (life + rng.random()) / (kills + 1) * photos if life < kills else photos
             threads = [threading.Thread(target=client, args=(load, enough)) for _ in range(clients)]
+            if kills:
+                threads.append(threading.Thread(target=operator, args=(load, enough)))
             for thread in threads:
                 thread.start()
             if life < kills:
@@ -120,6 +125,9 @@ def run(
                     time.sleep(0.002)
                 process.kill()
                 enough.set()
+            for thread in threads[:clients]:
+                thread.join()
+            enough.set()
             for thread in threads:
                 thread.join()
             if life == kills:
@@ -166,10 +174,26 @@ def client(load: Load, enough: threading.Event) -> None:
             load.answered.append(answer.json())
 
 
+def operator(load: Load, enough: threading.Event) -> None:
+    """Set one threshold after the other."""
+    with httpx.Client(base_url=load.url, timeout=120) as session:
+        [product] = session.get(f"{API}/products").json()["products"]
+        path = f"{API}/products/{product['name']}/threshold"
+        while not enough.wait(0.2):
+            given = {"score": product["threshold"] * random.uniform(0.9, 1.1)}
+            try:
+                load.version = session.put(path, json=given).raise_for_status().json()["number"]
+            except httpx.HTTPError:
+                return
+
+
 def count_lost(load: Load, url: str) -> int:
     """Answered verdicts that the records do not have, or not as they were answered."""
     kept: dict[int, Any] = {}
     with httpx.Client(base_url=url, timeout=120) as session:
+        [product] = session.get(f"{API}/products").json()["products"]
+        # A version that was written when the kill came may be there without having been answered.
+        lost = int(product["version"] < load.version)
         cursor = None
         while True:
             query = {"limit": 1_000} | ({"cursor": cursor} if cursor else {})
@@ -178,7 +202,7 @@ def count_lost(load: Load, url: str) -> int:
             cursor = page["cursor"]
             if cursor is None:
                 break
-    return sum(kept.get(record["id"]) != record for record in load.answered)
+    return lost + sum(kept.get(record["id"]) != record for record in load.answered)
 
 
 def print_files(data: Path) -> int:

@@ -24,9 +24,10 @@ def row(name: str, model: Inspector, seconds: float, test: Path) -> None:
     figures = evaluate(model, test)
     rows = sum(len(member.bank) for member in model.members)
     found = sum(flagged for flagged, _ in figures.detected.values())
+    values = figures.to_dict()
     print(
         f"| {name} | {len(model.photos)} | {rows} | {seconds:.0f} | "
-        f"{100 * figures.to_dict()['image_auroc']:.2f} | {100 * (figures.aupro or 0):.2f} | "
+        f"{100 * values['image_auroc']:.2f} | {100 * values['aupro']:.2f} | "
         f"{model.threshold:.2f} | {figures.false_alarms} of {figures.good} "
         f"({figures.false_alarm_interval[0]} to {figures.false_alarm_interval[1]}) | "
         f"{found} of {figures.defective} |",

@@ -33,6 +33,7 @@ from reconpatch.images import (
     Preprocessing,
     list_photos,
     read_photo,
+    read_photo_bytes,
     white_level_for,
 )
 
@@ -592,6 +593,25 @@ def test_other_formats_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20)).save(path, format="GIF")
     with pytest.raises(PhotoError, match="save it anew as 8-bit or 16-bit PNG"):
         read_photo(path)
+
+
+def test_bytes_are_read_as_the_file_is(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for mode, suffix in (("RGB", "png"), ("L", "jpg"), ("RGBA", "webp"), ("I;16", "tiff")):
+        pixels = rng.integers(0, 255, (20, 24, 4), dtype=np.uint8)
+        image = Image.fromarray(pixels).convert("L" if mode == "I;16" else mode)
+        path = tmp_path / f"part.{suffix}"
+        (image.convert("I;16") if mode == "I;16" else image).save(path)
+        by_path, by_bytes = read_photo(path), read_photo_bytes(path.read_bytes(), name="part")
+        np.testing.assert_array_equal(by_path.pixels, by_bytes.pixels)
+        assert (by_path.pixels.dtype, by_bytes.name) == (by_bytes.pixels.dtype, "part")
+        assert not by_bytes.pixels.flags.writeable
+        assert by_path.sha256 == by_bytes.sha256
+    with pytest.raises(PhotoError, match=r"part: .*over the limit of 100"):
+        read_photo_bytes(path.read_bytes(), name="part", max_pixels=100)
+    for content, said in ((b"", "the file is empty"), (b"no photo", "part")):
+        with pytest.raises(PhotoError, match=said):
+            read_photo_bytes(content, name="part")
 
 
 def test_empty_file(tmp_path: Path) -> None:

@@ -91,6 +91,14 @@ def test_the_total_size_is_kept_by_removing_the_oldest(store, records, tmp_path)
     assert files(tmp_path) == {kept[1].photo}
 
 
+def test_any_number_of_photos_is_removed(store, records, tmp_path, monkeypatch):
+    monkeypatch.setattr("reconpatch.records._PAGE", 2)
+    kept = [keep(store, records, bytes([i]), days_ago=10 - i) for i in range(6)]
+    records.feedback(kept[0].id, "good")
+    assert store.prune(records, keep_days=4.5) == 5
+    assert files(tmp_path) == {kept[0].photo}
+
+
 def test_a_photo_that_was_removed_can_come_again(store, records, tmp_path):
     keep(store, records, b"a photo")
     assert store.prune(records, keep_bytes=0) == 1

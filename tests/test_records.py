@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from reconpatch.errors import NotFoundError, RecordsError, SettingsError
+from reconpatch.errors import MissingExtraError, NotFoundError, RecordsError, SettingsError
 from reconpatch.record_tables import UtcTime, metadata
 from reconpatch.records import FileKey, Filter, Records, Verdict, Version, as_rows
 
@@ -91,21 +91,17 @@ def postgresql() -> Iterator[str]:
 def running_server(programs: Path, folder: Path, account: dict[str, Any]) -> Iterator[None]:
     def call(program: str, *arguments: str) -> None:
         command = [programs / program, "-D", folder / "data", *arguments]
-        done = subprocess.run(
-            command,
-            check=False,
-            cwd=folder,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=120,
-            **account,
-        )
+        options: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "timeout": 120}
+        try:
+            done = subprocess.run(command, check=False, cwd=folder, **options, **account)
+        except OSError as error:  # the account may not reach the programs
+            pytest.skip(f"PostgreSQL does not run here: {error}")
         if done.returncode:
             pytest.skip(f"PostgreSQL does not run here: {done.stderr.strip()[-300:]}")
 
     call("initdb", "-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C")
-    options = f"-k {folder} -c listen_addresses= -F"
-    call("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", options)
+    local = f"-k {folder} -c listen_addresses= -F"
+    call("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", local)
     try:
         yield
     finally:
@@ -485,6 +481,12 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     with pytest.raises(RecordsError, match="not a database"):
         Records(path)
     assert path.read_bytes().startswith(b"something else")
+
+
+def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtraError, match=r"PostgreSQL database.*reconpatch\[serve\]"):
+        Records("postgresql://postgres@localhost/x")
 
 
 # --- SQLite alone --------------------------------------------------------------------------------

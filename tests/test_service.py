@@ -7,8 +7,6 @@ import io
 import json
 import re
 import shutil
-import sys
-import types
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,15 +18,16 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from conftest import RGB, scratched, textured
+from conftest import REPOSITORY, RGB, scratched, textured
 from reconpatch import service_guard
 from reconpatch import station as station_module
 from reconpatch.data_folder import DataFolder
-from reconpatch.errors import BusyError, UpdateRefusedError
+from reconpatch.drift import DriftAlarm
+from reconpatch.errors import BusyError
 from reconpatch.overlay import colourise, overlay
 from reconpatch.service import create_app
 from reconpatch.service_guard import Access, is_loopback, refusal
-from reconpatch.station import Limits, Station
+from reconpatch.station import Drift, Limits, Station
 from test_station import png
 
 API = "/api/v1"
@@ -410,64 +409,99 @@ def test_a_version_tells_where_it_comes_from(client: TestClient, small_model: An
     assert "no version 5" in problem(client.get(f"{API}/products/disc/versions/5"), 404)
 
 
-@pytest.mark.parametrize("what", ["scores", "threshold", "versions", "versions/1"])
+def test_drift_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = f"{API}/products/disc/drift"
+    assert client.get(path).json() == {"photos": 0, "alarms": 0, "level": 0.0, "last": None}
+    alarm = DriftAlarm(photo=40, direction="higher", per_10000=1.0)
+    monkeypatch.setattr(client.station, "drift", lambda _: Drift(50, 1, 0.25, alarm))
+    told = client.get(path).json()
+    assert told == {"photos": 50, "alarms": 1, "level": 0.25, "last": alarm.message}
+
+
+def test_a_version_rescores_the_recent_past(client: TestClient, small_model: Any) -> None:
+    records = [inspect(client, marked(seed, 0)) for seed in range(3)]
+    gone = inspect(client, textured(9))
+    (client.station.data.photos / gone["photo"][:2] / gone["photo"]).unlink()
+    client.put(f"{API}/products/disc/threshold", json={"score": 1000.0})
+    path = f"{API}/products/disc/versions/2/rescored"
+    first = client.get(path, params={"limit": 2}).json()
+    rest = client.get(path, params={"limit": 2, "cursor": first["cursor"]}).json()
+    assert rest["cursor"] is None
+    items = first["items"] + rest["items"]
+    assert [item["id"] for item in items] == [record["id"] for record in reversed(records)]
+    for item, record in zip(items, reversed(records), strict=True):
+        assert (item["score"], item["anomalous"]) == (record["score"], True)
+        assert item["rescored"] == pytest.approx(record["score"], rel=1e-4)
+        assert not item["rescored_anomalous"]
+    assert "no version 9" in problem(client.get(f"{API}/products/disc/versions/9/rescored"), 404)
+
+
+@pytest.mark.parametrize("what", ["scores", "threshold", "versions", "versions/1", "drift"])
 def test_a_product_that_is_not_there(client: TestClient, what: str) -> None:
     assert "give one of disc" in problem(client.get(f"{API}/products/bolt/{what}"), 404)
     odd = client.get(f"{API}/products/..%2F..%2Fdisc/{what}")
     assert odd.status_code == 404
 
 
-@pytest.fixture
-def learning(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
-    """Stands in for `reconpatch.update`; remembers what it was given."""
-    seen = types.SimpleNamespace(refuse=False)
-    module = types.ModuleType("reconpatch.update")
-
-    def update(model: Any, good: Any, *, confirmed: Any = ()) -> Any:
-        seen.good, seen.confirmed = good, confirmed
-        return model.with_threshold(1000.0)
-
-    def check_update(old: Any, new: Any, goods: Any, defects: Any, *, force: bool = False) -> Any:
-        seen.goods, seen.defects = goods, defects
-        if seen.refuse and not force:
-            raise UpdateRefusedError("1 confirmed defect would be missed")
-        return types.SimpleNamespace(to_dict=lambda: {"missed": int(seen.refuse)})
-
-    module.update, module.check_update = update, check_update  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "reconpatch.update", module)
-    return seen
+def tell(client: TestClient, record: dict[str, Any], said: str) -> None:
+    path = f"{API}/records/{record['id']}/feedback"
+    client.post(path, json={"feedback": said}).raise_for_status()
 
 
-def test_the_model_learns_from_feedback_and_from_photos(client: TestClient, learning: Any) -> None:
+def marked(seed: int, value: int) -> RGB:
+    """A part with a small square of one grey."""
+    photo = textured(seed)
+    photo[10:26, 66:82] = value
+    return photo
+
+
+def test_a_false_alarm_is_learned_and_taken_back(client: TestClient) -> None:
     path = f"{API}/products/disc/update"
     assert "nothing to learn from" in problem(client.post(path), 400)
-    alarm = inspect(client, scratched(textured(1)), "alarm.png")
+    alarm = inspect(client, marked(1, 0), "alarm.png")
     defect = inspect(client, scratched(textured(2)), "defect.png")
-    for record, said in ((alarm, "good"), (defect, "defect")):
-        client.post(f"{API}/records/{record['id']}/feedback", json={"feedback": said})
+    assert alarm["anomalous"]
+    assert defect["anomalous"]
+    tell(client, alarm, "good")
+    tell(client, defect, "defect")
     answer = client.post(path).json()
-    assert answer["comparison"] == {"missed": 0}
-    version = answer["version"]
+    version, comparison = answer["version"], answer["comparison"]
     assert (version["number"], version["parent"], version["scores_as"]) == (2, 1, 2)
-    assert [photo.name for photo in learning.confirmed] == ["alarm.png"]
-    assert [photo.name for photo in learning.defects] == ["defect.png"]
-    assert learning.good == []
-    files = [("good", ("new.png", png(textured(3))))]
-    assert client.post(path, files=files).json()["version"]["number"] == 3
-    assert [photo.name for photo in learning.good] == ["new.png"]
+    assert (comparison["vanished"], comparison["missed"]) == (["alarm.png"], [])
+    after = inspect(client, marked(1, 0))
+    assert after["score"] < alarm["score"]
+    assert not after["anomalous"]
+    assert inspect(client, scratched(textured(2)))["anomalous"]
+    assert problem(client.post(path), 400)  # it knows all of that already
+    back = client.post(f"{API}/products/disc/rollback").json()
+    assert back["number"] == 1
+    assert inspect(client, marked(1, 0))["anomalous"]
+
+
+def test_the_model_learns_from_photos(client: TestClient) -> None:
+    path = f"{API}/products/disc/update"
+    files = [("good", (f"{seed}.png", png(textured(seed)))) for seed in range(20, 23)]
+    assert client.post(path, files=files).json()["version"]["number"] == 2
+    assert client.get(f"{API}/products").json()["products"][0]["good_photos"] == 11
     assert problem(client.post(path, files=[("good", ("x.png", b"no photo"))]), 422)
 
 
 def test_an_update_that_would_miss_a_defect_is_refused_unless_forced(
-    client: TestClient, learning: Any
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learning.refuse = True
+    """Stands in for an update that goes wrong: the new version finds nothing any more."""
+    monkeypatch.setattr(
+        "reconpatch.update.update", lambda model, *_, **__: model.with_threshold(1e9)
+    )
+    defect = inspect(client, scratched(textured(2)), "defect.png")
+    tell(client, defect, "defect")
     files = [("good", ("new.png", png(textured(3))))]
     path = f"{API}/products/disc/update"
-    assert "would be missed" in problem(client.post(path, files=files), 409)
+    assert "miss 1 of 1 confirmed defects" in problem(client.post(path, files=files), 409)
     assert client.get(f"{API}/products").json()["products"][0]["version"] == 1
+    assert len(client.get(f"{API}/products/disc/versions").json()["versions"]) == 1
     forced = client.post(path, files=files, params={"force": True}).json()
-    assert (forced["version"]["number"], forced["comparison"]) == (2, {"missed": 1})
+    assert (forced["version"]["number"], forced["comparison"]["missed"]) == (2, ["defect.png"])
 
 
 # --- The service itself --------------------------------------------------------------------------
@@ -646,3 +680,10 @@ def test_the_page_gets_a_cookie_for_the_token_in_its_address(start: Any) -> None
 )  # fmt: skip
 def test_addresses_of_this_machine(host: str, expected: bool) -> None:
     assert is_loopback(host) == expected
+
+
+def test_the_page_of_the_docs_names_every_route(client: TestClient) -> None:
+    text = (REPOSITORY / "docs" / "station.md").read_text(encoding="utf-8")
+    for path in client.get(f"{API}/openapi.json").json()["paths"]:
+        last = re.sub(r"/\{(\w+)\}", r"/\1", path.removeprefix(f"{API}/")).rsplit("/", 1)[-1]
+        assert re.search(rf"\b{last}\b", text, flags=re.IGNORECASE), path

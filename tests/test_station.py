@@ -18,6 +18,7 @@ from PIL import Image
 from conftest import scratched, textured
 from reconpatch import station as station_module
 from reconpatch.data_folder import DataFolder
+from reconpatch.drift import DriftAlarm, DriftMonitor
 from reconpatch.errors import (
     BusyError,
     ModelFileError,
@@ -32,6 +33,7 @@ from reconpatch.records import Filter
 from reconpatch.station import Limits, Station
 
 WAIT = 60
+ALARM = DriftAlarm(photo=40, direction="higher", per_10000=1.0)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -462,6 +464,48 @@ def test_a_station_that_cannot_start_frees_its_database(start, model_file, tmp_p
     with pytest.raises(SettingsError):
         start()
     assert start(model_file, data=tmp_path / "other").product(None).version.number == 1
+
+
+# --- Drift ---------------------------------------------------------------------------------------
+
+
+def monitored(station: Station) -> tuple[int, int]:
+    drift = station.drift("disc")
+    return drift.photos, drift.alarms
+
+
+def test_drift_is_watched_over_restarts_and_versions(start, model_file, small_model, tmp_path):
+    first = start(model_file)
+    for seed in range(3):
+        inspect(first, textured(seed))
+    first.close()  # the worker has ended, so it has told the monitor of all
+    assert monitored(first) == (3, 0)
+    state = tmp_path / "data" / "drift" / "disc.json"
+    saved = state.read_bytes()
+    again = start()
+    inspect(again, textured(3))
+    again.close()
+    assert monitored(again) == (4, 0)
+    state.write_bytes(saved)  # as if killed before the state was saved: the records tell
+    third = start()
+    assert monitored(third) == (4, 0)
+    third.set_threshold("disc", score=1.0)
+    assert monitored(third) == (0, 0)
+    third.roll_back("disc")
+    assert monitored(third) == (4, 0)
+    expected = DriftMonitor(small_model.calibration)
+    for record in reversed(list(third.records.export())):
+        expected.add(record.score)
+    assert third.drift("disc").level == expected.level
+
+
+def test_an_alarm_of_drift_is_kept_and_logged(start, model_file, monkeypatch, caplog):
+    monkeypatch.setattr("reconpatch.version_drift.DriftMonitor.add", lambda *_: ALARM)
+    station = start(model_file)
+    inspect(station, textured(1))
+    station.close()
+    assert station.drift("disc").last == ALARM
+    assert f"disc: {ALARM.message}" in caplog.text
 
 
 # --- Feedback and housekeeping -------------------------------------------------------------------

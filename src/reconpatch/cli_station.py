@@ -23,6 +23,9 @@ MAX_BYTES = 50_000_000
 QUEUE = 64
 KEEP_GB = 50.0
 
+# Seconds that a stopping service waits for requests under way, such as an upload that hangs.
+_LAST_ANSWERS = 30
+
 
 def register(app: typer.Typer) -> None:
     """Give the command line the command of this module."""
@@ -203,7 +206,14 @@ def _server(app: Any, tls: dict[str, Any]) -> uvicorn.Server:
 
     # Lines of requests come from the guard, without their queries.
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, ws="none", **tls
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_graceful_shutdown=_LAST_ANSWERS,
+        **tls,
     )
     return uvicorn.Server(config)
 

@@ -88,11 +88,15 @@ class PhotoStore:
             How many were removed.
         """
         before = None if keep_days is None else datetime.now(UTC) - timedelta(days=keep_days)
-        with self.keeping:
-            gone = records.give_up_photos(stored_before=before, until_bytes=keep_bytes)
-            for sha256 in gone:
-                self.path(sha256).unlink(missing_ok=True)
-        return len(gone)
+        removed = 0
+        while True:
+            with self.keeping:
+                gone = records.give_up_photos(stored_before=before, until_bytes=keep_bytes)
+                for sha256 in gone:
+                    self.path(sha256).unlink(missing_ok=True)
+            removed += len(gone)
+            if not gone:
+                return removed
 
     def sweep(self, records: Records) -> int:
         """Remove files that no row knows, which a killed process left; how many."""

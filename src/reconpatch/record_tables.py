@@ -110,6 +110,7 @@ photos = sa.Table(
     sa.Column("stored", UtcTime, nullable=False),
     sa.Column("removed", UtcTime),
 )
+sa.Index("photos_by_age", photos.c.station, photos.c.stored)
 
 inspected_files = sa.Table(
     "inspected_files",

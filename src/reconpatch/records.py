@@ -20,7 +20,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from reconpatch.errors import NotFoundError, RecordsError, SettingsError
+from reconpatch.errors import MissingExtraError, NotFoundError, RecordsError, SettingsError
 from reconpatch.record_tables import inspected_files, inspections, photos, services, versions
 from reconpatch.result import Box, Result
 
@@ -466,26 +466,23 @@ class Records:
         Photos of a record with feedback are left alone, however old they are and however many.
 
         Args:
-            stored_before: all that were last stored before this time.
+            stored_before: those that were last stored before this time.
             until_bytes: as many as it takes until the rest is no larger than this.
 
         Returns:
-            SHA-256 of each.
+            SHA-256 of each; at most a thousand, so that no verdict waits long. Call again until
+            there is none.
         """
+        # Looked at first without keeping others from writing: mostly there is nothing to do.
+        excess = 0 if until_bytes is None else self.photo_bytes() - until_bytes
+        with self._reading() as connection:
+            if not _too_many(connection.execute(self._removable()).all(), stored_before, excess):
+                return []
         with self._changing() as connection:
             rows = connection.execute(self._removable()).all()
-            excess = 0 if until_bytes is None else self._excess(connection, until_bytes)
-            chosen = []
-            for row in rows:
-                too_old = stored_before is not None and row.stored < stored_before
-                if not too_old and excess <= 0:
-                    break
-                chosen.append(str(row.sha256))
-                excess -= row.bytes
-            for first in range(0, len(chosen), _PAGE):
-                some = photos.c.sha256.in_(chosen[first : first + _PAGE])
-                gone = sa.update(photos).where(self._kept(), some)
-                connection.execute(gone.values(removed=datetime.now(UTC)))
+            chosen = _too_many(rows, stored_before, excess)
+            gone = sa.update(photos).where(self._kept(), photos.c.sha256.in_(chosen))
+            connection.execute(gone.values(removed=datetime.now(UTC)))
         return chosen
 
     def _removable(self) -> sa.Select[Any]:
@@ -495,11 +492,8 @@ class Records:
             inspections.c.feedback.is_not(None),
         )
         query = sa.select(photos.c.sha256, photos.c.bytes, photos.c.stored)
-        return query.where(self._kept(), ~told.exists()).order_by(photos.c.stored)
-
-    def _excess(self, connection: sa.Connection, until_bytes: int) -> int:
-        total = sa.select(sa.func.coalesce(sa.func.sum(photos.c.bytes), 0)).where(self._kept())
-        return int(connection.execute(total).scalar_one()) - until_bytes
+        oldest = query.where(self._kept(), ~told.exists()).order_by(photos.c.stored)
+        return oldest.limit(_PAGE)
 
     def _kept(self) -> sa.ColumnElement[bool]:
         return sa.and_(self._own(photos), photos.c.removed.is_(None))
@@ -548,6 +542,17 @@ def _named(row: sa.Row[Any], kind: type[Any]) -> dict[str, Any]:
     return {field.name: getattr(row, field.name) for field in fields(kind)}
 
 
+def _too_many(rows: Iterable[sa.Row[Any]], before: datetime | None, excess: int) -> list[str]:
+    """SHA-256 of the photos, oldest first, that are too old or past an excess of bytes."""
+    chosen = []
+    for row in rows:
+        if not (before is not None and row.stored < before) and excess <= 0:
+            break
+        chosen.append(str(row.sha256))
+        excess -= row.bytes
+    return chosen
+
+
 def _record(row: sa.Row[Any]) -> Record:
     values = _named(row, Record)
     values["inspected"] = tuple(values["inspected"])
@@ -563,15 +568,17 @@ def _database_errors() -> Iterator[None]:
     """Whatever the database refuses becomes a RecordsError."""
     try:
         yield
-    except sa.exc.DBAPIError as error:
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         raise RecordsError(
-            f"the records' database refused a step ({_reason(error.orig)}): check that its disk "
+            f"the records' database refused a step ({_reason(error)}): check that its disk "
             "has room and that it is running and may be written"
         ) from error
 
 
-def _reason(error: object) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _reason(error: sa.exc.SQLAlchemyError) -> str:
+    """What the database says, without the statement."""
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(cause).split()) or type(cause).__name__
 
 
 def _open(database: str | Path) -> sa.Engine:
@@ -585,7 +592,12 @@ def _open(database: str | Path) -> sa.Engine:
         url = sa.URL.create("sqlite", database=str(database))
     else:
         url = _parsed(database)
-    engine = sa.create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
+    remote = url.get_backend_name() != "sqlite"
+    try:
+        # As many connections as a service has threads that ask.
+        engine = sa.create_engine(url, pool_pre_ping=remote, pool_size=5, max_overflow=45)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("a PostgreSQL database", "serve") from error
     if engine.dialect.name == "sqlite":
         _make_durable(engine)
     return engine

@@ -49,6 +49,7 @@ from reconpatch.service_metrics import Metrics
 from reconpatch.service_models import (
     BatchItem,
     BatchOut,
+    DriftOut,
     FeedbackIn,
     HealthOut,
     PreviewOut,
@@ -61,6 +62,8 @@ from reconpatch.service_models import (
     RecordOut,
     RecordQuery,
     RecordsOut,
+    RescoredItem,
+    RescoredOut,
     RollbackIn,
     Score,
     ScoreOut,
@@ -236,7 +239,9 @@ class _Service:
             self.export
         )
         get(record)(self.record)
-        get(f"{record}/photo", response_class=Response, responses=_file("image/*"))(self.photo)
+        get(
+            f"{record}/photo", response_class=Response, responses=_file("application/octet-stream")
+        )(self.photo)
         for name, draw in (
             ("picture", self.picture), ("overlay", self.overlay), ("heatmap", self.heatmap),
             ("closest", self.closest),
@@ -247,10 +252,12 @@ class _Service:
 
         get("/products")(self.products)
         get(f"{product}/scores")(self.scores)
+        get(f"{product}/drift")(self.drift)
         get(f"{product}/threshold")(self.preview)
         put(f"{product}/threshold")(self.set_threshold)
         get(f"{product}/versions")(self.versions)
         get(product + "/versions/{number}")(self.version)
+        get(product + "/versions/{number}/rescored")(self.rescored)
         post(f"{product}/rollback")(self.roll_back)
         post(f"{product}/update", openapi_extra=_several("good", required=False))(self.update)
 
@@ -445,6 +452,12 @@ class _Service:
             calibration=served.inspector.calibration.scores.tolist(),
         )
 
+    def drift(self, product: Product) -> DriftOut:
+        """Whether scores still look like those of the calibration."""
+        drift = self._station.drift(product)
+        last = drift.last.message if drift.last else None
+        return DriftOut(photos=drift.photos, alarms=drift.alarms, level=drift.level, last=last)
+
     def preview(
         self,
         product: Product,
@@ -482,6 +495,28 @@ class _Service:
             provenance=model.provenance,
             settings=[member.settings.to_dict() for member in model.members],
         )
+
+    def rescored(
+        self,
+        product: Product,
+        number: Annotated[int, InPath(ge=1, le=2**31 - 1)],
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        cursor: Annotated[RecordId | None, Query(description="From the call before.")] = None,
+    ) -> RescoredOut:
+        """What a version says of photos of the recent past: each is inspected once more."""
+        found, after = self._station.rescore(product, number, limit=limit, before=cursor)
+        items = [
+            RescoredItem(
+                id=one.record.id,
+                score=one.record.score,
+                anomalous=one.record.anomalous,
+                rescored=one.score,
+                rescored_anomalous=one.anomalous,
+                feedback=one.record.feedback,
+            )
+            for one in found
+        ]
+        return RescoredOut(items=items, cursor=after)
 
     def roll_back(self, product: Product, given: RollbackIn | None = None) -> VersionOut:
         """Put an older version back into service."""
@@ -524,7 +559,8 @@ class _Service:
             self._station.update, product, photos, force=force
         )
         return UpdateOut(
-            version=await run_in_threadpool(self.version_out, version), comparison=comparison
+            version=await run_in_threadpool(self.version_out, version),
+            comparison=comparison.to_dict(),
         )
 
     def version_out(self, version: Version) -> VersionOut:

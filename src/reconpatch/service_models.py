@@ -179,6 +179,33 @@ class PreviewOut(_Answer):
     promise: str
 
 
+class DriftOut(_Answer):
+    """Whether scores still look like those of the calibration."""
+
+    photos: int = Field(description="Seen by the version in service.")
+    alarms: int
+    level: float = Field(description="How near the next alarm is; it comes at 1.")
+    last: str | None = Field(description="The last alarm since start, in plain words.")
+
+
+class RescoredItem(BaseModel):
+    """A record, and what another version says of its photo."""
+
+    id: int
+    score: float
+    anomalous: bool
+    rescored: float = Field(description="The score that the version asked for gives.")
+    rescored_anomalous: bool
+    feedback: Literal["good", "defect"] | None
+
+
+class RescoredOut(BaseModel):
+    """What a version says of photos of the recent past, newest first."""
+
+    items: list[RescoredItem] = Field(description="Of records whose photo is still stored.")
+    cursor: int | None = Field(description="Give it as `cursor` for the next; null: the last.")
+
+
 class ThresholdIn(_Given):
     """A threshold: a score, or a false-alarm rate that it is to follow from."""
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from reconpatch.data_folder import DataFolder
+from reconpatch.drift import DriftAlarm
 from reconpatch.errors import (
     BusyError,
     NotFoundError,
@@ -35,6 +36,7 @@ from reconpatch.images import MAX_PIXELS, Photo, read_photo, read_photo_bytes
 from reconpatch.model_versions import ModelVersions, Served
 from reconpatch.photo_store import PhotoStore
 from reconpatch.records import Feedback, Filter, Record, Records, Verdict, Version
+from reconpatch.version_drift import VersionDrift
 
 if TYPE_CHECKING:
     from reconpatch.difference import Comparison
@@ -105,6 +107,32 @@ class Preview:
     promise: str
 
 
+@dataclass(frozen=True)
+class Rescored:
+    """A record, and what another version says of its photo."""
+
+    record: Record
+    score: float
+    anomalous: bool
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What the drift monitor of a version has seen.
+
+    Attributes:
+        photos: how many.
+        alarms: how many alarms there were.
+        level: how near the next one is: 0 at the start and after an alarm, alarm at 1.
+        last: the last alarm since the version went into service or the station started.
+    """
+
+    photos: int
+    alarms: int
+    level: float
+    last: DriftAlarm | None
+
+
 @dataclass(frozen=True, eq=False)
 class _Job:
     product: str
@@ -150,6 +178,9 @@ class Station:
             raise
         self._queue = _Queue(self.limits.queue, self.limits.queue_bytes)
         self._changing = threading.RLock()
+        self._drifting = threading.Lock()
+        self._last_alarms: dict[str, DriftAlarm] = {}
+        self._drifts = {name: self._drift_of(served) for name, served in self._served.items()}
         self._stopping = threading.Event()
         self._seconds_a_photo = 0.1
         self._readers = ThreadPoolExecutor(_READERS, "read")
@@ -180,6 +211,7 @@ class Station:
         for thread in self._threads:
             thread.join()
         self._readers.shutdown()
+        self._save_drift()
         self.records.close()
         self.data.close()
 
@@ -271,8 +303,10 @@ class Station:
             for i in range(len(jobs)):  # one photo must not cost the others their verdict
                 self._judge(served, jobs[i : i + 1], photos[i : i + 1])
             return
-        for job, record in zip(jobs, self._keep(served, jobs, results), strict=True):
+        records = self._keep(served, jobs, results)
+        for job, record in zip(jobs, records, strict=True):
             job.answer.set_result(record)
+        self._watch_drift(served, records)
 
     def _read(self, jobs: Sequence[_Job]) -> Iterator[tuple[list[_Job], list[Photo]]]:
         """The photos that can be read, in parts that fit in memory; the others are answered."""
@@ -423,7 +457,7 @@ class Station:
 
     def update(
         self, product: str | None, good: Sequence[Photo] = (), *, force: bool = False
-    ) -> tuple[Version, dict[str, Any]]:
+    ) -> tuple[Version, Comparison]:
         """Let the model learn from feedback, and put what comes of it into service.
 
         Photos that were flagged and that an operator called good enter the bank. The threshold is
@@ -441,13 +475,14 @@ class Station:
         Raises:
             UpdateRefusedError: a confirmed defect would be missed; nothing was changed.
             SettingsError: there is nothing to learn from.
+            NotEnoughPhotosError: the model knows all of it already.
         """
         with self._changing:
             served = self.product(product)
             new, comparison, note = self._learned(served, good, force=force)
             name = served.version.product
             version = self._swap(self.versions.add(name, new, note=note, parent=served.version))
-            return version, comparison.to_dict()
+            return version, comparison
 
     def try_update(self, product: str | None, good: Sequence[Photo] = ()) -> dict[str, Any]:
         """What `update` would change; nothing is changed.
@@ -468,7 +503,8 @@ class Station:
         self, served: Served, good: Sequence[Photo], *, force: bool
     ) -> tuple[Inspector, Comparison, str]:
         """A model that knows more, how it compares with the one in service, and a note on it."""
-        from reconpatch.update import check_update, update
+        from reconpatch.difference import check_update
+        from reconpatch.update import update
 
         name = served.version.product
         goods = self._told(name, "good")
@@ -497,9 +533,75 @@ class Station:
 
     def _swap(self, served: Served) -> Version:
         _warm_up(served.inspector)
-        self._served = {**self._served, served.version.product: served}
-        log.info("%s: version %d in service", served.version.product, served.version.number)
+        name = served.version.product
+        drift = self._drift_of(served)
+        with self._drifting:
+            self._drifts = {**self._drifts, name: drift}
+        self._served = {**self._served, name: served}
+        log.info("%s: version %d in service", name, served.version.number)
         return served.version
+
+    def rescore(
+        self, product: str | None, number: int, *, limit: int, before: int | None = None
+    ) -> tuple[list[Rescored], int | None]:
+        """What a version says of photos of the recent past, whichever version judged them.
+
+        Args:
+            product: name of the product.
+            number: of the version.
+            limit: of the records that are looked at.
+            before: the cursor of the call before.
+
+        Returns:
+            One for each record whose photo is still stored, newest first, and the cursor for the
+            next call, None at the end.
+        """
+        name = self.product(product).version.product
+        inspector = self.versions.inspector(name, number)
+        page = self.records.page(Filter(product=name), limit=limit, before=before)
+        found = []
+        for record in page.records:
+            try:
+                result = inspector.inspect(self.photo(record))
+            except NotFoundError:
+                continue
+            found.append(Rescored(record, result.score, result.anomalous))
+        return found, page.cursor
+
+    # --- Drift ---------------------------------------------------------------------------------
+
+    def drift(self, product: str | None) -> Drift:
+        """Whether the scores of the version in service still look like those of its calibration."""
+        name = self.product(product).version.product
+        monitor = self._drifts[name].monitor
+        return Drift(monitor.photos, monitor.alarms, monitor.level, self._last_alarms.get(name))
+
+    def _drift_of(self, served: Served) -> VersionDrift:
+        name = served.version.product
+        drift = VersionDrift(self.data.path / "drift" / f"{name}.json", served, self.records)
+        self._last_alarms.pop(name, None)
+        for alarm in drift.missed_alarms:
+            self._alarm(name, alarm)
+        return drift
+
+    def _watch_drift(self, served: Served, records: Sequence[Record]) -> None:
+        name = served.version.product
+        with self._drifting:
+            drift = self._drifts[name]
+            if not drift.is_of(served.version):
+                return  # swapped while the batch was inspected
+            for record in records:
+                if alarm := drift.add(record):
+                    self._alarm(name, alarm)
+
+    def _alarm(self, name: str, alarm: DriftAlarm) -> None:
+        self._last_alarms[name] = alarm
+        log.warning("%s: %s", name, alarm.message)
+
+    def _save_drift(self) -> None:
+        with self._drifting:
+            for drift in self._drifts.values():
+                drift.save()
 
     # --- Housekeeping --------------------------------------------------------------------------
 
@@ -513,11 +615,12 @@ class Station:
         try:
             if sweep:
                 self.photos.sweep(self.records)
+            self._save_drift()
             self.photos.prune(
                 self.records, keep_days=limits.keep_days, keep_bytes=limits.keep_bytes
             )
         except (ReconPatchError, OSError):
-            log.exception("old photos could not be removed; this is tried again")
+            log.exception("the station could not be tidied; this is tried again")
 
 
 def inspect_together(inspector: Inspector, photos: Sequence[Photo]) -> list[Result]:

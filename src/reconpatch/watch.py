@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -24,13 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from reconpatch.drift import DriftAlarm, DriftMonitor
+from reconpatch.drift import DriftAlarm
 from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import cannot_write
 from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, read_photo_bytes
 from reconpatch.model_versions import Served
 from reconpatch.photo_store import PhotoStore
-from reconpatch.records import FileKey, Filter, Record, Records, Verdict
+from reconpatch.records import FileKey, Record, Records, Verdict
+from reconpatch.version_drift import VersionDrift
 
 Sorting = Literal["move", "link"]
 
@@ -119,7 +119,7 @@ class Watcher:
                 f"{output} is the folder that is watched: give another one for the sorted photos"
             )
         self._served, self._records, self._photos = served, records, photos
-        self._drift = _Drift(drift_file, served, records)
+        self._drift = VersionDrift(drift_file, served, records)
         self._sorting, self._patience, self._max_pixels = sorting, patience, max_pixels
         self._clock = clock
         self._first_seen: dict[FileKey, float] = {}
@@ -341,63 +341,3 @@ def _is(name: Path, path: Path, sha256: str) -> bool:
     if name.samefile(path):
         return True
     return name.is_file() and hashlib.sha256(name.read_bytes()).hexdigest() == sha256
-
-
-# --- Drift ---------------------------------------------------------------------------------------
-
-
-class _Drift:
-    """The drift monitor of a version, whose state is on the disk and catches up with the records.
-
-    Args:
-        file: of the state.
-        served: the version and its model.
-        records: of which those of this version count.
-    """
-
-    def __init__(self, file: Path, served: Served, records: Records) -> None:
-        self._file, self._version = file, served.version
-        self._last, self._saved = 0, 0
-        self._monitor = DriftMonitor(served.inspector.calibration)
-        state = self._load()
-        if state is not None:
-            self._last = self._saved = state["record"]
-            self._monitor = DriftMonitor.from_dict(state["monitor"])
-        # What was recorded after the state was saved, or by a service, in the order of the photos.
-        wanted = Filter(product=self._version.product, version=self._version.number)
-        missed = []
-        for record in records.export(wanted):
-            if record.id <= self._last:
-                break
-            missed.append(record)
-        alarms = [self.add(record) for record in reversed(missed)]
-        self.missed_alarms = tuple(alarm for alarm in alarms if alarm is not None)
-
-    def add(self, record: Record) -> DriftAlarm | None:
-        self._last = record.id
-        return self._monitor.add(record.score)
-
-    def save(self) -> None:
-        """Write the state where it has changed."""
-        if self._last == self._saved:
-            return
-        state = {
-            "fingerprint": self._version.fingerprint,
-            "record": self._last,
-            "monitor": self._monitor.to_dict(),
-        }
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(self._file, error) from error
-        with atomic_write(self._file) as file:
-            file.write(json.dumps(state).encode())
-        self._saved = self._last
-
-    def _load(self) -> dict[str, Any] | None:
-        """The state of this very version, if there is one that can be read."""
-        try:
-            state: dict[str, Any] = json.loads(self._file.read_bytes())
-        except (OSError, ValueError):
-            return None
-        return state if state.get("fingerprint") == self._version.fingerprint else None

@@ -75,6 +75,7 @@ def upgrade() -> None:
         sa.Column("stored", _time(), nullable=False),
         sa.Column("removed", _time()),
     )
+    op.create_index("photos_by_age", "photos", ["station", "stored"])
     op.create_table(
         "inspected_files",
         sa.Column("station", sa.String(80), primary_key=True),

@@ -1,0 +1,88 @@
+"""The drift monitor of a version in service: its state is on the disk, its photos in the records.
+
+DATA/drift/PRODUCT.json     the state, and the last record that it knows of
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from reconpatch.drift import DriftAlarm, DriftMonitor
+from reconpatch.files import atomic_write, cannot_write
+from reconpatch.model_versions import Served
+from reconpatch.records import Filter, Record, Records, Version
+
+
+class VersionDrift:
+    """The drift monitor of a version, whose state is on the disk and catches up with the records.
+
+    Args:
+        file: of the state.
+        served: the version and its model.
+        records: of which those of this version count.
+
+    Attributes:
+        missed_alarms: of photos that were recorded after the state was saved.
+    """
+
+    def __init__(self, file: Path, served: Served, records: Records) -> None:
+        self._file, self._version = file, served.version
+        self._last, self._saved = 0, 0
+        self._monitor = DriftMonitor(served.inspector.calibration)
+        state = self._load()
+        if state is not None:
+            self._last = self._saved = state["record"]
+            self._monitor = DriftMonitor.from_dict(state["monitor"])
+        # What was recorded after the state was saved, or by a service, in the order of the photos.
+        wanted = Filter(product=self._version.product, version=self._version.number)
+        missed = []
+        for record in records.export(wanted):
+            if record.id <= self._last:
+                break
+            missed.append((record.id, record.score))  # whole records would be too many to hold
+        alarms = [self._add(number, score) for number, score in reversed(missed)]
+        self.missed_alarms = tuple(alarm for alarm in alarms if alarm is not None)
+
+    @property
+    def monitor(self) -> DriftMonitor:
+        """What was seen so far."""
+        return self._monitor
+
+    def is_of(self, version: Version) -> bool:
+        """Whether this watches that version."""
+        return self._version == version
+
+    def add(self, record: Record) -> DriftAlarm | None:
+        """One more record of this version, in the order of their numbers."""
+        return self._add(record.id, record.score)
+
+    def _add(self, number: int, score: float) -> DriftAlarm | None:
+        self._last = number
+        return self._monitor.add(score)
+
+    def save(self) -> None:
+        """Write the state where it has changed."""
+        if self._last == self._saved:
+            return
+        state = {
+            "fingerprint": self._version.fingerprint,
+            "record": self._last,
+            "monitor": self._monitor.to_dict(),
+        }
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self._file, error) from error
+        with atomic_write(self._file) as file:
+            file.write(json.dumps(state).encode())
+        self._saved = self._last
+
+    def _load(self) -> dict[str, Any] | None:
+        """The state of this very version, if there is one that can be read."""
+        try:
+            state: dict[str, Any] = json.loads(self._file.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return state if state.get("fingerprint") == self._version.fingerprint else None
