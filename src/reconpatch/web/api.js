@@ -48,6 +48,7 @@ export const feedback = (id, said) => ask("POST", `/records/${id}/feedback`, { j
 export const scores = (name) => ask("GET", `${product(name)}/scores`);
 export const preview = (name, query) => ask("GET", `${product(name)}/threshold`, { query });
 export const setThreshold = (name, given) => ask("PUT", `${product(name)}/threshold`, { json: given });
+export const drift = (name) => ask("GET", `${product(name)}/drift`);
 export const versions = async (name) => (await ask("GET", `${product(name)}/versions`)).versions;
 export const version = (name, number) => ask("GET", `${product(name)}/versions/${number}`);
 export const rollBack = (name, number) => ask("POST", `${product(name)}/rollback`, { json: { number } });

@@ -119,12 +119,19 @@ function pressed(event) {
 
 // --- Start ---------------------------------------------------------------------------------------
 
+async function showDrift() {
+  const { last } = await api.drift(state.product);
+  byId("drift").hidden = !last;
+  byId("drift").title = last || "";
+}
+
 async function watchService() {
   const sign = byId("service");
   try {
     const { waiting } = await api.health();
     sign.className = "service up";
     sign.textContent = waiting ? `${waiting} waiting` : "running";
+    if (state.product) await showDrift();
     if (!state.products.length) { await loadProducts(); route(); }
   } catch (error) {
     sign.className = "service down";

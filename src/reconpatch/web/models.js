@@ -9,9 +9,10 @@ export function modelsView(main, page) {
   const detail = h("section", { class: "detail", "aria-live": "polite" });
   const learn = h("section", { class: "learn" });
   const title = h("h1", {}, `Model of ${page.product}`);
+  const drifted = h("p", { class: "note", role: "status" });
   const summary = h("div", { class: "effect" });
 
-  main.append(h("div", { class: "models" }, title, summary, learn,
+  main.append(h("div", { class: "models" }, title, summary, drifted, learn,
     h("h2", {}, "Versions"),
     h("div", { class: "scroll" }, h("table", {},
       h("thead", {}, h("tr", {}, [["Version", "n"], ["Made"], ["How"], ["From", "n"], ["Threshold", "n"], [""]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows)),
@@ -21,11 +22,13 @@ export function modelsView(main, page) {
   async function load() {
     try {
       await page.refresh();
-      const [versions, told] = await Promise.all([api.versions(page.product), feedback()]);
+      const [versions, told, drift] = await Promise.all([api.versions(page.product), feedback(), api.drift(page.product)]);
       if (closed) return;
       overview(versions.find((one) => one.in_service));
       rows.replaceChildren(...versions.reverse().map(row));
       drawLearn(told);
+      drifted.textContent = drift.last || `No drift found in ${count(drift.photos, "photo")} of this version.`;
+      drifted.className = `note ${drift.last ? "warn" : ""}`;
     } catch (error) {
       toast(error.message, { kind: "error" });
     }
