@@ -537,7 +537,7 @@ def test_the_description_is_whole(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nothing", 404), ("DELETE", f"{API}/records/1", 405), ("TRACE", "/", 404)],
+    [("GET", "/nothing", 404), ("DELETE", f"{API}/records/1", 405), ("TRACE", "/", 405)],
 )
 def test_other_requests_have_a_sentence_too(
     client: TestClient, method: str, path: str, status: int

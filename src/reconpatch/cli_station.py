@@ -51,6 +51,14 @@ def serve(
             show_default="SQLite in DATA",
         ),
     ] = None,
+    photos: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of good photos that the page can fit on; may be given several times.",
+            metavar="DIR",
+            show_default="those dropped on the page",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond this machine with --token-file only.")
     ] = "127.0.0.1",
@@ -92,6 +100,7 @@ def serve(
     """
     _check_extra()
     from reconpatch.data_folder import DataFolder
+    from reconpatch.fit_jobs import FitJobs, check_folders
     from reconpatch.service import create_app
     from reconpatch.station import Limits, Station
 
@@ -100,12 +109,15 @@ def serve(
         queue=queue, max_pixels=max_pixels, keep_days=keep_days, keep_bytes=int(keep_gb * 1e9)
     )
     tls = _tls(tls_cert, tls_key)
+    check_folders(photos or ())
     listening = _listen(host, port)
     with listening, DataFolder(data) as folder:
         _log_to_stderr()
         station = Station(folder, models or (), database=database, limits=limits, threads=threads)
         with station:
-            server = _server(create_app(station, access=access, max_bytes=max_bytes), tls)
+            fits = FitJobs(station, photos or ())
+            application = create_app(station, access=access, fits=fits, max_bytes=max_bytes)
+            server = _server(application, tls)
             for product, served in sorted(station.products.items()):
                 print(f"{product}: version {served.version.number}")
             print(f"Listening: {_url(listening, host, tls)}", flush=True)

@@ -47,7 +47,7 @@ class PhotoStore:
             OutputError: it cannot be written.
         """
         sha256 = hashlib.sha256(content).hexdigest()
-        path = self._path(sha256)
+        path = self.path(sha256)
         if not path.exists():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class PhotoStore:
         if HASH.fullmatch(sha256) is None:
             raise NotFoundError("a photo is named by 64 hexadecimal digits: give its SHA-256")
         try:
-            return self._path(sha256).read_bytes()
+            return self.path(sha256).read_bytes()
         except FileNotFoundError:
             raise NotFoundError(
                 f"the photo {sha256[:12]}... is no longer stored: only its record was kept"
@@ -93,7 +93,7 @@ class PhotoStore:
             with self.keeping:
                 gone = records.give_up_photos(stored_before=before, until_bytes=keep_bytes)
                 for sha256 in gone:
-                    self._path(sha256).unlink(missing_ok=True)
+                    self.path(sha256).unlink(missing_ok=True)
             removed += len(gone)
             if not gone:
                 return removed
@@ -111,5 +111,6 @@ class PhotoStore:
                         swept += 1
         return swept
 
-    def _path(self, sha256: str) -> Path:
+    def path(self, sha256: str) -> Path:
+        """Where a photo is, given by its SHA-256, or would be."""
         return self._folder / sha256[:2] / sha256

@@ -39,9 +39,11 @@ from reconpatch.errors import (
     RecordsError,
     UpdateRefusedError,
 )
+from reconpatch.fit_jobs import FitJobs
 from reconpatch.images import read_photo_bytes
 from reconpatch.pictures import Picture, Pictures
 from reconpatch.records import COLUMNS, Filter, Record, Version, as_rows
+from reconpatch.service_fit import fit_router
 from reconpatch.service_guard import API, Access, Guard
 from reconpatch.service_metrics import Metrics
 from reconpatch.service_models import (
@@ -107,6 +109,9 @@ _SAID = {
     422: "A value or a photo cannot be used.",
     503: "Too many photos are waiting (ask again after Retry-After), or nothing can be written.",
 }
+_SAID_AS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text} for status, text in _SAID.items()
+}
 
 Product = Annotated[str, InPath(max_length=64, description="Name of a product.")]
 ProductName = Annotated[
@@ -155,6 +160,7 @@ def create_app(
     station: Station,
     *,
     access: Access | None = None,
+    fits: FitJobs | None = None,
     max_bytes: int = MAX_BYTES,
     web: Path = WEB,
 ) -> FastAPI:
@@ -163,13 +169,16 @@ def create_app(
     Args:
         station: what inspects and keeps.
         access: who may ask; by default programs and the page on this machine.
+        fits: where the page's fits are done; by default without folders to choose from.
         max_bytes: larger files of photos are refused.
         web: folder of the page's files; without an index.html in it there is no page.
     """
+    fits = fits if fits is not None else FitJobs(station)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        await run_in_threadpool(fits.close)
         await run_in_threadpool(station.close)
 
     app = FastAPI(
@@ -191,6 +200,7 @@ def create_app(
     _handle_errors(app)
     service = _Service(station, metrics, max_bytes)
     app.include_router(service.router())
+    app.include_router(fit_router(fits, service.version_out, _SAID_AS))
     if (web / "index.html").is_file():
         app.mount("/", StaticFiles(directory=web, html=True), name="page")
     return app
@@ -198,7 +208,7 @@ def create_app(
 
 def _most_bytes(path: str, max_bytes: int) -> int:
     """The bound of a request's body."""
-    if path == f"{API}/inspect":
+    if path in (f"{API}/inspect", f"{API}/fit/photos"):
         return max_bytes + _ENVELOPE
     if path == f"{API}/inspect-batch" or path.endswith("/update"):
         return _FILES_WORTH * max_bytes + _ENVELOPE
@@ -217,10 +227,7 @@ class _Service:
 
     def router(self) -> APIRouter:
         """All routes."""
-        said: dict[int | str, dict[str, Any]] = {
-            status: {"model": Problem, "description": text} for status, text in _SAID.items()
-        }
-        router = APIRouter(prefix=API, responses=said)
+        router = APIRouter(prefix=API, responses=_SAID_AS)
         get, post, put = router.get, router.post, router.put
         product, record = "/products/{product}", "/records/{record}"
 
@@ -466,13 +473,13 @@ class _Service:
         version = self._station.set_threshold(
             product, score=given.score, rate=given.false_alarm_rate
         )
-        return self._version_out(version)
+        return self.version_out(version)
 
     def versions(self, product: Product) -> VersionsOut:
         """All versions of a product, oldest first."""
         self._station.product(product)
         found = self._station.versions.all(product)
-        return VersionsOut(versions=[self._version_out(version) for version in found])
+        return VersionsOut(versions=[self.version_out(version) for version in found])
 
     def version(
         self, product: Product, number: Annotated[int, InPath(ge=1, le=2**31 - 1)]
@@ -482,7 +489,7 @@ class _Service:
         version = self._station.versions.get(product, number)
         model = self._station.versions.inspector(product, number)
         return VersionDetail(
-            **self._version_out(version).model_dump(),
+            **self.version_out(version).model_dump(),
             promise=model.calibration.promise,
             good_photos=len(model.photos),
             provenance=model.provenance,
@@ -514,7 +521,7 @@ class _Service:
     def roll_back(self, product: Product, given: RollbackIn | None = None) -> VersionOut:
         """Put an older version back into service."""
         number = given.number if given is not None else None
-        return self._version_out(self._station.roll_back(product, number))
+        return self.version_out(self._station.roll_back(product, number))
 
     async def update(
         self,
@@ -522,6 +529,9 @@ class _Service:
         product: Product,
         force: Annotated[
             bool, Query(description="Also when a confirmed defect would be missed.")
+        ] = False,
+        dry: Annotated[
+            bool, Query(description="Only say what would change; `version` is null.")
         ] = False,
     ) -> UpdateOut:
         """Learn from feedback, and from the photos `good` of a form; into service if it is safe.
@@ -540,15 +550,21 @@ class _Service:
                         max_pixels=self._station.limits.max_pixels,
                     )
                 )  # fmt: skip
+        if dry:
+            return UpdateOut(
+                version=None,
+                comparison=await run_in_threadpool(self._station.try_update, product, photos),
+            )
         version, comparison = await run_in_threadpool(
             self._station.update, product, photos, force=force
         )
         return UpdateOut(
-            version=await run_in_threadpool(self._version_out, version),
+            version=await run_in_threadpool(self.version_out, version),
             comparison=comparison.to_dict(),
         )
 
-    def _version_out(self, version: Version) -> VersionOut:
+    def version_out(self, version: Version) -> VersionOut:
+        """A version, and whether it is in service."""
         services = self._station.records.services(version.product)
         since = next((s.since for s in services if s.number == version.number), None)
         served = self._station.product(version.product).version.number == version.number

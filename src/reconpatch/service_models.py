@@ -228,8 +228,84 @@ class FeedbackIn(_Given):
 class UpdateOut(BaseModel):
     """The version that came of an update, and how it compares with the one before."""
 
-    version: VersionOut
+    version: VersionOut | None = Field(description="Null where the update was only tried.")
     comparison: dict[str, Any]
+
+
+class FitFolderOut(_Answer):
+    """A folder that fits can learn from."""
+
+    name: str
+    photos: int
+
+
+class ChangeOut(_Answer):
+    """A photo of which two models say different things."""
+
+    record: int
+    name: str
+    feedback: Literal["good", "defect"] | None
+    old_score: float
+    new_score: float
+    old_anomalous: bool
+    new_anomalous: bool
+
+
+class FitComparisonOut(_Answer):
+    """A new model beside the one in service; pairs are (old, new)."""
+
+    photos: int
+    anomalous: tuple[int, int]
+    goods: int = Field(description="Photos that an operator called good.")
+    false_alarms: tuple[int, int] = Field(description="How many of these are flagged.")
+    defects: int = Field(description="Photos that an operator called defects.")
+    found: tuple[int, int] = Field(description="How many of these are flagged.")
+    missed: int = Field(description="Defects that only the old one finds.")
+    changed: list[ChangeOut] = Field(description="With other verdicts; 50 at most.")
+
+
+class FitJobOut(_Answer):
+    """A fit, as far as it has got."""
+
+    product: str
+    source: str
+    quality: str
+    state: Literal["running", "ready", "failed", "cancelled", "in service"]
+    step: str
+    done: int
+    total: int
+    seconds: float
+    good_photos: int
+    threshold: float | None
+    promise: str
+    comparison: FitComparisonOut | None
+    error: str | None
+    version: int | None
+
+
+class FitOut(BaseModel):
+    """What fits can learn from, and the fit at work or the last one."""
+
+    unavailable: str | None = Field(description="Why nothing can be fitted here, or null.")
+    folders: list[FitFolderOut]
+    dropped: int = Field(description="Photos that were dropped for the next fit.")
+    job: FitJobOut | None
+
+
+class FitIn(_Given):
+    """A fit that is to begin."""
+
+    product: str = Field(max_length=64, description="A new name is a new product.")
+    folder: str | None = Field(
+        None, max_length=4_096, description="Name of a folder; null: the photos dropped."
+    )
+    quality: Literal["fast", "balanced", "best"] = "balanced"
+
+
+class FitServiceIn(_Given):
+    """How a fit goes into service."""
+
+    force: bool = Field(False, description="Also when a confirmed defect would be missed.")
 
 
 class HealthOut(BaseModel):

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -477,24 +477,47 @@ class Station:
             SettingsError: there is nothing to learn from.
             NotEnoughPhotosError: the model knows all of it already.
         """
+        with self._changing:
+            served = self.product(product)
+            new, comparison, note = self._learned(served, good, force=force)
+            name = served.version.product
+            version = self._swap(self.versions.add(name, new, note=note, parent=served.version))
+            return version, comparison
+
+    def try_update(self, product: str | None, good: Sequence[Photo] = ()) -> dict[str, Any]:
+        """What `update` would change; nothing is changed.
+
+        A missed defect is told, not refused.
+
+        Raises:
+            SettingsError: there is nothing to learn from.
+        """
+        from reconpatch.difference import diff
+
+        served = self.product(product)
+        new, comparison, _ = self._learned(served, good, force=True)
+        changes = [*comparison.sentences(), *diff(served.inspector, new).sentences()]
+        return {**comparison.to_dict(), "changes": changes}
+
+    def _learned(
+        self, served: Served, good: Sequence[Photo], *, force: bool
+    ) -> tuple[Inspector, Comparison, str]:
+        """A model that knows more, how it compares with the one in service, and a note on it."""
         from reconpatch.difference import check_update
         from reconpatch.update import update
 
-        with self._changing:
-            served = self.product(product)
-            name = served.version.product
-            goods = self._told(name, "good")
-            defects = self._told(name, "defect")
-            if not good and not goods:
-                raise SettingsError(
-                    f"{name} has nothing to learn from: say of flagged photos that they were good, "
-                    "or give good photos"
-                )
-            new = update(served.inspector, good, confirmed=goods)
-            comparison = check_update(served.inspector, new, goods, defects, force=force)
-            note = f"learned {len(goods)} confirmed good photos and {len(good)} new ones"
-            version = self._swap(self.versions.add(name, new, note=note, parent=served.version))
-            return version, comparison
+        name = served.version.product
+        goods = self._told(name, "good")
+        defects = self._told(name, "defect")
+        if not good and not goods:
+            raise SettingsError(
+                f"{name} has nothing to learn from: say of flagged photos that they were good, "
+                "or give good photos"
+            )
+        new = update(served.inspector, good, confirmed=goods)
+        comparison = check_update(served.inspector, new, goods, defects, force=force)
+        note = f"learned {len(goods)} confirmed good photos and {len(good)} new ones"
+        return new, comparison, note
 
     def _told(self, product: str, said: Feedback) -> list[Photo]:
         """The stored photos of which an operator said this, each once; of good ones the flagged."""

@@ -1,0 +1,508 @@
+"""Fits that a station's page starts: one at a time, each in a process of its own.
+
+    start ──> running ──> ready ──> in service
+                 └── failed, cancelled
+
+A fit learns from a folder that was named when the service was started, or from photos that were
+dropped on the page. It is compared with the model in service on the photos of the recent past, and
+then waits: only a person puts it into service. How the process works is in `fit_process.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import reconpatch
+from reconpatch.errors import (
+    MissingExtraError,
+    NotFoundError,
+    PhotoError,
+    SettingsError,
+    UpdateRefusedError,
+)
+from reconpatch.files import atomic_write, cannot_write
+from reconpatch.images import list_photos, read_photo_bytes
+from reconpatch.model_versions import check_name
+from reconpatch.records import Feedback, Filter, Record, Version
+
+if TYPE_CHECKING:
+    from reconpatch.station import Station
+
+log = logging.getLogger("reconpatch.fits")
+
+State = Literal["running", "ready", "failed", "cancelled", "in service"]
+Quality = Literal["fast", "balanced", "best"]
+
+DROPPED = "dropped photos"
+"""What a fit's source is called that is no folder."""
+MOST_DROPPED = 2_000
+"""Photos that can be dropped for one fit."""
+
+# Photos that a comparison takes besides all those with feedback.
+_RECENT = 200
+_SHOWN_CHANGES = 50
+_SUFFIXES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"BM", ".bmp"), (b"RIFF", ".webp"))
+_TRAINING = ("torch", "timm", "onnx")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A photo of which the two models say different things."""
+
+    record: int
+    name: str
+    feedback: Feedback | None
+    old_score: float
+    new_score: float
+    old_anomalous: bool
+    new_anomalous: bool
+
+
+@dataclass(frozen=True)
+class FitComparison:
+    """A new model beside the one in service, on the same photos.
+
+    Attributes:
+        photos: how many were looked at.
+        anomalous: how many of them each calls anomalous, (old, new).
+        goods: photos that an operator called good.
+        false_alarms: how many of these each calls anomalous, (old, new).
+        defects: photos that an operator called defects.
+        found: how many of these each calls anomalous, (old, new).
+        missed: defects that the old one finds and the new one does not.
+        changed: photos of which they say different things, those with feedback first; 50 at most.
+    """
+
+    photos: int
+    anomalous: tuple[int, int]
+    goods: int
+    false_alarms: tuple[int, int]
+    defects: int
+    found: tuple[int, int]
+    missed: int
+    changed: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """A fit, as far as it has got.
+
+    Attributes:
+        product: which it is for.
+        source: name of the folder, or `DROPPED`.
+        quality: see `reconpatch.settings.QUALITIES`.
+        state: see the module.
+        step, done, total: what is at work, and how far.
+        seconds: since it began, or how long it took.
+        good_photos: that it learned from; 0 before that is known.
+        threshold: of the new model, and
+        promise: what it promises, once it is compared.
+        comparison: with the model in service; None before, and for a new product.
+        error: why it failed, in one sentence.
+        version: the number under which it went into service.
+    """
+
+    product: str
+    source: str
+    quality: Quality
+    state: State = "running"
+    step: str = "start"
+    done: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    good_photos: int = 0
+    threshold: float | None = None
+    promise: str = ""
+    comparison: FitComparison | None = None
+    error: str | None = None
+    version: int | None = None
+
+
+@dataclass(frozen=True)
+class FitFolder:
+    """A folder that fits can learn from."""
+
+    name: str
+    photos: int
+
+
+class FitJobs:
+    """The fits of a station; safe to use from many threads.
+
+    Args:
+        station: whose photos are compared, and which takes the model into service.
+        folders: folders of good photos, by the names that the page shows.
+        options: of every fit, besides the quality; see `reconpatch.fit`.
+    """
+
+    def __init__(
+        self,
+        station: Station,
+        folders: Sequence[Path] = (),
+        *,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._station = station
+        self._folders = _named(folders)
+        self._options = dict(options or {})
+        self._scratch = station.data.path / "fits"
+        self._lock = threading.RLock()
+        self._job: FitJob | None = None
+        self._began = 0.0
+        self._process: subprocess.Popen[str] | None = None
+        self._thread: threading.Thread | None = None
+        shutil.rmtree(self._scratch, ignore_errors=True)  # of a process that was killed
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why nothing can be fitted here and what to install, or None."""
+        if all(find_spec(name) for name in _TRAINING):
+            return None
+        return str(MissingExtraError("fit", "train"))
+
+    @property
+    def job(self) -> FitJob | None:
+        """The fit at work, or the last one."""
+        with self._lock:
+            job = self._job
+            if job is not None and job.state == "running":
+                return replace(job, seconds=time.monotonic() - self._began)
+            return job
+
+    def folders(self) -> list[FitFolder]:
+        """The folders, and how many photos are in each now."""
+        return [FitFolder(name, _count(folder)) for name, folder in self._folders.items()]
+
+    # --- Dropped photos ------------------------------------------------------------------------
+
+    @property
+    def dropped(self) -> int:
+        """How many photos wait for a fit."""
+        return _count(self._dropped)
+
+    @property
+    def _dropped(self) -> Path:
+        return self._scratch / "dropped"
+
+    def drop(self, content: bytes, *, name: str) -> int:
+        """Keep a good photo for the next fit; how many there are now.
+
+        Raises:
+            PhotoError: it cannot be read.
+            SettingsError: a fit is at work, or there are `MOST_DROPPED` already.
+        """
+        read_photo_bytes(content, name=name, max_pixels=self._station.limits.max_pixels)
+        with self._lock:
+            self._check_idle()
+            count = self.dropped
+            if count >= MOST_DROPPED:
+                raise SettingsError(
+                    f"{count} photos were dropped, which is the most: name a folder with --photos "
+                    "when the service is started"
+                )
+            path = self._dropped / f"{count + 1:04}{_suffix(content)}"
+            _make(path.parent)
+            with atomic_write(path) as file:
+                file.write(content)
+            return count + 1
+
+    def clear(self) -> None:
+        """Forget the photos that were dropped."""
+        with self._lock:
+            self._check_idle()
+            shutil.rmtree(self._dropped, ignore_errors=True)
+
+    # --- A fit ---------------------------------------------------------------------------------
+
+    def start(self, product: str, folder: str | None, quality: Quality = "balanced") -> FitJob:
+        """Begin a fit.
+
+        Args:
+            product: which it is for; a new name is a new product.
+            folder: name of one of `folders`; None takes the photos that were dropped.
+            quality: see `reconpatch.settings.QUALITIES`.
+
+        Raises:
+            MissingExtraError: the extra "train" is not installed.
+            NotFoundError: there is no such folder.
+            SettingsError: a fit is at work already, or the name cannot be a product's.
+        """
+        check_name(product)
+        if self.unavailable is not None:
+            raise MissingExtraError("fit", "train")
+        good = self._source(folder)
+        with self._lock:
+            self._check_idle()
+            _make(self._scratch)
+            self._began = time.monotonic()
+            self._job = FitJob(product, folder or DROPPED, quality)
+            self._process = _process()
+            asked = {
+                "good": str(good.absolute()),
+                "output": str(self._output),
+                "options": {**self._options, "quality": quality},
+            }
+            self._thread = threading.Thread(
+                target=self._follow, args=(self._process, product, asked), name="fit"
+            )
+            self._thread.start()
+            return self._job
+
+    def cancel(self) -> FitJob | None:
+        """Stop a fit, or throw away what came of one; nothing where there is neither."""
+        with self._lock:
+            if self._job is not None and self._job.state in ("running", "ready"):
+                self._job = replace(self._job, state="cancelled", seconds=self._seconds())
+            if self._process is not None:
+                self._process.kill()
+        self._join()
+        return self.job
+
+    def put_into_service(self, *, force: bool = False) -> Version:
+        """Make the fit that is ready the next version of its product.
+
+        Args:
+            force: also when it would miss a defect that an operator confirmed.
+
+        Raises:
+            NotFoundError: no fit is ready.
+            UpdateRefusedError: it would miss a confirmed defect; nothing was changed.
+        """
+        with self._lock:
+            job = self._job
+            if job is None or job.state != "ready":
+                raise NotFoundError("no fit is ready: start one and wait until it is compared")
+            compared = job.comparison
+            if compared is not None and compared.missed and not force:
+                raise UpdateRefusedError(
+                    f"the new model would miss {compared.missed} of {compared.defects} confirmed "
+                    "defects, which the model in service finds: fit on other photos, or force it"
+                )
+            served = self._station.products.get(job.product)
+            version = self._station.put_into_service(
+                job.product,
+                reconpatch.load(self._output),
+                note=f"fitted on {job.good_photos} photos: {job.source}",
+                parent=served.version if served is not None else None,
+            )
+            self._job = replace(job, state="in service", version=version.number)
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            return version
+
+    def close(self) -> None:
+        """Stop whatever is at work."""
+        with self._lock:
+            process, self._process = self._process, None
+            if process is not None:
+                process.kill()
+        self._join()
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+
+    @property
+    def _output(self) -> Path:
+        return self._scratch.absolute() / "model.rcp"
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def _check_idle(self) -> None:
+        if self._job is not None and self._job.state == "running":
+            raise SettingsError(
+                f"a fit of {self._job.product} is at work, and there is one at a time: wait for "
+                "it, or cancel it"
+            )
+
+    def _source(self, folder: str | None) -> Path:
+        if folder is None:
+            if not self.dropped:
+                raise SettingsError("no photos were dropped: drop some, or choose a folder")
+            return self._dropped
+        if folder not in self._folders:
+            names = ", ".join(self._folders) or "none; name some with `serve --photos DIR`"
+            raise NotFoundError(f"there is no folder {folder!r} to learn from; there are: {names}")
+        return self._folders[folder]
+
+    # --- Its process ---------------------------------------------------------------------------
+
+    def _follow(self, process: subprocess.Popen[str], product: str, asked: dict[str, Any]) -> None:
+        """Tell the process what to do and keep what it tells, until it ends."""
+        try:
+            with process:
+                self._converse(process, product, asked)
+        except Exception:
+            log.exception("a fit could not be followed")
+            process.kill()
+        with self._lock:
+            self._process = None
+            if self._job is not None and self._job.state == "running":
+                self._change(
+                    state="failed",
+                    error="the fit's process ended before its work was done: the service's log "
+                    "may say why (out of memory is the usual reason)",
+                )
+
+    def _converse(
+        self, process: subprocess.Popen[str], product: str, asked: dict[str, Any]
+    ) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        records: list[Record] = []
+        _ask(process.stdin, asked)
+        for line in process.stdout:
+            told = json.loads(line)
+            if "step" in told:
+                self._change(**told)
+            elif "fitted" in told:
+                self._change(good_photos=told["fitted"])
+                served = self._station.products.get(product)
+                records = self._to_compare(product) if served is not None else []
+                old = self._station.versions.path(served.version) if served is not None else None
+                photos = [(str(self._station.photos.path(r.photo)), r.name) for r in records]
+                _ask(
+                    process.stdin,
+                    {
+                        "new": str(self._output),
+                        "old": str(old.absolute()) if old is not None else None,
+                        "photos": photos,
+                    },
+                )
+            elif "compared" in told:
+                self._keep(records, told["compared"])
+                return
+            else:
+                self._change(state="failed", error=told["error"])
+                return
+
+    def _keep(self, records: Sequence[Record], compared: dict[str, Any]) -> None:
+        thresholds = compared["thresholds"]
+        comparison = _comparison(records, compared["scores"], thresholds) if records else None
+        self._change(
+            state="ready", threshold=thresholds[-1], promise=compared["promise"],
+            comparison=comparison,
+        )  # fmt: skip
+
+    def _change(self, **values: Any) -> None:
+        with self._lock:
+            if self._job is not None and self._job.state == "running":
+                self._job = replace(self._job, **values, seconds=self._seconds())
+
+    def _to_compare(self, product: str) -> list[Record]:
+        """Records of stored photos, each photo once: all with feedback, then the last ones."""
+        records = self._station.records
+        found: dict[str, Record] = {}
+        recent = records.page(Filter(product=product), limit=_RECENT).records
+        for record in (*records.export(Filter(product=product, feedback="any")), *recent):
+            found.setdefault(record.photo, record)
+        kept = records.kept_photos(list(found))
+        return [record for photo, record in found.items() if photo in kept]
+
+
+def _comparison(
+    records: Sequence[Record],
+    scores: Sequence[Sequence[float] | None],
+    thresholds: Sequence[float],
+) -> FitComparison:
+    """What two models say of the same photos.
+
+    Args:
+        records: of the photos.
+        scores: of each photo (old, new), or None where it could not be read.
+        thresholds: (old, new).
+    """
+    changes = [
+        Change(
+            record.id, record.name, record.feedback, old, new,
+            old > thresholds[0], new > thresholds[1],
+        )
+        for record, both in zip(records, scores, strict=True)
+        if both is not None
+        for old, new in [both]
+    ]  # fmt: skip
+    goods = [change for change in changes if change.feedback == "good"]
+    defects = [change for change in changes if change.feedback == "defect"]
+    changed = [change for change in changes if change.old_anomalous != change.new_anomalous]
+    changed.sort(key=lambda change: change.feedback is None)
+    return FitComparison(
+        photos=len(changes),
+        anomalous=_flagged(changes),
+        goods=len(goods),
+        false_alarms=_flagged(goods),
+        defects=len(defects),
+        found=_flagged(defects),
+        missed=sum(change.old_anomalous and not change.new_anomalous for change in defects),
+        changed=tuple(changed[:_SHOWN_CHANGES]),
+    )
+
+
+def _flagged(changes: Sequence[Change]) -> tuple[int, int]:
+    return sum(c.old_anomalous for c in changes), sum(c.new_anomalous for c in changes)
+
+
+def _process() -> subprocess.Popen[str]:
+    flags = getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0)  # where there is no nice
+    return subprocess.Popen(
+        [sys.executable, "-m", "reconpatch.fit_process"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", creationflags=flags,
+    )  # fmt: skip
+
+
+def _ask(stdin: IO[str], what: dict[str, Any]) -> None:
+    with contextlib.suppress(BrokenPipeError):  # it was cancelled; stdout ends as well
+        stdin.write(json.dumps(what) + "\n")
+        stdin.flush()
+
+
+def check_folders(folders: Sequence[Path]) -> None:
+    """Raise PhotoError unless all of them are folders."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise PhotoError(f"{folder} is no folder: give folders of good photos with --photos")
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    """Folders by their names, or by as much of their paths as sets them apart."""
+    named: dict[str, Path] = {}
+    for folder in folders:
+        path = folder.absolute()
+        name = next(name for name in _names(path) if named.get(name, path) == path)
+        named[name] = path
+    return named
+
+
+def _names(path: Path) -> Iterator[str]:
+    for first in range(len(path.parts) - 1, -1, -1):
+        yield "/".join(path.parts[first:]).replace("//", "/")
+
+
+def _count(folder: Path) -> int:
+    try:
+        return len(list_photos(folder))
+    except PhotoError:
+        return 0
+
+
+def _suffix(content: bytes) -> str:
+    """The suffix of a photo's format; its own name never reaches the disk."""
+    return next((suffix for start, suffix in _SUFFIXES if content.startswith(start)), ".tif")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error

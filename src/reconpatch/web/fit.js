@@ -1,0 +1,166 @@
+// Fit: choose or drop good photos, watch the fit, compare it with the model in service, put it there.
+
+import * as api from "./api.js";
+import { count, during, h, number, toast } from "./dom.js";
+
+const EVERY = 1000;
+
+export function fitView(main, page) {
+  let closed = false;
+  let timer = 0;
+  let drawn = ""; // what is on the screen, so that a click is not lost to a redraw
+
+  const body = h("div", {});
+  const status = h("section", { class: "job", "aria-label": "The fit" });
+  const folder = h("select", { id: "fit-folder" });
+  const product = h("input", { id: "fit-product", value: page.product, maxlength: 64, list: "fit-products", required: true });
+  const quality = h("select", { id: "fit-quality" },
+    h("option", { value: "fast" }, "fast: fewest milliseconds a photo"),
+    h("option", { value: "balanced", selected: true }, "balanced"),
+    h("option", { value: "best" }, "best: fewest misses"));
+  const begin = h("button", { type: "submit", class: "primary" }, "Fit");
+  const file = h("input", { type: "file", id: "fit-files", multiple: true, accept: "image/*,.tif,.tiff,.bmp,.webp", class: "unseen", onchange: (event) => { const files = [...event.target.files]; event.target.value = ""; drop(files); } });
+  const dropped = h("p", { class: "dropped" });
+  const forget = h("button", { type: "button", class: "quiet", onclick: () => during(forget, async () => show(await api.clearDropped())) }, "Forget them");
+  const form = h("form", { onsubmit: start },
+    h("fieldset", {},
+      h("legend", {}, "Good photos"),
+      h("label", { for: "fit-folder" }, "From "), folder,
+      h("div", { class: "dropzone" },
+        h("p", {}, "Or drop photos of good parts here, 100 or more if you can."),
+        h("div", { class: "row" }, h("button", { type: "button", onclick: () => file.click() }, "Choose good photos"), file, forget), dropped)),
+    h("div", { class: "row controls" },
+      h("label", {}, "Product ", product, h("datalist", { id: "fit-products" }, page.products.map((one) => h("option", { value: one.name })))),
+      h("label", {}, "Quality ", quality), begin));
+
+  main.append(h("div", { class: "fit" }, h("h1", {}, "Fit a model"),
+    h("p", {}, "A fit learns from photos of good parts alone. It runs beside the inspection, at a low priority; nothing changes until you put the new model into service."), body));
+  look();
+
+  async function look() {
+    clearTimeout(timer);
+    try {
+      show(await api.fit());
+    } catch { /* the header says that there is no answer */ }
+    if (!closed) timer = setTimeout(look, EVERY);
+  }
+
+  function show(now) {
+    if (closed) return;
+    if (!body.firstChild) body.append(...(now.unavailable ? [h("p", { class: "note warn", id: "fit-unavailable" }, now.unavailable)] : [form, status]));
+    if (now.unavailable) return;
+    sources(now);
+    const { job } = now;
+    const running = job !== null && job.state === "running";
+    begin.disabled = running || !folder.options.length;
+    forget.hidden = !now.dropped || running;
+    const key = JSON.stringify(job && { ...job, seconds: running ? Math.round(job.seconds) : 0 });
+    if (key === drawn) return;
+    const bar = status.querySelector("progress");
+    if (running && bar && status.dataset.state === "running") progress(job);
+    else status.replaceChildren(...described(job));
+    status.dataset.state = job ? job.state : "";
+    drawn = key;
+  }
+
+  function sources(now) {
+    const wanted = [...(now.dropped ? [["", `dropped photos (${now.dropped})`]] : []),
+      ...now.folders.map((one) => [one.name, `${one.name} (${count(one.photos, "photo")})`])];
+    const texts = wanted.map(([, text]) => text).join("\n");
+    if (folder.dataset.texts !== texts) {
+      const before = folder.options.length ? folder.value : null;
+      folder.replaceChildren(...wanted.map(([value, text]) => h("option", { value }, text)));
+      if (wanted.some(([value]) => value === before)) folder.value = before;
+      folder.dataset.texts = texts;
+    }
+    dropped.textContent = now.dropped ? `${count(now.dropped, "photo")} dropped.` : now.folders.length ? "" : "No folder was named when the service was started (serve --photos DIR).";
+  }
+
+  async function drop(files) {
+    const bad = [];
+    let now = null;
+    for (const one of files) {
+      try { now = await api.dropForFit(one); show(now); } catch (error) { bad.push(error.message); }
+    }
+    if (now) { folder.value = ""; }
+    for (const message of bad.slice(0, 3)) toast(message, { kind: "error" });
+  }
+
+  function start(event) {
+    event.preventDefault();
+    during(begin, async () => {
+      show(await api.startFit({ product: product.value.trim(), folder: folder.value || null, quality: quality.value }));
+    }).then(look);
+  }
+
+  // --- The fit at work ---------------------------------------------------------------------------
+
+  function described(job) {
+    if (!job) return [];
+    const title = h("h2", {}, `${job.product}, from ${job.source}`);
+    if (job.state === "running") return [title, ...atWork(job)];
+    if (job.state === "failed") return [title, h("p", { class: "note error", role: "alert" }, job.error)];
+    if (job.state === "cancelled") return [title, h("p", {}, "Cancelled.")];
+    if (job.state === "in service") return [title, h("p", { class: "note ok" }, `In service as version ${job.version}. `, h("a", { href: "#models" }, "Models"))];
+    return [title, ...ready(job)];
+  }
+
+  function atWork(job) {
+    const cancel = h("button", { type: "button", id: "fit-cancel", onclick: () => during(cancel, async () => show(await api.cancelFit())) }, "Cancel");
+    queueMicrotask(() => progress(job));
+    return [h("p", { class: "step", role: "status" }), h("progress", { max: 1, "aria-label": "This step" }), h("p", { class: "took" }), cancel];
+  }
+
+  function progress(job) {
+    const bar = status.querySelector("progress");
+    if (!bar) return;
+    const step = status.querySelector(".step");
+    if (step.textContent !== job.step) step.textContent = job.step;
+    if (job.total) bar.value = job.done / job.total;
+    else bar.removeAttribute("value");
+    status.querySelector(".took").textContent = `${job.total ? `${job.done.toLocaleString("en-GB")} of ${job.total.toLocaleString("en-GB")} · ` : ""}${Math.round(job.seconds)} s`;
+  }
+
+  function ready(job) {
+    const serve = h("button", { type: "button", class: "primary", id: "fit-serve", onclick: () => put(job, serve) }, "Put into service");
+    const away = h("button", { type: "button", onclick: () => during(away, async () => show(await api.cancelFit())) }, "Throw away");
+    return [
+      h("p", {}, `Learned from ${count(job.good_photos, "good photo")} in ${Math.round(job.seconds)} s. Threshold ${number(job.threshold)}. ${job.promise}`),
+      ...compared(job),
+      h("div", { class: "row" }, serve, away),
+    ];
+  }
+
+  function put(job, button) {
+    const missed = job.comparison ? job.comparison.missed : 0;
+    if (missed && !confirm(`The new model would miss ${count(missed, "confirmed defect")}. Put it into service all the same?`)) return;
+    during(button, async () => {
+      const version = await api.serveFit(missed > 0);
+      page.choose(version.product);
+      await page.refresh();
+      toast(`${version.product}: version ${version.number} is in service.`);
+    }).then(look);
+  }
+
+  return { drop, close() { closed = true; clearTimeout(timer); } };
+}
+
+/** A new model beside the one in service, on the same photos. */
+function compared(job) {
+  const c = job.comparison;
+  if (!c) return [h("p", {}, "There is nothing to compare it with: no photos of this product, or no model before.")];
+  const line = (text, [old, now], of, better) => h("tr", { class: now === old ? "" : now > old === better ? "better" : "worse" },
+    h("th", { scope: "row" }, text), h("td", { class: "n" }, `${old} of ${of}`), h("td", { class: "n" }, `${now} of ${of}`));
+  return [
+    h("table", { class: "comparison" },
+      h("caption", {}, `Compared on ${count(c.photos, "photo")} of the records`),
+      h("thead", {}, h("tr", {}, ["", "in service", "new"].map((text) => h("th", { scope: "col" }, text)))),
+      h("tbody", {},
+        h("tr", {}, h("th", { scope: "row" }, "anomalous"), h("td", { class: "n" }, `${c.anomalous[0]} of ${c.photos}`), h("td", { class: "n" }, `${c.anomalous[1]} of ${c.photos}`)),
+        line("called good, but flagged", c.false_alarms, c.goods, false),
+        line("called a defect, and found", c.found, c.defects, true))),
+    c.changed.length > 0 && h("details", {}, h("summary", {}, `Other verdicts: ${count(c.changed.length, "photo")}`),
+      h("ul", {}, c.changed.map((one) => h("li", {}, h("a", { href: `#live/${one.record}` }, one.name),
+        `: ${one.old_anomalous ? "anomalous" : "good"} → ${one.new_anomalous ? "anomalous" : "good"}${one.feedback ? ` (called ${one.feedback === "good" ? "good" : "a defect"})` : ""}`)))),
+  ].filter(Boolean);
+}

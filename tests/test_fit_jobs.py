@@ -1,0 +1,304 @@
+"""Fits that the page starts: their process, what they are compared on, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+import reconpatch
+from conftest import SMALL_FIT, fill, scratched, textured
+from reconpatch import fit_jobs
+from reconpatch.data_folder import DataFolder
+from reconpatch.errors import NotFoundError, PhotoError, SettingsError, UpdateRefusedError
+from reconpatch.fit_jobs import FitComparison, FitJob, FitJobs
+from reconpatch.records import Record
+from reconpatch.service import create_app
+from reconpatch.station import Station
+from test_service import API, HERE, problem
+from test_station import WAIT, png
+
+
+@pytest.fixture
+def station(tmp_path: Path, small_model_file: Path) -> Iterator[Station]:
+    model = Path(shutil.copy(small_model_file, tmp_path / "disc.rcp"))
+    with Station(DataFolder(tmp_path / "data"), [model], threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def fits(station: Station, tmp_path: Path) -> Iterator[FitJobs]:
+    opened = FitJobs(station, [fill(tmp_path / "monday", range(20, 26))], options=SMALL_FIT)
+    yield opened
+    opened.close()
+
+
+def finished(fits: FitJobs) -> FitJob:
+    """The fit, once its process has ended."""
+    thread = fits._thread
+    assert thread is not None
+    thread.join(WAIT)
+    assert not thread.is_alive()
+    job = fits.job
+    assert job is not None
+    return job
+
+
+# --- Fits ----------------------------------------------------------------------------------------
+
+
+def test_a_fit_becomes_the_next_version_and_says_the_same_as_one_by_hand(
+    fits: FitJobs, station: Station, tmp_path: Path
+) -> None:
+    scratch = station.submit(png(scratched(textured(1))), name="s.png").result(WAIT)
+    station.submit(png(textured(2)), name="g.png").result(WAIT)
+    station.feedback(scratch.id, "defect")
+    fits.start("disc", "monday")
+    with pytest.raises(SettingsError, match="one at a time"):
+        fits.start("disc", "monday")
+    station.submit(png(textured(3)), name="meanwhile.png").result(WAIT)
+    job = finished(fits)
+    assert (job.state, job.good_photos, job.error) == ("ready", 6, None)
+    by_hand = reconpatch.fit(tmp_path / "monday", **SMALL_FIT)
+    assert job.threshold == by_hand.threshold
+    assert job.comparison is not None
+    assert (job.comparison.defects, job.comparison.found, job.comparison.missed) == (1, (1, 1), 0)
+    assert job.comparison.photos >= 2  # and the third, if it came before the comparison
+    version = fits.put_into_service()
+    assert (version.number, version.parent, version.scores_as) == (2, 1, 2)
+    assert version.note == "fitted on 6 photos: monday"
+    assert station.product("disc").inspector.fingerprint == by_hand.fingerprint
+    after = fits.job
+    assert after is not None
+    assert (after.state, after.version) == ("in service", 2)
+    with pytest.raises(NotFoundError, match="no fit is ready"):
+        fits.put_into_service()
+
+
+def test_photos_that_were_dropped_make_a_new_product(fits: FitJobs, station: Station) -> None:
+    for seed in range(3):
+        assert fits.drop(png(textured(seed)), name="../../evil.png") == seed + 1
+    files = sorted(path.name for path in (station.data.path / "fits").rglob("*.*"))
+    assert files == ["0001.png", "0002.png", "0003.png"]
+    fits.start("plate", None)
+    job = finished(fits)
+    assert (job.state, job.source, job.comparison) == ("ready", "dropped photos", None)
+    version = fits.put_into_service()
+    assert (version.product, version.number, version.parent) == ("plate", 1, None)
+    assert fits.dropped == 0
+    assert set(station.products) == {"disc", "plate"}
+
+
+def test_a_fit_that_is_cancelled_leaves_no_process(fits: FitJobs) -> None:
+    fits.start("disc", "monday")
+    process = fits._process
+    assert process is not None
+    job = fits.cancel()
+    assert job is not None
+    assert job.state == "cancelled"
+    assert process.poll() is not None
+    fits.start("disc", "monday")  # and there is room for another
+    fits.cancel()
+
+
+def test_a_fit_that_is_ready_can_be_thrown_away(fits: FitJobs, station: Station) -> None:
+    fits.start("disc", "monday")
+    assert finished(fits).state == "ready"
+    job = fits.cancel()
+    assert job is not None
+    assert job.state == "cancelled"
+    with pytest.raises(NotFoundError):
+        fits.put_into_service(force=True)
+    assert station.product("disc").version.number == 1
+
+
+def test_what_a_fit_refuses_is_told(fits: FitJobs) -> None:
+    fits.drop(png(textured(1)), name="only one.png")
+    fits.start("disc", None)
+    job = finished(fits)
+    assert job.state == "failed"
+    assert job.error is not None
+    assert "photo" in job.error
+
+
+def test_a_process_that_is_killed_is_told(fits: FitJobs) -> None:
+    fits.start("disc", "monday")
+    assert fits._process is not None
+    fits._process.kill()
+    job = finished(fits)
+    assert job.state == "failed"
+    assert job.error is not None
+    assert "out of memory" in job.error
+
+
+def test_closing_ends_the_process(fits: FitJobs) -> None:
+    fits.start("disc", "monday")
+    process = fits._process
+    assert process is not None
+    fits.close()
+    assert process.poll() is not None
+
+
+def test_the_process_ends_when_nobody_asks_any_more() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reconpatch.fit_process"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    out, _ = process.communicate(b"", timeout=WAIT)
+    assert (process.returncode, out) == (1, b"")
+
+
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="this system has no nice")
+def test_the_process_lets_inspection_go_first() -> None:
+    code = """
+import os, reconpatch.fit_process as process
+process.fit = lambda tell: tell(nice=os.nice(0))
+process.main()
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"{}\n")
+        process.stdin.flush()
+        told = json.loads(process.stdout.readline())
+        process.stdin.close()
+    assert told["nice"] >= min(19, os.nice(0) + 10)
+
+
+# --- Refusals ------------------------------------------------------------------------------------
+
+
+def test_sources_that_are_none(fits: FitJobs) -> None:
+    with pytest.raises(NotFoundError, match="there are: monday"):
+        fits.start("disc", "../monday")
+    with pytest.raises(SettingsError, match="no photos were dropped"):
+        fits.start("disc", None)
+    with pytest.raises(SettingsError, match="product is called"):
+        fits.start("../disc", "monday")
+    with pytest.raises(PhotoError, match=r"no\.png"):
+        fits.drop(b"no photo", name="no.png")
+    assert fits.job is None
+
+
+def test_photos_are_dropped_up_to_a_bound(fits: FitJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_jobs, "MOST_DROPPED", 1)
+    fits.drop(png(textured(1)), name="a.png")
+    with pytest.raises(SettingsError, match="which is the most"):
+        fits.drop(png(textured(2)), name="b.png")
+    fits.clear()
+    assert fits.drop(png(textured(2)), name="b.png") == 1
+
+
+def test_a_fit_that_would_miss_a_defect_needs_force(fits: FitJobs, station: Station) -> None:
+    fits.start("disc", "monday")
+    ready = finished(fits)
+    missed = FitComparison(3, (1, 0), 0, (0, 0), 1, (1, 0), 1, ())
+    fits._job = replace(ready, comparison=missed)
+    with pytest.raises(UpdateRefusedError, match="1 of 1 confirmed defects"):
+        fits.put_into_service()
+    assert station.product("disc").version.number == 1
+    assert fits.put_into_service(force=True).number == 2
+
+
+def test_folders_of_one_name_are_told_apart(station: Station, tmp_path: Path) -> None:
+    for line in ("line 1", "line 2"):
+        fill(tmp_path / line / "good", range(2))
+    fits = FitJobs(station, [tmp_path / "line 1" / "good", tmp_path / "line 2" / "good"])
+    assert [(f.name, f.photos) for f in fits.folders()] == [("good", 2), ("line 2/good", 2)]
+    with pytest.raises(PhotoError, match="is no folder"):
+        fit_jobs.check_folders([tmp_path / "missing"])
+
+
+# --- The comparison ------------------------------------------------------------------------------
+
+
+def record(number: int, feedback: Any = None) -> Record:
+    return Record(
+        time=datetime.now(UTC), product="disc", version=1, fingerprint="", name=f"{number}.png",
+        photo=f"{number:064}", width=1, height=1, score=0.0, threshold=0.0, map_threshold=0.0,
+        p_value=1.0, anomalous=False, inspected=(0, 0, 1, 1), regions=(), closest={}, id=number,
+        feedback=feedback, feedback_time=None,
+    )  # fmt: skip
+
+
+def test_a_comparison_by_hand() -> None:
+    records = [record(1), record(2, "good"), record(3, "defect"), record(4, "defect"), record(5)]
+    #         good, good   alarm, good   found, missed   missed, found   not read
+    scores = [[0.5, 1.5], [2.0, 1.0], [3.0, 2.0], [1.0, 9.0], None]
+    found = fit_jobs._comparison(records, scores, thresholds=[1.0, 2.0])
+    assert (found.photos, found.anomalous) == (4, (2, 1))
+    assert (found.goods, found.false_alarms) == (1, (1, 0))
+    assert (found.defects, found.found, found.missed) == (2, (1, 1), 1)
+    assert [change.record for change in found.changed] == [2, 3, 4]
+
+
+def test_photos_with_feedback_are_compared_once_and_only_while_stored(
+    fits: FitJobs, station: Station
+) -> None:
+    first = station.submit(png(textured(1)), name="first.png").result(WAIT)
+    station.feedback(first.id, "good")
+    station.submit(png(textured(1)), name="again.png").result(WAIT)
+    station.submit(png(textured(2)), name="other.png").result(WAIT)
+    assert [r.name for r in fits._to_compare("disc")] == ["first.png", "other.png"]
+    station.records.give_up_photos(until_bytes=0)
+    assert [r.name for r in fits._to_compare("disc")] == ["first.png"]
+
+
+# --- Over HTTP -----------------------------------------------------------------------------------
+
+
+def test_the_routes(fits: FitJobs, station: Station) -> None:
+    with TestClient(create_app(station, fits=fits), base_url=HERE) as client:
+        state = client.get(f"{API}/fit").json()
+        assert state == {
+            "unavailable": None, "folders": [{"name": "monday", "photos": 6}], "dropped": 0,
+            "job": None,
+        }  # fmt: skip
+        photo = client.post(f"{API}/fit/photos", content=png(textured(1)), params={"name": "a.png"})
+        assert photo.json()["dropped"] == 1
+        assert problem(client.post(f"{API}/fit/photos", content=b"no photo"), 422)
+        assert client.delete(f"{API}/fit/photos").json()["dropped"] == 0
+        wrong = {"product": "disc", "folder": "/etc"}
+        assert "there is no folder" in problem(client.post(f"{API}/fit", json=wrong), 404)
+        assert problem(client.post(f"{API}/fit/service"), 404)
+        started = client.post(f"{API}/fit", json={"product": "disc", "folder": "monday"}).json()
+        assert started["job"]["state"] == "running"
+        assert problem(client.post(f"{API}/fit/photos", content=png(textured(1))), 400)
+        finished(fits)
+        assert client.get(f"{API}/fit").json()["job"]["state"] == "ready"
+        assert client.post(f"{API}/fit/service").json()["number"] == 2
+        assert client.post(f"{API}/fit/cancel").json()["job"]["state"] == "in service"
+
+
+def test_without_the_extra_it_says_what_to_install(
+    fits: FitJobs, station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_jobs, "find_spec", lambda name: None)
+    with TestClient(create_app(station, fits=fits), base_url=HERE) as client:
+        assert "reconpatch[train]" in client.get(f"{API}/fit").json()["unavailable"]
+        asked = client.post(f"{API}/fit", json={"product": "disc", "folder": "monday"})
+        assert "reconpatch[train]" in problem(asked, 400)
+
+
+def test_an_update_is_tried_without_changing_anything(station: Station) -> None:
+    with TestClient(create_app(station), base_url=HERE) as client:
+        path = f"{API}/products/disc/update"
+        assert "nothing to learn" in problem(client.post(path, params={"dry": True}), 400)
+        alarm = station.submit(png(scratched(textured(1))), name="alarm.png").result(WAIT)
+        station.feedback(alarm.id, "good")
+        tried = client.post(path, params={"dry": True}).json()
+        assert tried["version"] is None
+        assert tried["comparison"]["vanished"] == ["alarm.png"]
+        assert "1 were false alarms and 0 are now" in " ".join(tried["comparison"]["changes"])
+        assert station.product("disc").version.number == 1
