@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 import reconpatch
-from reconpatch import cli_update
+from reconpatch import cli_export, cli_update
 from reconpatch.cli_parts import (
     MAX_PIXELS,
     Json,
@@ -734,6 +734,7 @@ def _plain(value: Any) -> str:
 
 
 cli_update.register(app)
+cli_export.register(app)
 
 
 def main() -> None:
