@@ -67,9 +67,7 @@ def export(
         raise SettingsError("--photos is for --int8 alone: add --int8, or leave it out")
     model = reconpatch.load(model_file, threads=threads)
     good = PhotoFiles(expand(photos or []), max_pixels) if int8 else None
-    exported = run(
-        model, output, to=to, int8=good, name=model_file.stem, overwrite=overwrite
-    )
+    exported = run(model, output, to=to, int8=good, name=model_file.stem, overwrite=overwrite)
     if as_json:
         print(json.dumps({"folder": str(output), **exported.to_dict()}))
         return

@@ -16,6 +16,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -229,9 +230,7 @@ def _write_ensemble(
         agreements.append(found)
         scores.append(score)
         scales = ensemble.score_scales[i], ensemble.map_scales[i]
-        members.append(
-            {"folder": f"member{i}", "score": vars(scales[0]), "map": vars(scales[1])}
-        )
+        members.append({"folder": f"member{i}", "score": vars(scales[0]), "map": vars(scales[1])})
     finest = ensemble.preprocessing
     record = {
         **about.to_dict(),
@@ -266,8 +265,8 @@ def _write_model(
     score = _write_sample(model, run, folder / "sample", photo)
     programs = _PROGRAMS[about.to]
     for program in programs:
-        text = _text(f"export/{program}", {})
-        (folder / program).write_text(text, encoding="utf-8")
+        source = resources.files("reconpatch") / "templates" / "export" / program
+        (folder / program).write_bytes(source.read_bytes())
     _write_page(folder / "README.md", "export/model.md.j2", {**record, "programs": programs})
     return found, score
 
