@@ -426,7 +426,7 @@ def _text(template: str, values: Mapping[str, Any]) -> str:
     """A template filled in as plain text: Markdown and programs have no HTML to escape."""
     import jinja2
 
-    environment = jinja2.Environment(  # noqa: S701 - not HTML
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("reconpatch", "templates"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -3,8 +3,8 @@
     graph + bank ──┬── model.onnx            bank, norms, mask: defaults that a caller may replace
                    └── model.xml, model.bin  bank, norms, mask: constants
 
-A program in another language feeds photos alone. What is written is read back and run from the file,
-by the same library that the other program will use.
+A program in another language feeds photos alone. What is written is read back and run from the
+file, by the same library that the other program will use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FORMATS = {"onnx": "onnxruntime", "openvino": "openvino"}
 FILES = {"onnx": "model.onnx", "openvino": "model.xml"}
 """The file that a program opens."""
 MOST_BYTES = 2**31 - 2**20
-"""A file of this kind (a protobuf message) holds less than 2 GiB; some room is left for its frame."""
+"""A file of this kind (a protobuf message) holds less than 2 GiB; some room is for its frame."""
 
 Run = Callable[[Floats], Output]
 
