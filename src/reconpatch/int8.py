@@ -2,8 +2,9 @@
 
     graph ── pads into the convolutions ── ranges on good photos ── 8-bit backbone ── gate
 
-The backbone's convolutions, with the activations and sums between them, take and give whole numbers
-of 8 bits; f, the search, the score and the map stay float32. Scores of good photos shift with it,
+From the resolution of the patches on, the backbone's convolutions, with the activations and sums
+between them, take and give whole numbers of 8 bits; the finer layers before, f, the search, the
+score and the map stay float32. Scores of good photos shift with it,
 so the thresholds are set anew, on good photos that the 8-bit graph scores itself.
 """
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from reconpatch.engines import GRAPH_INPUTS, StoredGraph
 from reconpatch.errors import MissingExtraError, ModelFileError, ParityError
+from reconpatch.features import GRID_KEY, parse_grid
 from reconpatch.images import Photo
 from reconpatch.made_defects import made_defects
 from reconpatch.memory_bank import Floats, MemoryBank
@@ -221,11 +223,7 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
     first = next(feeds)
     model = onnx.load_model_from_string(graph)
     _fold_pads(model, first)
-    names = [
-        node.name
-        for node in model.graph.node
-        if node.name.startswith(_BACKBONE) and node.op_type in _IN_8_BITS
-    ]
+    names = _names_in_8_bits(model)
     if not names:
         raise ModelFileError(
             "the network of this model has no backbone that can be told from the rest, so it "
@@ -253,6 +251,30 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
             nodes_to_quantize=names,
         )
         return path.read_bytes()
+
+
+def _names_in_8_bits(model: Any) -> list[str]:
+    """Nodes of the backbone that give no more pixels than there are places, and so take 8 bits.
+
+    What comes before, at a finer resolution, stays in float32: there a faint defect is a small
+    difference of few pixels, and less than a step of 8 bits. On EfficientNet-Lite0 the first
+    layers alone cost 2 points of AUROC on made defects, and all the others none.
+    """
+    import onnx
+
+    (grid,) = (prop.value for prop in model.metadata_props if prop.key == GRID_KEY)
+    height, width = parse_grid(grid)
+    shapes = {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    return [
+        node.name
+        for node in model.graph.node
+        if node.name.startswith(_BACKBONE)
+        and node.op_type in _IN_8_BITS
+        and 0 < int(np.prod(shapes.get(node.output[0], [0])[2:])) <= height * width
+    ]
 
 
 def _feeds(prepared: Iterator[Floats], bank: MemoryBank) -> Iterator[Feed]:
