@@ -109,7 +109,12 @@ def test_openvino_reads_what_is_written_for_it(small_model: Model, tmp_path: Pat
     assert {p.name for p in folder.iterdir()} == {
         "model.xml", "model.bin", "model.json", "README.md", "sample",
     }  # fmt: skip
-    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU")
+    # The page's own advice: without it some CPUs compute in bfloat16.
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    assert all(
+        word in (folder / "README.md").read_text() for pair in config.items() for word in pair
+    )
+    compiled = openvino.Core().compile_model(folder / "model.xml", "CPU", config)
     prepared = np.fromfile(folder / "sample" / "prepared.f32", "<f4").reshape(1, 3, 64, 64)
     score = compiled({"photos": prepared})["score"][0]
     assert score == pytest.approx(read(folder / "sample" / "expected.json")["score"], rel=1e-4)
@@ -441,7 +446,9 @@ def test_the_backbone_alone_computes_in_8_bits(in_8_bits: Model, small_model: Mo
     of_8_bits = [
         node.name
         for node in graph.node
-        if node.op_type == "Conv" and made_by[node.input[1]].op_type == "DequantizeLinear"
+        if node.op_type == "Conv"
+        and node.input[1] in made_by  # else the weights are stored as float32
+        and made_by[node.input[1]].op_type == "DequantizeLinear"
     ]
     assert of_8_bits
     assert all(name.startswith("/backbone/") for name in of_8_bits)
@@ -489,9 +496,9 @@ def test_figures_of_the_gate_by_hand() -> None:
 
 
 def test_the_bounds_of_the_gate_themselves() -> None:
-    within = replace(measure(np.ones((50, 2, 2)), (2.0, 2.0)), changed=2, auroc=(0.9, 0.8951))
+    within = replace(measure(np.ones((64, 2, 2)), (2.0, 2.0)), changed=1, auroc=(0.9, 0.8951))
     assert within.holds
-    assert not replace(within, changed=3).holds
+    assert not replace(within, changed=2).holds
     assert not replace(within, auroc=(0.9, 0.8949)).holds
 
 
@@ -542,7 +549,7 @@ def test_8_bits_need_photos_and_onnx_runtime(small_model: Model, tmp_path: Path)
 
 def test_a_graph_without_a_backbone_of_its_own_is_refused(small_model: Model) -> None:
     graph = onnx.load_model_from_string(small_model.engine.graph)
-    for node in graph.node:
+    for node in graph.graph.node:
         node.name = node.name.replace("/backbone/", "/other/")
     prepared = small_model.preprocessing(read_photo(textured(9)))[None]
     with pytest.raises(ModelFileError, match="without --int8"):
