@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,14 @@ def exported(small_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="module")
+def cropping(small_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, of a model that looks at the middle of a photo."""
+    folder = tmp_path_factory.mktemp("export") / "crop"
+    export(replace(small_model, preprocessing=Preprocessing(64, 64, resize=73)), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def in_8_bits(small_model: Model, good_folder: Path) -> Model:
     photos = [read_photo(path) for path in sorted(good_folder.iterdir())]
     found = int8.in_8_bits(small_model, photos, "onnxruntime")
@@ -56,8 +65,8 @@ def in_8_bits(small_model: Model, good_folder: Path) -> Model:
     return found
 
 
-def read(path: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+def read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
@@ -132,13 +141,13 @@ def test_numbers_are_those_of_the_model(exported: Path, small_model: Model) -> N
     assert record["fingerprint"] == small_model.fingerprint
     assert record["grid"] == list(small_model.engine.grid)
     assert record["good_scores"] == sorted(calibration.scores.tolist())
-    assert record["false_alarm_rate"]["stated"] == calibration.image_threshold.stated_rate  # type: ignore[index]
-    assert record["gate"]["verdicts"] == 0  # type: ignore[index]
+    assert record["false_alarm_rate"]["stated"] == calibration.image_threshold.stated_rate
+    assert record["gate"]["verdicts"] == 0
     assert record["int8"] is None
     graph = onnxruntime.InferenceSession(exported / "model.onnx")
-    assert set(record["outputs"]) == {o.name for o in graph.get_outputs()}  # type: ignore[call-overload]
+    assert set(record["outputs"]) == {o.name for o in graph.get_outputs()}
     for output in graph.get_outputs():
-        stated = record["outputs"][output.name]["shape"]  # type: ignore[index]
+        stated = record["outputs"][output.name]["shape"]
         assert [s for s in stated if s != "batch"] == [s for s in output.shape if s != "batch"]
 
 
@@ -155,7 +164,7 @@ def test_the_sample_is_what_the_model_says_of_its_photo(exported: Path, small_mo
     np.testing.assert_array_equal(prepared, small_model.preprocessing(photo))
     anomaly_map = small_model.judge([photo])[0].anomaly_map
     assert expected["map_largest"] == anomaly_map.max()
-    assert anomaly_map[expected["map_y"], expected["map_x"]] == anomaly_map.max()  # type: ignore[index]
+    assert anomaly_map[expected["map_y"], expected["map_x"]] == anomaly_map.max()
 
 
 def test_the_page_says_the_numbers(exported: Path, small_model: Model) -> None:
@@ -167,12 +176,10 @@ def test_the_page_says_the_numbers(exported: Path, small_model: Model) -> None:
     assert "8 bits\n\nThe backbone" not in page
 
 
-def test_the_page_of_a_cropping_model_tells_the_crop(small_model: Model, tmp_path: Path) -> None:
-    cropping = replace(small_model, preprocessing=Preprocessing(64, 64, resize=72))
-    export(cropping, tmp_path / "out")
-    page = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "With r = 72" in page
-    assert page.count(f"{cropping.threshold} 72\n") == 1  # the programs' fourth argument
+def test_the_page_of_a_cropping_model_tells_the_crop(cropping: Path, small_model: Model) -> None:
+    page = (cropping / "README.md").read_text(encoding="utf-8")
+    assert "With r = 73" in page
+    assert page.count(f"{small_model.threshold} 73\n") == 1  # the programs' fourth argument
 
 
 # --- The page's words about a resize, as code ----------------------------------------------------
@@ -264,9 +271,12 @@ def test_16_bits_are_prepared_as_the_page_says() -> None:
 def check_program(command: list[str], folder: Path) -> None:
     """Both inputs of the sample give what is expected, the photo with the program's own resize."""
     expected = read(folder / "sample" / "expected.json")
-    threshold = str(read(folder / "model.json")["threshold"])
+    record = read(folder / "model.json")
+    threshold, preprocessing = str(record["threshold"]), record["preprocessing"]
     for name in ("photo.ppm", "prepared.f32"):
         arguments = [str(folder / "model.onnx"), str(folder / "sample" / name), threshold]
+        if resize := preprocessing["resize"]:
+            arguments.append(str(resize))
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         score, peak, verdict = done.stdout.splitlines()
@@ -280,7 +290,9 @@ def check_program(command: list[str], folder: Path) -> None:
     assert "usage" in wrong.stderr
 
 
-def test_the_cpp_program_gives_what_is_expected(exported: Path, tmp_path: Path) -> None:
+def test_the_cpp_program_gives_what_is_expected(
+    exported: Path, cropping: Path, tmp_path: Path
+) -> None:
     """ONNXRUNTIME_HOME names a folder with ONNX Runtime's include/ and lib/."""
     home = os.environ.get("ONNXRUNTIME_HOME")
     if home is None or shutil.which("g++") is None:
@@ -294,9 +306,12 @@ def test_the_cpp_program_gives_what_is_expected(exported: Path, tmp_path: Path) 
         check=True,
     )  # fmt: skip
     check_program([str(program)], exported)
+    check_program([str(program)], cropping)
 
 
-def test_the_node_program_gives_what_is_expected(exported: Path, tmp_path: Path) -> None:
+def test_the_node_program_gives_what_is_expected(
+    exported: Path, cropping: Path, tmp_path: Path
+) -> None:
     """ONNXRUNTIME_NODE names a folder that holds node_modules/onnxruntime-node."""
     home = os.environ.get("ONNXRUNTIME_NODE")
     if home is None or shutil.which("node") is None:
@@ -304,9 +319,12 @@ def test_the_node_program_gives_what_is_expected(exported: Path, tmp_path: Path)
     shutil.copy(exported / "inspect.mjs", tmp_path)
     (tmp_path / "node_modules").symlink_to(Path(home) / "node_modules")
     check_program(["node", str(tmp_path / "inspect.mjs")], exported)
+    check_program(["node", str(tmp_path / "inspect.mjs")], cropping)
 
 
-def test_the_csharp_program_gives_what_is_expected(exported: Path, tmp_path: Path) -> None:
+def test_the_csharp_program_gives_what_is_expected(
+    exported: Path, cropping: Path, tmp_path: Path
+) -> None:
     """ONNXRUNTIME_DOTNET names a project folder that refers to Microsoft.ML.OnnxRuntime."""
     home = os.environ.get("ONNXRUNTIME_DOTNET")
     if home is None or shutil.which("dotnet") is None:
@@ -317,10 +335,9 @@ def test_the_csharp_program_gives_what_is_expected(exported: Path, tmp_path: Pat
     built = tmp_path / "built"
     subprocess.run(["dotnet", "build", str(project), "-o", str(built)], check=True)
     (program,) = built.glob("*.runtimeconfig.json")
-    check_program(
-        ["dotnet", str(program.with_name(program.name.split(".runtimeconfig")[0] + ".dll"))],
-        exported,
-    )
+    library = program.with_name(program.name.split(".runtimeconfig")[0] + ".dll")
+    check_program(["dotnet", str(library)], exported)
+    check_program(["dotnet", str(library)], cropping)
 
 
 # --- Whole or not at all -------------------------------------------------------------------------
@@ -422,7 +439,7 @@ def test_an_ensemble_is_a_folder_of_graphs_and_the_formula(
     export(ensemble, out)
     record = read(out / "ensemble.json")
     scores = []
-    for member in record["members"]:  # type: ignore[attr-defined]
+    for member in record["members"]:
         folder, scale = out / member["folder"], member["score"]
         session = onnxruntime.InferenceSession(folder / "model.onnx")
         prepared = np.fromfile(folder / "sample" / "prepared.f32", "<f4").reshape(1, 3, 64, 64)
