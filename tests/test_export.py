@@ -248,21 +248,32 @@ def test_the_page_describes_the_preprocessing_to_the_bit(
     np.testing.assert_array_equal(preprocessing(read_photo(pixels)), by_page)
 
 
+def along_first_axis(values: Array, m: int) -> Array:
+    """One pass over a whole axis in floating point."""
+    rows = []
+    for first, weights in page_taps(len(values), 0, len(values), m):
+        w = np.array(weights) / 2**22
+        rows.append((w[:, None] * values[first : first + len(w)]).sum(axis=0) / w.sum())
+    return np.array(rows)
+
+
 def test_16_bits_are_prepared_as_the_page_says() -> None:
     pixels = np.random.default_rng(0).integers(0, 5000, (60, 90), np.uint16)
     given = Preprocessing(20, 30, white_level=4095)
     unit = np.minimum(pixels, 4095) / np.float32(4095)
-
-    def across(values: Array, n: int, m: int) -> Array:
-        rows = []
-        for first, weights in page_taps(n, 0, n, m):
-            w = np.array(weights) / 2**22
-            rows.append((w[:, None] * values[first : first + len(w)]).sum(axis=0) / w.sum())
-        return np.array(rows)
-
-    narrow = across(unit.astype(np.float64).T, 90, 30).T.astype(np.float32)
-    by_page = across(narrow.astype(np.float64), 60, 20)
+    narrow = along_first_axis(unit.astype(np.float64).T, 30).T.astype(np.float32)
+    by_page = along_first_axis(narrow.astype(np.float64), 20)
     np.testing.assert_allclose(given(read_photo(pixels))[1], by_page, atol=1e-6)
+
+
+def test_maps_come_to_the_photo_as_the_page_says() -> None:
+    anomaly_map = np.random.default_rng(1).random((20, 30), np.float32)
+    height, width = 47, 25  # enlarged down, shrunk across
+    values = anomaly_map.astype(np.float64)
+    across = along_first_axis(values.T, width).T.astype(np.float32)
+    by_page = along_first_axis(across.astype(np.float64), height)
+    found = Preprocessing(20, 30).geometry(height, width).map_to_photo(anomaly_map)
+    np.testing.assert_allclose(found, by_page, atol=1e-6)
 
 
 # --- Programs ------------------------------------------------------------------------------------
@@ -378,6 +389,24 @@ def test_only_an_export_is_overwritten(small_model: Model, tmp_path: Path) -> No
     export(small_model.with_threshold(1.5), out, overwrite=True)
     assert read(out / "model.json")["threshold"] == 1.5
     assert not (out / "of_mine").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_export_before_stays_where_the_new_one_cannot_take_its_name(
+    small_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / "out", Path.rename
+    export(small_model, out)
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OutputError, match="Input/output error"):
+        export(small_model.with_threshold(1.5), out, overwrite=True)
+    assert read(out / "model.json")["threshold"] == small_model.threshold
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 

@@ -108,14 +108,13 @@ def export(
     for model in inspector.members:
         check_bytes(model.engine.graph, model.bank)
     fingerprint = inspector.fingerprint
-    written, checked = inspector.on_engine(FORMATS[to]), None
-    if int8 is not None:
-        before, written = written, in_8_bits(written, int8, FORMATS[to])
-        checked = check(before, written, int8)
-        require(checked)
     with _whole_folder(folder, overwrite=overwrite) as part:
-        about = _About(name, to, fingerprint, checked)
-        return _write(written, part, about)
+        written, checked = inspector.on_engine(FORMATS[to]), None
+        if int8 is not None:
+            before, written = written, in_8_bits(written, int8, FORMATS[to])
+            checked = check(before, written, int8)
+            require(checked)
+        return _write(written, part, _About(name, to, fingerprint, checked))
 
 
 @dataclass(frozen=True)
@@ -188,22 +187,34 @@ def _is_export(folder: Path) -> bool:
 def _whole_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder beside `folder` that takes its name when all is done, or is gone."""
     folder = folder.absolute()
-    token = secrets.token_hex(4)
-    part, old = (folder.with_name(f".{folder.name}.{token}.{end}") for end in ("part", "old"))
+    part = _beside(folder, "part")
     try:
         part.mkdir(parents=True)
         yield part
         check_folder(folder, overwrite=overwrite)
-        if folder.exists():
-            folder.rename(old)
-        part.rename(folder)
+        _put_in_place(part, folder)
     except OSError as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
         raise cannot_write(folder, error) from error
     finally:
-        for left in (part, old):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _beside(folder: Path, end: str) -> Path:
+    return folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.{end}")
+
+
+def _put_in_place(part: Path, folder: Path) -> None:
+    """Give a folder its name; what had the name before goes once that is done, and not sooner."""
+    if not folder.exists():
+        part.rename(folder)
+        return
+    old = folder.rename(_beside(folder, "old"))
+    try:
+        part.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 # --- What is written -----------------------------------------------------------------------------
