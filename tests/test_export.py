@@ -541,6 +541,12 @@ def test_figures_of_the_gate_by_hand() -> None:
     int8.require(measure(scores[:, :, :1].repeat(2, axis=2), (3.0, 3.0)))
 
 
+def test_a_photo_that_scores_the_threshold_itself_is_not_flagged() -> None:
+    scores = np.array([[[3 + 3e-6, 2.9], [3.1, 3.1]]], np.float64)
+    found = measure(scores, (3.0, 3.0))
+    assert (found.false_alarms, found.changed) == ((0, 0), 0)
+
+
 def test_the_bounds_of_the_gate_themselves() -> None:
     within = replace(measure(np.ones((64, 2, 2)), (2.0, 2.0)), changed=1, auroc=(0.9, 0.8951))
     assert within.holds

@@ -27,6 +27,7 @@ from reconpatch.made_defects import made_defects
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.metrics import auroc
 from reconpatch.model import Inspector, Model
+from reconpatch.parity import ROUNDING
 
 INT8_PHOTOS = 64
 """Most photos that the ranges of the activations are taken from, and that the gate looks at."""
@@ -157,7 +158,8 @@ def check(before: Inspector, after: Inspector, photos: Sequence[Photo]) -> Int8C
 
 def measure(scores: npt.NDArray[np.float64], thresholds: tuple[float, float]) -> Int8Check:
     """The figures of (n, 2, 2) scores: photo; good, defective; before, after."""
-    flagged = scores > np.array(thresholds)
+    # The photo that a threshold came from scores it, up to rounding, and is not flagged.
+    flagged = scores - thresholds > ROUNDING * np.abs(thresholds)
     false_alarms, caught = flagged.sum(axis=0).tolist()
     labels = np.repeat([False, True], len(scores))
     before, after = (auroc(labels, scores[:, :, i].T.ravel()) for i in range(2))
