@@ -502,6 +502,8 @@ def test_the_backbone_alone_computes_in_8_bits(in_8_bits: Model, small_model: Mo
     # From the resolution of the patches on: the stem and the first blocks are finer.
     assert not any("conv_stem" in name or "/blocks.0/" in name for name in of_8_bits)
     assert not any(node.op_type == "Pad" for node in graph.node)
+    used = {name for node in graph.node for name in node.input}
+    assert {weight.name for weight in graph.initializer} <= used
     assert len(in_8_bits.engine.graph) < 0.6 * len(small_model.engine.graph)
 
 

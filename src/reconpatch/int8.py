@@ -256,7 +256,9 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
             weight_type=quantization.QuantType.QInt8,
             nodes_to_quantize=names,
         )
-        return path.read_bytes()
+        written = onnx.load_model(path)
+    _remove_unused(written.graph)  # an engine would warn of each
+    return bytes(written.SerializeToString(deterministic=True))
 
 
 def _names_in_8_bits(model: Any) -> list[str]:
