@@ -204,8 +204,9 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
     """A graph whose backbone computes in 8 bits, weights by channel, ranges from photos.
 
     Weights take all 8 bits. CPUs without VNNI add two products up in 16 bits, which may not hold
-    them, and 7 bits, which would, lose half of the defects of EfficientNet-Lite0: `reconpatch
-    export` is to be run on the kind of machine that will inspect.
+    them; 7 bits would fit, at more than twice the difference of scores (4.1 % of the threshold
+    instead of 1.6 %, on MVTec bottle). So the export is to be run on the kind of machine that will
+    inspect.
 
     Args:
         graph: what `InspectionGraph.to_onnx` wrote.
