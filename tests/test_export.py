@@ -173,7 +173,8 @@ def test_the_page_says_the_numbers(exported: Path, small_model: Model) -> None:
         assert f"> {value}" in page
     assert "(batch, 3, 64, 64)" in page
     assert "its box (x0, y0, x1, y1) is (0, 0, photo width, photo height)" in page
-    assert "8 bits\n\nThe backbone" not in page
+    assert "## 8 bits" not in page
+    assert "ensemble" not in page
 
 
 def test_the_page_of_a_cropping_model_tells_the_crop(cropping: Path, small_model: Model) -> None:
@@ -501,6 +502,8 @@ def test_the_backbone_alone_computes_in_8_bits(in_8_bits: Model, small_model: Mo
     # From the resolution of the patches on: the stem and the first blocks are finer.
     assert not any("conv_stem" in name or "/blocks.0/" in name for name in of_8_bits)
     assert not any(node.op_type == "Pad" for node in graph.node)
+    used = {name for node in graph.node for name in node.input}
+    assert {weight.name for weight in graph.initializer} <= used
     assert len(in_8_bits.engine.graph) < 0.6 * len(small_model.engine.graph)
 
 
@@ -589,6 +592,24 @@ def test_8_bits_within_the_bounds_are_written_with_their_figures(
     score = session.run(["score"], {"photos": prepared})[0][0]
     assert score == read(sample / "expected.json")["score"]
     assert "## 8 bits" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_members_of_an_ensemble_in_8_bits_have_thresholds_of_their_own(
+    small_model: Model, good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "MOST_VERDICTS", 1.0)
+    monkeypatch.setattr(int8, "MOST_AUROC_LOST", 1.0)
+    other = replace(small_model, settings=replace(small_model.settings, backbone="another"))
+    photos = [read_photo(path) for path in sorted(good_folder.iterdir())]
+    out = tmp_path / "out"
+    found = export(combine([small_model, other]), out, int8=photos)
+    alone = int8.in_8_bits(small_model, photos, "onnxruntime")
+    assert found.int8 is not None
+    assert read(out / "ensemble.json")["threshold"] == found.int8.threshold[1]
+    assert read(out / "member1" / "model.json")["threshold"] == alone.threshold
+    page = (out / "member0" / "README.md").read_text(encoding="utf-8")
+    assert "verdicts of the ensemble changed" in page
+    assert "is a member of an ensemble" in page
 
 
 def test_8_bits_need_photos_and_onnx_runtime(small_model: Model, tmp_path: Path) -> None:

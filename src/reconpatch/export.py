@@ -125,6 +125,7 @@ class _About:
     to: str
     fingerprint: str
     int8: Int8Check | None
+    member: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         import reconpatch
@@ -134,6 +135,7 @@ class _About:
             "reconpatch": reconpatch.__version__,
             "name": self.name,
             "fingerprint": self.fingerprint,
+            "int8": self.int8.to_dict() if self.int8 else None,
         }
 
 
@@ -235,7 +237,7 @@ def _write_ensemble(
     names = member_names([member.settings for member in ensemble.members])
     members, agreements, scores = [], [], []
     for i, (name, model) in enumerate(zip(names, ensemble.members, strict=True)):
-        own = replace(about, name=f"{about.name}, member {i}: {name}")
+        own = replace(about, name=f"{about.name}, member {i}: {name}", member=True)
         (folder / f"member{i}").mkdir()
         found, score = _write_model(model, folder / f"member{i}", own, photo)
         agreements.append(found)
@@ -249,7 +251,6 @@ def _write_ensemble(
         "mad_to_std": MAD_TO_STD,
         "map_size": [finest.height, finest.width],
         **_thresholds(ensemble),
-        "int8": about.int8.to_dict() if about.int8 else None,
     }
     _write_json(folder / "ensemble.json", record)
     pairs = zip(ensemble.score_scales, scores, strict=True)
@@ -271,14 +272,17 @@ def _write_model(
     _require(found)
     record = model_record(model, about.to) | about.to_dict()
     record["gate"] = found.to_dict()
-    record["int8"] = about.int8.to_dict() if about.int8 else None
     _write_json(folder / "model.json", record)
     score = _write_sample(model, run, folder / "sample", photo)
     programs = _PROGRAMS[about.to]
     for program in programs:
         source = resources.files("reconpatch") / "templates" / "export" / program
         (folder / program).write_bytes(source.read_bytes())
-    _write_page(folder / "README.md", "export/model.md.j2", {**record, "programs": programs})
+    _write_page(
+        folder / "README.md",
+        "export/model.md.j2",
+        {**record, "programs": programs, "member": about.member},
+    )
     return found, score
 
 

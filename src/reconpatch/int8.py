@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,7 @@ _SEED = 0
 _BACKBONE = "/backbone/"
 _IN_8_BITS = ("Conv", "Clip", "Relu", "Add")
 
+Some = TypeVar("Some", bound=Inspector)
 Nodes = list[Any]
 Feed = dict[str, npt.NDArray[Any]]
 
@@ -104,21 +105,22 @@ def in_8_bits(inspector: Inspector, photos: Sequence[Photo], engine: str) -> Ins
         photos: good photos, one at least.
         engine: the one that will run the graphs; the thresholds are its scores'.
     """
-    chosen = evenly(photos)
-    members = [_member_in_8_bits(model, chosen, engine) for model in inspector.members]
-    by_hand = inspector.calibration.set_by_hand
-    new = with_members(inspector, members).calibrated_on(photos)
-    calibration = replace(new.calibration, set_by_hand=by_hand)
-    return new.with_calibration(calibration)
-
-
-def with_members(inspector: Inspector, members: Sequence[Model]) -> Inspector:
-    """The inspector with other members in the place of its own."""
     from reconpatch.ensemble import Ensemble
 
+    chosen = evenly(photos)
+    members = [
+        _calibrated(_member_in_8_bits(model, chosen, engine), photos) for model in inspector.members
+    ]
     if isinstance(inspector, Ensemble):
-        return replace(inspector, models=tuple(members))
+        return _calibrated(replace(inspector, models=tuple(members)), photos)
     return members[0]
+
+
+def _calibrated(inspector: Some, photos: Sequence[Photo]) -> Some:
+    """Its thresholds from other good photos; one that was set by hand stays."""
+    by_hand = inspector.calibration.set_by_hand
+    new = inspector.calibrated_on(photos)
+    return new.with_calibration(replace(new.calibration, set_by_hand=by_hand))
 
 
 def evenly(photos: Sequence[Photo]) -> list[Photo]:
@@ -202,8 +204,9 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
     """A graph whose backbone computes in 8 bits, weights by channel, ranges from photos.
 
     Weights take all 8 bits. CPUs without VNNI add two products up in 16 bits, which may not hold
-    them, and 7 bits, which would, lose half of the defects of EfficientNet-Lite0: `reconpatch
-    export` is to be run on the kind of machine that will inspect.
+    them; 7 bits would fit, at more than twice the difference of scores (4.1 % of the threshold
+    instead of 1.6 %, on MVTec bottle). So the export is to be run on the kind of machine that will
+    inspect.
 
     Args:
         graph: what `InspectionGraph.to_onnx` wrote.
@@ -254,7 +257,9 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
             weight_type=quantization.QuantType.QInt8,
             nodes_to_quantize=names,
         )
-        return path.read_bytes()
+        written = onnx.load_model(path)
+    _remove_unused(written.graph)  # an engine would warn of each
+    return bytes(written.SerializeToString(deterministic=True))
 
 
 def _names_in_8_bits(model: Any) -> list[str]:
