@@ -76,7 +76,7 @@ def compare(tell: Tell, *, new: str, old: str | None, photos: list[tuple[str, st
     for done, (file, name) in enumerate(photos, start=1):
         try:
             photo = read_photo(Path(file), name=name)
-            scores.append([model.judge(photo).score for model in models])
+            scores.append([model.judge([photo])[0].score for model in models])
         except PhotoError:
             scores.append(None)  # removed in the meantime
         tell(step=COMPARE, done=done, total=len(photos))
