@@ -232,8 +232,8 @@ def _train(
     if patches.in_memory:
         p, parts = patches.flat, np.repeat(groups, patches.places)
     else:
-        drawn = np.random.default_rng(settings.seed).permutation(patches.patches)
-        chosen = np.sort(drawn[: patches.at_hand])
+        rng = np.random.default_rng(settings.seed)
+        chosen = np.sort(rng.choice(patches.patches, patches.at_hand, replace=False))
         p, parts = patches.take(chosen), groups[chosen // patches.places]
     return make_representation(
         p, settings.method, settings.training, seed=settings.seed, parts=parts,
