@@ -23,7 +23,7 @@ export function thresholdView(main, page) {
   const promise = h("p", { class: "promise" });
   const apply = h("button", { type: "button", class: "primary", onclick: put }, "Apply");
   const reset = h("button", { type: "button", onclick: () => move(data.threshold) }, "Back to the one in service");
-  const again = h("button", { type: "button", id: "rescore", onclick: rescore }, "Score photos of the past with it");
+  const again = h("button", { type: "button", id: "rescore", onclick: rescore }, "Score them again");
   const past = h("p", { class: "note warn", role: "status", hidden: true }, h("span", {}), " ", again);
   const handle = svg("g", { class: "handle", tabindex: 0, role: "slider", "aria-label": "Threshold", onkeydown: press });
   const line = svg("line", { y1: TOP - 8, y2: HEIGHT - BOTTOM });
@@ -54,10 +54,18 @@ export function thresholdView(main, page) {
     }
     if (closed) return;
     value = data.threshold;
-    past.hidden = data.recent.length >= RESCORED;
-    tellPast(`Version ${page.facts.version} has judged ${count(data.recent.length, "photo")} whose scores can be compared.`);
     draw();
     move(value);
+    offerPast();
+  }
+
+  /** Offer to score photos again that were judged on another scale, where there are any. */
+  async function offerPast() {
+    const known = new Set(data.recent.map((one) => one.id));
+    const last = (await api.records({ product: page.product, limit: RESCORED }).catch(() => ({ records: [] }))).records;
+    const others = last.filter((record) => !known.has(record.id)).length;
+    past.hidden = !others;
+    tellPast(`${others.toLocaleString("en-GB")} of the last ${count(last.length, "photo")} were judged by a version that scores otherwise.`);
   }
 
   const tellPast = (text) => { past.firstChild.textContent = text; };
