@@ -519,6 +519,8 @@ def test_health_and_metrics(client: TestClient, good_photo: RGB) -> None:
     assert 'route="other",status="404"} 1.0' in text
     assert "reconpatch_inspect_seconds_count 1.0" in text
     assert "reconpatch_waiting 0.0" in text
+    assert 'reconpatch_drift_alarms_total{product="disc"} 0.0' in text
+    assert 'reconpatch_drift_level{product="disc"}' in text
 
 
 def test_the_description_is_whole(client: TestClient) -> None:

@@ -14,6 +14,9 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from reconpatch.records import Record
@@ -44,6 +47,7 @@ class Metrics:
         waiting.set_function(lambda: station.waiting)
         stored = Gauge("reconpatch_photo_bytes", "Bytes of photos kept.", registry=self._registry)
         stored.set_function(station.records.photo_bytes)
+        self._registry.register(_Drifts(station))
 
     def count_verdict(self, record: Record) -> None:
         """One more photo was inspected."""
@@ -63,3 +67,27 @@ class Metrics:
     def text(self) -> tuple[bytes, str]:
         """All figures, and the media type in which they are."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+
+class _Drifts(Collector):
+    """Drift by product, as it is when the figures are asked for."""
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of every product."""
+        level = GaugeMetricFamily(
+            "reconpatch_drift_level", "How near the next alarm is; it comes at 1.",
+            labels=["product"],
+        )  # fmt: skip
+        alarms = CounterMetricFamily(
+            "reconpatch_drift_alarms", "Drift alarms of the version in service.",
+            labels=["product"],
+        )  # fmt: skip
+        for product in self._station.products:
+            drift = self._station.drift(product)
+            level.add_metric([product], drift.level)
+            alarms.add_metric([product], drift.alarms)
+        yield level
+        yield alarms
