@@ -191,6 +191,14 @@ def test_a_shift_from_the_first_photo_to_the_roll_back(line: Line) -> None:
     expect(page.locator("tr.current")).to_contain_text("learned 1 confirmed good photos")
     assert line.served.version.number == 3
 
+    # Its scores are others than before; what it makes of the past is asked for.
+    line.go("threshold")
+    expect(page.locator(".figure.then")).to_contain_text("of the last 0 photos")
+    page.click("#rescore")
+    expect(page.locator(".figure.then")).to_contain_text("1of the last 3 photos anomalous; 2 were")
+    expect(page.locator(".figure.goods b")).to_have_text("0 of 1")
+    expect(page.locator(".figure.defects b")).to_have_text("0 of 1")
+
     line.go("live")
     line.drop("stain again.png", stained(textured(1001)))
     line.expect_verdict("stain again.png", "GOOD")
@@ -284,6 +292,7 @@ def test_history_is_filtered_and_turned(line: Line) -> None:
     expect(page.locator("text=No record fits.")).to_be_visible()
     page.get_by_role("button", name="Clear").click()
     page.select_option("#filter-verdict", "anomalous")
+    expect(names).to_have_text(["<b>7</b>.png"])
     names.first.locator("a").click()
     line.expect_verdict("<b>7</b>.png", "ANOMALOUS")
 

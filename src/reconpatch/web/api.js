@@ -51,6 +51,7 @@ export const setThreshold = (name, given) => ask("PUT", `${product(name)}/thresh
 export const drift = (name) => ask("GET", `${product(name)}/drift`);
 export const versions = async (name) => (await ask("GET", `${product(name)}/versions`)).versions;
 export const version = (name, number) => ask("GET", `${product(name)}/versions/${number}`);
+export const rescored = (name, number, query) => ask("GET", `${product(name)}/versions/${number}/rescored`, { query });
 export const rollBack = (name, number) => ask("POST", `${product(name)}/rollback`, { json: { number } });
 export const update = (name, query) => ask("POST", `${product(name)}/update`, { query });
 export const fit = () => ask("GET", "/fit");

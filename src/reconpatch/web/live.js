@@ -73,8 +73,8 @@ export function liveView(main, page, [wanted]) {
     try {
       const found = (await api.records({ product: page.product, limit: STRIP })).records;
       if (closed || mine !== asked) return;
-      drawStrip(found);
       if (follow && found.length && (!chosen || found[0].id !== chosen.id)) show(found[0]);
+      drawStrip(found);
     } catch { /* the header says that there is no answer */ }
     if (!closed && mine === asked) look.timer = setTimeout(look, EVERY);
   }

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { count, during, h, number, percent, svg, toast } from "./dom.js";
 
 const [HEIGHT, LEFT, BOTTOM, TOP] = [340, 46, 44, 26];
+const RESCORED = 200; // photos of the past that are scored again, at most
 const WAIT = 150; // milliseconds after the last move before the service is asked
 
 export function thresholdView(main, page) {
@@ -22,6 +23,8 @@ export function thresholdView(main, page) {
   const promise = h("p", { class: "promise" });
   const apply = h("button", { type: "button", class: "primary", onclick: put }, "Apply");
   const reset = h("button", { type: "button", onclick: () => move(data.threshold) }, "Back to the one in service");
+  const again = h("button", { type: "button", id: "rescore", onclick: rescore }, "Score them again");
+  const past = h("p", { class: "note warn", role: "status", hidden: true }, h("span", {}), " ", again);
   const handle = svg("g", { class: "handle", tabindex: 0, role: "slider", "aria-label": "Threshold", onkeydown: press });
   const line = svg("line", { y1: TOP - 8, y2: HEIGHT - BOTTOM });
   const grip = svg("rect", { y: TOP - 24, width: 86, height: 22, rx: 4 });
@@ -31,6 +34,7 @@ export function thresholdView(main, page) {
   main.append(h("div", { class: "threshold" },
     h("h1", {}, `Threshold of ${page.product}`),
     h("p", {}, "A photo is anomalous when it scores more than the threshold. Drag the line, or move it with the arrow keys."),
+    past,
     h("div", { class: "chart" }, chart),
     h("ul", { class: "legend" },
       h("li", {}, h("i", { class: "key good" }), "recent photos below the line"), h("li", {}, h("i", { class: "key anomalous" }), "above it"),
@@ -52,6 +56,40 @@ export function thresholdView(main, page) {
     value = data.threshold;
     draw();
     move(value);
+    offerPast();
+  }
+
+  /** Offer to score photos again that were judged on another scale, where there are any. */
+  async function offerPast() {
+    const known = new Set(data.recent.map((one) => one.id));
+    const last = (await api.records({ product: page.product, limit: RESCORED }).catch(() => ({ records: [] }))).records;
+    const others = last.filter((record) => !known.has(record.id)).length;
+    past.hidden = !others;
+    tellPast(`${others.toLocaleString("en-GB")} of the last ${count(last.length, "photo")} were judged by a version that scores otherwise.`);
+  }
+
+  const tellPast = (text) => { past.firstChild.textContent = text; };
+
+  /** What the version in service makes of photos that other versions judged. */
+  function rescore() {
+    during(again, async () => {
+      const known = new Set(data.recent.map((one) => one.id));
+      let cursor = null;
+      let done = 0;
+      do {
+        const found = await api.rescored(page.product, page.facts.version, { limit: 20, cursor });
+        if (closed) return;
+        for (const one of found.items) {
+          done += 1;
+          if (!known.has(one.id)) data.recent.push({ id: one.id, score: one.rescored, anomalous: one.anomalous, feedback: one.feedback });
+        }
+        cursor = found.cursor;
+        tellPast(`${count(done, "photo")} of the past scored.`);
+        draw();
+        move(value, { ask: false });
+      } while (cursor && done < RESCORED);
+      again.hidden = true;
+    });
   }
 
   // --- Drawing -----------------------------------------------------------------------------------
@@ -60,7 +98,8 @@ export function thresholdView(main, page) {
 
   function draw() {
     WIDTH = Math.max(260, Math.round(chart.getBoundingClientRect().width) || 900);
-    BINS = clamp(Math.round(WIDTH / 15), 20, 100);
+    const photos = Math.max(data.recent.length, data.calibration.length);
+    BINS = clamp(Math.round(Math.min(WIDTH / 15, 4 * Math.sqrt(photos))), 16, 100);
     chart.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
     const recent = data.recent.map((one) => one.score);
     const all = [...recent, ...data.calibration, data.threshold];
