@@ -123,7 +123,7 @@ def fit(
     quality: Annotated[
         Quality,
         typer.Option(
-            help="fast (224 pixels, half the bank), balanced, or best (two backbones at two "
+            help="fast (224 pixels, a smaller bank), balanced, or best (two backbones at two "
             "sizes): fewer milliseconds a photo or fewer misses."
         ),
     ] = "balanced",

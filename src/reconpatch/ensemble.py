@@ -351,6 +351,8 @@ def members_of(
             f"the quality is {quality!r} and the recipe {recipe!r}: qualities are points of the "
             "default recipe, so give one of the two"
         )
+    if "bank" in taken:  # whoever says how many rows means it
+        taken = {*taken, "bank_least"}
     base = QUALITIES[quality]
     if len(base) > 1:
         if backbone is not None or size is not None:

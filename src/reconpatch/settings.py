@@ -197,11 +197,16 @@ RECIPES = {"default": _DEFAULT, "paper": _PAPER}
 Quality = Literal["fast", "balanced", "best"]
 
 QUALITIES: dict[Quality, list[dict[str, Any]]] = {
-    "fast": [{"size": (224, 224), "bank": 0.005, "guard": False}],
+    "fast": [{"size": (224, 224), "bank": 0.005, "bank_least": 1500, "guard": False}],
     "balanced": [{}],
     "best": [
-        {"size_limit": 320, "bank": 0.005},
-        {"backbone": "tf_efficientnet_lite2", "size_limit": 448, "bank": 0.005},
+        {"size_limit": 320, "bank": 0.005, "bank_least": 4000},
+        {
+            "backbone": "tf_efficientnet_lite2",
+            "size_limit": 448,
+            "bank": 0.005,
+            "bank_least": 4000,
+        },
     ],
 }
 """Three points between few milliseconds and few misses (docs/research.md): changes to the default
