@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from conftest import REPOSITORY, save, textured
+from reconpatch.memory import peak_bytes
 
 
 def script(name: str) -> ModuleType:
@@ -114,7 +115,8 @@ def test_process_is_timed_with_its_peak_memory(versus: ModuleType, tmp_path: Pat
         ["-c", "import os; b = bytes(100_000_000) + b'1'; print(os.environ['OMP_NUM_THREADS'])"],
     )  # fmt: skip
     assert ran.output == "1\n"
-    assert 100 < ran.peak_megabytes < 1000
+    # A process that is started counts what the one that starts it takes, until it is on its own.
+    assert 100 < ran.peak_megabytes < max(1000, 1.01 * peak_bytes() / 1e6)
     assert ran.seconds > 0
 
 

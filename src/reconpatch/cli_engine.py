@@ -141,7 +141,8 @@ def _print_times(times: Sequence[EngineTimes]) -> None:
     from rich.table import Table
 
     counted = f"{times[0].photos} photos, {times[0].rounds} times each"
-    table = Table(title=f"milliseconds a photo: median (99th percentile); {counted}", box=None)
+    print(f"Milliseconds a photo, median (99th percentile); {counted}")
+    table = Table(box=None)
     table.add_column("")
     for of_engine in times:
         table.add_column(of_engine.engine, justify="right")
