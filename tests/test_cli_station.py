@@ -48,14 +48,17 @@ def refusal(*arguments: object) -> str:
 @contextlib.contextmanager
 def serving(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`reconpatch serve` in a process of its own, and its URL; killed at the end if it is left."""
-    command = [sys.executable, "-m", "reconpatch.cli", "serve", *map(str, arguments)]
+    # What a shell starts in the background has Ctrl-C switched off, and so would its children.
+    program = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('reconpatch.cli', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program, "serve", *map(str, arguments)]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-        # What a shell starts in the background has Ctrl-C switched off; so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None
