@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from reconpatch.cli_parts import (
     Json,
     MaxPixels,
     ModelFile,
+    PhotoFiles,
     Threads,
     expand,
     show_progress,
@@ -22,7 +23,6 @@ from reconpatch.cli_parts import (
 
 if TYPE_CHECKING:
     from reconpatch.bench import EngineTimes
-    from reconpatch.images import Photo
     from reconpatch.model import Inspector
     from reconpatch.parity import Agreement
 
@@ -82,17 +82,11 @@ def _agreements(
 
     names = member_names([member.settings for member in model.members])
     return {
-        name: verify_photos(member, _read(paths, max_pixels), engines)
+        name: verify_photos(member, PhotoFiles(paths, max_pixels), engines)
         if paths
         else verify_sample(member, engines)
         for name, member in zip(names, model.members, strict=True)
     }
-
-
-def _read(paths: Sequence[Path], max_pixels: int) -> Iterator[Photo]:
-    from reconpatch.images import read_photo
-
-    return (read_photo(path, max_pixels=max_pixels) for path in paths)
 
 
 def _engines(given: Sequence[str] | None) -> list[str]:

@@ -15,6 +15,7 @@ from reconpatch.cli_parts import (
     MaxPixels,
     ModelFile,
     Overwrite,
+    PhotoFiles,
     Threads,
     expand,
 )
@@ -56,7 +57,6 @@ def export(
     What was written is read back and compared with the model. Where the two disagree, nothing is
     left of it (exit code 2).
     """
-    from reconpatch.cli_update import PhotoFiles
     from reconpatch.export import export as run
 
     if int8 and not photos:

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, overload
 
 import typer
 
 if TYPE_CHECKING:
     from reconpatch.fitting import Progress
+    from reconpatch.images import Photo
 
 # The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.
 MAX_PIXELS = 80_000_000
@@ -20,10 +21,44 @@ ModelFile = Annotated[Path, typer.Argument(help="A model file that fit wrote.", 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Threads = Annotated[int, typer.Option(help="Threads of the inference engine; 0: all cores.", min=0)]
+Data = Annotated[Path, typer.Option(help="Folder for records, photos and versions of models.")]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        help="PostgreSQL for the records: postgresql://USER:PASSWORD@HOST/NAME.",
+        show_default="SQLite in DATA",
+    ),
+]
 Engine = Annotated[str, typer.Option(help="onnxruntime, or openvino (extra openvino).")]
 MaxPixels = Annotated[
     int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
 ]
+
+
+class PhotoFiles(Sequence["Photo"]):
+    """Photos of files, each read when it is asked for, so that no more than one is in memory.
+
+    Args:
+        paths: the files.
+        max_pixels: larger photos are refused.
+    """
+
+    def __init__(self, paths: Sequence[Path], max_pixels: int) -> None:
+        self._paths, self._max_pixels = paths, max_pixels
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Photo: ...
+    @overload
+    def __getitem__(self, index: slice) -> PhotoFiles: ...
+    def __getitem__(self, index: int | slice) -> Photo | PhotoFiles:
+        from reconpatch.images import read_photo
+
+        if isinstance(index, slice):
+            return PhotoFiles(self._paths[index], self._max_pixels)
+        return read_photo(self._paths[index], max_pixels=self._max_pixels)
 
 
 def expand(photos: Sequence[Path]) -> list[Path]:

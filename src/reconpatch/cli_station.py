@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reconpatch.cli_parts import Data, Database
 from reconpatch.errors import MissingExtraError, OutputError, SettingsError
 
 if TYPE_CHECKING:
@@ -41,16 +42,8 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    data: Annotated[
-        Path, typer.Option(help="Folder for records, photos and versions of models.")
-    ] = Path("reconpatch-data"),
-    database: Annotated[
-        str | None,
-        typer.Option(
-            help="PostgreSQL for the records: postgresql://USER:PASSWORD@HOST/NAME.",
-            show_default="SQLite in DATA",
-        ),
-    ] = None,
+    data: Data = Path("reconpatch-data"),
+    database: Database = None,
     photos: Annotated[
         list[Path] | None,
         typer.Option(

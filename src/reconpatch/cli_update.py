@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, overload
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +15,7 @@ from reconpatch.cli_parts import (
     MaxPixels,
     ModelFile,
     Overwrite,
+    PhotoFiles,
     Threads,
     expand,
     note,
@@ -25,33 +25,6 @@ from reconpatch.errors import SettingsError
 
 if TYPE_CHECKING:
     from reconpatch.difference import PhotoChange
-    from reconpatch.images import Photo
-
-
-class PhotoFiles(Sequence["Photo"]):
-    """Photos of files, each read when it is asked for, so that no more than one is in memory.
-
-    Args:
-        paths: the files.
-        max_pixels: larger photos are refused.
-    """
-
-    def __init__(self, paths: Sequence[Path], max_pixels: int) -> None:
-        self._paths, self._max_pixels = paths, max_pixels
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    @overload
-    def __getitem__(self, index: int) -> Photo: ...
-    @overload
-    def __getitem__(self, index: slice) -> PhotoFiles: ...
-    def __getitem__(self, index: int | slice) -> Photo | PhotoFiles:
-        from reconpatch.images import read_photo
-
-        if isinstance(index, slice):
-            return PhotoFiles(self._paths[index], self._max_pixels)
-        return read_photo(self._paths[index], max_pixels=self._max_pixels)
 
 
 def register(app: typer.Typer) -> None:

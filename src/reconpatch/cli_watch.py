@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconpatch.cli_parts import MAX_PIXELS, Json, MaxPixels, ModelFile, Threads, note
+from reconpatch.cli_parts import (
+    MAX_PIXELS,
+    Data,
+    Database,
+    Json,
+    MaxPixels,
+    ModelFile,
+    Threads,
+    note,
+)
 from reconpatch.errors import MissingExtraError, SettingsError
 
 if TYPE_CHECKING:
@@ -41,16 +50,8 @@ def watch(
         bool | None,
         typer.Option("--move/--link", help="How photos get to DIR.", show_default="--link"),
     ] = None,
-    data: Annotated[
-        Path, typer.Option(help="Folder for records, photos and versions of models.")
-    ] = Path("reconpatch-data"),
-    database: Annotated[
-        str | None,
-        typer.Option(
-            help="PostgreSQL for the records: postgresql://USER:PASSWORD@HOST/NAME.",
-            show_default="SQLite in DATA",
-        ),
-    ] = None,
+    data: Data = Path("reconpatch-data"),
+    database: Database = None,
     poll: Annotated[
         float, typer.Option(help="Seconds between two looks into the folder.", min=0.01)
     ] = 1.0,

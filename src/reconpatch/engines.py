@@ -212,18 +212,26 @@ class NumpyEngine:
     def __call__(self, photos: Floats, bank: MemoryBank) -> Output:
         """See `Engine`."""
         r = self.f(self.extractor(photos))  # (B, P, D)
-        scores = [score_patches(patches, bank, self.scoring, self.grid) for patches in r]
-        draw = [
-            anomaly_map(s.distances, self.grid, self.input_size, self.scoring.blur) for s in scores
-        ]
-        return Output(
-            score=np.array([s.image_score for s in scores], np.float32),
-            map=np.stack(draw),
-            distances=np.stack([s.distances for s in scores]),
-            nearest=np.stack([s.nearest for s in scores]),
-            worst=np.array([s.worst for s in scores]),
-            features=r,
-        )
+        return scored_in_numpy(r, bank, self.scoring, self.grid, self.input_size)
+
+
+def scored_in_numpy(
+    r: Floats,
+    bank: MemoryBank,
+    scoring: ScoringSettings,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+) -> Output:
+    """(B, P, D) represented patches searched, scored and drawn by the routines of the fit."""
+    scores = [score_patches(patches, bank, scoring, grid) for patches in r]
+    return Output(
+        score=np.array([s.image_score for s in scores], np.float32),
+        map=np.stack([anomaly_map(s.distances, grid, size, scoring.blur) for s in scores]),
+        distances=np.stack([s.distances for s in scores]),
+        nearest=np.stack([s.nearest for s in scores]),
+        worst=np.array([s.worst for s in scores]),
+        features=r,
+    )
 
 
 _OPENERS: Mapping[str, Callable[[bytes, int], Engine]] = {

@@ -40,7 +40,7 @@ from reconpatch.images import Photo, Preprocessing, as_unit
 from reconpatch.int8 import Int8Check, check, in_8_bits, require
 from reconpatch.memory_bank import Floats
 from reconpatch.model import Inspector, Model
-from reconpatch.parity import Agreement, agreement, resolution, scored_in_numpy
+from reconpatch.parity import Agreement, agreement, own_reference, resolution
 
 MARK = "reconpatch_export"
 """Key of model.json and ensemble.json that tells an export from any other folder; its format."""
@@ -301,7 +301,7 @@ def compared(model: Model, run: Run, engine: str) -> Agreement:
     found: Agreement | None = None
     for start in range(0, len(photos), _BATCH):
         prepared = as_unit(np.stack(photos[start : start + _BATCH]))
-        expected = scored_in_numpy(model.engine(prepared, model.bank), model)
+        expected = own_reference(model, prepared)
         part = agreement(
             engine,
             run(prepared),

@@ -262,11 +262,7 @@ def checked_sample(
     outputs: list[Output] = []
 
     def remembered(prepared: Floats) -> Output:
-        outputs.append(
-            reference(prepared)
-            if reference
-            else scored_in_numpy(model.engine(prepared, model.bank), model)
-        )
+        outputs.append(reference(prepared) if reference else own_reference(model, prepared))
         return outputs[-1]
 
     agreements = compare(model, sample.photos(), remembered)
@@ -280,19 +276,13 @@ def checked_sample(
     )
 
 
-def scored_in_numpy(output: Output, model: Model) -> Output:
-    """The same patches searched, scored and drawn by the routines of the fit."""
-    from reconpatch.scoring import score_patches
+def own_reference(model: Model, prepared: Floats) -> Output:
+    """The patches as the model's own engine represents them, scored by the routines of the fit."""
+    from reconpatch.engines import scored_in_numpy
 
-    scoring, grid = model.settings.scoring, model.engine.grid
-    scores = [score_patches(r, model.bank, scoring, grid) for r in output.features]
-    return output._replace(
-        score=np.array([s.image_score for s in scores], np.float32),
-        map=np.stack([model.draw(s.distances) for s in scores]),
-        distances=np.stack([s.distances for s in scores]),
-        nearest=np.stack([s.nearest for s in scores]),
-        worst=np.array([s.worst for s in scores]),
-    )
+    r = model.engine(prepared, model.bank).features
+    engine = model.engine
+    return scored_in_numpy(r, model.bank, model.settings.scoring, engine.grid, engine.input_size)
 
 
 def verify_sample(model: Model, engines: Sequence[str] | None = None) -> list[Agreement]:
@@ -313,7 +303,7 @@ def verify_sample(model: Model, engines: Sequence[str] | None = None) -> list[Ag
     written = iter(zip(sample.scores, sample.distances, strict=True))
 
     def reference(prepared: Floats) -> Output:
-        output = scored_in_numpy(model.engine(prepared, model.bank), model)
+        output = own_reference(model, prepared)
         scores, distances = zip(*islice(written, len(prepared)), strict=True)
         # Which rows were nearest was not written: they are those of now.
         return output._replace(
@@ -341,7 +331,7 @@ def verify_photos(
     return compare(
         model,
         prepared,
-        lambda x: scored_in_numpy(model.engine(x, model.bank), model),
+        lambda x: own_reference(model, x),
         engines,
     )
 
