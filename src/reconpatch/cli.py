@@ -163,6 +163,37 @@ def fit(
             show_default="auto",
         ),
     ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            help="Look at large photos in square tiles of this many pixels, or auto (with "
+            "--smallest-defect). All photos then have one size.",
+            metavar="PIXELS",
+            show_default="no tiles",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels that neighbouring tiles share at least.", min=0, show_default="64"
+        ),
+    ] = None,
+    smallest_defect: Annotated[
+        int | None,
+        typer.Option(
+            help="Diameter, in pixels of the photo, of the smallest defect that matters: what "
+            "--tile auto goes by.",
+            min=1,
+        ),
+    ] = None,
+    roi: Annotated[
+        Path | None,
+        typer.Option(
+            help="Region of interest: a picture, white where photos are inspected, or a JSON file "
+            "of polygons. What lies outside changes no verdict.",
+            metavar="FILE",
+        ),
+    ] = None,
     resize: Annotated[
         int | None,
         typer.Option(
@@ -234,6 +265,9 @@ def fit(
     changes = {
         "method": method,
         "levels": _levels(levels),
+        "tile": _tile(tile),
+        "overlap": overlap,
+        "smallest_defect": smallest_defect,
         "resize": resize,
         "bank": bank,
         "false_alarm_rate": false_alarm_rate,
@@ -258,6 +292,7 @@ def fit(
             threads=threads,
             progress=progress,
             memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
+            roi=roi,
         )
         model: Inspector
         if len(members) > 1:
@@ -591,6 +626,16 @@ def _size(text: str) -> tuple[int, int]:
             f"size is {text!r}: give pixels such as 224, 256x512 (height x width), or auto"
         )
     return int(parts[0]), int(parts[-1])
+
+
+def _tile(text: str | None) -> int | None:
+    from reconpatch.settings import AUTOMATIC_TILE
+
+    if text is None or text.isdecimal():
+        return text and int(text)
+    if text.lower() == "auto":
+        return AUTOMATIC_TILE
+    raise SettingsError(f"tile is {text!r}: give its side in pixels, such as 512, or auto")
 
 
 def _read(path: Path, max_pixels: int) -> Photo:

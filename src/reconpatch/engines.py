@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from reconpatch.errors import MissingExtraError, ModelFileError, SettingsError
 from reconpatch.features import GRID_KEY, Extractor, check_photos, open_session, parse_grid
+from reconpatch.layout import Layout
 from reconpatch.memory_bank import Floats, Ints, MemoryBank
 from reconpatch.representation import Representation
 from reconpatch.scoring import PatchScores, ScoringSettings, anomaly_map, score_patches
@@ -223,7 +224,8 @@ def scored_in_numpy(
     size: tuple[int, int],
 ) -> Output:
     """(B, P, D) represented patches searched, scored and drawn by the routines of the fit."""
-    scores = [score_patches(patches, bank, scoring, grid) for patches in r]
+    layout = Layout.whole(grid, size)
+    scores = [score_patches(patches, bank, scoring, layout) for patches in r]
     return Output(
         score=np.array([s.image_score for s in scores], np.float32),
         map=np.stack([anomaly_map(s.distances, grid, size, scoring.blur) for s in scores]),

@@ -23,9 +23,9 @@ from reconpatch.engines import DEFAULT_ENGINE, StoredGraph, check_engine
 from reconpatch.errors import ModelFileError
 from reconpatch.files import atomic_write, check_writable
 from reconpatch.good_photos import GoodScores, TrainingPhoto
-from reconpatch.images import Preprocessing
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.parity import Agreement, Sample, checked_sample
+from reconpatch.preprocessing import Preprocessing
 from reconpatch.representation import Representation
 from reconpatch.settings import FitSettings
 
