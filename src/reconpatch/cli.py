@@ -631,8 +631,10 @@ def _size(text: str) -> tuple[int, int]:
 def _tile(text: str | None) -> int | None:
     from reconpatch.settings import AUTOMATIC_TILE
 
-    if text is None or text.isdecimal():
-        return text and int(text)
+    if text is None:
+        return None
+    if text.isdecimal():
+        return int(text)
     if text.lower() == "auto":
         return AUTOMATIC_TILE
     raise SettingsError(f"tile is {text!r}: give its side in pixels, such as 512, or auto")
