@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
@@ -310,11 +310,11 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
         changes.setdefault("bank_least", 0)  # whoever says how many rows means it
     if "epochs" in changes:
         changes.setdefault("steps", 0)  # whoever says how many passes means them to count
-    if str(changes.get("b", 1)) != "1":  # from a command line it is text
+    if changes.get("b", 1) != 1:
         changes.setdefault("top", 0.0)  # re-weighting is of the largest distance
-    if str(changes.get("top")) in ("0", "0.0"):
+    if changes.get("top") == 0:
         changes.setdefault("smooth", 0.0)  # which is not smoothed
-    if str(changes.get("defects")) == "0":
+    if changes.get("defects") == 0:
         changes.setdefault("guard", False)  # which could not compare on none
     if changes.get("size") == "auto":
         changes["size"] = AUTOMATIC
@@ -325,7 +325,7 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     for name, value in changes.items():
         part = next((values[p] for p in ("training", "scoring") if name in values[p]), values)
         if name not in part:
-            raise SettingsError(f"there is no setting {name!r}{_suggestion(name, _names())}")
+            raise SettingsError(f"there is no setting {name!r}{_suggestion(name, list(_types()))}")
         part[name] = asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
     return FitSettings.from_dict(values)
 
@@ -354,38 +354,51 @@ def ensemble_settings_for(
     ]
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """`NAME=VALUE` strings for training and scoring settings, each value in its setting's type."""
-    types = {
-        **typing.get_type_hints(TrainingSettings),
-        **typing.get_type_hints(ScoringSettings),
-        "neighbourhood": int,
-        "projection": int,
-        "candidates": int,
-        "bank_least": int,
-        "size_limit": int,
-        "defects": int,
-        "guard": bool,
-    }
+def parse_assignments(assignments: Sequence[str], apart: Collection[str] = ()) -> dict[str, Any]:
+    """`NAME=VALUE` strings, as a command line has them, each value in its setting's type.
+
+    Args:
+        assignments: such as "alpha=0.3", "size=64x96" or "levels=2,3"; the later of two of one name
+            counts.
+        apart: settings that are given otherwise, and are unknown here.
+
+    Raises:
+        SettingsError: a name is unknown, or a value is not of its setting's type.
+    """
+    known = [
+        name for name, kind in _types().items() if name not in apart and not is_dataclass(kind)
+    ]
     values: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        if not equals or name not in types:
+        if not equals or name not in known:
             raise SettingsError(
                 f"--set takes NAME=VALUE with the name of a setting, and {assignment!r} was given"
-                f"{_suggestion(name, list(types))}"
+                f"{_suggestion(name, known)}"
             )
-        values[name] = _parse(name, text, types[name])
+        values[name] = parse_setting(name, text)
     return values
 
 
-def _parse(name: str, text: str, kind: Any) -> Any:
+def parse_setting(name: str, text: str) -> Any:
+    """The value of a setting that a command line has as text, in the setting's type.
+
+    Raises:
+        SettingsError: it is not of that type.
+    """
+    kind = _types()[name]
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise SettingsError(f"{name} is {text!r}: give true or false")
         return text.lower() == "true"
+    if kind == tuple[int, int]:
+        return _parse_size(name, text)
+    if kind == tuple[int, ...]:
+        return _parse_numbers(name, text)
     if kind not in (int, float):
         return text
+    if name == "tile" and text.lower() == "auto":
+        return AUTOMATIC_TILE
     try:
         return kind(text)
     except ValueError:
@@ -393,9 +406,28 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         raise SettingsError(f"{name} is {text!r}: give {wanted}") from None
 
 
-def _names() -> list[str]:
+def _parse_size(name: str, text: str) -> tuple[int, int]:
+    if text.lower() == "auto":
+        return AUTOMATIC
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise SettingsError(
+            f"{name} is {text!r}: give pixels such as 224, 256x512 (height x width), or auto"
+        )
+    return int(parts[0]), int(parts[-1])
+
+
+def _parse_numbers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}: give numbers such as 2,3") from None
+
+
+def _types() -> dict[str, Any]:
+    """The type of each setting by its name, those of training and scoring among them."""
     kinds = (FitSettings, TrainingSettings, ScoringSettings)
-    return [f.name for kind in kinds for f in fields(kind)]
+    return {name: kind for of in kinds for name, kind in typing.get_type_hints(of).items()}
 
 
 def _suggestion(name: str, names: list[str]) -> str:
