@@ -38,7 +38,7 @@ class DataFolder:
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
-            _lock(self._lock)
+            lock(self._lock)
         except OSError:
             self._lock.close()
             raise OutputError(
@@ -86,7 +86,8 @@ def _station_name(path: Path) -> str:
 
 if sys.platform == "win32":
 
-    def _lock(file: IO[bytes]) -> None:
+    def lock(file: IO[bytes]) -> None:
+        """Lock a file until it is closed; raises OSError where another program has."""
         import msvcrt
 
         file.seek(0)
@@ -94,7 +95,8 @@ if sys.platform == "win32":
 
 else:
 
-    def _lock(file: IO[bytes]) -> None:
+    def lock(file: IO[bytes]) -> None:
+        """Lock a file until it is closed; raises OSError where another program has."""
         import fcntl
 
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
