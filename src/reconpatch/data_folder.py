@@ -12,12 +12,11 @@ from __future__ import annotations
 import re
 import secrets
 import socket
-import sys
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from reconpatch.errors import OutputError
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, cannot_write, lock, sweep_leftovers
 
 
 class DataFolder:
@@ -45,6 +44,8 @@ class DataFolder:
                 f"{path} is in use by another program: stop that one, or give another folder with "
                 "--data"
             ) from None
+        for folder in (path, path / "drift"):
+            sweep_leftovers(folder)
         self.station = _station_name(path / "station.txt")
 
     @property
@@ -82,21 +83,3 @@ def _station_name(path: Path) -> str:
     with atomic_write(path) as file:
         file.write(f"{name}\n".encode())
     return name
-
-
-if sys.platform == "win32":
-
-    def lock(file: IO[bytes]) -> None:
-        """Lock a file until it is closed; raises OSError where another program has."""
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-
-    def lock(file: IO[bytes]) -> None:
-        """Lock a file until it is closed; raises OSError where another program has."""
-        import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

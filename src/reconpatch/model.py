@@ -8,7 +8,6 @@ What a single model shares with an ensemble is in `Inspector`.
 
 from __future__ import annotations
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from reconpatch.representation import Representation
 from reconpatch.result import Box, ClosestPatch, Region, Result
 from reconpatch.scoring import PatchScores, draw, score_nearest
 from reconpatch.settings import FitSettings
+from reconpatch.stored_picture import stored_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -453,10 +453,8 @@ class Model(Inspector):
 
 
 def _scaled_box(box: Box, photo: TrainingPhoto, thumbnail: bytes) -> Box:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(thumbnail)) as image:
-        x_scale, y_scale = image.width / photo.width, image.height / photo.height
+    width, height = stored_size(thumbnail)
+    x_scale, y_scale = width / photo.width, height / photo.height
     x0, y0, x1, y1 = box
     left, top = int(x0 * x_scale), int(y0 * y_scale)
     return left, top, max(left + 1, round(x1 * x_scale)), max(top + 1, round(y1 * y_scale))

@@ -24,6 +24,7 @@ from reconpatch.errors import ParityError
 from reconpatch.images import Bytes, Photo, as_bytes, as_unit
 from reconpatch.memory_bank import Floats
 from reconpatch.scoring import anomaly_map
+from reconpatch.stored_picture import stored_picture
 
 if TYPE_CHECKING:
     from reconpatch.engines import Output
@@ -351,7 +352,4 @@ def _png(photo: Bytes) -> bytes:
 
 
 def _pixels(picture: bytes) -> Bytes:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(picture), formats=("PNG",)) as image:
-        return np.asarray(image).transpose(2, 0, 1)
+    return np.asarray(stored_picture(picture, "PNG")).transpose(2, 0, 1)
