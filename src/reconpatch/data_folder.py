@@ -5,6 +5,8 @@ DATA/lock                  locked while a program uses the folder
 DATA/records.sqlite        the records, unless they are in another database
 DATA/photos/               see `photo_store.py`
 DATA/models/PRODUCT/       see `model_versions.py`
+DATA/drift/PRODUCT.json    see `version_drift.py`
+DATA/fits/                 what a fit is at work on; see `fit_jobs.py`
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ class DataFolder:
         except OSError:
             self._lock.close()
             raise OutputError(
-                f"{path} is in use by another program: stop that one, or give another folder with "
-                "--data"
+                f"{path} is in use by another program (`serve` and `watch` cannot share one): stop "
+                "that one, or give another folder with --data"
             ) from None
         for folder in (path, path / "drift"):
             sweep_leftovers(folder)
@@ -62,6 +64,10 @@ class DataFolder:
     def models(self) -> Path:
         """Folder of the products' folders."""
         return self.path / "models"
+
+    def drift(self, product: str) -> Path:
+        """File of the state of a product's drift monitor."""
+        return self.path / "drift" / f"{product}.json"
 
     def close(self) -> None:
         """Let another program use the folder."""

@@ -138,6 +138,18 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     sweep_leftovers(path.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """One sentence for the ways in which writing fails."""
     if error.errno == errno.ENOSPC:
