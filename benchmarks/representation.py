@@ -66,6 +66,7 @@ STEPS = NEAR | {"init": "identity", "learning_rate": 3e-4}
 IDENTITY = {"dim": 0, "init": "identity", "steps": 0, "epochs": 0, "top": 0.005}
 COARSE = {"levels": [3], "bank": 0.04, "smooth": 0.375}
 KIN = {"dim": 0, "init": "kin", "steps": 0, "epochs": 0}
+SHIPPED = {"kin_power": 0.25, "smooth": 0.75, "bank_least": 4000}
 
 # What is tried: changes by name to what `member` starts from. A list makes an ensemble.
 VARIANTS: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
@@ -169,7 +170,12 @@ VARIANTS: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
     "kin 0.5, residual": KIN | {"top": 0.005, "residual": {}},
     "kin 0.5, residual, decay 20": KIN | {"top": 0.005, "residual": {"decay": 20.0}},
     "kin 0.5, residual, margin 0.5": KIN | {"top": 0.005, "residual": {"margin": 0.5}},
-    "default": {},
+    # The default as a fit takes it, without its guard, and PatchCore with as many rows.
+    "default": SHIPPED,
+    "patchcore, rows of the default": SHIPPED | {"method": "patchcore", "top": 0.0, "smooth": 0.0},
+    "patchcore, rows and score of the default": SHIPPED | {"method": "patchcore"},
+    "kin 0.5, rows and score of the default": SHIPPED | {"kin_power": 0.5},
+    "kin 0.25, rows of the default, top 0.5 %": SHIPPED | {"smooth": 0.0},
 }  # fmt: skip
 
 
@@ -415,7 +421,8 @@ def members_of(variant: str, seed: int) -> list[Member]:
 
 def member(own: dict[str, Any], seed: int) -> Member:
     """The recipe that the search for a default began with, at 224, with changes."""
-    changes = {"size": 224, "seed": seed, "smooth": 0.0, "kin_power": 0.5} | own
+    began = {"size": 224, "smooth": 0.0, "kin_power": 0.5, "bank_least": 0}
+    changes = {**began, "seed": seed, **own}
     residual = changes.pop("residual", None)
     settings = settings_for("default", **changes)
     steps = None if residual is None else ResidualSettings(**residual)
