@@ -742,7 +742,7 @@ def _facts(model: Inspector, path: Path) -> dict[str, dict[str, Any]]:
             "calibrated on": calibration.source,
             "promise": calibration.promise,
         },
-        "preprocessing": model.preprocessing.to_dict(),
+        "preprocessing": model.preprocessing.described(),
     }
     names = member_names([member.settings for member in model.members])
     several = len(names) > 1

@@ -175,6 +175,15 @@ class Preprocessing:
             "registration": self.registration and self.registration.to_dict(),
         }
 
+    def described(self) -> dict[str, Any]:
+        """The settings for people, with what a picture shows in place of the picture."""
+        region, to = self.region, self.registration
+        return {
+            **self.to_dict(),
+            "region": region and f"{region.share:.1%} of {region.width} x {region.height} pixels",
+            "registration": to and f"to a good photo of {to.width} x {to.height} pixels",
+        }
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """The preprocessing that to_dict described.
