@@ -142,7 +142,7 @@ def _access(host: str, token_file: Path | None, *, secure: bool) -> Access:
             f"with --host {host} other machines reach the service: give --token-file with a token "
             "that they have to send, and --tls-cert and --tls-key so that nobody reads it"
         )
-    return Access(hosts=None, token=token, secure=secure)
+    return Access(any_host=True, token=token, secure=secure)
 
 
 def _token(path: Path) -> str:

@@ -180,6 +180,7 @@ class FitJobs:
                 return replace(job, seconds=time.monotonic() - self._began)
             return job
 
+    @property
     def folders(self) -> list[FitFolder]:
         """The folders, and how many photos are in each now."""
         return [FitFolder(name, _count(folder)) for name, folder in self._folders.items()]

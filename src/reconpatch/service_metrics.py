@@ -54,7 +54,7 @@ class Metrics:
         verdict = "anomalous" if record.anomalous else "good"
         self._verdicts.labels(record.product, verdict).inc()
 
-    def count_request(self, method: str, route: str, status: int, _: float) -> None:
+    def count_request(self, method: str, route: str, status: int) -> None:
         """One more request was answered; labels take few values, whatever is asked."""
         self._requests.labels(method if method in _METHODS else "other", route, status).inc()
 

@@ -41,6 +41,7 @@ from reconpatch.version_drift import VersionDrift
 if TYPE_CHECKING:
     from reconpatch.difference import Comparison
     from reconpatch.model import Inspector
+    from reconpatch.result import Result
 
 log = logging.getLogger("reconpatch.station")
 
@@ -106,15 +107,6 @@ class Preview:
     false_alarm_rate: float
     false_alarm_range: tuple[float, float]
     promise: str
-
-
-@dataclass(frozen=True)
-class Rescored:
-    """A record, and what another version says of its photo."""
-
-    record: Record
-    score: float
-    anomalous: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -502,7 +494,7 @@ class Station:
 
     def rescore(
         self, product: str | None, number: int, *, limit: int, before: int | None = None
-    ) -> tuple[list[Rescored], int | None]:
+    ) -> tuple[list[tuple[Record, Result]], int | None]:
         """What a version says of photos of the recent past, whichever version judged them.
 
         Args:
@@ -521,10 +513,9 @@ class Station:
         found = []
         for record in page.records:
             try:
-                result = inspector.inspect(self.photo(record))
+                found.append((record, inspector.inspect(self.photo(record))))
             except NotFoundError:
                 continue
-            found.append(Rescored(record, result.score, result.anomalous))
         return found, page.cursor
 
     # --- Drift ---------------------------------------------------------------------------------
