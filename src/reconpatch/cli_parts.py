@@ -30,6 +30,16 @@ Database = Annotated[
     ),
 ]
 Engine = Annotated[str, typer.Option(help="onnxruntime, or openvino (extra openvino).")]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        help="Where it runs: ray for workers on all cores of this machine, ray://ADDRESS for a Ray "
+        "cluster that is there already (extra ray).",
+        metavar="ray[://ADDRESS]",
+        show_default="this process",
+    ),
+]
 MaxPixels = Annotated[
     int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
 ]

@@ -14,12 +14,11 @@ from __future__ import annotations
 import re
 import secrets
 import socket
-import sys
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from reconpatch.errors import OutputError
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, cannot_write, lock, sweep_leftovers
 
 
 class DataFolder:
@@ -40,13 +39,15 @@ class DataFolder:
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
-            _lock(self._lock)
+            lock(self._lock)
         except OSError:
             self._lock.close()
             raise OutputError(
                 f"{path} is in use by another program (`serve` and `watch` cannot share one): stop "
                 "that one, or give another folder with --data"
             ) from None
+        for folder in (path, path / "drift"):
+            sweep_leftovers(folder)
         self.station = _station_name(path / "station.txt")
 
     @property
@@ -88,19 +89,3 @@ def _station_name(path: Path) -> str:
     with atomic_write(path) as file:
         file.write(f"{name}\n".encode())
     return name
-
-
-if sys.platform == "win32":
-
-    def _lock(file: IO[bytes]) -> None:
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-
-    def _lock(file: IO[bytes]) -> None:
-        import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

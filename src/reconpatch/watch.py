@@ -15,7 +15,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from typing import Any, Literal
 
 from reconpatch.drift import DriftAlarm
 from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.files import cannot_write
+from reconpatch.files import cannot_write, sweep_leftovers, temporary_name
 from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, read_photo_bytes
 from reconpatch.model_versions import Served
 from reconpatch.photo_store import PhotoStore
@@ -305,7 +304,8 @@ def _link(path: Path, target: Path, *, move: bool) -> None:
 
 def _copy(path: Path, target: Path) -> None:
     """A whole copy or none, on another device."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    sweep_leftovers(target.parent)
+    temporary = temporary_name(target)
     try:
         with path.open("rb") as source, temporary.open("xb") as copy:
             shutil.copyfileobj(source, copy)
