@@ -227,7 +227,7 @@ def test_a_station_keeps_the_order_of_its_records_whatever_the_clock_says(
             assert kept[0].time > kept[-1].time
             served = station.records.services(version.product)
             assert served[0].number == version.number == station.product(None).version.number
-            assert station.photos.prune(station.records, keep_days=365) == 0
+            assert station.photos.prune(keep_days=365) == 0
             assert station.drift(version.product).photos == 0
     with Station(DataFolder(data), threads=1) as station:
         assert station.product(None).version.number == 3
