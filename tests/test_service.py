@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import io
 import json
 import re
@@ -584,6 +585,22 @@ def test_an_error_of_the_program_stays_in_the_log(
     answer = client.post(f"{API}/inspect", content=png(textured(0)))
     assert "secret" not in problem(answer, 500)
     assert "secret" in caplog.text
+
+
+def test_a_disk_that_refuses_is_told_without_its_paths(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a full one while an upload is put aside."""
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device", "/secret/upload")
+
+    monkeypatch.setattr("starlette.requests.Request.form", full)
+    answer = client.post(f"{API}/inspect", files={"file": ("a.png", png(textured(0)))})
+    assert problem(answer, 503) == (
+        "the station's disk or system refused a step (No space left on device): see its log"
+    )
+    assert "/secret/upload" in caplog.text
 
 
 def test_each_request_is_one_line_of_the_log(

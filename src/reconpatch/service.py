@@ -126,6 +126,12 @@ def _handle_errors(app: FastAPI) -> None:
         headers = {"Retry-After": str(error.seconds)} if isinstance(error, BusyError) else None
         return _problem(status, str(error), headers)
 
+    @app.exception_handler(OSError)
+    async def _no_disk(_: Request, error: OSError) -> JSONResponse:
+        log.error("the system refused a step of a request", exc_info=error)
+        reason = error.strerror or type(error).__name__
+        return _problem(503, f"the station's disk or system refused a step ({reason}): see its log")
+
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         return _problem(422, "; ".join(_said(problem) for problem in error.errors()[:3]))

@@ -432,14 +432,14 @@ def preview(
 def set_threshold(product: Product, given: ThresholdIn, here: Here) -> VersionOut:
     """Put a version with another threshold into service."""
     version = here.station.set_threshold(product, score=given.score, rate=given.false_alarm_rate)
-    return _told(here.station, version)
+    return _told(here.station, version)[0]
 
 
 @router.get("/products/{product}/versions")
 def versions(product: Known, here: Here) -> VersionsOut:
     """All versions of a product, oldest first."""
     found = here.station.records.versions(product)
-    return VersionsOut(versions=[_told(here.station, version) for version in found])
+    return VersionsOut(versions=_told(here.station, *found))
 
 
 @router.get("/products/{product}/versions/{number}")
@@ -447,7 +447,7 @@ def version(product: Known, number: VersionNumber, here: Here) -> VersionDetail:
     """One version, and where it comes from."""
     model = here.station.versions.inspector(product, number)
     return VersionDetail(
-        **_told(here.station, here.station.versions.get(product, number)).model_dump(),
+        **_told(here.station, here.station.versions.get(product, number))[0].model_dump(),
         promise=model.calibration.promise,
         good_photos=len(model.photos),
         provenance=model.provenance,
@@ -455,19 +455,24 @@ def version(product: Known, number: VersionNumber, here: Here) -> VersionDetail:
     )
 
 
-def _told(station: Station, version: Version) -> VersionOut:
-    """A version, and whether it is in service."""
-    services = station.records.services(version.product)
-    return VersionOut(
-        **asdict(version),
-        in_service=station.product(version.product).version.number == version.number,
-        in_service_since=next((s.since for s in services if s.number == version.number), None),
-    )
+def _told(station: Station, *versions: Version) -> list[VersionOut]:
+    """Versions of one product, and which of them is in service."""
+    product = versions[0].product
+    since = {one.number: one.since for one in reversed(station.records.services(product))}
+    now = station.product(product).version.number
+    return [
+        VersionOut(
+            **asdict(version),
+            in_service=version.number == now,
+            in_service_since=since.get(version.number),
+        )
+        for version in versions
+    ]
 
 
 @router.get("/products/{product}/versions/{number}/rescored")
 def rescored(
-    product: Product,
+    product: Known,
     number: VersionNumber,
     here: Here,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -493,7 +498,7 @@ def rescored(
 def roll_back(product: Product, here: Here, given: RollbackIn | None = None) -> VersionOut:
     """Put an older version back into service."""
     number = given.number if given is not None else None
-    return _told(here.station, here.station.roll_back(product, number))
+    return _told(here.station, here.station.roll_back(product, number))[0]
 
 
 @router.post(
@@ -519,7 +524,7 @@ def update(
     if dry:
         return UpdateOut(version=None, comparison=here.station.try_update(product, good))
     version, comparison = here.station.update(product, good, force=force)
-    return UpdateOut(version=_told(here.station, version), comparison=comparison.to_dict())
+    return UpdateOut(version=_told(here.station, version)[0], comparison=comparison.to_dict())
 
 
 # --- Fits ----------------------------------------------------------------------------------------
@@ -567,7 +572,7 @@ def cancel_fit(here: Here) -> FitJobs:
 def put_fit_into_service(here: Here, given: FitServiceIn | None = None) -> VersionOut:
     """Put the model that is ready into service, as the next version of its product."""
     version = here.fits.put_into_service(force=given is not None and given.force)
-    return _told(here.station, version)
+    return _told(here.station, version)[0]
 
 
 # --- The service itself --------------------------------------------------------------------------
