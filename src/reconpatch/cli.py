@@ -186,6 +186,14 @@ def fit(
             min=1,
         ),
     ] = None,
+    register: Annotated[
+        bool,
+        typer.Option(
+            "--register",
+            help="Bring parts that lie shifted or turned to where the first good photo has its "
+            "part (needs the extra register, also where the model inspects).",
+        ),
+    ] = False,
     roi: Annotated[
         Path | None,
         typer.Option(
@@ -273,6 +281,7 @@ def fit(
         "tile": None if tile is None else parse_setting("tile", tile),
         "overlap": overlap,
         "smallest_defect": smallest_defect,
+        "register": register or None,
         "resize": resize,
         "bank": bank,
         "false_alarm_rate": false_alarm_rate,

@@ -228,10 +228,10 @@ def _check_together(models: Sequence[Model]) -> None:
         )
     inputs = [m.preprocessing for m in models]
     _check_views([((p.height, p.width), p.resize or 0) for p in inputs])
-    if len({(p.tile > 0, p.region) for p in inputs}) > 1:
+    if len({(p.tile > 0, p.region, p.registration) for p in inputs}) > 1:
         raise SettingsError(
             "the members of an ensemble see different parts of a photo: fit all of them on whole "
-            "photos or all in tiles, with one region of interest"
+            "photos or all in tiles, with one region of interest and one registration"
         )
 
 

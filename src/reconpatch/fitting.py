@@ -66,6 +66,7 @@ from reconpatch.patch_store import PatchStore
 from reconpatch.preprocessing import Preprocessing
 from reconpatch.read_ahead import read_ahead
 from reconpatch.region_of_interest import RegionOfInterest
+from reconpatch.registration import Registration
 from reconpatch.representation import Representation, TrainingLog, make_representation
 from reconpatch.settings import (
     FitSettings,
@@ -172,7 +173,7 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
     sources, names, folder = _sources(good)
     sizes = _sizes(sources, names)
     settings = automatic_tile(settings, sizes.median)
-    preprocessing = _preprocessing(settings, options)
+    preprocessing = _preprocessing(settings, options, sources, names)
     clock = Clock(options.timer)
     threads = options.threads or default_threads()
     report = _report(options, "load the backbone") or _silent
@@ -468,8 +469,15 @@ def _sizes(sources: Sequence[PhotoSource], names: Sequence[str]) -> _Sizes:
     return _Sizes(sizes[0], (int(height), int(width)))
 
 
-def _preprocessing(settings: FitSettings, options: FitOptions) -> Preprocessing:
-    region = None
+def _preprocessing(
+    settings: FitSettings,
+    options: FitOptions,
+    sources: Sequence[PhotoSource],
+    names: Sequence[str],
+) -> Preprocessing:
+    region, registration = None, None
+    if settings.register:
+        registration = Registration.to(next(_readable(sources, names, options)))
     if isinstance(options.roi, np.ndarray):
         region = RegionOfInterest.of(options.roi)
     elif options.roi is not None:
@@ -486,6 +494,7 @@ def _preprocessing(settings: FitSettings, options: FitOptions) -> Preprocessing:
         settings.tile,
         settings.overlap if settings.tile else 0,
         region,
+        registration,
     )
 
 
@@ -713,7 +722,7 @@ class _Reading:
         try:
             photo = read_photo(self.sources[i], name=self.names[i], max_pixels=limit)
             _ = photo.sha256  # by the thread that reads
-            return self._prepare(photo, self.preprocessing)
+            return self._prepare(self.preprocessing.registered(photo), self.preprocessing)
         except PhotoError as error:
             return error
 
@@ -761,6 +770,7 @@ def _thumbnails_of(
     for i in np.unique(bank.photo):
         source = sources[read.sources[i]]
         photo = read_photo(source, name=read.photos[i].name, max_pixels=options.max_pixels)
+        photo = read.preprocessing.registered(photo)  # boxes are in that frame
         thumbnails[i] = thumbnail(photo, read.preprocessing.white_level)
     return thumbnails
 

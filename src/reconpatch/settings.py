@@ -93,6 +93,8 @@ class FitSettings:
         overlap: pixels of the photo that neighbouring tiles share at least.
         smallest_defect: diameter in pixels of the photo of the smallest defect that matters; for an
             automatic tile.
+        register: whether photos are registered to the first good one: parts that lie shifted or
+            turned; see `reconpatch.registration`. Photos then have one size.
         resize: 0 resizes the whole photo to `size`; else its shorter side is resized to this and
             the centre is cropped to `size`, as the paper does.
         neighbourhood: s, the side of the neighbourhood that patch features are averaged over.
@@ -120,6 +122,7 @@ class FitSettings:
     tile: int = 0
     overlap: int = 64
     smallest_defect: int = 0
+    register: bool = False
     resize: int = 0
     neighbourhood: int = 3
     bank: float = 0.01
