@@ -203,15 +203,11 @@ class DriftOut(_Answer):
     last: str | None = Field(description="The last alarm since start, in plain words.")
 
 
-class RescoredItem(BaseModel):
+class RescoredItem(ScoreOut):
     """A record, and what another version says of its photo."""
 
-    id: int
-    score: float
-    anomalous: bool
     rescored: float = Field(description="The score that the version asked for gives.")
     rescored_anomalous: bool
-    feedback: Literal["good", "defect"] | None
 
 
 class RescoredOut(BaseModel):
