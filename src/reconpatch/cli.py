@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 import reconpatch
-from reconpatch import cli_engine, cli_export, cli_station, cli_update, cli_watch
+from reconpatch import cli_engine, cli_export, cli_products, cli_station, cli_update, cli_watch
 from reconpatch.cli_parts import (
     MAX_PIXELS,
     Engine,
@@ -552,6 +552,7 @@ cli_export.register(app)
 cli_station.register(app)
 cli_update.register(app)
 cli_watch.register(app)
+cli_products.register(app)
 
 
 # --- Arguments -----------------------------------------------------------------------------------
