@@ -20,7 +20,15 @@ import typer
 from typer.core import TyperGroup
 
 import reconpatch
-from reconpatch import cli_engine, cli_export, cli_score, cli_station, cli_update, cli_watch
+from reconpatch import (
+    cli_engine,
+    cli_export,
+    cli_products,
+    cli_score,
+    cli_station,
+    cli_update,
+    cli_watch,
+)
 from reconpatch.cli_parts import (
     MAX_PIXELS,
     Engine,
@@ -597,6 +605,7 @@ cli_score.register(app)
 cli_station.register(app)
 cli_update.register(app)
 cli_watch.register(app)
+cli_products.register(app)
 
 
 # --- Arguments -----------------------------------------------------------------------------------

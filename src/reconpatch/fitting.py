@@ -16,7 +16,7 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -154,16 +154,37 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
         SettingsError: a setting is unknown or out of its range.
         MissingExtraError: the extra "train" is not installed.
     """
-    names = FitOptions.__dataclass_fields__
-    chosen = FitOptions(**{name: options.pop(name) for name in list(options) if name in names})
-    from reconpatch.ensemble import fit_ensemble, members_of
+    return fit_members(good, *parts_of(recipe, options))
 
+
+def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings], FitOptions]:
+    """What `fit` takes by name, put together: the settings of each model to fit, and the options.
+
+    Raises:
+        SettingsError: a setting is unknown or out of its range.
+    """
+    from reconpatch.ensemble import members_of
+
+    rest = dict(options)
+    names = FitOptions.__dataclass_fields__
+    chosen = FitOptions(**{name: rest.pop(name) for name in options if name in names})
     own: dict[str, Any] = {"backbone": None, "size": None}
-    own |= {name: options.pop(name) for name in (*own, "quality") if name in options}
-    members = members_of(**own, recipe=recipe, taken=options)
+    own |= {name: rest.pop(name) for name in (*own, "quality") if name in rest}
+    members = members_of(**own, recipe=recipe, taken=rest)
     if len(members) == 1:
-        return fit_model(good, settings_for(recipe, **options, **members[0]), chosen)
-    return fit_ensemble(good, ensemble_settings_for(recipe, members, **options), chosen)
+        return [settings_for(recipe, **rest, **members[0])], chosen
+    return ensemble_settings_for(recipe, members, **rest), chosen
+
+
+def fit_members(
+    good: GoodSource, settings: Sequence[FitSettings], options: FitOptions
+) -> Inspector:
+    """Fit a model, or an ensemble where there are settings of several; see `fit`."""
+    from reconpatch.ensemble import fit_ensemble
+
+    if len(settings) == 1:
+        return fit_model(good, settings[0], options)
+    return fit_ensemble(good, settings, options)
 
 
 def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:

@@ -427,6 +427,11 @@ def _parse_numbers(name: str, text: str) -> tuple[int, ...]:
         raise SettingsError(f"{name} is {text!r}: give numbers such as 2,3") from None
 
 
+def setting_names() -> list[str]:
+    """The names that `settings_for` takes, those of training and scoring among them."""
+    return [name for name, kind in _types().items() if not is_dataclass(kind)]
+
+
 def _types() -> dict[str, Any]:
     """The type of each setting by its name, those of training and scoring among them."""
     kinds = (FitSettings, TrainingSettings, ScoringSettings)
