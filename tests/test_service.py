@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,14 +21,14 @@ from PIL import Image
 
 from conftest import REPOSITORY, RGB, scratched, textured
 from reconpatch import service_guard
-from reconpatch import station as station_module
 from reconpatch.data_folder import DataFolder
 from reconpatch.drift import DriftAlarm
 from reconpatch.errors import BusyError
+from reconpatch.model import Inspector
 from reconpatch.overlay import colourise, overlay
 from reconpatch.service import create_app
 from reconpatch.service_guard import Access, is_loopback, refusal
-from reconpatch.station import Drift, Limits, Station
+from reconpatch.station import Limits, Station
 from test_station import png
 
 API = "/api/v1"
@@ -341,7 +342,7 @@ def test_pictures_of_the_past_are_those_of_their_version(
 
 def test_a_photo_that_is_no_longer_stored(client: TestClient, defective_photo: RGB) -> None:
     record = inspect(client, defective_photo)
-    client.station.photos.prune(client.station.records, keep_bytes=0)
+    client.station.photos.prune(keep_bytes=0)
     for what in ("photo", "picture", "overlay", "heatmap"):
         said = problem(client.get(f"{API}/records/{record['id']}/{what}"), 404)
         assert "no longer stored" in said
@@ -413,7 +414,9 @@ def test_drift_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> N
     path = f"{API}/products/disc/drift"
     assert client.get(path).json() == {"photos": 0, "alarms": 0, "level": 0.0, "last": None}
     alarm = DriftAlarm(photo=40, direction="higher", per_10000=1.0)
-    monkeypatch.setattr(client.station, "drift", lambda _: Drift(50, 1, 0.25, alarm))
+    monitor = SimpleNamespace(photos=50, alarms=1, level=0.25)
+    drift = SimpleNamespace(monitor=monitor, last_alarm=alarm)
+    monkeypatch.setattr(client.station, "drift", lambda _: drift)
     told = client.get(path).json()
     assert told == {"photos": 50, "alarms": 1, "level": 0.25, "last": alarm.message}
 
@@ -548,10 +551,10 @@ def test_other_requests_have_a_sentence_too(
 def test_an_error_of_the_program_stays_in_the_log(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(station_module, "inspect_together", fail)
+    monkeypatch.setattr(Inspector, "inspect_batch", fail)
     answer = client.post(f"{API}/inspect", content=png(textured(0)))
     assert "secret" not in problem(answer, 500)
     assert "secret" in caplog.text

@@ -21,7 +21,9 @@ def test_where_it_runs(text: str, address: str) -> None:
     assert check_on(text) == address
 
 
-@pytest.mark.parametrize("text", ["", "Ray", "ray://", "ray:", "dask", "spark://host:7077", "auto"])
+@pytest.mark.parametrize(
+    "text", ["", "Ray", "ray://", "ray:", "dask", "ray://host", "spark://host:7077", "auto"]
+)
 def test_anywhere_else_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="give ray for a cluster of this machine's cores") as e:
         check_on(text)
@@ -32,6 +34,14 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"reconpatch\[ray\]"), on_ray("ray"):
         pass
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
+def test_where_no_cluster_answers(address: str) -> None:
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    with pytest.raises(WorkersError, match=f"could not be reached at {address}"):  # noqa: SIM117
+        with on_ray(f"ray://{address}"):
+            pass
 
 
 def test_a_missing_extra_survives_the_way_from_a_worker() -> None:

@@ -163,6 +163,37 @@ def fit(
             show_default="auto",
         ),
     ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            help="Look at large photos in square tiles of this many pixels, or auto (with "
+            "--smallest-defect). All photos then have one size.",
+            metavar="PIXELS",
+            show_default="no tiles",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels that neighbouring tiles share at least.", min=0, show_default="64"
+        ),
+    ] = None,
+    smallest_defect: Annotated[
+        int | None,
+        typer.Option(
+            help="Diameter, in pixels of the photo, of the smallest defect that matters: what "
+            "--tile auto goes by.",
+            min=1,
+        ),
+    ] = None,
+    roi: Annotated[
+        Path | None,
+        typer.Option(
+            help="Region of interest: a picture, white where photos are inspected, or a JSON file "
+            "of polygons. What lies outside changes no verdict.",
+            metavar="FILE",
+        ),
+    ] = None,
     resize: Annotated[
         int | None,
         typer.Option(
@@ -229,21 +260,29 @@ def fit(
     from reconpatch.files import check_writable
     from reconpatch.fitting import FitOptions, fit_model
     from reconpatch.memory import parse_bytes
-    from reconpatch.settings import ensemble_settings_for, parse_assignments, settings_for
+    from reconpatch.settings import (
+        ensemble_settings_for,
+        parse_assignments,
+        parse_setting,
+        settings_for,
+    )
 
     changes = {
         "method": method,
-        "levels": _levels(levels),
+        "levels": None if levels is None else parse_setting("levels", levels),
+        "tile": None if tile is None else parse_setting("tile", tile),
+        "overlap": overlap,
+        "smallest_defect": smallest_defect,
         "resize": resize,
         "bank": bank,
         "false_alarm_rate": false_alarm_rate,
         "seed": seed,
     }
     chosen = {name: value for name, value in changes.items() if value is not None}
-    chosen |= parse_assignments(assignments or [])
+    chosen |= parse_assignments(assignments or [], apart=(*changes, "recipe", "backbone", "size"))
+    sizes = [parse_setting("size", text) for text in size or []]
     members = members_of(
-        backbone or None, [_size(text) for text in size or []] or None, quality,
-        recipe=recipe, taken=chosen,
+        backbone or None, sizes or None, quality, recipe=recipe, taken=chosen,
     )  # fmt: skip
     check_writable(output, overwrite=overwrite)
     with show_progress() as progress:
@@ -258,6 +297,7 @@ def fit(
             threads=threads,
             progress=progress,
             memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
+            roi=roi,
         )
         model: Inspector
         if len(members) > 1:
@@ -418,6 +458,7 @@ def benchmark(
     What an interrupted run left in DIR is not computed again. Exit code 3: a part failed.
     """
     from reconpatch.benchmark import run_benchmark
+    from reconpatch.settings import parse_assignments
 
     with show_progress() as progress:
         outcome = run_benchmark(
@@ -428,7 +469,7 @@ def benchmark(
             methods=methods.split(","),
             seeds=_seeds(seeds),
             config=config,
-            changes=_changes(assignments or []),
+            changes=parse_assignments(assignments or []),
             weights=weights,
             device=device,
             threads=threads,
@@ -552,46 +593,11 @@ cli_watch.register(app)
 # --- Arguments -----------------------------------------------------------------------------------
 
 
-def _changes(assignments: Sequence[str]) -> dict[str, Any]:
-    """`NAME=VALUE` strings for any setting, written as `fit` takes it; types are checked later."""
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise SettingsError(
-                f"--set takes NAME=VALUE with the name of a setting, and {assignment!r} was given"
-            )
-        values[name] = {"size": _size, "levels": _levels}.get(name, str)(text)
-    return values
-
-
-def _levels(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise SettingsError(f"levels is {text!r}: give numbers such as 2,3") from None
-
-
 def _seeds(text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.strip().isdecimal() for part in parts):
         raise SettingsError(f"--seeds is {text!r}: give whole numbers such as 0,1,2")
     return [int(part) for part in parts]
-
-
-def _size(text: str) -> tuple[int, int]:
-    from reconpatch.settings import AUTOMATIC
-
-    if text.lower() == "auto":
-        return AUTOMATIC
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise SettingsError(
-            f"size is {text!r}: give pixels such as 224, 256x512 (height x width), or auto"
-        )
-    return int(parts[0]), int(parts[-1])
 
 
 def _read(path: Path, max_pixels: int) -> Photo:

@@ -88,8 +88,8 @@ def watch(
             product = versions.adopt(model_file)
             served = versions.serve(product)
             watcher = Watcher(
-                folder, served, records, PhotoStore(station.photos),
-                data / "drift" / f"{product}.json", output=output, sorting=sorting,
+                folder, served, records, PhotoStore(station.photos, records),
+                station.drift(product), output=output, sorting=sorting,
                 patience=patience, max_pixels=max_pixels,
             )  # fmt: skip
             note(f"{product}: version {served.version.number}; watching {folder}")

@@ -24,7 +24,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-import reconpatch
 from reconpatch.errors import (
     MissingExtraError,
     NotFoundError,
@@ -32,7 +31,7 @@ from reconpatch.errors import (
     SettingsError,
     UpdateRefusedError,
 )
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, make_folder
 from reconpatch.images import list_photos, read_photo_bytes
 from reconpatch.model_versions import check_name
 from reconpatch.records import Feedback, Filter, Record, Version
@@ -213,7 +212,7 @@ class FitJobs:
                     "when the service is started"
                 )
             path = self._dropped / f"{count + 1:04}{_suffix(content)}"
-            _make(path.parent)
+            make_folder(path.parent)
             with atomic_write(path) as file:
                 file.write(content)
             return count + 1
@@ -245,7 +244,7 @@ class FitJobs:
         good = self._source(folder)
         with self._lock:
             self._check_idle()
-            _make(self._scratch)
+            make_folder(self._scratch)
             self._began = time.monotonic()
             self._job = FitJob(product, folder or DROPPED, quality)
             self._process = _process()
@@ -293,7 +292,7 @@ class FitJobs:
             served = self._station.products.get(job.product)
             version = self._station.put_into_service(
                 job.product,
-                reconpatch.load(self._output),
+                self._station.versions.read(self._output),
                 note=f"fitted on {job.good_photos} photos: {job.source}",
                 parent=served.version if served is not None else None,
             )
@@ -404,12 +403,9 @@ class FitJobs:
     def _to_compare(self, product: str) -> list[Record]:
         """Records of stored photos, each photo once: all with feedback, then the last ones."""
         records = self._station.records
-        found: dict[str, Record] = {}
         recent = records.page(Filter(product=product), limit=_RECENT).records
-        for record in (*records.export(Filter(product=product, feedback="any")), *recent):
-            found.setdefault(record.photo, record)
-        kept = records.kept_photos(list(found))
-        return [record for photo, record in found.items() if photo in kept]
+        told = records.export(Filter(product=product, feedback="any"))
+        return self._station.stored((*told, *recent))
 
 
 def _comparison(
@@ -499,10 +495,3 @@ def _count(folder: Path) -> int:
 def _suffix(content: bytes) -> str:
     """The suffix of a photo's format; its own name never reaches the disk."""
     return next((suffix for start, suffix in _SUFFIXES if content.startswith(start)), ".tif")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error

@@ -22,9 +22,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from reconpatch.data_folder import lock
 from reconpatch.errors import MissingExtraError, OutputError
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, cannot_write, lock
 from reconpatch.sources import Digests, digests_of
 
 try:

@@ -40,7 +40,6 @@ from reconpatch.errors import (
     UpdateRefusedError,
 )
 from reconpatch.fit_jobs import FitJobs
-from reconpatch.images import read_photo_bytes
 from reconpatch.pictures import Picture, Pictures
 from reconpatch.records import COLUMNS, Filter, Record, Version, as_rows
 from reconpatch.service_fit import fit_router
@@ -418,7 +417,7 @@ class _Service:
 
     def feedback(self, record: RecordNumber, said: FeedbackIn) -> RecordOut:
         """Say what the part was."""
-        return RecordOut.model_validate(self._station.feedback(record, said.feedback))
+        return RecordOut.model_validate(self._station.records.feedback(record, said.feedback))
 
     # --- Products ------------------------------------------------------------------------------
 
@@ -455,8 +454,11 @@ class _Service:
     def drift(self, product: Product) -> DriftOut:
         """Whether scores still look like those of the calibration."""
         drift = self._station.drift(product)
-        last = drift.last.message if drift.last else None
-        return DriftOut(photos=drift.photos, alarms=drift.alarms, level=drift.level, last=last)
+        monitor, alarm = drift.monitor, drift.last_alarm
+        return DriftOut(
+            photos=monitor.photos, alarms=monitor.alarms, level=monitor.level,
+            last=alarm.message if alarm else None,
+        )  # fmt: skip
 
     def preview(
         self,
@@ -478,7 +480,7 @@ class _Service:
     def versions(self, product: Product) -> VersionsOut:
         """All versions of a product, oldest first."""
         self._station.product(product)
-        found = self._station.versions.all(product)
+        found = self._station.records.versions(product)
         return VersionsOut(versions=[self.version_out(version) for version in found])
 
     def version(
@@ -543,13 +545,7 @@ class _Service:
         photos = []
         async with self._files(request, "good", MAX_FILES) as files:
             for file in files or ():
-                content = await self._content(file)
-                photos.append(
-                    await run_in_threadpool(
-                        read_photo_bytes, content, name=_name_of(file),
-                        max_pixels=self._station.limits.max_pixels,
-                    )
-                )  # fmt: skip
+                photos.append((await self._content(file), _name_of(file)))
         if dry:
             return UpdateOut(
                 version=None,

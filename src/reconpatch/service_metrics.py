@@ -86,7 +86,7 @@ class _Drifts(Collector):
             labels=["product"],
         )  # fmt: skip
         for product in self._station.products:
-            drift = self._station.drift(product)
+            drift = self._station.drift(product).monitor
             level.add_metric([product], drift.level)
             alarms.add_metric([product], drift.alarms)
         yield level

@@ -440,14 +440,14 @@ def _scores(
         patches: of the photos that calibrate from now on.
         report: progress.
     """
-    scoring, grid, size = model.settings.scoring, model.engine.grid, model.settings.size
+    scoring, layout = model.settings.scoring, model.layout
     old = _calibrating(model)
-    again = rescore(model.good, photos, bank, scoring, grid=grid, size=size)
+    again = rescore(model.good, photos, bank, scoring, layout)
     if not patches:
         return again
     new = leave_one_out(
-        lambda i: patches[i - old], photos, bank, scoring,
-        grid=grid, size=size, of=range(old, old + len(patches)),
+        lambda i: patches[i - old], photos, bank, scoring, layout,
+        of=range(old, old + len(patches)),
         progress=lambda done, total: report("calibrate", done, total),
     )  # fmt: skip
     return GoodScores(

@@ -15,7 +15,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,11 +24,11 @@ from typing import Any, Literal
 
 from reconpatch.drift import DriftAlarm
 from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.files import cannot_write
+from reconpatch.files import cannot_write, sweep_leftovers, temporary_name
 from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, read_photo_bytes
 from reconpatch.model_versions import Served
 from reconpatch.photo_store import PhotoStore
-from reconpatch.records import FileKey, Record, Records, Verdict
+from reconpatch.records import FileKey, Record, Records
 from reconpatch.version_drift import VersionDrift
 
 Sorting = Literal["move", "link"]
@@ -196,16 +195,7 @@ class Watcher:
         name = Path(key.path).relative_to(self._folder).as_posix()
         photo = read_photo_bytes(content, name=name, max_pixels=self._max_pixels)
         result = self._served.inspector.inspect(photo)
-        version = self._served.version
-        with self._photos.keeping:
-            verdict = Verdict.of(
-                result,
-                product=version.product,
-                version=version.number,
-                fingerprint=version.fingerprint,
-                photo=self._photos.add(content),
-            )
-            (record,) = self._records.add([verdict], files=[key], photo_bytes=[len(content)])
+        [record] = self._photos.keep(self._served.version, [(content, result)], files=[key])
         return record, self._drift.add(record)
 
     def _give_up(self, key: FileKey, error: str) -> Watched:
@@ -314,7 +304,8 @@ def _link(path: Path, target: Path, *, move: bool) -> None:
 
 def _copy(path: Path, target: Path) -> None:
     """A whole copy or none, on another device."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    sweep_leftovers(target.parent)
+    temporary = temporary_name(target)
     try:
         with path.open("rb") as source, temporary.open("xb") as copy:
             shutil.copyfileobj(source, copy)

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
 Task = TypeVar("Task")
 Value = TypeVar("Value")
 
-LOCAL = "local"
+LOCAL, AUTO = "local", "auto"
 RETRIES = 3
 """How often a task is tried again whose worker died."""
+
+_SECONDS_TO_ANSWER = 10
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -51,8 +55,8 @@ def check_on(text: str) -> str:
     """
     if text == "ray":
         return LOCAL
-    scheme, separator, address = text.partition("://")
-    if scheme != "ray" or not separator or not address:
+    scheme, _, address = text.partition("://")
+    if scheme != "ray" or not (address == AUTO or re.fullmatch(r"[^/]+:\d+", address)):
         raise SettingsError(
             f"--on is {text!r}: give ray for a cluster of this machine's cores, or ray://ADDRESS "
             "for one that is there already, such as ray://HOST:6379 or ray://auto"
@@ -79,14 +83,15 @@ def on_ray(on: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # A cluster of its own is reached from this machine only.
-    local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
+        if address not in (LOCAL, AUTO):  # Ray itself would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_ANSWER).close()
         ray.init(
             address=address,
+            include_dashboard=False if address == LOCAL else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **(local if address == LOCAL else {}),
         )
     except Exception as error:  # a node that does not start is a bare one
         reason = " ".join(str(error).split()) or type(error).__name__
