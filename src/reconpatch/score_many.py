@@ -11,6 +11,7 @@ gives to another one.
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -254,14 +255,17 @@ class ScoringWorker:
     """An actor of Ray Data: holds the model, scores portions.
 
     Args:
-        model: the bytes of the model file, so that workers need not see the driver's disk.
+        model: a reference to the bytes of the model file, so that workers need not see the driver's
+            disk.
         settings: see `WorkerSettings`.
     """
 
-    def __init__(self, model: bytes, settings: WorkerSettings) -> None:
+    def __init__(self, model: Any, settings: WorkerSettings) -> None:
+        import ray
+
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.rcp"
-            file.write_bytes(model)
+            file.write_bytes(ray.get(model))
             loaded = reconpatch.load(file, threads=settings.threads, engine=settings.engine)
         self._score = PhotoScorer(loaded, settings.max_pixels)
 
@@ -282,6 +286,7 @@ def _on_ray(
         from ray.exceptions import RayError
 
         DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it raises says as much
         cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
         room = min(int(cores) // settings.threads, len(source.portions))
         start = max(1, min(room, workers or room))

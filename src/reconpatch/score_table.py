@@ -1,9 +1,10 @@
 """Scores of many photos on disk: a folder of Parquet files that only ever grows by whole files.
 
-DIR/scores.json             what all the scores have in common: the model, the source
 DIR/scores-000001.parquet   up to 10,000 rows each, or a minute's; see `SCHEMA`
-DIR/lock                    locked while a program writes
+DIR/_scores.json            what all the scores have in common: the model, the source
+DIR/_lock                   locked while a program writes
 
+Readers of Parquet pass over names that begin with "_", so they take the folder as one table.
 What is in a finished file is done: a run that was stopped, in whatever way, goes on with the rest.
 """
 
@@ -176,7 +177,7 @@ class ScoreTable:
 def _locked(folder: Path) -> Any:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+b")
+        file = (folder / "_lock").open("a+b")
     except OSError as error:
         raise cannot_write(folder, error) from error
     try:
@@ -191,11 +192,11 @@ def _locked(folder: Path) -> Any:
 
 def _check_common(folder: Path, common: Mapping[str, Any]) -> None:
     """Note what the scores have in common; refuse a folder where that is something else."""
-    path = folder / "scores.json"
+    path = folder / "_scores.json"
     if not path.exists():
         if _files(folder):
             raise OutputError(
-                f"{folder} has scores and no scores.json that says of what: give another folder "
+                f"{folder} has scores and no _scores.json that says of what: give another folder "
                 "with -o"
             )
         with atomic_write(path) as file:
