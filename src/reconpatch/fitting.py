@@ -70,7 +70,6 @@ from reconpatch.settings import (
     FitSettings,
     automatic_size,
     ensemble_settings_for,
-    settings_for,
 )
 from reconpatch.trial import Defects, Guard, Trial, guard, make_defects, try_on
 
@@ -147,14 +146,12 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
     """
     names = FitOptions.__dataclass_fields__
     chosen = FitOptions(**{name: options.pop(name) for name in list(options) if name in names})
-    from reconpatch.ensemble import fit_ensemble, members_of
+    from reconpatch.ensemble import fit_members, members_of
 
     own: dict[str, Any] = {"backbone": None, "size": None}
     own |= {name: options.pop(name) for name in (*own, "quality") if name in options}
     members = members_of(**own, recipe=recipe, taken=options)
-    if len(members) == 1:
-        return fit_model(good, settings_for(recipe, **options, **members[0]), chosen)
-    return fit_ensemble(good, ensemble_settings_for(recipe, members, **options), chosen)
+    return fit_members(good, ensemble_settings_for(recipe, members, **options), chosen)
 
 
 def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
