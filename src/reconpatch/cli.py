@@ -272,16 +272,11 @@ def fit(
     overwrite: Overwrite = False,
 ) -> None:
     """Learn from photos of good parts and write a model file."""
-    from reconpatch.ensemble import fit_ensemble, members_of
+    from reconpatch.ensemble import fit_members, members_of
     from reconpatch.files import check_writable
-    from reconpatch.fitting import FitOptions, fit_model
+    from reconpatch.fitting import FitOptions
     from reconpatch.memory import parse_bytes
-    from reconpatch.settings import (
-        ensemble_settings_for,
-        parse_assignments,
-        parse_setting,
-        settings_for,
-    )
+    from reconpatch.settings import ensemble_settings_for, parse_assignments, parse_setting
 
     changes = {
         "method": method,
@@ -301,6 +296,7 @@ def fit(
     members = members_of(
         backbone or None, sizes or None, quality, recipe=recipe, taken=chosen,
     )  # fmt: skip
+    settings = ensemble_settings_for(recipe, members, **chosen)
     check_writable(output, overwrite=overwrite)
     with show_progress() as progress:
         options = FitOptions(
@@ -316,12 +312,7 @@ def fit(
             memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
             roi=roi,
         )
-        model: Inspector
-        if len(members) > 1:
-            settings = ensemble_settings_for(recipe, members, **chosen)
-            model = fit_ensemble(good, settings, options, scales)
-        else:
-            model = fit_model(good, settings_for(recipe, **chosen, **members[0]), options)
+        model = fit_members(good, settings, options, scales)
     model.save(output, overwrite=overwrite)
     _say_fitted(model, output)
 

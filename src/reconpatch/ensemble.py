@@ -389,6 +389,20 @@ def members_of(
     ]
 
 
+def fit_members(
+    good: GoodSource,
+    settings: Sequence[FitSettings],
+    options: FitOptions,
+    statistics: Statistics = "as_new",
+) -> Inspector:
+    """Fit a model with the settings of a single member, or an ensemble; see `fit_ensemble`."""
+    from reconpatch.fitting import fit_model
+
+    if len(settings) == 1:
+        return fit_model(good, settings[0], options)
+    return fit_ensemble(good, settings, options, statistics)
+
+
 def fit_ensemble(
     good: GoodSource,
     settings: Sequence[FitSettings],

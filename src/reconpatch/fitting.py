@@ -72,7 +72,6 @@ from reconpatch.settings import (
     FitSettings,
     automatic_tile,
     ensemble_settings_for,
-    settings_for,
 )
 from reconpatch.trial import Defects, Guard, Trial, guard, make_defects, try_on
 
@@ -154,6 +153,8 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
         SettingsError: a setting is unknown or out of its range.
         MissingExtraError: the extra "train" is not installed.
     """
+    from reconpatch.ensemble import fit_members
+
     return fit_members(good, *parts_of(recipe, options))
 
 
@@ -171,20 +172,7 @@ def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings]
     own: dict[str, Any] = {"backbone": None, "size": None}
     own |= {name: rest.pop(name) for name in (*own, "quality") if name in rest}
     members = members_of(**own, recipe=recipe, taken=rest)
-    if len(members) == 1:
-        return [settings_for(recipe, **rest, **members[0])], chosen
     return ensemble_settings_for(recipe, members, **rest), chosen
-
-
-def fit_members(
-    good: GoodSource, settings: Sequence[FitSettings], options: FitOptions
-) -> Inspector:
-    """Fit a model, or an ensemble where there are settings of several; see `fit`."""
-    from reconpatch.ensemble import fit_ensemble
-
-    if len(settings) == 1:
-        return fit_model(good, settings[0], options)
-    return fit_ensemble(good, settings, options)
 
 
 def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:

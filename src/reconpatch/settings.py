@@ -336,10 +336,10 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
 def ensemble_settings_for(
     recipe: str, members: Sequence[str | Mapping[str, Any]], **changes: Any
 ) -> list[FitSettings]:
-    """The settings of each member of an ensemble.
+    """The settings of each member of an ensemble, or of a single model as its one member.
 
-    Under the recipe "paper" the members take what the paper gives for them: f of 384 dimensions,
-    60 epochs at a learning rate of 1e-6. Changes by name come after that.
+    Under the recipe "paper" several members take what the paper gives for them: f of 384
+    dimensions, 60 epochs at a learning rate of 1e-6. Changes by name come after that.
 
     Args:
         recipe: see `settings_for`.
@@ -347,7 +347,9 @@ def ensemble_settings_for(
             for that change: `["resnet18", {"backbone": "resnet18", "size": 448}]`.
         changes: those of all members, which a member's own go before.
     """
-    papers = {"dim": 384, "epochs": 60, "learning_rate": 1e-6} if recipe == "paper" else {}
+    papers: dict[str, Any] = {}
+    if recipe == "paper" and len(members) > 1:
+        papers = {"dim": 384, "epochs": 60, "learning_rate": 1e-6}
     return [
         settings_for(
             recipe,
