@@ -413,7 +413,8 @@ def scores(product: Product, here: Here) -> dict[str, Any]:
 def drift(product: Product, here: Here) -> DriftOut:
     """Whether scores still look like those of the calibration."""
     drift = here.station.drift(product)
-    seen, last = drift.monitor, drift.last_alarm and drift.last_alarm.message
+    seen = drift.monitor
+    last = drift.last_alarm.message if drift.last_alarm else None
     return DriftOut(photos=seen.photos, alarms=seen.alarms, level=seen.level, last=last)
 
 
