@@ -131,7 +131,7 @@ def test_a_watch_on_a_full_disk_says_so_and_inspects_each_photo_once_afterwards(
                "--move", "--once", "--poll", "0.01", "--threads", "1"]  # fmt: skip
     add, calls = photo_store.PhotoStore.add, [0]
 
-    def add_until_it_is_full(self: Any, content: bytes) -> str:
+    def add_until_it_is_full(self: Any, content: bytes) -> Any:
         calls[0] += 1
         if calls[0] == 3:
             fill_up(disk)
