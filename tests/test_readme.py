@@ -65,15 +65,17 @@ def test_the_first_commands_are_there() -> None:
 
 
 COMMANDS = [
-    "fit", "inspect", "evaluate", "calibrate", "benchmark", "info", "serve", "watch", "update",
-    "diff", "verify", "bench", "export", "demo",
+    "fit", "fit-all", "inspect", "evaluate", "calibrate", "benchmark", "info", "serve", "watch",
+    "update", "diff", "verify", "bench", "export", "demo",
 ]  # fmt: skip
 
 
 def test_every_command_has_a_row_in_the_table() -> None:
-    rows = re.findall(r"^\| `reconpatch (\w+)", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `reconpatch ([\w-]+)", README, flags=re.MULTILINE)
     assert rows == COMMANDS
-    assert {command.callback.__name__ for command in app.registered_commands} == set(COMMANDS)
+    assert {
+        command.callback.__name__.replace("_", "-") for command in app.registered_commands
+    } == set(COMMANDS)
 
 
 def test_every_option_named_exists() -> None:
