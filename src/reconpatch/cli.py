@@ -27,6 +27,7 @@ from reconpatch.cli_parts import (
     Json,
     MaxPixels,
     ModelFile,
+    On,
     Overwrite,
     Threads,
     expand,
@@ -252,6 +253,7 @@ def fit(
             show_default="none",
         ),
     ] = None,
+    on: On = None,
     threads: Threads = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -298,6 +300,7 @@ def fit(
             progress=progress,
             memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
             roi=roi,
+            on=on,
         )
         model: Inspector
         if len(members) > 1:
