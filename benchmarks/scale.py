@@ -82,7 +82,7 @@ def portion(rng: np.random.Generator, first: int) -> pa.Table:
     return pa.Table.from_pylist(rows, SCHEMA)
 
 
-def measured_rows(portions: int = 400) -> tuple[float, float]:
+def measured_rows(portions: int = 80) -> tuple[float, float]:
     """Bytes of a row on disk, and milliseconds of the writing process for a portion."""
     rng = np.random.default_rng(0)
     tables = [portion(rng, i * PORTION) for i in range(portions)]
@@ -96,7 +96,7 @@ def measured_rows(portions: int = 400) -> tuple[float, float]:
     return size / (portions * PORTION), 1_000 * spent / portions
 
 
-def measured_listing(photos: int = 100_000) -> tuple[float, float]:
+def measured_listing(photos: int = 20_000) -> tuple[float, float]:
     """Microseconds and bytes to list a photo of a manifest."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "list.txt"

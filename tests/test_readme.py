@@ -65,8 +65,8 @@ def test_the_first_commands_are_there() -> None:
 
 
 COMMANDS = [
-    "fit", "inspect", "evaluate", "calibrate", "benchmark", "info", "serve", "watch", "update",
-    "diff", "verify", "bench", "export", "demo",
+    "fit", "inspect", "score", "evaluate", "calibrate", "benchmark", "info", "serve", "watch",
+    "update", "diff", "verify", "bench", "export", "demo",
 ]  # fmt: skip
 
 

@@ -305,9 +305,7 @@ def coreset_of_share(task: CoresetTask) -> ShareCoreset:
 
 def radius_of_share(task: RadiusTask) -> float:
     """The distance of the share's patch that is furthest from the bank."""
-    import ray
-
-    bank: MemoryBank = ray.get(task.bank)
+    bank: MemoryBank = _get(task.bank)
     _, patches = task.share.features()
     patches.represent(task.f)
     return max(
@@ -318,9 +316,7 @@ def radius_of_share(task: RadiusTask) -> float:
 @lru_cache(maxsize=1)
 def _extractor(graph: Any) -> FeatureExtractor:
     """The extractor of a worker, opened once."""
-    import ray
-
-    return FeatureExtractor(ray.get(graph), 1)
+    return FeatureExtractor(_get(graph), 1)
 
 
 # --- From here to there --------------------------------------------------------------------------
@@ -391,3 +387,9 @@ def _put(value: Any) -> Any:
     import ray
 
     return ray.put(value)
+
+
+def _get(reference: Any) -> Any:
+    import ray
+
+    return ray.get(reference)
