@@ -49,13 +49,15 @@ def main() -> None:
     arguments.add_argument("--scale", type=float, default=1.0, help="share of the full counts")
     arguments.add_argument("--only", choices=sorted(PARTS), action="append")
     arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--model", type=Path, help="to work on; none: one of random weights")
     given = arguments.parse_args()
     wrong: list[str] = []
     print("| what | tried | refused | harmless | wrong |\n|---|---:|---:|---:|---:|", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = folder / "part.rcp"
-        small_model(model, SIDE)
+        model = given.model or folder / "part.rcp"
+        if given.model is None:
+            small_model(model, SIDE)
         for part in given.only or PARTS:
             work = folder / part
             work.mkdir()

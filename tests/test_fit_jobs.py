@@ -215,7 +215,7 @@ def test_folders_of_one_name_are_told_apart(station: Station, tmp_path: Path) ->
     for line in ("line 1", "line 2"):
         fill(tmp_path / line / "good", range(2))
     fits = FitJobs(station, [tmp_path / "line 1" / "good", tmp_path / "line 2" / "good"])
-    assert [(f.name, f.photos) for f in fits.folders()] == [("good", 2), ("line 2/good", 2)]
+    assert [(f.name, f.photos) for f in fits.folders] == [("good", 2), ("line 2/good", 2)]
     with pytest.raises(PhotoError, match="is no folder"):
         fit_jobs.check_folders([tmp_path / "missing"])
 

@@ -320,7 +320,7 @@ def test_leave_one_out_by_hand():
     bank = with_stand_ins(bare_bank([[1], [9]], [0, 1]), lambda i: patches[i], photos)
     assert bank.stand_ins.tolist() == [[2], [6]]
     good = leave_one_out(
-        lambda i: patches[i], photos, bank, ScoringSettings(), grid=(1, 2), size=(3, 6)
+        lambda i: patches[i], photos, bank, ScoringSettings(), Layout.whole((1, 2), (3, 6))
     )
     # Photo 0 against 2 and 9: |1 - 2|, |6 - 9|. Photo 1 against 1 and 6: |9 - 6|, |2 - 1|.
     assert good.distances.tolist() == [[1, 3], [3, 1]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import errno
 import io
 import json
 import re
@@ -189,6 +191,31 @@ def test_uploads_are_refused_before_they_are_read(
     assert "larger than 1,000" in problem(client.post(f"{API}/inspect", files=files), 413)
     threshold = client.put(f"{API}/products/disc/threshold", content=b" " * 70_000)
     assert problem(threshold, 413)
+
+
+def test_an_upload_that_stands_still_is_given_up(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera that lost power leaves its connection open; it must not keep its place for ever."""
+    monkeypatch.setattr(service_guard, "PATIENCE", 0.05)
+    answered: list[Any] = []
+
+    async def receive() -> Any:
+        if not answered:
+            answered.append(None)
+            return {"type": "http.request", "body": b"half a ph", "more_body": True}
+        return await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": f"{API}/inspect", "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1:8000")], "root_path": "", "http_version": "1.1",
+    }  # fmt: skip
+    client.portal.call(client.app, scope, receive, send)
+    assert answered[1]["status"] == 400
+    assert b"broke off" in answered[2]["body"]
 
 
 def test_photos_with_too_many_pixels_are_refused(start: Any, good_photo: RGB) -> None:
@@ -560,6 +587,22 @@ def test_an_error_of_the_program_stays_in_the_log(
     assert "secret" in caplog.text
 
 
+def test_a_disk_that_refuses_is_told_without_its_paths(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a full one while an upload is put aside."""
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device", "/secret/upload")
+
+    monkeypatch.setattr("starlette.requests.Request.form", full)
+    answer = client.post(f"{API}/inspect", files={"file": ("a.png", png(textured(0)))})
+    assert problem(answer, 503) == (
+        "the station's disk or system refused a step (No space left on device): see its log"
+    )
+    assert "/secret/upload" in caplog.text
+
+
 def test_each_request_is_one_line_of_the_log(
     client: TestClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -598,7 +641,7 @@ def test_the_page_is_served_where_there_is_one(start: Any, tmp_path: Path) -> No
         ("127.0.0.1:8000", True), ("localhost", True), ("LOCALHOST:80", True), ("[::1]:8000", True),
         ("evil.example", False), ("127.0.0.1.evil.example", False), ("", False),
         ("evil@127.0.0.1", True), ("127.0.0.1@evil.example", False), ("[::1", False),
-        ("192.168.1.5:8000", False),
+        ("192.168.1.5:8000", False), ("127.0.0.2:8000", True), ("127.0.0.1.", False),
     ],
 )  # fmt: skip
 def test_only_names_of_this_machine_are_answered(host: str, allowed: bool) -> None:
@@ -643,7 +686,9 @@ def test_a_refused_request_changes_nothing(client: TestClient) -> None:
 
 
 def test_with_a_token_only_who_has_it_is_answered(start: Any) -> None:
-    client = start(access=Access(hosts=None, token=TOKEN), base_url="http://station.example:8000")
+    client = start(
+        access=Access(any_host=True, token=TOKEN), base_url="http://station.example:8000"
+    )
     path = f"{API}/records"
     refused = client.get(path)
     assert "Bearer" in problem(refused, 401)
@@ -658,20 +703,24 @@ def test_with_a_token_only_who_has_it_is_answered(start: Any) -> None:
 
 
 def test_the_page_gets_a_cookie_for_the_token_in_its_address(start: Any) -> None:
-    client = start(access=Access(hosts=None, token=TOKEN), base_url="http://station.example:8000")
+    client = start(
+        access=Access(any_host=True, token=TOKEN), base_url="http://station.example:8000"
+    )
     assert problem(client.get("/", params={"token": "wrong"}), 401)
     visit = client.get("/", params={"token": TOKEN})
     assert (visit.status_code, visit.headers["location"]) == (303, "/")
     cookie = visit.headers["set-cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
+    assert "SameSite=strict" in cookie
     assert "Secure" not in cookie
     assert TOKEN not in cookie
     assert client.get(f"{API}/records").status_code == 200  # the client keeps it
     client.cookies.clear()
     for wrong in ("reconpatch=wrong", "reconpatch=", 'reconpatch="', "\x01=2"):
         assert problem(client.get(f"{API}/records", headers={"Cookie": wrong}), 401)
-    secure = start(access=Access(None, TOKEN, secure=True), base_url="https://station.example")
+    secure = start(
+        access=Access(any_host=True, token=TOKEN, secure=True), base_url="https://station.example"
+    )
     assert "; Secure" in secure.get("/", params={"token": TOKEN}).headers["set-cookie"]
 
 

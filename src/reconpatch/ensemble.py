@@ -228,10 +228,10 @@ def _check_together(models: Sequence[Model]) -> None:
         )
     inputs = [m.preprocessing for m in models]
     _check_views([((p.height, p.width), p.resize or 0) for p in inputs])
-    if len({(p.tile > 0, p.region) for p in inputs}) > 1:
+    if len({(p.tile > 0, p.region, p.registration) for p in inputs}) > 1:
         raise SettingsError(
             "the members of an ensemble see different parts of a photo: fit all of them on whole "
-            "photos or all in tiles, with one region of interest"
+            "photos or all in tiles, with one region of interest and one registration"
         )
 
 
@@ -361,6 +361,8 @@ def members_of(
         )
     if "bank" in taken:  # whoever says how many rows means it
         taken = {*taken, "bank_least"}
+    if "tile" in taken:  # which has a size of its own
+        taken = {*taken, "size"}
     base = QUALITIES[quality]
     if len(base) > 1:
         if backbone is not None or size is not None:
@@ -387,6 +389,20 @@ def members_of(
         shared | {name: values[i if len(values) > 1 else 0] for name, values in several.items()}
         for i in range(count)
     ]
+
+
+def fit_members(
+    good: GoodSource,
+    settings: Sequence[FitSettings],
+    options: FitOptions,
+    statistics: Statistics = "as_new",
+) -> Inspector:
+    """Fit a model with the settings of a single member, or an ensemble; see `fit_ensemble`."""
+    from reconpatch.fitting import fit_model
+
+    if len(settings) == 1:
+        return fit_model(good, settings[0], options)
+    return fit_ensemble(good, settings, options, statistics)
 
 
 def fit_ensemble(

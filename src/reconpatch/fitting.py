@@ -16,7 +16,7 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -67,12 +67,12 @@ from reconpatch.patch_store import PatchStore
 from reconpatch.preprocessing import Preprocessing
 from reconpatch.read_ahead import read_ahead
 from reconpatch.region_of_interest import RegionOfInterest
+from reconpatch.registration import Registration
 from reconpatch.representation import Representation, make_representation
 from reconpatch.settings import (
     FitSettings,
     automatic_tile,
     ensemble_settings_for,
-    settings_for,
 )
 from reconpatch.trial import Defects, Guard, Trial, guard, make_defects, try_on
 
@@ -157,16 +157,26 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
         SettingsError: a setting is unknown or out of its range.
         MissingExtraError: the extra "train" is not installed.
     """
-    names = FitOptions.__dataclass_fields__
-    chosen = FitOptions(**{name: options.pop(name) for name in list(options) if name in names})
-    from reconpatch.ensemble import fit_ensemble, members_of
+    from reconpatch.ensemble import fit_members
 
+    return fit_members(good, *parts_of(recipe, options))
+
+
+def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings], FitOptions]:
+    """What `fit` takes by name, put together: the settings of each model to fit, and the options.
+
+    Raises:
+        SettingsError: a setting is unknown or out of its range.
+    """
+    from reconpatch.ensemble import members_of
+
+    rest = dict(options)
+    names = FitOptions.__dataclass_fields__
+    chosen = FitOptions(**{name: rest.pop(name) for name in options if name in names})
     own: dict[str, Any] = {"backbone": None, "size": None}
-    own |= {name: options.pop(name) for name in (*own, "quality") if name in options}
-    members = members_of(**own, recipe=recipe, taken=options)
-    if len(members) == 1:
-        return fit_model(good, settings_for(recipe, **options, **members[0]), chosen)
-    return fit_ensemble(good, ensemble_settings_for(recipe, members, **options), chosen)
+    own |= {name: rest.pop(name) for name in (*own, "quality") if name in rest}
+    members = members_of(**own, recipe=recipe, taken=rest)
+    return ensemble_settings_for(recipe, members, **rest), chosen
 
 
 def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
@@ -243,7 +253,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     sources, names, folder = _sources(good)
     sizes = _sizes(sources, names)
     settings = automatic_tile(settings, sizes.median)
-    preprocessing = _preprocessing(settings, options)
+    preprocessing = _preprocessing(settings, options, sources, names)
     clock = Clock(options.timer)
     threads = options.threads or default_threads()
     report = _report(options, "load the backbone") or _silent
@@ -527,8 +537,15 @@ def _sizes(sources: Sequence[PhotoSource], names: Sequence[str]) -> _Sizes:
     return _Sizes(sizes[0], (int(height), int(width)))
 
 
-def _preprocessing(settings: FitSettings, options: FitOptions) -> Preprocessing:
-    region = None
+def _preprocessing(
+    settings: FitSettings,
+    options: FitOptions,
+    sources: Sequence[PhotoSource],
+    names: Sequence[str],
+) -> Preprocessing:
+    region, registration = None, None
+    if settings.register:
+        registration = Registration.to(next(readable(sources, names, options)))
     if isinstance(options.roi, np.ndarray):
         region = RegionOfInterest.of(options.roi)
     elif options.roi is not None:
@@ -545,6 +562,7 @@ def _preprocessing(settings: FitSettings, options: FitOptions) -> Preprocessing:
         settings.tile,
         settings.overlap if settings.tile else 0,
         region,
+        registration,
     )
 
 
@@ -772,7 +790,7 @@ class Reading:
         try:
             photo = read_photo(self.sources[i], name=self.names[i], max_pixels=limit)
             _ = photo.sha256  # by the thread that reads
-            return self._prepare(photo, self.preprocessing)
+            return self._prepare(self.preprocessing.registered(photo), self.preprocessing)
         except PhotoError as error:
             return error
 
@@ -822,6 +840,7 @@ def _thumbnails_of(
     for i in np.unique(bank.photo):
         source = sources[read.sources[i]]
         photo = read_photo(source, name=read.photos[i].name, max_pixels=options.max_pixels)
+        photo = read.preprocessing.registered(photo)  # boxes are in that frame
         thumbnails[i] = thumbnail(photo, read.preprocessing.white_level)
     return thumbnails
 

@@ -28,6 +28,7 @@ from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.parity import Sample
 from reconpatch.preprocessing import Geometry, Preprocessing
 from reconpatch.regions import find_regions
+from reconpatch.registration import RegisteredPhoto
 from reconpatch.representation import Representation
 from reconpatch.result import Box, ClosestPatch, Region, Result
 from reconpatch.scoring import PatchScores, draw, score_nearest
@@ -133,7 +134,9 @@ class Inspector(ABC):
         Several at a time take less time each; the engine splits what would take too much memory.
         """
         read = [
-            photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
+            self.preprocessing.registered(
+                photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
+            )
             for photo in photos
         ]
         if not read:
@@ -150,7 +153,7 @@ class Inspector(ABC):
         anomalous = judged.score > self.threshold
         map_threshold = self.calibration.map_threshold.value
         regions = find_regions(heatmap, map_threshold, at_least_one=True) if anomalous else ()
-        return Result(
+        result = Result(
             name=photo.name,
             score=judged.score,
             threshold=self.threshold,
@@ -162,6 +165,7 @@ class Inspector(ABC):
             closest=judged.model.closest(judged.scores, of_patches, regions),
             inspected=geometry.inspected,
         )
+        return photo.on_original(result) if isinstance(photo, RegisteredPhoto) else result
 
     def inspect_many(
         self, photos: Iterable[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,11 @@ def _made_up(path: Path) -> Iterator[None]:
 
 
 def fingerprint(inspector: Inspector) -> str:
-    """SHA-256 over all that decides a verdict, and nothing that does not (times, versions)."""
+    """SHA-256 over all that decides a verdict, and nothing that does not (times, versions).
+
+    A setting at its default counts for nothing, so that one that a later version adds leaves the
+    fingerprints of models without it as they were.
+    """
     tensors = {
         name: tensor
         for name, tensor in _tensors(inspector).items()
@@ -98,7 +102,22 @@ def fingerprint(inspector: Inspector) -> str:
     for part in (record, *record["members"], record.get("ensemble", {})):
         part.pop("provenance", None)
         part.pop("sample", None)
+    for member in record["members"]:
+        member["settings"] = _unlike(FitSettings().to_dict(), member["settings"])
+        member["preprocessing"] = _unlike(_PREPROCESSING_DEFAULTS, member["preprocessing"])
     return _digest(record, tensors)
+
+
+_PREPROCESSING_DEFAULTS = {f.name: f.default for f in fields(Preprocessing)}
+
+
+def _unlike(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not at their defaults, those of records in it likewise."""
+    return {
+        name: _unlike(default, value) if isinstance(default := defaults[name], dict) else value
+        for name, value in values.items()
+        if value != defaults[name]
+    }
 
 
 # --- One record for both kinds: the photos once, then one part for each member -------------------

@@ -62,7 +62,8 @@ class PhotoStore:
             OutputError: a photo cannot be written.
             RecordsError: the verdicts cannot be committed.
         """
-        verdicts, new = [], []
+        verdicts: list[Verdict] = []
+        new: list[str] = []
         with self._keeping:
             try:
                 for content, result in inspected:

@@ -23,6 +23,7 @@ from reconpatch.errors import ModelFileError, SettingsError
 from reconpatch.images import Photo, in_unit
 from reconpatch.layout import Layout, View, cells_in
 from reconpatch.region_of_interest import RegionOfInterest
+from reconpatch.registration import Registration
 from reconpatch.result import Box
 
 _BILINEAR = Image.Resampling.BILINEAR
@@ -45,6 +46,7 @@ class Preprocessing:
             photo, each resized to (height, width), and photos have one size.
         overlap: pixels of the photo that neighbouring tiles share at least.
         region: pixels to inspect; None: all of them.
+        registration: brings the part to where the fit had it; None: it always lies there.
     """
 
     height: int
@@ -54,6 +56,7 @@ class Preprocessing:
     tile: int = 0
     overlap: int = 0
     region: RegionOfInterest | None = None
+    registration: Registration | None = None
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 1:
@@ -75,6 +78,10 @@ class Preprocessing:
             )
 
     # --- To the model --------------------------------------------------------------------------
+
+    def registered(self, photo: Photo) -> Photo:
+        """The photo in the frame that the model knows; one that is there already, as it is."""
+        return photo if self.registration is None else self.registration(photo)
 
     def layout(self, grid: tuple[int, int], photo_size: tuple[int, int]) -> Layout:
         """Where the patches of a photo lie.
@@ -101,6 +108,7 @@ class Preprocessing:
 
     def __call__(self, photo: Photo) -> npt.NDArray[np.float32]:
         """The model's input, the photo at once: (3, height, width) float32 in 0..1, contiguous."""
+        photo = self.registered(photo)
         pixels = photo.pixels
         if self.region is not None:
             pixels = self._blanked(pixels, self.region.at(photo.height, photo.width))
@@ -108,9 +116,7 @@ class Preprocessing:
 
     def views(self, photo: Photo, layout: Layout) -> Iterator[npt.NDArray[np.float32]]:
         """The model's input for each view of a photo, one at a time: (3, height, width) each."""
-        if not layout.in_tiles:
-            yield self(photo)
-            return
+        photo = self.registered(photo)
         for view in layout.views:
             yield self.view(photo, layout, view)
 
@@ -118,6 +124,7 @@ class Preprocessing:
         """The model's input for one view of a photo: (3, height, width) float32 in 0..1."""
         if not layout.in_tiles:
             return self(photo)
+        photo = self.registered(photo)
         cell = round(layout.cell_size[0])
         rows, columns = (slice(at * cell, at * cell + self.tile) for at in (view.y, view.x))
         pixels = photo.pixels[rows, columns]
@@ -162,7 +169,20 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON-ready values."""
-        return {**asdict(self), "region": self.region.to_dict() if self.region else None}
+        return {
+            **asdict(self),
+            "region": self.region and self.region.to_dict(),
+            "registration": self.registration and self.registration.to_dict(),
+        }
+
+    def described(self) -> dict[str, Any]:
+        """The settings for people, with what a picture shows in place of the picture."""
+        region, to = self.region, self.registration
+        return {
+            **self.to_dict(),
+            "region": region and f"{region.share:.1%} of {region.width} x {region.height} pixels",
+            "registration": to and f"to a good photo of {to.width} x {to.height} pixels",
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -172,8 +192,12 @@ class Preprocessing:
             ModelFileError: a value is missing, unknown or out of its range.
         """
         try:
-            region = values.get("region")
-            return cls(**{**values, "region": region and RegionOfInterest.from_dict(region)})
+            region, to = values.get("region"), values.get("registration")
+            parts = {
+                "region": region and RegionOfInterest.from_dict(region),
+                "registration": to and Registration.from_dict(to),
+            }
+            return cls(**{**values, **parts})
         except (KeyError, TypeError, ValueError, SettingsError) as error:
             raise ModelFileError(
                 f"The preprocessing stored in the model cannot be used: {error}"

@@ -93,6 +93,11 @@ class RegionOfInterest:
             )
         return _scaled(self, height, width)
 
+    @property
+    def share(self) -> float:
+        """The share of a photo that is inspected, 0 to 1."""
+        return float(self.at(self.height, self.width).mean())
+
     def to_dict(self) -> dict[str, Any]:
         """The region as JSON-ready values."""
         png = base64.b64encode(self.png).decode()

@@ -377,7 +377,8 @@ def _encode(image: Image.Image, kind: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def _data_uri(jpeg: bytes) -> str:
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG as a page holds it."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
@@ -625,7 +626,7 @@ def _render(
     values = _page_values(context, entries, errors)
     rows = [(entries[number], pictures.get(number)) for number in order]
     filters: dict[str, Callable[..., Any]] = {
-        "figure": figure, "multiple": multiple, "data_uri": _data_uri, "photos": _photos,
+        "figure": figure, "multiple": multiple, "data_uri": data_uri, "photos": _photos,
     }  # fmt: skip
     return rendered("report.html.j2", filters, **values, rows=rows)
 

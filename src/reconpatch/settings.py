@@ -93,6 +93,8 @@ class FitSettings:
         overlap: pixels of the photo that neighbouring tiles share at least.
         smallest_defect: diameter in pixels of the photo of the smallest defect that matters; for an
             automatic tile.
+        register: whether photos are registered to the first good one: parts that lie shifted or
+            turned; see `reconpatch.registration`. Photos then have one size.
         resize: 0 resizes the whole photo to `size`; else its shorter side is resized to this and
             the centre is cropped to `size`, as the paper does.
         neighbourhood: s, the side of the neighbourhood that patch features are averaged over.
@@ -120,6 +122,7 @@ class FitSettings:
     tile: int = 0
     overlap: int = 64
     smallest_defect: int = 0
+    register: bool = False
     resize: int = 0
     neighbourhood: int = 3
     bank: float = 0.01
@@ -333,10 +336,10 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
 def ensemble_settings_for(
     recipe: str, members: Sequence[str | Mapping[str, Any]], **changes: Any
 ) -> list[FitSettings]:
-    """The settings of each member of an ensemble.
+    """The settings of each member of an ensemble, or of a single model as its one member.
 
-    Under the recipe "paper" the members take what the paper gives for them: f of 384 dimensions,
-    60 epochs at a learning rate of 1e-6. Changes by name come after that.
+    Under the recipe "paper" several members take what the paper gives for them: f of 384
+    dimensions, 60 epochs at a learning rate of 1e-6. Changes by name come after that.
 
     Args:
         recipe: see `settings_for`.
@@ -344,7 +347,9 @@ def ensemble_settings_for(
             for that change: `["resnet18", {"backbone": "resnet18", "size": 448}]`.
         changes: those of all members, which a member's own go before.
     """
-    papers = {"dim": 384, "epochs": 60, "learning_rate": 1e-6} if recipe == "paper" else {}
+    papers: dict[str, Any] = {}
+    if recipe == "paper" and len(members) > 1:
+        papers = {"dim": 384, "epochs": 60, "learning_rate": 1e-6}
     return [
         settings_for(
             recipe,
@@ -422,6 +427,11 @@ def _parse_numbers(name: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise SettingsError(f"{name} is {text!r}: give numbers such as 2,3") from None
+
+
+def setting_names() -> list[str]:
+    """The names that `settings_for` takes, those of training and scoring among them."""
+    return [name for name, kind in _types().items() if not is_dataclass(kind)]
 
 
 def _types() -> dict[str, Any]:

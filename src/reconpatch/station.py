@@ -41,6 +41,7 @@ from reconpatch.version_drift import VersionDrift
 if TYPE_CHECKING:
     from reconpatch.difference import Comparison
     from reconpatch.model import Inspector
+    from reconpatch.result import Result
 
 log = logging.getLogger("reconpatch.station")
 
@@ -108,15 +109,6 @@ class Preview:
     promise: str
 
 
-@dataclass(frozen=True)
-class Rescored:
-    """A record, and what another version says of its photo."""
-
-    record: Record
-    score: float
-    anomalous: bool
-
-
 @dataclass(frozen=True, eq=False)
 class _Job:
     product: str
@@ -182,7 +174,10 @@ class Station:
             raise SettingsError(
                 f"{self.data.path} has no product yet: give a model file that `fit` wrote"
             )
-        return {product: _warm(self.versions.serve(product)) for product in products}
+        served = {product: self.versions.serve(product) for product in products}
+        for one in served.values():
+            _warm(one.inspector)
+        return served
 
     def close(self) -> None:
         """Take no more photos, inspect those that wait, and let go of everything."""
@@ -345,7 +340,7 @@ class Station:
     # --- Change what is in service -------------------------------------------------------------
 
     def preview(
-        self, product: str | None, *, score: float | None = None, rate: float | None = None
+        self, product: str, *, score: float | None = None, rate: float | None = None
     ) -> Preview:
         """What another threshold would have done to the recent past, and would do to good photos.
 
@@ -375,7 +370,7 @@ class Station:
         return self.records.recent_scores(version.product, version.scores_as, RECENT)
 
     def set_threshold(
-        self, product: str | None, *, score: float | None = None, rate: float | None = None
+        self, product: str, *, score: float | None = None, rate: float | None = None
     ) -> Version:
         """Put a version with another threshold into service; see `preview`."""
         with self._changing:
@@ -383,12 +378,11 @@ class Station:
             model = _with_threshold(served.inspector, score, rate)
             how = f"for a false-alarm rate of {rate:g}" if rate is not None else "set by hand"
             note = f"threshold {model.threshold:.4g}, {how}"
-            name = served.version.product
             return self._swap(
-                self.versions.add(name, model, note=note, threshold_of=served.version)
+                self.versions.add(product, model, note=note, threshold_of=served.version)
             )
 
-    def roll_back(self, product: str | None, number: int | None = None) -> Version:
+    def roll_back(self, product: str, number: int | None = None) -> Version:
         """Put an older version back into service.
 
         Args:
@@ -399,28 +393,27 @@ class Station:
             NotFoundError: there is no such version.
         """
         with self._changing:
-            served = self.product(product)
-            name = served.version.product
-            number = served.version.parent if number is None else number
+            now = self.product(product).version
+            number = now.parent if number is None else number
             if number is None:
                 raise NotFoundError(
-                    f"version {served.version.number} of {name} was made from no other: give the "
-                    "number of a version"
+                    f"version {now.number} of {product} was made from no other: give the number "
+                    "of a version"
                 )
-            version = self.versions.get(name, number)
-            served = _warm(Served(version, self.versions.inspector(name, number)))
-            self.records.put_in_service(name, number)
-            return self._swap(served)
+            version = self.versions.get(product, number)
+            inspector = _warm(self.versions.inspector(product, number))
+            self.records.put_in_service(product, number)
+            return self._swap(Served(version, inspector))
 
     def put_into_service(
         self, product: str, model: Inspector, *, note: str, parent: Version | None = None
     ) -> Version:
         """Put a model into service as a new version; a product of a new name is a new product."""
         with self._changing:
-            return self._swap(_warm(self.versions.add(product, model, note=note, parent=parent)))
+            return self._swap(self.versions.add(product, _warm(model), note=note, parent=parent))
 
     def update(
-        self, product: str | None, good: Sequence[NamedBytes] = (), *, force: bool = False
+        self, product: str, good: Sequence[NamedBytes] = (), *, force: bool = False
     ) -> tuple[Version, Comparison]:
         """Let the model learn from feedback, and put what comes of it into service.
 
@@ -444,11 +437,10 @@ class Station:
         with self._changing:
             served = self.product(product)
             new, comparison, note = self._learned(served, good, force=force)
-            name = served.version.product
-            version = self._swap(self.versions.add(name, new, note=note, parent=served.version))
-            return version, comparison
+            added = self.versions.add(product, new, note=note, parent=served.version)
+            return self._swap(added), comparison
 
-    def try_update(self, product: str | None, good: Sequence[NamedBytes] = ()) -> dict[str, Any]:
+    def try_update(self, product: str, good: Sequence[NamedBytes] = ()) -> dict[str, Any]:
         """What `update` would change; nothing is changed.
 
         A missed defect is told, not refused.
@@ -501,8 +493,8 @@ class Station:
         return served.version
 
     def rescore(
-        self, product: str | None, number: int, *, limit: int, before: int | None = None
-    ) -> tuple[list[Rescored], int | None]:
+        self, product: str, number: int, *, limit: int, before: int | None = None
+    ) -> tuple[list[tuple[Record, Result]], int | None]:
         """What a version says of photos of the recent past, whichever version judged them.
 
         Args:
@@ -515,21 +507,19 @@ class Station:
             One for each record whose photo is still stored, newest first, and the cursor for the
             next call, None at the end.
         """
-        name = self.product(product).version.product
-        inspector = self.versions.inspector(name, number)
-        page = self.records.page(Filter(product=name), limit=limit, before=before)
+        inspector = self.versions.inspector(product, number)
+        page = self.records.page(Filter(product=product), limit=limit, before=before)
         found = []
         for record in page.records:
             try:
-                result = inspector.inspect(self.photo(record))
+                found.append((record, inspector.inspect(self.photo(record))))
             except NotFoundError:
                 continue
-            found.append(Rescored(record, result.score, result.anomalous))
         return found, page.cursor
 
     # --- Drift ---------------------------------------------------------------------------------
 
-    def drift(self, product: str | None) -> VersionDrift:
+    def drift(self, product: str) -> VersionDrift:
         """Whether the scores of the version in service still look like those of its calibration."""
         return self._drifts[self.product(product).version.product]
 
@@ -595,10 +585,10 @@ def _with_threshold(model: Inspector, score: float | None, rate: float | None) -
     return model.with_false_alarm_rate(rate)
 
 
-def _warm(served: Served) -> Served:
-    """The same with its engine started, so that the first photo does not wait for it."""
-    served.inspector.inspect(np.full((64, 64), 128, dtype=np.uint8))
-    return served
+def _warm(inspector: Inspector) -> Inspector:
+    """The same with its engine started: what fails does so here, and no photo waits for it."""
+    inspector.inspect(np.full((64, 64), 128, dtype=np.uint8))
+    return inspector
 
 
 def _check_names(models: Sequence[Path]) -> None:

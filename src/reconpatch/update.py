@@ -169,6 +169,7 @@ def _add(
     patches: Sequence[list[Floats]],
     thumbnails: list[bytes],
 ) -> None:
+    photo = members[0].preprocessing.registered(photo)  # once for all members
     # A model file names no folders of the machine that it was made on.
     name = PurePath(photo.name).name
     photos.append(TrainingPhoto(name, photo.sha256, photo.height, photo.width, len(photos)))

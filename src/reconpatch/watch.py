@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reconpatch.drift import DriftAlarm
-from reconpatch.errors import PhotoError, SettingsError
+from reconpatch.errors import OutputError, PhotoError, SettingsError
 from reconpatch.files import cannot_write, sweep_leftovers, temporary_name
 from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, read_photo_bytes
 from reconpatch.model_versions import Served
@@ -258,7 +258,7 @@ def sort_file(path: Path, target: Path, sha256: str, *, move: bool) -> Path | No
         move: whether the file goes from where it is.
 
     Returns:
-        Where it is now, or None where it had been linked before.
+        Where it is now, or None where it had been linked before or has gone.
 
     Raises:
         OutputError: it cannot be written there.
@@ -266,12 +266,20 @@ def sort_file(path: Path, target: Path, sha256: str, *, move: bool) -> Path | No
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         final, made = _place(path, target, sha256, move=move)
-        if move:
-            path.unlink()
-            return final
-        return final if made else None
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.exists():
+            return None  # another program that watches the folder has it
         raise cannot_write(target, error) from error
+    if not move:
+        return final if made else None
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path} is in {final} as well now and cannot be removed from where it was "
+            f"({error.strerror or error}): check the rights of its folder, or sort with --link"
+        ) from error
+    return final
 
 
 def _place(path: Path, target: Path, sha256: str, *, move: bool) -> tuple[Path, bool]:
