@@ -65,7 +65,7 @@ def test_the_first_commands_are_there() -> None:
 
 
 COMMANDS = [
-    "fit", "fit-all", "inspect", "evaluate", "calibrate", "benchmark", "info", "serve", "watch",
+    "fit", "fit-all", "inspect", "score", "evaluate", "calibrate", "benchmark", "info", "serve", "watch",
     "update", "diff", "verify", "bench", "export", "demo",
 ]  # fmt: skip
 

@@ -269,6 +269,7 @@ def fit(
             show_default="none",
         ),
     ] = None,
+    on: On = None,
     threads: Threads = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -312,6 +313,7 @@ def fit(
             progress=progress,
             memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
             roi=roi,
+            on=on,
         )
         model = fit_members(good, settings, options, scales)
     model.save(output, overwrite=overwrite)
