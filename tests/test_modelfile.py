@@ -21,9 +21,9 @@ from reconpatch.calibration import Calibration
 from reconpatch.engines import StoredGraph
 from reconpatch.errors import ModelFileError, OutputError
 from reconpatch.good_photos import GoodScores, TrainingPhoto
-from reconpatch.images import Preprocessing
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.model import Model
+from reconpatch.preprocessing import Preprocessing
 from reconpatch.representation import Representation
 from reconpatch.settings import FitSettings, settings_for
 

@@ -8,9 +8,10 @@ have it is refused.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,10 @@ from reconpatch.engines import DEFAULT_ENGINE, StoredGraph, check_engine
 from reconpatch.errors import ModelFileError
 from reconpatch.files import atomic_write, check_writable
 from reconpatch.good_photos import GoodScores, TrainingPhoto
-from reconpatch.images import Preprocessing
 from reconpatch.memory_bank import MemoryBank
+from reconpatch.model_check import check_ensemble, check_model
 from reconpatch.parity import Agreement, Sample, checked_sample
+from reconpatch.preprocessing import Preprocessing
 from reconpatch.representation import Representation
 from reconpatch.settings import FitSettings
 
@@ -59,17 +61,26 @@ def load(path: Path, *, threads: int = 0, engine: str = DEFAULT_ENGINE) -> Inspe
     """
     check_engine(engine)
     record, tensors = _read(path)
-    try:
+    with _made_up(path):
         photos = [TrainingPhoto(**photo) for photo in record["photos"]]
         thumbnails = _split(tensors, "thumbnails")
         models = [
             _model(part, tensors, f"{i}.", photos, thumbnails, threads, engine)
             for i, part in enumerate(record["members"])
         ]
+        for model in models:
+            check_model(model)
         if "ensemble" not in record:
             return models[0]
         return _ensemble(record["ensemble"], tensors, models)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+
+
+@contextlib.contextmanager
+def _made_up(path: Path) -> Iterator[None]:
+    """A file with the right checksum whose parts cannot be used becomes a ModelFileError."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ModelFileError(
             f"{path} is not a complete model ({type(error).__name__}: {error}): fit it again, or "
             "take a copy that works"
@@ -183,13 +194,15 @@ def _model(
 def _ensemble(record: Mapping[str, Any], tensors: Tensors, models: Sequence[Model]) -> Inspector:
     from reconpatch.ensemble import Ensemble, Scale
 
-    return Ensemble(
+    ensemble = Ensemble(
         models=models,
         score_scales=[Scale(**scale) for scale in record["scales"]["scores"]],
         map_scales=[Scale(**scale) for scale in record["scales"]["maps"]],
         calibration=_calibration(record["calibration"], tensors),
         provenance=record["provenance"],
     )
+    check_ensemble(ensemble)
+    return ensemble
 
 
 _GOOD = ("photos", "image_scores", "map_maxima", "distances", "witnesses", "features")
@@ -247,6 +260,8 @@ def _split(tensors: Tensors, name: str) -> Sequence[bytes]:
     if name not in tensors:
         return ()
     ends = tensors[f"{name}.ends"]
+    if np.any(np.diff(ends, prepend=0) < 0) or ends[-1] != len(tensors[name]):
+        raise ValueError(f"{name} end elsewhere")
     return [part.tobytes() for part in np.split(tensors[name], ends[:-1])]
 
 
@@ -302,7 +317,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         metadata = json.loads(content[8 : 8 + length])["__metadata__"]
         header = json.loads(metadata["reconpatch"])
         record, stated, version = header["record"], header["sha256"], int(header["format"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise ModelFileError(
             f"{path} is not a reconpatch model, or it is damaged at the start: give a file that "
             "`reconpatch fit` wrote"
@@ -319,9 +334,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         )
     try:
         tensors = from_bytes(content)
-    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        digest = _digest(record, tensors)
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise _damaged(path) from error
-    if _digest(record, tensors) != stated:
+    if digest != stated:
         raise _damaged(path)
     return record, tensors
 
