@@ -40,11 +40,13 @@ from reconpatch.ensemble import Scale
 from reconpatch.features import FeatureExtractor
 from reconpatch.fitting import build_bank
 from reconpatch.good_photos import TrainingPhoto, leave_one_out, with_stand_ins
-from reconpatch.images import Preprocessing, as_bytes, read_photo
+from reconpatch.images import as_bytes, read_photo
+from reconpatch.layout import Layout
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.metrics import auroc, pixel_metrics
 from reconpatch.patch_features import PatchFeatures, export_onnx
 from reconpatch.patch_store import PatchStore
+from reconpatch.preprocessing import Preprocessing
 from reconpatch.representation import Representation, batches, initial_f, make_representation
 from reconpatch.scoring import anomaly_map, score_patches, top_score
 from reconpatch.settings import FitSettings, settings_for
@@ -360,10 +362,11 @@ def scored_by(
 ) -> Scored:
     """The test photos' scores by f and its bank, and the scales of both."""
     scoring = settings.scoring
-    scored = [score_patches(f(p), bank, scoring, found.grid) for p in found.test]
+    layout = Layout.whole(found.grid, settings.size)
+    scored = [score_patches(f(p), bank, scoring, layout) for p in found.test]
     n = len(found.fit)
     new = [as_new(f(found.fit[i]), i, bank) for i in range(0, n, max(1, n // 40))]
-    of_new = [top_score(d, scoring, found.grid) if scoring.top > 0 else float(d.max()) for d in new]
+    of_new = [top_score(d, scoring, layout) if scoring.top > 0 else float(d.max()) for d in new]
     return Scored(
         np.array([s.image_score for s in scored]),
         np.stack([s.distances for s in scored]),
@@ -477,8 +480,10 @@ def defects_of(category: str, settings: FitSettings, data: Path) -> Defects:
     evenly = np.linspace(0, len(fit) - 1, min(settings.defects, len(fit)))
     preprocessing = Preprocessing(*settings.size)
     chosen = sorted(set(np.rint(evenly).astype(int).tolist()))
-    prepared = {i: as_bytes(preprocessing(read_photo(fit[i]))) for i in chosen}
-    return make_defects(prepared, settings.seed, extractor(settings))
+    engine = extractor(settings)
+    (whole,) = Layout.whole(engine.grid, settings.size).views
+    prepared = {i: (whole, as_bytes(preprocessing(read_photo(fit[i])))) for i in chosen}
+    return make_defects(prepared, settings.seed, engine)
 
 
 def tried(
@@ -488,9 +493,10 @@ def tried(
     photos = [TrainingPhoto(str(i), str(i), *settings.size, group=i) for i in range(len(found.fit))]
     bank = build_bank(PatchStore.of(f(found.fit)), settings)
     bank = with_stand_ins(bank, lambda i: f(found.fit[i]), photos)
-    grid, size, scoring = found.grid, settings.size, settings.scoring
-    good = leave_one_out(lambda i: f(found.fit[i]), photos, bank, scoring, grid=grid, size=size)
-    trial = try_on(defects, f, bank, photos, good, scoring, threshold=np.inf, grid=grid, size=size)
+    grid, scoring = found.grid, settings.scoring
+    layout = Layout.whole(grid, settings.size)
+    good = leave_one_out(lambda i: f(found.fit[i]), photos, bank, scoring, layout)
+    trial = try_on(defects, f, bank, photos, good, scoring, layout, threshold=np.inf, grid=grid)
     return trial, scored_by(found, f, bank, settings)
 
 
