@@ -23,7 +23,7 @@ import reconpatch
 import smoke
 from conftest import REPOSITORY
 from reconpatch import cli, errors
-from reconpatch.fitting import FitOptions
+from reconpatch.fit_options import FitOptions
 from reconpatch.model import Inspector
 from reconpatch.modelfile import FORMAT
 from reconpatch.result import ClosestPatch, Region, Result
