@@ -20,7 +20,15 @@ import typer
 from typer.core import TyperGroup
 
 import reconpatch
-from reconpatch import cli_engine, cli_export, cli_products, cli_station, cli_update, cli_watch
+from reconpatch import (
+    cli_engine,
+    cli_export,
+    cli_products,
+    cli_score,
+    cli_station,
+    cli_update,
+    cli_watch,
+)
 from reconpatch.cli_parts import (
     MAX_PIXELS,
     Engine,
@@ -164,6 +172,45 @@ def fit(
             show_default="auto",
         ),
     ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            help="Look at large photos in square tiles of this many pixels, or auto (with "
+            "--smallest-defect). All photos then have one size.",
+            metavar="PIXELS",
+            show_default="no tiles",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels that neighbouring tiles share at least.", min=0, show_default="64"
+        ),
+    ] = None,
+    smallest_defect: Annotated[
+        int | None,
+        typer.Option(
+            help="Diameter, in pixels of the photo, of the smallest defect that matters: what "
+            "--tile auto goes by.",
+            min=1,
+        ),
+    ] = None,
+    register: Annotated[
+        bool,
+        typer.Option(
+            "--register",
+            help="Bring parts that lie shifted or turned to where the first good photo has its "
+            "part (needs the extra register, also where the model inspects).",
+        ),
+    ] = False,
+    roi: Annotated[
+        Path | None,
+        typer.Option(
+            help="Region of interest: a picture, white where photos are inspected, or a JSON file "
+            "of polygons. What lies outside changes no verdict.",
+            metavar="FILE",
+        ),
+    ] = None,
     resize: Annotated[
         int | None,
         typer.Option(
@@ -222,24 +269,24 @@ def fit(
             show_default="none",
         ),
     ] = None,
+    on: On = None,
     threads: Threads = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Learn from photos of good parts and write a model file."""
-    from reconpatch.ensemble import fit_ensemble, members_of
+    from reconpatch.ensemble import fit_members, members_of
     from reconpatch.files import check_writable
-    from reconpatch.fitting import FitOptions, fit_model
+    from reconpatch.fitting import FitOptions
     from reconpatch.memory import parse_bytes
-    from reconpatch.settings import (
-        ensemble_settings_for,
-        parse_assignments,
-        parse_setting,
-        settings_for,
-    )
+    from reconpatch.settings import ensemble_settings_for, parse_assignments, parse_setting
 
     changes = {
         "method": method,
         "levels": None if levels is None else parse_setting("levels", levels),
+        "tile": None if tile is None else parse_setting("tile", tile),
+        "overlap": overlap,
+        "smallest_defect": smallest_defect,
+        "register": register or None,
         "resize": resize,
         "bank": bank,
         "false_alarm_rate": false_alarm_rate,
@@ -251,6 +298,7 @@ def fit(
     members = members_of(
         backbone or None, sizes or None, quality, recipe=recipe, taken=chosen,
     )  # fmt: skip
+    settings = ensemble_settings_for(recipe, members, **chosen)
     check_writable(output, overwrite=overwrite)
     with show_progress() as progress:
         options = FitOptions(
@@ -264,13 +312,10 @@ def fit(
             threads=threads,
             progress=progress,
             memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
+            roi=roi,
+            on=on,
         )
-        model: Inspector
-        if len(members) > 1:
-            settings = ensemble_settings_for(recipe, members, **chosen)
-            model = fit_ensemble(good, settings, options, scales)
-        else:
-            model = fit_model(good, settings_for(recipe, **chosen, **members[0]), options)
+        model = fit_members(good, settings, options, scales)
     model.save(output, overwrite=overwrite)
     _say_fitted(model, output)
 
@@ -552,6 +597,7 @@ def demo(
 
 cli_engine.register(app)
 cli_export.register(app)
+cli_score.register(app)
 cli_station.register(app)
 cli_update.register(app)
 cli_watch.register(app)
@@ -701,7 +747,7 @@ def _facts(model: Inspector, path: Path) -> dict[str, dict[str, Any]]:
             "calibrated on": calibration.source,
             "promise": calibration.promise,
         },
-        "preprocessing": model.preprocessing.to_dict(),
+        "preprocessing": model.preprocessing.described(),
     }
     names = member_names([member.settings for member in model.members])
     several = len(names) > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, overload
 
@@ -69,6 +70,21 @@ class PhotoFiles(Sequence["Photo"]):
         if isinstance(index, slice):
             return PhotoFiles(self._paths[index], self._max_pixels)
         return read_photo(self._paths[index], max_pixels=self._max_pixels)
+
+
+def need_extra(what: str, extra: str, *packages: str) -> None:
+    """Find out before anything starts whether the packages of an extra are there.
+
+    Raises:
+        MissingExtraError: one of them is not.
+    """
+    from reconpatch.errors import MissingExtraError
+
+    try:
+        for package in packages:
+            import_module(package)
+    except ImportError as error:
+        raise MissingExtraError(what, extra) from error
 
 
 def expand(photos: Sequence[Path]) -> list[Path]:

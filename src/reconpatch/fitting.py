@@ -39,6 +39,7 @@ from reconpatch.errors import (
 from reconpatch.features import Extractor, FeatureEngine, FeatureExtractor
 from reconpatch.good_photos import (
     CALIBRATED,
+    Covering,
     GoodScores,
     TrainingPhoto,
     assign_groups,
@@ -51,26 +52,27 @@ from reconpatch.images import (
     Bytes,
     Photo,
     PhotoSource,
-    Preprocessing,
     as_bytes,
     list_photos,
+    photo_size,
     read_photo,
-    shorter_side,
     white_level_for,
 )
-from reconpatch.memory import resident_bytes
+from reconpatch.layout import Layout, View
+from reconpatch.memory import physical_bytes, resident_bytes
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
 from reconpatch.parity import SAMPLE_PHOTOS, Sample, checked_sample
 from reconpatch.patch_store import PatchStore
+from reconpatch.preprocessing import Preprocessing
 from reconpatch.read_ahead import read_ahead
-from reconpatch.representation import Representation, TrainingLog, make_representation
+from reconpatch.region_of_interest import RegionOfInterest
+from reconpatch.registration import Registration
+from reconpatch.representation import Representation, make_representation
 from reconpatch.settings import (
-    AUTOMATIC,
     FitSettings,
-    automatic_size,
+    automatic_tile,
     ensemble_settings_for,
-    settings_for,
 )
 from reconpatch.trial import Defects, Guard, Trial, guard, make_defects, try_on
 
@@ -85,6 +87,10 @@ GoodSource = str | os.PathLike[str] | Sequence[PhotoSource]
 _BATCH = 4  # photos through the backbone at a time: more take more memory and no less time
 _ENGINE_BYTES = 300 * 2**20  # what the engine and decoded photos take beside the features
 _LEAST_BYTES = 100 * 2**20
+TILED_ROWS = 8000
+"""Most rows that a share of the patches of photos in tiles comes to."""
+TILED_CANDIDATES = 400_000
+"""Patches, drawn at random, among which the bank of photos in tiles is picked."""
 THUMBNAIL_SIDE = 256  # pixels of the longer side
 
 
@@ -107,8 +113,12 @@ class FitOptions:
         progress: see `Progress`.
         engine: opens a graph for a number of threads; a benchmark's remembers features.
         timer: seconds by the clock that the steps are timed with.
+        roi: the region of interest: a file as `reconpatch.region_of_interest` reads it, or an
+            (H, W) bool array, True where photos are inspected; None: everywhere.
         memory_limit: bytes that the process may take; features beyond go to a temporary file, and
             the bank is a coreset of coresets. 0 for no limit.
+        on: where the photos are read; None for this process, else see
+            `reconpatch.workers.check_on`.
     """
 
     weights: str | Path | None = None
@@ -123,6 +133,8 @@ class FitOptions:
     engine: FeatureEngine = FeatureExtractor
     timer: Callable[[], float] = time.perf_counter
     memory_limit: int = 0
+    on: str | None = None
+    roi: str | Path | npt.NDArray[np.bool_] | None = None
 
 
 def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspector:
@@ -145,6 +157,8 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
         SettingsError: a setting is unknown or out of its range.
         MissingExtraError: the extra "train" is not installed.
     """
+    from reconpatch.ensemble import fit_members
+
     return fit_members(good, *parts_of(recipe, options))
 
 
@@ -162,30 +176,84 @@ def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings]
     own: dict[str, Any] = {"backbone": None, "size": None}
     own |= {name: rest.pop(name) for name in (*own, "quality") if name in rest}
     members = members_of(**own, recipe=recipe, taken=rest)
-    if len(members) == 1:
-        return [settings_for(recipe, **rest, **members[0])], chosen
     return ensemble_settings_for(recipe, members, **rest), chosen
-
-
-def fit_members(
-    good: GoodSource, settings: Sequence[FitSettings], options: FitOptions
-) -> Inspector:
-    """Fit a model, or an ensemble where there are settings of several; see `fit`."""
-    from reconpatch.ensemble import fit_ensemble
-
-    if len(settings) == 1:
-        return fit_model(good, settings[0], options)
-    return fit_ensemble(good, settings, options)
 
 
 def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
     """Fit with settings and options that are put together already; see `fit`."""
+    if options.on is None:
+        return _fit_model(good, settings, options, Steps())
+    from reconpatch.distributed_fit import by_workers
+
+    with by_workers(options) as steps:
+        return _fit_model(good, settings, options, steps)
+
+
+class Steps:
+    """The steps that go over all photos, in this process; `distributed_fit` has others."""
+
+    def kept_photos(self, photos: int) -> int:
+        """Of how many photos the features are kept here."""
+        return photos
+
+    def extract(
+        self,
+        reading: Reading,
+        module: PatchFeatures,  # noqa: ARG002 - for workers
+        extractor: Extractor,
+        patches: PatchStore,
+        threads: int,
+    ) -> Read:
+        """Read every photo, and keep the features."""
+        return reading.extract(extractor, patches, threads)
+
+    def training_patches(
+        self, patches: PatchStore, photos: Sequence[TrainingPhoto], settings: FitSettings
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """(N, C) features that f is trained on, and the (N,) groups of their photos.
+
+        Of those that are not in memory, as many as may be.
+        """
+        groups = np.array([photo.group for photo in photos])
+        if patches.in_memory:
+            return patches.flat, np.repeat(groups, patches.places)
+        rng = np.random.default_rng(settings.seed)
+        chosen = np.sort(rng.choice(patches.patches, patches.at_hand, replace=False))
+        return patches.take(chosen), groups[chosen // patches.places]
+
+    def photo(self, patches: PatchStore) -> Callable[[int], Floats]:
+        """What gives the (P, D) represented patches of a photo whose features are kept."""
+        return patches.photo
+
+    def bank(
+        self,
+        f: Representation,  # noqa: ARG002 - for workers
+        patches: PatchStore,
+        settings: FitSettings,
+        progress: Callable[[int, int], None] | None,
+    ) -> MemoryBank:
+        """The memory bank of f; `patches` are represented already."""
+        return build_bank(patches, settings, progress=progress)
+
+    def cover(
+        self,
+        f: Representation,  # noqa: ARG002 - for workers
+        bank: MemoryBank,
+        patches: PatchStore,
+        photos: Sequence[TrainingPhoto],
+        progress: Callable[[int, int], None] | None,
+    ) -> Covering:
+        """How the bank covers the patches of all photos."""
+        return cover(bank, patches.photo, photos, progress=progress)
+
+
+def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
     _require_training_packages()
     _check_device(options.device)
     sources, names, folder = _sources(good)
-    if settings.size == AUTOMATIC:
-        side = _shorter_side(sources, names)
-        settings = replace(settings, size=automatic_size(side, settings.size_limit))
+    sizes = _sizes(sources, names)
+    settings = automatic_tile(settings, sizes.median)
+    preprocessing = _preprocessing(settings, options, sources, names)
     clock = Clock(options.timer)
     threads = options.threads or default_threads()
     report = _report(options, "load the backbone") or _silent
@@ -193,9 +261,13 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         report(0, 1)
         module, extractor, weights = _backbone(settings, options, threads)
         report(1, 1)
-    with _store_for(len(sources), extractor, options) as patches:
+    layout = preprocessing.layout(extractor.grid, sizes.first)
+    settings = _bounded_bank(settings, layout, len(sources))
+    kept = steps.kept_photos(len(sources))
+    with _store_for(kept, layout.places, extractor, options) as patches:
         with clock.step("extract features"):
-            read = _extract(sources, names, settings, extractor, patches, options, threads)
+            reading = Reading(sources, names, settings, preprocessing, layout, options)
+            read = steps.extract(reading, module, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group)
         notes = read.notes + notes
@@ -204,8 +276,13 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
             chosen = dict(islice(read.prepared.items(), settings.defects))
             defects = make_defects(chosen, settings.seed, extractor)
         with clock.step("train f"):
-            f, log = _train(patches, photos, settings, options)
-        fit = _Fit(photos, defects, settings, extractor, clock, options)
+            p, parts = steps.training_patches(patches, photos, settings)
+            f, log = make_representation(
+                p, settings.method, settings.training, seed=settings.seed, parts=parts,
+                device=options.device, progress=_report(options, "train f"),
+            )  # fmt: skip
+            del p
+        fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options, steps)
         fitted, guarded = fit.with_banks(f, patches)
     with clock.step("write the graph"):
         graph = _graph(module, fitted, settings)
@@ -231,7 +308,8 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
     }
     thumbnails = read.thumbnails or _thumbnails_of(fitted.bank, sources, read, options)
     half = slice(SAMPLE_PHOTOS // 2)
-    sample = Sample.of(list(read.prepared.values())[half], defects.pixels[half])
+    good_views = [pixels for _, pixels in read.prepared.values()]
+    sample = Sample.of(good_views[half], defects.pixels[half])
     model = Model(
         settings, read.preprocessing, fitted.f, fitted.bank, photos, fitted.scores,
         fitted.calibration, provenance, engine, thumbnails, sample,
@@ -240,26 +318,6 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         reference = NumpyEngine(extractor, fitted.f, settings.scoring)
         checked = checked_sample(model, lambda x: reference(x, fitted.bank))
     return model.with_samples([checked])
-
-
-def _train(
-    patches: PatchStore,
-    photos: Sequence[TrainingPhoto],
-    settings: FitSettings,
-    options: FitOptions,
-) -> tuple[Representation, TrainingLog | None]:
-    """f for the patch features; of those that are not in memory, for as many as may be."""
-    groups = np.array([photo.group for photo in photos])
-    if patches.in_memory:
-        p, parts = patches.flat, np.repeat(groups, patches.places)
-    else:
-        rng = np.random.default_rng(settings.seed)
-        chosen = np.sort(rng.choice(patches.patches, patches.at_hand, replace=False))
-        p, parts = patches.take(chosen), groups[chosen // patches.places]
-    return make_representation(
-        p, settings.method, settings.training, seed=settings.seed, parts=parts,
-        device=options.device, progress=_report(options, "train f"),
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -281,9 +339,11 @@ class _Fit:
     photos: Sequence[TrainingPhoto]
     defects: Defects
     settings: FitSettings
-    extractor: Extractor
+    layout: Layout
+    grid: tuple[int, int]  # of a view
     clock: Clock
     options: FitOptions
+    steps: Steps
 
     def with_banks(self, f: Representation, patches: PatchStore) -> tuple[_Fitted, Guard | None]:
         """The bank of f, or that of the identity where the guard prefers it; p gives way to r.
@@ -313,18 +373,18 @@ class _Fit:
 
     def with_bank(self, f: Representation, patches: PatchStore, prefix: str = "") -> _Fitted:
         """The bank of represented patches, calibrated, and tried on the made defects."""
-        settings, photos = self.settings, self.photos
-        place = {"grid": self.extractor.grid, "size": settings.size}
+        settings, photos, steps = self.settings, self.photos, self.steps
+        photo = steps.photo(patches)
         with self.clock.step(f"{prefix}build the memory bank"):
             report = self._report(f"{prefix}build the memory bank")
-            bank = build_bank(patches, settings, progress=report)
+            bank = steps.bank(f, patches, settings, report)
         with self.clock.step(f"{prefix}calibrate"):
             report = self._report(f"{prefix}search for each photo")
-            covering = cover(bank, patches.photo, photos, progress=report)
-            bank = with_stand_ins(bank, patches.photo, photos, covering)
+            covering = steps.cover(f, bank, patches, photos, report)
+            bank = with_stand_ins(bank, photo, photos, covering)
             scores = leave_one_out(
-                patches.photo, photos, bank, settings.scoring, covering=covering,
-                progress=self._report(f"{prefix}calibrate"), **place,
+                photo, photos, bank, settings.scoring, self.layout, covering=covering,
+                progress=self._report(f"{prefix}calibrate"),
             )  # fmt: skip
             calibration = Calibration(
                 scores.image_scores,
@@ -337,8 +397,8 @@ class _Fit:
             return fitted
         with self.clock.step(f"{prefix}try on made defects"):
             trial = try_on(
-                self.defects, f, bank, photos, scores, settings.scoring,
-                threshold=calibration.image_threshold.value, **place,
+                self.defects, f, bank, photos, scores, settings.scoring, self.layout,
+                threshold=calibration.image_threshold.value, grid=self.grid,
             )  # fmt: skip
         return replace(fitted, trial=trial)
 
@@ -393,16 +453,16 @@ def build_bank(
     if 0 < settings.candidates < patches.patches:
         count = max(settings.candidates, rows)
         candidates = np.sort(rng.permutation(patches.patches)[:count])
-        picked = candidates[_pick(patches.take(candidates), rows, settings, rng, progress)]
+        picked = candidates[pick(patches.take(candidates), rows, settings, rng, progress)]
     elif patches.in_memory:
-        picked = _pick(patches.flat, rows, settings, rng, progress)
+        picked = pick(patches.flat, rows, settings, rng, progress)
     else:
         picked = _picked_by_merging(patches, rows, settings, rng, progress)
     kept = patches.take(picked)
     return MemoryBank(kept, picked // patches.places, picked % patches.places, kept)
 
 
-def _pick(
+def pick(
     r: Floats,
     rows: int,
     settings: FitSettings,
@@ -432,14 +492,14 @@ def _picked_by_merging(
     at_hand = max(patches.at_hand - 2 * rows, patches.at_hand // 2)
     for start, block in patches.blocks(at_hand):
         r = block.reshape(-1, patches.channels)
-        mine = _pick(r, rows, settings, rng) if len(r) > rows else np.arange(len(r))
+        mine = pick(r, rows, settings, rng) if len(r) > rows else np.arange(len(r))
         picked = np.concatenate([picked, mine + start * patches.places])
         if len(picked) > max(2 * rows, at_hand // 2):
-            picked = picked[_pick(patches.take(picked), rows, settings, rng)]
+            picked = picked[pick(patches.take(picked), rows, settings, rng)]
         if progress is not None:
             progress(min(rows, rows * (start + len(block)) // len(patches)), rows)
     if len(picked) > rows:
-        picked = picked[_pick(patches.take(picked), rows, settings, rng)]
+        picked = picked[pick(patches.take(picked), rows, settings, rng)]
     return picked
 
 
@@ -452,19 +512,75 @@ def default_threads() -> int:
 def read_good(good: GoodSource, options: FitOptions) -> Iterator[Photo]:
     """The good photos as a fit reads them: in its order, under its names."""
     sources, names, _ = _sources(good)
-    return _readable(sources, names, options)
+    return readable(sources, names, options)
 
 
 # --- Steps ---------------------------------------------------------------------------------------
 
 
-def _shorter_side(sources: Sequence[PhotoSource], names: Sequence[str]) -> int:
-    """The median of the photos' shorter sides; what cannot be read is told of when it is read."""
-    sides = []
+class _Sizes(NamedTuple):
+    """Height and width of the photos: those of the first, and the median of each."""
+
+    first: tuple[int, int]
+    median: tuple[int, int]
+
+
+def _sizes(sources: Sequence[PhotoSource], names: Sequence[str]) -> _Sizes:
+    """The photos' sizes; what cannot be read is told of when it is read."""
+    sizes = []
     for source, name in zip(sources, names, strict=True):
         with suppress(PhotoError):
-            sides.append(shorter_side(source, name=name))
-    return int(np.median(sides)) if sides else 0
+            sizes.append(photo_size(source, name=name))
+    if not sizes:
+        return _Sizes((1, 1), (1, 1))
+    height, width = np.median(sizes, axis=0)
+    return _Sizes(sizes[0], (int(height), int(width)))
+
+
+def _preprocessing(
+    settings: FitSettings,
+    options: FitOptions,
+    sources: Sequence[PhotoSource],
+    names: Sequence[str],
+) -> Preprocessing:
+    region, registration = None, None
+    if settings.register:
+        registration = Registration.to(next(readable(sources, names, options)))
+    if isinstance(options.roi, np.ndarray):
+        region = RegionOfInterest.of(options.roi)
+    elif options.roi is not None:
+        region = RegionOfInterest.read(options.roi)
+    if region and settings.resize:
+        raise SettingsError(
+            f"resize is {settings.resize} and a region of interest is given, which says already "
+            "what of a photo is inspected: give one of the two"
+        )
+    return Preprocessing(
+        *settings.size,
+        settings.resize or None,
+        options.white_level or 65535,
+        settings.tile,
+        settings.overlap if settings.tile else 0,
+        region,
+        registration,
+    )
+
+
+def _bounded_bank(settings: FitSettings, layout: Layout, photos: int) -> FitSettings:
+    """The settings with a bank and candidates that photos in tiles can bear.
+
+    A share of all patches of large photos would be more rows than can be searched, and a greedy
+    selection among all of them would take hours: a number of rows that was given stays as it is.
+    """
+    if not layout.in_tiles:
+        return settings
+    patches = photos * layout.places
+    rows = bank_rows(settings.bank, patches, settings.bank_least)
+    if settings.bank < 1 and rows > TILED_ROWS:
+        settings = replace(settings, bank=float(TILED_ROWS), bank_least=0)
+    if not settings.candidates and patches > TILED_CANDIDATES:
+        settings = replace(settings, candidates=TILED_CANDIDATES)
+    return settings
 
 
 def _require_training_packages() -> None:
@@ -542,13 +658,13 @@ def _backbone(
 
 def _white_level(sources: Sequence[PhotoSource], names: Sequence[str], options: FitOptions) -> int:
     """The white level that covers all photos of 16 bits."""
-    photos = _readable(sources, names, options)
+    photos = readable(sources, names, options)
     return white_level_for(
         max(int(photo.pixels.max()) for photo in photos if photo.pixels.dtype == np.uint16)
     )
 
 
-def _readable(
+def readable(
     sources: Iterable[PhotoSource],
     names: Sequence[str],
     options: FitOptions,
@@ -572,7 +688,7 @@ def _refuse_or_note(error: PhotoError, options: FitOptions) -> str:
 
 
 @dataclass
-class _Read:
+class Read:
     """What one pass over the photos leaves behind, apart from their features."""
 
     preprocessing: Preprocessing
@@ -580,100 +696,142 @@ class _Read:
     sources: list[int] = field(default_factory=list)  # which source each photo came from
     thumbnails: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    prepared: dict[int, Bytes] = field(default_factory=dict)  # photos to make a defect on
+    # The part of some photos to make a defect on, prepared.
+    prepared: dict[int, tuple[View, Bytes]] = field(default_factory=dict)
 
 
-def _extract(
-    sources: Sequence[PhotoSource],
-    names: Sequence[str],
-    settings: FitSettings,
-    extractor: Extractor,
-    patches: PatchStore,
-    options: FitOptions,
-    threads: int,
-) -> _Read:
-    """Read every photo once: its record, its thumbnail and its patch features.
+@dataclass(frozen=True)
+class Reading:
+    """One pass over the photos: of each its record, its thumbnail and its patch features."""
 
-    Photos are decoded and prepared by threads while the engine is at work on others. Only where
-    there are photos of 16 bits are they all read once more, for the white level.
-    """
-    height, width = settings.size
-    level = options.white_level
-    read = _Read(Preprocessing(height, width, settings.resize or None, level or 65535))
-    report = _report(options, "extract features") or _silent
-    thumbnails = options.thumbnails and len(sources) <= CALIBRATED
-    waiting: list[Floats] = []
-    evenly = np.linspace(0, len(sources) - 1, min(_kept_photos(settings), len(sources)))
-    kept = set(np.rint(evenly).astype(int).tolist())
+    sources: Sequence[PhotoSource]
+    names: Sequence[str]
+    settings: FitSettings
+    preprocessing: Preprocessing
+    layout: Layout
+    options: FitOptions
+    views: frozenset[int] | None = None  # photos to keep a view of; None: see `kept_views`
 
-    def flush() -> None:
-        if waiting:
-            patches.add(extractor(np.stack(waiting)))
-            waiting.clear()
+    def extract(self, extractor: Extractor, patches: PatchStore, threads: int) -> Read:
+        """Read every photo once.
 
-    def decode(i: int) -> _Decoded | PhotoError:
-        return _decode(sources[i], names[i], read.preprocessing, thumbnails, options)
+        Photos are decoded, and prepared where they are seen at once, by threads while the engine
+        is at work on others. Only where there are photos of 16 bits are they all read once more,
+        for the white level.
+        """
+        sources, options = self.sources, self.options
+        level = options.white_level
+        read = Read(self.preprocessing)
+        report = _report(options, "extract features") or _silent
+        kept = kept_views(self.settings, len(sources)) if self.views is None else self.views
+        waiting: list[Floats] = []
 
-    for i, decoded in enumerate(read_ahead(decode, range(len(sources)), threads)):
-        report(i + 1, len(sources))
-        if isinstance(decoded, PhotoError):
-            read.notes.append(_refuse_or_note(decoded, options))
-            continue
-        photo = decoded.photo
-        if photo.pixels.dtype == np.uint16 and not level:
-            level = _white_level(sources, names, options)
-            read.preprocessing = replace(read.preprocessing, white_level=level)
-        if photo.pixels.dtype == np.uint16:  # those that were read ahead did not know the level
-            decoded = _prepare(photo, read.preprocessing, thumbnails)
-        n = len(read.photos)
-        read.photos.append(TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, n))
-        read.sources.append(i)
-        if thumbnails:
-            read.thumbnails.append(decoded.thumbnail)
-        if n in kept:
-            read.prepared[n] = as_bytes(decoded.prepared)
-        waiting.append(decoded.prepared)
-        if len(waiting) == _BATCH:
-            flush()
-    flush()
-    return read
+        def flush() -> None:
+            if waiting:
+                patches.add(self._of_whole_photos(extractor(np.stack(waiting))))
+                waiting.clear()
+
+        for i, decoded in enumerate(read_ahead(self._decode, range(len(sources)), threads)):
+            report(i + 1, len(sources))
+            if isinstance(decoded, PhotoError):
+                read.notes.append(_refuse_or_note(decoded, options))
+                continue
+            photo = decoded.photo
+            if photo.pixels.dtype == np.uint16 and not level:
+                level = _white_level(sources, self.names, options)
+                read.preprocessing = replace(read.preprocessing, white_level=level)
+            if photo.pixels.dtype == np.uint16:  # those read ahead did not know the level
+                decoded = self._prepare(photo, read.preprocessing)
+            n = len(read.photos)
+            read.photos.append(
+                TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, n)
+            )
+            read.sources.append(i)
+            if self._thumbnails:
+                read.thumbnails.append(decoded.thumbnail)
+            if self.layout.in_tiles:
+                _check_same_size(photo, self.layout)
+                patches.add(self._of_tiles(photo, read.preprocessing, extractor))
+            else:
+                waiting.append(decoded.prepared)
+            if n in kept:
+                read.prepared[n] = self._kept_view(n, decoded, read.preprocessing)
+            if len(waiting) == _BATCH:
+                flush()
+        flush()
+        return read
+
+    def _of_whole_photos(self, features: Floats) -> Floats:
+        """(B, P, C) features of the inspected patches of photos that are seen at once."""
+        (view,) = self.layout.views
+        return features if self.layout.plain else features[:, view.cells]
+
+    def _of_tiles(self, photo: Photo, preprocessing: Preprocessing, extractor: Extractor) -> Floats:
+        """(1, P, C) features of a photo that is seen in tiles."""
+        views = preprocessing.views(photo, self.layout)
+        features: Floats = self.layout.joined(extractor(view[None])[0] for view in views)
+        return features[None]
+
+    def _kept_view(
+        self, n: int, decoded: _Decoded, preprocessing: Preprocessing
+    ) -> tuple[View, Bytes]:
+        """The n-th photo, or the tile of it that is kept: one that is not mostly uninspected."""
+        views = self.layout.views
+        if not self.layout.in_tiles:
+            return views[0], as_bytes(decoded.prepared)
+        most = max(len(view.places) for view in views)
+        worthy = [view for view in views if 2 * len(view.places) >= most]
+        rng = np.random.default_rng([self.settings.seed, n])
+        view = worthy[rng.integers(len(worthy))]
+        return view, as_bytes(preprocessing.view(decoded.photo, self.layout, view))
+
+    def _decode(self, i: int) -> _Decoded | PhotoError:
+        limit = self.options.max_pixels
+        try:
+            photo = read_photo(self.sources[i], name=self.names[i], max_pixels=limit)
+            _ = photo.sha256  # by the thread that reads
+            return self._prepare(self.preprocessing.registered(photo), self.preprocessing)
+        except PhotoError as error:
+            return error
+
+    def _prepare(self, photo: Photo, preprocessing: Preprocessing) -> _Decoded:
+        small = thumbnail(photo, preprocessing.white_level) if self._thumbnails else b""
+        if self.layout.in_tiles:  # a tile at a time, when its turn comes
+            return _Decoded(photo, np.empty(0, np.float32), small)
+        return _Decoded(photo, preprocessing(photo), small)
+
+    @property
+    def _thumbnails(self) -> bool:
+        return self.options.thumbnails and len(self.sources) <= CALIBRATED
 
 
-def _kept_photos(settings: FitSettings) -> int:
-    """How many prepared photos are kept: for made defects, and for the sample of the file."""
-    return max(settings.defects, SAMPLE_PHOTOS // 2)
+def kept_views(settings: FitSettings, photos: int) -> frozenset[int]:
+    """Photos that are kept prepared: for made defects, and for the sample of the file."""
+    count = max(settings.defects, SAMPLE_PHOTOS // 2)
+    evenly = np.linspace(0, photos - 1, min(count, photos))
+    return frozenset(np.rint(evenly).astype(int).tolist())
 
 
 class _Decoded(NamedTuple):
-    """A photo, prepared for the model, and its thumbnail."""
+    """A photo, prepared for the model unless it is seen in tiles, and its thumbnail."""
 
     photo: Photo
     prepared: Floats
     thumbnail: bytes
 
 
-def _decode(
-    source: PhotoSource,
-    name: str,
-    preprocessing: Preprocessing,
-    thumbnails: bool,
-    options: FitOptions,
-) -> _Decoded | PhotoError:
-    try:
-        photo = read_photo(source, name=name, max_pixels=options.max_pixels)
-    except PhotoError as error:
-        return error
-    _ = photo.sha256  # by the thread that reads
-    return _prepare(photo, preprocessing, thumbnails)
-
-
-def _prepare(photo: Photo, preprocessing: Preprocessing, thumbnails: bool) -> _Decoded:
-    small = thumbnail(photo, preprocessing.white_level) if thumbnails else b""
-    return _Decoded(photo, preprocessing(photo), small)
+def _check_same_size(photo: Photo, layout: Layout) -> None:
+    height, width = layout.size
+    if (photo.height, photo.width) != (height, width):
+        raise PhotoError(
+            f"{photo.name}: {photo.width} x {photo.height} pixels, and the first good photo has "
+            f"{width} x {height}: photos that are seen in tiles have one size, so leave out or "
+            "crop those of another"
+        )
 
 
 def _thumbnails_of(
-    bank: MemoryBank, sources: Sequence[PhotoSource], read: _Read, options: FitOptions
+    bank: MemoryBank, sources: Sequence[PhotoSource], read: Read, options: FitOptions
 ) -> list[bytes]:
     """Thumbnails of the photos that the bank has rows of; of the others of very many, none."""
     if not options.thumbnails:
@@ -682,16 +840,18 @@ def _thumbnails_of(
     for i in np.unique(bank.photo):
         source = sources[read.sources[i]]
         photo = read_photo(source, name=read.photos[i].name, max_pixels=options.max_pixels)
+        photo = read.preprocessing.registered(photo)  # boxes are in that frame
         thumbnails[i] = thumbnail(photo, read.preprocessing.white_level)
     return thumbnails
 
 
-def _store_for(photos: int, extractor: Extractor, options: FitOptions) -> PatchStore:
-    """Where the features go; beside them a third of their memory each goes to blocks and copies."""
-    memory = None
-    if options.memory_limit:
-        memory = _room(options.memory_limit) // 3
-    places = extractor.grid[0] * extractor.grid[1]
+def _store_for(photos: int, places: int, extractor: Extractor, options: FitOptions) -> PatchStore:
+    """Where the features go; beside them a third of their memory each goes to blocks and copies.
+
+    Without a limit they may take half of the machine's memory, which only large photos or very many
+    do.
+    """
+    memory = _room(options.memory_limit) // 3 if options.memory_limit else physical_bytes() // 2
     return PatchStore(photos, places, extractor.channels, memory=memory)
 
 

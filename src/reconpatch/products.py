@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from reconpatch.backbones import RANDOM
-from reconpatch.ensemble import member_names
+from reconpatch.ensemble import fit_members, member_names
 from reconpatch.errors import (
     MissingExtraError,
     ModelFileError,
@@ -39,7 +39,7 @@ from reconpatch.errors import (
 )
 from reconpatch.evaluation import evaluate, find_test_photos
 from reconpatch.files import atomic_write, cannot_write
-from reconpatch.fitting import FitOptions, fit_members, parts_of
+from reconpatch.fitting import FitOptions, parts_of
 from reconpatch.images import MAX_PIXELS, list_photos
 from reconpatch.memory import parse_bytes
 from reconpatch.model import Inspector

@@ -24,6 +24,7 @@ from reconpatch.files import atomic_write, cannot_write
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.pages import rendered
 from reconpatch.result import Box, Region, Result
+from reconpatch.stored_picture import stored_picture
 
 if TYPE_CHECKING:
     from reconpatch.model import Inspector, Model
@@ -300,8 +301,7 @@ def _comparison(photo: Image.Image, result: Result) -> tuple[Image.Image, Image.
     worst = _crop(photo, window, closest.patch_box, _crop_size(window))
     if closest.thumbnail is None or closest.thumbnail_box is None:
         return worst, None
-    with Image.open(io.BytesIO(closest.thumbnail)) as opened:
-        thumbnail = opened.convert("RGB")
+    thumbnail = stored_picture(closest.thumbnail)
     # A patch is the same share of every photo. Shares of the whole are exact where the box of a
     # patch in a small thumbnail is rounded to a few pixels.
     scale = (thumbnail.width / photo.width, thumbnail.height / photo.height)

@@ -42,6 +42,8 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Ray would try a task for ever that takes more memory than there is.
     "RAY_task_oom_retries": str(RETRIES),
+    # What goes wrong is raised; beside it, Ray would print concerns of its own among our lines.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 
@@ -91,9 +93,7 @@ def on_ray(on: str) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (
-        OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError,
-    ) as error:  # fmt: skip
+    except Exception as error:  # a node that does not start is a bare one
         reason = " ".join(str(error).split()) or type(error).__name__
         where = "start on this machine" if address == LOCAL else f"be reached at {address}"
         raise WorkersError(
