@@ -815,10 +815,9 @@ def test_workers_give_the_figures_of_one_process_even_when_they_die(
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_category_that_fails_on_workers_says_the_same(tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "mvtec"
-    make_category(root / "good", 0)
-    make_category(root / "bad", 50)
-    (root / "bad" / "test" / "good" / "060.png").write_bytes(b"no photo")
-    (root / "bad" / "test" / "good" / "part060.png").write_bytes(b"no photo")
+    make_category(root / "bottle", 0)
+    make_category(root / "screw", 50)
+    (root / "screw" / "test" / "good" / "part060.png").write_bytes(b"no photo")
     here, there = (run(root, tmp_path / str(on), on=on) for on in (None, "ray"))
     assert len(here.errors) == 1
     assert [r.error for r in there.errors] == [r.error for r in here.errors]
