@@ -66,6 +66,7 @@ COMMANDS = {
     "--skip-unreadable --white-level --max-pixels --device --memory-limit --threads --overwrite",
     "info": "--json",
     "inspect": "--output --json --max-pixels --engine --threads --overwrite",
+    "score": "--output --on --workers --retry-errors --max-pixels --engine --threads",
     "serve": "--data --database --photos --host --port --token-file --tls-cert --tls-key "
     "--keep-days --keep-gb --queue --max-bytes --max-pixels --threads",
     "update": "--output --confirmed --defects --force --group --json --max-pixels --threads "
