@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from reconpatch.ensemble import Ensemble
     from reconpatch.model import Model
 
+_MOST_CROPPED = 8
+
 
 def check_model(model: Model) -> None:
     """Raise ValueError, with what cannot be, where the parts of a model do not fit together."""
@@ -73,7 +75,9 @@ def _check_photos(photos: Sequence[TrainingPhoto], thumbnails: int) -> None:
 def _check_preprocessing(preprocessing: Preprocessing) -> None:
     size = preprocessing.height, preprocessing.width
     _require(all(_is_whole(side, 1, LONGEST_SIDE) for side in size), "an input of a size that can")
-    _require(preprocessing.resize is None or _is_whole(preprocessing.resize, 1), "a whole resize")
+    # Of the smallest photo a crop by more would leave nothing to inspect.
+    resize, most = preprocessing.resize, _MOST_CROPPED * min(size)
+    _require(resize is None or _is_whole(resize, 1, most), "a resize that leaves something")
     _require(_is_whole(preprocessing.white_level, 1, 65535), "a white level")
     for side in (preprocessing.tile, preprocessing.overlap):
         _require(_is_whole(side, 0, LONGEST_SIDE), "tiles of a size that can be")
