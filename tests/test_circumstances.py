@@ -237,14 +237,14 @@ def test_a_station_keeps_the_order_of_its_records_whatever_the_clock_says(
     for life in range(2):
         with Station(DataFolder(data), [small_model_file], threads=1) as station:
             kept = [inspect(station, textured(100 * life + seed)) for seed in range(3)]
-            version = station.set_threshold(None, score=2.0 + life)
+            version = station.set_threshold("small", score=2.0 + life)
             assert [r.id for r in station.records.export()][:3] == [r.id for r in kept][::-1]
             assert kept[0].time > kept[-1].time
             served = station.records.services(version.product)
-            assert served[0].number == version.number == station.product(None).version.number
+            assert served[0].number == version.number == station.product("small").version.number
             assert station.photos.prune(keep_days=365) == 0
     with Station(DataFolder(data), threads=1) as station:
-        assert station.product(None).version.number == 3
+        assert station.product("small").version.number == 3
         assert station.records.count() == 6
 
 
