@@ -73,7 +73,7 @@ def deleted(model: Model, paths: list[Path]) -> np.ndarray:
         rest = MemoryBank(bank.rows[kept], bank.photo[kept], bank.place[kept], bank.stand_ins[kept])
         patches = model.represent(read_photo(path))
         scores.append(
-            score_patches(patches, rest, model.settings.scoring, model.engine.grid).image_score
+            score_patches(patches, rest, model.settings.scoring, model.layout).image_score
         )
     return np.array(scores)
 

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +28,7 @@ import hypothesis
 import requests
 import schemathesis
 from serving import megabytes, photo, serving, small_model
+from soak_photos import mutated
 
 API = "/api/v1"
 Check = Callable[[str, int, str], None]
@@ -41,22 +42,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small_model(folder / "part.rcp", 96)
-        log = folder / "log"
-        options = ("--data", folder / "data", "--port", 0, "--max-bytes", 1_000_000)
-        with serving(folder / "part.rcp", *options, log=log) as (process, url):
-            wrong = run(url, given.requests, given.seed, lambda: megabytes(process))
-            assert requests.get(f"{url}{API}/health", timeout=60).json()["status"] == "ok"
-        if "Traceback" in (said := log.read_text()):
-            wrong.append(
-                f"there is a traceback in the log: {said[said.index('Traceback') :][:5_000]}"
-            )
+        wrong, _ = served(folder / "part.rcp", folder, given.requests, given.seed)
     for line in wrong:
         print("WRONG", line)
     sys.exit(1 if wrong else 0)
 
 
-def run(url: str, count: int, seed: int, memory: Callable[[], float]) -> list[str]:
-    """Send the requests; what was wrong."""
+def served(model: Path, folder: Path, count: int, seed: int) -> tuple[list[str], Counter[str]]:
+    """Send the requests to a service of a model; what was wrong, and the answers by status."""
+    log = folder / "log"
+    options = ("--data", folder / "data", "--port", 0, "--max-bytes", 1_000_000)
+    with serving(model, *options, log=log) as (process, url):
+        wrong, statuses = run(url, count, seed, lambda: megabytes(process))
+        assert requests.get(f"{url}{API}/health", timeout=60).json()["status"] == "ok"
+    if "Traceback" in (said := log.read_text()):
+        wrong.append(f"there is a traceback in the log: {said[said.index('Traceback') :][:5_000]}")
+    return wrong, statuses
+
+
+def run(
+    url: str, count: int, seed: int, memory: Callable[[], float]
+) -> tuple[list[str], Counter[str]]:
+    """Send the requests; what was wrong, and the answers by status."""
     wrong: list[str] = []
     statuses: Counter[str] = Counter()
 
@@ -71,13 +78,13 @@ def run(url: str, count: int, seed: int, memory: Callable[[], float]) -> list[st
     seen = [memory()]
     for half in (0, 1):
         described(url, count * 4 // 10, seed + half, check)
-        damaged(url, count // 20, random.Random(seed + half), content, check)
+        damaged(url, mutated(count // 20, seed + half), check)
         raw(url, count // 20, random.Random(seed + half), check)
         seen.append(memory())
     print("answers:", ", ".join(f"{n} x {status}" for status, n in sorted(statuses.items())))
     print(f"in all {sum(statuses.values())}, other than 503 and from 500 on: {len(wrong)}")
     print("memory, MB:", " -> ".join(f"{value:.0f}" for value in seen))
-    return wrong
+    return wrong, statuses
 
 
 def described(url: str, count: int, seed: int, check: Check) -> None:
@@ -119,19 +126,16 @@ def generated(operation: Any, mode: Any, count: int, seed: int) -> Iterator[Any]
     yield from cases[:count]
 
 
-def damaged(url: str, count: int, rng: random.Random, content: bytes, check: Check) -> None:
-    """Photos cut off or with bytes changed, as raw bytes and in forms."""
-    for i in range(count):
-        broken = bytearray(content[: rng.randrange(len(content))] if i % 2 else content)
-        for _ in range(rng.randrange(20)):
-            if broken:
-                broken[rng.randrange(len(broken))] = rng.randrange(256)
-        if i % 3:
-            answer = requests.post(f"{url}{API}/inspect", data=bytes(broken), timeout=60)
-        else:
-            files = [("files", (f"{i}\n\x00.png", bytes(broken)))] * rng.randrange(1, 4)
-            answer = requests.post(f"{url}{API}/inspect-batch", files=files, timeout=60)
-        check("damaged photo", answer.status_code, str(answer.content[:200]))
+def damaged(url: str, photos: Iterable[bytes], check: Check) -> None:
+    """Damaged photos, as raw bytes and, every third, in forms."""
+    with requests.Session() as session:
+        for i, broken in enumerate(photos):
+            if i % 3:
+                answer = session.post(f"{url}{API}/inspect", data=broken, timeout=60)
+            else:
+                files = [("files", (f"{i}\n\x00.png", broken))] * (1 + i % 4)
+                answer = session.post(f"{url}{API}/inspect-batch", files=files, timeout=60)
+            check(f"damaged photo {i}", answer.status_code, str(answer.content[:200]))
 
 
 def raw(url: str, count: int, rng: random.Random, check: Check) -> None:

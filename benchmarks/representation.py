@@ -40,11 +40,13 @@ from reconpatch.ensemble import Scale
 from reconpatch.features import FeatureExtractor
 from reconpatch.fitting import build_bank
 from reconpatch.good_photos import TrainingPhoto, leave_one_out, with_stand_ins
-from reconpatch.images import Preprocessing, as_bytes, read_photo
+from reconpatch.images import as_bytes, read_photo
+from reconpatch.layout import Layout
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.metrics import auroc, pixel_metrics
 from reconpatch.patch_features import PatchFeatures, export_onnx
 from reconpatch.patch_store import PatchStore
+from reconpatch.preprocessing import Preprocessing
 from reconpatch.representation import Representation, batches, initial_f, make_representation
 from reconpatch.scoring import anomaly_map, score_patches, top_score
 from reconpatch.settings import FitSettings, settings_for
@@ -64,6 +66,7 @@ STEPS = NEAR | {"init": "identity", "learning_rate": 3e-4}
 IDENTITY = {"dim": 0, "init": "identity", "steps": 0, "epochs": 0, "top": 0.005}
 COARSE = {"levels": [3], "bank": 0.04, "smooth": 0.375}
 KIN = {"dim": 0, "init": "kin", "steps": 0, "epochs": 0}
+SHIPPED = {"kin_power": 0.25, "smooth": 0.75, "bank_least": 4000}
 
 # What is tried: changes by name to what `member` starts from. A list makes an ensemble.
 VARIANTS: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
@@ -167,7 +170,12 @@ VARIANTS: dict[str, dict[str, Any] | list[dict[str, Any]]] = {
     "kin 0.5, residual": KIN | {"top": 0.005, "residual": {}},
     "kin 0.5, residual, decay 20": KIN | {"top": 0.005, "residual": {"decay": 20.0}},
     "kin 0.5, residual, margin 0.5": KIN | {"top": 0.005, "residual": {"margin": 0.5}},
-    "default": {},
+    # The default as a fit takes it, without its guard, and PatchCore with as many rows.
+    "default": SHIPPED,
+    "patchcore, rows of the default": SHIPPED | {"method": "patchcore", "top": 0.0, "smooth": 0.0},
+    "patchcore, rows and score of the default": SHIPPED | {"method": "patchcore"},
+    "kin 0.5, rows and score of the default": SHIPPED | {"kin_power": 0.5},
+    "kin 0.25, rows of the default, top 0.5 %": SHIPPED | {"smooth": 0.0},
 }  # fmt: skip
 
 
@@ -354,10 +362,11 @@ def scored_by(
 ) -> Scored:
     """The test photos' scores by f and its bank, and the scales of both."""
     scoring = settings.scoring
-    scored = [score_patches(f(p), bank, scoring, found.grid) for p in found.test]
+    layout = Layout.whole(found.grid, settings.size)
+    scored = [score_patches(f(p), bank, scoring, layout) for p in found.test]
     n = len(found.fit)
     new = [as_new(f(found.fit[i]), i, bank) for i in range(0, n, max(1, n // 40))]
-    of_new = [top_score(d, scoring, found.grid) if scoring.top > 0 else float(d.max()) for d in new]
+    of_new = [top_score(d, scoring, layout) if scoring.top > 0 else float(d.max()) for d in new]
     return Scored(
         np.array([s.image_score for s in scored]),
         np.stack([s.distances for s in scored]),
@@ -412,7 +421,8 @@ def members_of(variant: str, seed: int) -> list[Member]:
 
 def member(own: dict[str, Any], seed: int) -> Member:
     """The recipe that the search for a default began with, at 224, with changes."""
-    changes = {"size": 224, "seed": seed, "smooth": 0.0, "kin_power": 0.5} | own
+    began = {"size": 224, "smooth": 0.0, "kin_power": 0.5, "bank_least": 0}
+    changes = {**began, "seed": seed, **own}
     residual = changes.pop("residual", None)
     settings = settings_for("default", **changes)
     steps = None if residual is None else ResidualSettings(**residual)
@@ -470,8 +480,10 @@ def defects_of(category: str, settings: FitSettings, data: Path) -> Defects:
     evenly = np.linspace(0, len(fit) - 1, min(settings.defects, len(fit)))
     preprocessing = Preprocessing(*settings.size)
     chosen = sorted(set(np.rint(evenly).astype(int).tolist()))
-    prepared = {i: as_bytes(preprocessing(read_photo(fit[i]))) for i in chosen}
-    return make_defects(prepared, settings.seed, extractor(settings))
+    engine = extractor(settings)
+    (whole,) = Layout.whole(engine.grid, settings.size).views
+    prepared = {i: (whole, as_bytes(preprocessing(read_photo(fit[i])))) for i in chosen}
+    return make_defects(prepared, settings.seed, engine)
 
 
 def tried(
@@ -481,9 +493,10 @@ def tried(
     photos = [TrainingPhoto(str(i), str(i), *settings.size, group=i) for i in range(len(found.fit))]
     bank = build_bank(PatchStore.of(f(found.fit)), settings)
     bank = with_stand_ins(bank, lambda i: f(found.fit[i]), photos)
-    grid, size, scoring = found.grid, settings.size, settings.scoring
-    good = leave_one_out(lambda i: f(found.fit[i]), photos, bank, scoring, grid=grid, size=size)
-    trial = try_on(defects, f, bank, photos, good, scoring, threshold=np.inf, grid=grid, size=size)
+    grid, scoring = found.grid, settings.scoring
+    layout = Layout.whole(grid, settings.size)
+    good = leave_one_out(lambda i: f(found.fit[i]), photos, bank, scoring, layout)
+    trial = try_on(defects, f, bank, photos, good, scoring, layout, threshold=np.inf, grid=grid)
     return trial, scored_by(found, f, bank, settings)
 
 

@@ -7,7 +7,9 @@ otherwise, so that nothing is looked for or downloaded.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ import pytest
 from PIL import Image
 
 import reconpatch
+from reconpatch.workers import on_ray
 
 if TYPE_CHECKING:
     from reconpatch.model import Model
@@ -108,6 +111,18 @@ def good_photo() -> RGB:
 def defective_photo(good_photo: RGB) -> RGB:
     """The same part with a bright scratch."""
     return scratched(good_photo)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """Two workers on this machine; this process is connected to them until the last test."""
+    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    with pytest.MonkeyPatch.context() as patched:
+        # Workers unpickle functions of the tests, which they have to find.
+        patched.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY / "tests"), *sys.path]))
+        patched.setattr(ray, "init", partial(ray.init, num_cpus=2, object_store_memory=10**8))
+        with on_ray("ray"):
+            yield
 
 
 @pytest.fixture(scope="session")

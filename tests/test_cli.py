@@ -1062,7 +1062,7 @@ def test_benchmark_sets_whatever_fit_takes(
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [
-        ("siez=64", "there is no setting 'siez' (did you mean size or resize?)"),
+        ("siez=64", "and 'siez=64' was given (did you mean size or resize?)"),
         ("alpha", "--set takes NAME=VALUE with the name of a setting, and 'alpha' was given"),
         ("size=big", "size is 'big': give pixels such as 224"),
         ("levels=two", "levels is 'two': give numbers such as 2,3"),

@@ -16,8 +16,9 @@ import reconpatch
 from conftest import RGB, SMALL_FIT, scratch_mask, scratched, textured
 from reconpatch.ensemble import MAD_TO_STD, Ensemble, Scale, combine, member_names, members_of
 from reconpatch.errors import SettingsError, WeightsError
-from reconpatch.images import Photo, Preprocessing, list_photos, read_photo
+from reconpatch.images import Photo, list_photos, read_photo
 from reconpatch.model import Model
+from reconpatch.preprocessing import Preprocessing
 from reconpatch.settings import AUTOMATIC, ensemble_settings_for
 
 BACKBONES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1")

@@ -34,9 +34,10 @@ from reconpatch.errors import (
 )
 from reconpatch.export import check_folder, export
 from reconpatch.exported_graph import with_bank
-from reconpatch.images import Preprocessing, read_photo
+from reconpatch.images import read_photo
 from reconpatch.int8 import evenly, measure
 from reconpatch.model import Model
+from reconpatch.preprocessing import Preprocessing
 
 Array = npt.NDArray[np.float64]
 

@@ -62,7 +62,7 @@ def test_a_fit_becomes_the_next_version_and_says_the_same_as_one_by_hand(
 ) -> None:
     scratch = station.submit(png(scratched(textured(1))), name="s.png").result(WAIT)
     station.submit(png(textured(2)), name="g.png").result(WAIT)
-    station.feedback(scratch.id, "defect")
+    station.records.feedback(scratch.id, "defect")
     fits.start("disc", "monday")
     with pytest.raises(SettingsError, match="one at a time"):
         fits.start("disc", "monday")
@@ -215,7 +215,7 @@ def test_folders_of_one_name_are_told_apart(station: Station, tmp_path: Path) ->
     for line in ("line 1", "line 2"):
         fill(tmp_path / line / "good", range(2))
     fits = FitJobs(station, [tmp_path / "line 1" / "good", tmp_path / "line 2" / "good"])
-    assert [(f.name, f.photos) for f in fits.folders()] == [("good", 2), ("line 2/good", 2)]
+    assert [(f.name, f.photos) for f in fits.folders] == [("good", 2), ("line 2/good", 2)]
     with pytest.raises(PhotoError, match="is no folder"):
         fit_jobs.check_folders([tmp_path / "missing"])
 
@@ -247,7 +247,7 @@ def test_photos_with_feedback_are_compared_once_and_only_while_stored(
     fits: FitJobs, station: Station
 ) -> None:
     first = station.submit(png(textured(1)), name="first.png").result(WAIT)
-    station.feedback(first.id, "good")
+    station.records.feedback(first.id, "good")
     station.submit(png(textured(1)), name="again.png").result(WAIT)
     station.submit(png(textured(2)), name="other.png").result(WAIT)
     assert [r.name for r in fits._to_compare("disc")] == ["first.png", "other.png"]
@@ -296,7 +296,7 @@ def test_an_update_is_tried_without_changing_anything(station: Station) -> None:
         path = f"{API}/products/disc/update"
         assert "nothing to learn" in problem(client.post(path, params={"dry": True}), 400)
         alarm = station.submit(png(scratched(textured(1))), name="alarm.png").result(WAIT)
-        station.feedback(alarm.id, "good")
+        station.records.feedback(alarm.id, "good")
         tried = client.post(path, params={"dry": True}).json()
         assert tried["version"] is None
         assert tried["comparison"]["vanished"] == ["alarm.png"]

@@ -16,10 +16,12 @@ from reconpatch.good_photos import (
     rescore,
     with_stand_ins,
 )
+from reconpatch.layout import Layout
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.scoring import ScoringSettings, anomaly_map, score_patches
 
 GRID, SIZE, DIM = (5, 6), (20, 24), 4
+LAYOUT = Layout.whole(GRID, SIZE)
 PATCHES = GRID[0] * GRID[1]
 SETTINGS = [
     ScoringSettings(),
@@ -284,13 +286,11 @@ def grown(bank, patches, photo_index, rows):
 
 
 def score_all(patches, photos, bank, scoring, **options):
-    return leave_one_out(
-        lambda i: patches[i], photos, bank, scoring, grid=GRID, size=SIZE, **options
-    )
+    return leave_one_out(lambda i: patches[i], photos, bank, scoring, LAYOUT, **options)
 
 
 def rescore_all(good, photos, bank, scoring):
-    return rescore(good, photos, bank, scoring, grid=GRID, size=SIZE)
+    return rescore(good, photos, bank, scoring, LAYOUT)
 
 
 @pytest.mark.parametrize("scoring", SETTINGS)
@@ -306,7 +306,7 @@ def test_each_photo_is_scored_against_a_bank_mended_for_its_group(groups, scorin
         ]
         nearest = [min(math.dist(patch, row) for row in mended) for patch in patches[i]]
         np.testing.assert_allclose(good.distances[i], nearest, rtol=1e-6)
-        expected = score_patches(patches[i], bare_bank(mended, bank.photo), scoring, GRID)
+        expected = score_patches(patches[i], bare_bank(mended, bank.photo), scoring, LAYOUT)
         assert good.image_scores[i] == pytest.approx(expected.image_score, rel=1e-6)
         highest = anomaly_map(np.float32(nearest), GRID, SIZE, scoring.blur).max()
         assert good.map_maxima[i] == pytest.approx(highest, rel=1e-6)
@@ -320,7 +320,7 @@ def test_leave_one_out_by_hand():
     bank = with_stand_ins(bare_bank([[1], [9]], [0, 1]), lambda i: patches[i], photos)
     assert bank.stand_ins.tolist() == [[2], [6]]
     good = leave_one_out(
-        lambda i: patches[i], photos, bank, ScoringSettings(), grid=(1, 2), size=(3, 6)
+        lambda i: patches[i], photos, bank, ScoringSettings(), Layout.whole((1, 2), (3, 6))
     )
     # Photo 0 against 2 and 9: |1 - 2|, |6 - 9|. Photo 1 against 1 and 6: |9 - 6|, |2 - 1|.
     assert good.distances.tolist() == [[1, 3], [3, 1]]

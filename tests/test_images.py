@@ -28,14 +28,13 @@ from reconpatch.images import (
     MAX_PIXELS,
     MIN_SIDE,
     PHOTO_SUFFIXES,
-    Geometry,
     Photo,
-    Preprocessing,
     list_photos,
     read_photo,
     read_photo_bytes,
     white_level_for,
 )
+from reconpatch.preprocessing import Geometry, Preprocessing
 
 Array = npt.NDArray[Any]
 HEIGHT, WIDTH = 30, 47

@@ -12,9 +12,8 @@ from types import ModuleType
 import httpx
 import pytest
 
-from conftest import REPOSITORY, textured
+from conftest import REPOSITORY
 from test_cli_station import serving
-from test_station import png
 
 pytest.importorskip("schemathesis", reason="schemathesis makes the requests: pip install it")
 
@@ -48,7 +47,7 @@ def test_no_request_breaks_the_service(
     options = ("--data", tmp_path / "data", "--port", 0, "--threads", 1, "--max-bytes", 100_000)
     with serving(model, *options) as (process, url):
         malformed.described(url, 160, 0, check)
-        malformed.damaged(url, 20, random.Random(0), png(textured(1)), check)
+        malformed.damaged(url, malformed.mutated(64, 0), check)
         malformed.raw(url, 40, random.Random(0), check)
         health = httpx.get(f"{url}/api/v1/health").json()
         process.terminate()

@@ -13,8 +13,9 @@ from conftest import SMALL_FIT, save, scratch_mask, scratched, textured
 from reconpatch.calibration import conformal_threshold, p_value, threshold_at
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
 from reconpatch.good_photos import TrainingPhoto, rescore
-from reconpatch.images import Preprocessing, list_photos, read_photo
+from reconpatch.images import list_photos, read_photo
 from reconpatch.model import _scaled_box
+from reconpatch.preprocessing import Preprocessing
 from reconpatch.result import Region
 from reconpatch.scoring import PatchScores, anomaly_map, score_patches
 
@@ -101,7 +102,10 @@ def test_the_verdict_is_put_together_from_the_steps_of_the_method(small_model, d
     found = small_model.inspect(defective_photo)
     photo = read_photo(defective_photo)
     scores = score_patches(
-        small_model.represent(photo), small_model.bank, small_model.settings.scoring, (8, 8)
+        small_model.represent(photo),
+        small_model.bank,
+        small_model.settings.scoring,
+        small_model.layout,
     )
     assert found.score == pytest.approx(scores.image_score, rel=1e-6)
     assert found.threshold == small_model.threshold
@@ -376,7 +380,9 @@ def test_a_photo_of_the_fit_is_known_by_its_pixels_under_any_name(
     copy = read_photo(save(np.array(good_photos[2].pixels), tmp_path / "another name.bmp"))
     as_new = full_model.score_as_new(copy)
     bank = full_model.bank.without(full_model.bank.photo == 2)
-    expected = score_patches(full_model.represent(copy), bank, full_model.settings.scoring, (8, 8))
+    expected = score_patches(
+        full_model.represent(copy), bank, full_model.settings.scoring, full_model.layout
+    )
     assert as_new.image_score == pytest.approx(expected.image_score, rel=1e-6)
     np.testing.assert_allclose(as_new.distances, expected.distances, rtol=1e-5)
     assert full_model.score(copy).image_score == pytest.approx(0, abs=ROUNDING)
@@ -393,7 +399,7 @@ def test_a_photo_the_fit_has_not_seen_is_new_as_it_is(small_model, good_photo):
 def test_the_good_scores_of_a_model_are_enough_to_score_its_photos_again(small_model):
     again = rescore(
         small_model.good, small_model.photos, small_model.bank, small_model.settings.scoring,
-        grid=(8, 8), size=(64, 64),
+        small_model.layout,
     )  # fmt: skip
     np.testing.assert_allclose(again.image_scores, small_model.good.image_scores, rtol=1e-6)
     np.testing.assert_allclose(again.map_maxima, small_model.good.map_maxima, rtol=1e-6)

@@ -21,11 +21,11 @@ from reconpatch.calibration import Calibration
 from reconpatch.engines import StoredGraph
 from reconpatch.errors import ModelFileError, OutputError
 from reconpatch.good_photos import GoodScores, TrainingPhoto
-from reconpatch.images import Preprocessing
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.model import Model
+from reconpatch.preprocessing import Preprocessing
 from reconpatch.representation import Representation
-from reconpatch.settings import settings_for
+from reconpatch.settings import FitSettings, settings_for
 
 NAMES = ["a.png", "sub/böß 部品.png", "caf\udce9.png"]  # the last is no Unicode: a lone surrogate
 
@@ -253,6 +253,19 @@ def test_thresholds_change_the_fingerprint_and_change_it_back():
 )
 def test_what_decides_no_verdict_leaves_the_fingerprint(changes):
     assert tiny_model(**changes).fingerprint == tiny_model().fingerprint
+
+
+def test_settings_that_did_not_exist_yet_leave_the_fingerprint(monkeypatch):
+    model = tiny_model()
+    now = model.fingerprint
+    known = FitSettings.to_dict
+
+    def later(settings):
+        values = known(settings)
+        return values | {"later": 0, "training": values["training"] | {"later": "no"}}
+
+    monkeypatch.setattr(FitSettings, "to_dict", later)
+    assert model.fingerprint == now
 
 
 # What is in the file

@@ -353,3 +353,27 @@ def test_no_view_is_wider_than_the_screen(line: Line, width: int) -> None:
         line.go(view)
         page.wait_for_selector(ready, state="attached")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, view
+    line.go("live")
+    page.wait_for_selector(".verdict.anomalous")
+    page.keyboard.press("w")
+    verdict = page.locator(".wall .verdict")
+    assert verdict.evaluate("shown => shown.scrollWidth - shown.clientWidth") <= 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "wall"
+
+
+def test_undo_goes_back_on_the_product_that_was_changed(line: Line, small_model: Any) -> None:
+    line.station.put_into_service("ring", small_model, note="another product")
+    page = line.page
+    page.reload()
+    line.go("threshold")
+    page.locator(".handle[aria-valuenow]").press("ArrowRight")
+    page.get_by_role("button", name="Apply").click()
+    undo = page.get_by_role("button", name="Undo")
+    undo.wait_for()
+    page.select_option("#product", "ring")
+    undo.click()
+    sync_api.expect(undo).to_have_count(0)
+    page.wait_for_function(
+        "fetch('/api/v1/products').then(a => a.json()).then(a => a.products[0].version === 1)"
+    )
+    assert line.station.product("ring").version.number == 1

@@ -228,16 +228,14 @@ def test_any_name_is_kept(records: Records, name: str) -> None:
 def test_a_verdict_of_a_result(records: Records, small_model: Any, defective_photo: Any) -> None:
     result = small_model.inspect(defective_photo)
     odd = replace(result, name="bad\0name\udcff" + "x" * 300)
-    verdict = Verdict.of(odd, product="disc", version=3, fingerprint="f" * 64, photo="a" * 64)
+    verdict = Verdict.of(odd, VERSION, photo="a" * 64)
     found = records.get(records.add([verdict])[0].id)
     assert (found.score, found.p_value) == (result.score, result.p_value)
     assert (found.width, found.height) == (96, 96)
     assert found.regions == tuple(region.to_dict() for region in result.regions)
     assert found.closest["photo"] == result.closest.photo
     assert len(found.name) == 255
-    short = Verdict.of(
-        replace(result, name="a\0\udcff"), product="d", version=1, fingerprint="", photo=""
-    )
+    short = Verdict.of(replace(result, name="a\0\udcff"), VERSION, photo="")
     assert short.name == "a\\0\\udcff"
 
 

@@ -10,8 +10,17 @@ from scipy.ndimage import gaussian_filter
 
 from reconpatch import scoring
 from reconpatch.errors import SettingsError
+from reconpatch.layout import Layout
 from reconpatch.memory_bank import MemoryBank
-from reconpatch.scoring import ScoringSettings, anomaly_map, reweighted_score, score_patches
+from reconpatch.scoring import (
+    ScoringSettings,
+    anomaly_map,
+    reweighted_score,
+    score_patches,
+    top_count,
+)
+
+ONE_ROW = Layout.whole((1, 1), (1, 1))
 
 E1 = math.e
 
@@ -116,11 +125,11 @@ TWO_PATCHES = np.array([[10, 0], [100, 9]], np.float32)
 
 def test_largest_weighs_one_patch_and_every_weighs_each():
     bank = bank_of(TWO_PLACES)
-    plain = score_patches(TWO_PATCHES, bank, ScoringSettings(), (1, 1))
+    plain = score_patches(TWO_PATCHES, bank, ScoringSettings(), ONE_ROW)
     assert (plain.image_score, plain.worst) == (10.0, 0)
-    largest = score_patches(TWO_PATCHES, bank, ScoringSettings(b=2, reweight="largest"), (1, 1))
+    largest = score_patches(TWO_PATCHES, bank, ScoringSettings(b=2, reweight="largest"), ONE_ROW)
     assert (largest.image_score, largest.worst) == (pytest.approx(5.0), 0)
-    every = score_patches(TWO_PATCHES, bank, ScoringSettings(b=2, reweight="every"), (1, 1))
+    every = score_patches(TWO_PATCHES, bank, ScoringSettings(b=2, reweight="every"), ONE_ROW)
     assert (every.image_score, every.worst) == (pytest.approx(9.0), 1)
     for scores in (plain, largest, every):
         assert scores.distances.tolist() == [10.0, 9.0]
@@ -133,12 +142,12 @@ def test_the_image_score_is_the_largest_weighted_patch(b):
     raw = [equation_10(patch, rows, 1) for patch in patches]
     weighted = [equation_10(patch, rows, b) for patch in patches]
 
-    every = score_patches(patches, bank_of(rows), ScoringSettings(b, "every"), (1, 1))
+    every = score_patches(patches, bank_of(rows), ScoringSettings(b, "every"), ONE_ROW)
     assert every.image_score == pytest.approx(max(weighted), rel=1e-5)
     assert every.worst == int(np.argmax(weighted))
     np.testing.assert_allclose(every.distances, raw, rtol=1e-6)
 
-    largest = score_patches(patches, bank_of(rows), ScoringSettings(b, "largest"), (1, 1))
+    largest = score_patches(patches, bank_of(rows), ScoringSettings(b, "largest"), ONE_ROW)
     assert largest.worst == int(np.argmax(raw))
     assert largest.image_score == pytest.approx(weighted[largest.worst], rel=1e-5)
 
@@ -156,7 +165,7 @@ def clumped(seed):
 def test_the_early_stop_of_every_finds_what_the_loop_over_all_patches_finds(b, seed):
     rows, patches = clumped(seed)
     bank = bank_of(rows)
-    found = score_patches(patches, bank, ScoringSettings(b, "every"), (1, 1))
+    found = score_patches(patches, bank, ScoringSettings(b, "every"), ONE_ROW)
     scores = [
         reweighted_score(patch, int(row), bank, b)
         for patch, row in zip(patches, bank.nearest(patches)[1], strict=True)
@@ -169,7 +178,7 @@ def test_some_clumped_photos_are_decided_by_a_patch_that_is_not_the_most_distant
     others = 0
     for seed in range(10):
         rows, patches = clumped(seed)
-        found = score_patches(patches, bank_of(rows), ScoringSettings(3, "every"), (1, 1))
+        found = score_patches(patches, bank_of(rows), ScoringSettings(3, "every"), ONE_ROW)
         others += found.worst != int(found.distances.argmax())
     assert others >= 2, "or the test of the early stop above would test nothing"
 
@@ -184,7 +193,7 @@ def test_every_weighs_no_patch_that_is_too_near_to_matter(monkeypatch):
 
     monkeypatch.setattr(scoring, "reweighted_score", counted)
     patches = np.array([[4, 0], [100, 8], [10, 0], [100, 9]], np.float32)
-    found = score_patches(patches, bank_of(TWO_PLACES), ScoringSettings(2, "every"), (1, 1))
+    found = score_patches(patches, bank_of(TWO_PLACES), ScoringSettings(2, "every"), ONE_ROW)
     assert (found.image_score, found.worst) == (pytest.approx(9.0), 3)
     assert weighed == [[10, 0], [100, 9]]
 
@@ -192,7 +201,7 @@ def test_every_weighs_no_patch_that_is_too_near_to_matter(monkeypatch):
 def test_a_good_patch_that_is_in_the_bank_scores_zero():
     rows = normal((10, 4), seed=0)
     for settings in (ScoringSettings(), ScoringSettings(3, "every"), ScoringSettings(3)):
-        assert score_patches(rows[2:3], bank_of(rows), settings, (1, 1)).image_score == 0.0
+        assert score_patches(rows[2:3], bank_of(rows), settings, ONE_ROW).image_score == 0.0
 
 
 # ScoringSettings
@@ -311,9 +320,9 @@ def test_no_value_of_the_map_leaves_the_range_of_the_distances(grid, size, blur,
 def test_the_top_of_a_photo_by_hand():
     # Of 8 patches a share of 0.3 are 2.4, so 2: the mean of 9 and 7.
     far = np.array([1, 9, 2, 3, 7, 0, 4, 5], np.float32)
-    assert scoring.top_mean(far, 0.3) == 8.0
-    assert scoring.top_mean(far, 0.001) == 9.0  # at least one
-    assert scoring.top_mean(far, 1.0) == far.mean()
+    assert scoring.top_mean(far, top_count(0.3, len(far))) == 8.0
+    assert scoring.top_mean(far, top_count(0.001, len(far))) == 9.0  # at least one
+    assert scoring.top_mean(far, len(far)) == far.mean()
 
 
 @given(
@@ -323,12 +332,14 @@ def test_the_top_of_a_photo_by_hand():
 def test_the_top_is_the_head_of_the_sorted_distances(values, share):
     far = np.array(values, np.float32)
     head = sorted(map(float, far), reverse=True)[: max(1, round(share * len(far)))]
-    assert scoring.top_mean(far, share) == pytest.approx(sum(head) / len(head), rel=1e-12)
+    assert scoring.top_mean(far, top_count(share, len(far))) == pytest.approx(
+        sum(head) / len(head), rel=1e-12
+    )
 
 
 def test_the_image_score_is_the_mean_of_the_top_and_the_worst_patch_its_largest():
     bank, patches = bank_of([[0.0]]), np.array([[1], [5], [3], [2]], np.float32)
-    found = score_patches(patches, bank, ScoringSettings(top=0.5), (1, 1))
+    found = score_patches(patches, bank, ScoringSettings(top=0.5), Layout.whole((1, 4), (1, 4)))
     assert (found.image_score, found.worst) == (4.0, 1)
 
 
@@ -348,8 +359,9 @@ def test_smoothing_by_hand():
     pair[8, 7:9] = 3.5
     plain = ScoringSettings(top=0.001)
     smoothed = ScoringSettings(top=0.001, smooth=0.75)
+    layout = Layout.whole((16, 16), (64, 64))
     scores = {
-        (name, settings.smooth): scoring.top_score(patches.ravel(), settings, (16, 16))
+        (name, settings.smooth): scoring.top_score(patches.ravel(), settings, layout)
         for name, patches in (("alone", alone), ("pair", pair))
         for settings in (plain, smoothed)
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import errno
 import io
 import json
 import re
@@ -10,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -20,14 +23,14 @@ from PIL import Image
 
 from conftest import REPOSITORY, RGB, scratched, textured
 from reconpatch import service_guard
-from reconpatch import station as station_module
 from reconpatch.data_folder import DataFolder
 from reconpatch.drift import DriftAlarm
 from reconpatch.errors import BusyError
+from reconpatch.model import Inspector
 from reconpatch.overlay import colourise, overlay
 from reconpatch.service import create_app
 from reconpatch.service_guard import Access, is_loopback, refusal
-from reconpatch.station import Drift, Limits, Station
+from reconpatch.station import Limits, Station
 from test_station import png
 
 API = "/api/v1"
@@ -190,6 +193,31 @@ def test_uploads_are_refused_before_they_are_read(
     assert problem(threshold, 413)
 
 
+def test_an_upload_that_stands_still_is_given_up(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera that lost power leaves its connection open; it must not keep its place for ever."""
+    monkeypatch.setattr(service_guard, "PATIENCE", 0.05)
+    answered: list[Any] = []
+
+    async def receive() -> Any:
+        if not answered:
+            answered.append(None)
+            return {"type": "http.request", "body": b"half a ph", "more_body": True}
+        return await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": f"{API}/inspect", "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1:8000")], "root_path": "", "http_version": "1.1",
+    }  # fmt: skip
+    client.portal.call(client.app, scope, receive, send)
+    assert answered[1]["status"] == 400
+    assert b"broke off" in answered[2]["body"]
+
+
 def test_photos_with_too_many_pixels_are_refused(start: Any, good_photo: RGB) -> None:
     client = start(limits=Limits(max_pixels=9_000))
     answer = client.post(f"{API}/inspect", content=png(good_photo))
@@ -341,7 +369,7 @@ def test_pictures_of_the_past_are_those_of_their_version(
 
 def test_a_photo_that_is_no_longer_stored(client: TestClient, defective_photo: RGB) -> None:
     record = inspect(client, defective_photo)
-    client.station.photos.prune(client.station.records, keep_bytes=0)
+    client.station.photos.prune(keep_bytes=0)
     for what in ("photo", "picture", "overlay", "heatmap"):
         said = problem(client.get(f"{API}/records/{record['id']}/{what}"), 404)
         assert "no longer stored" in said
@@ -413,7 +441,9 @@ def test_drift_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> N
     path = f"{API}/products/disc/drift"
     assert client.get(path).json() == {"photos": 0, "alarms": 0, "level": 0.0, "last": None}
     alarm = DriftAlarm(photo=40, direction="higher", per_10000=1.0)
-    monkeypatch.setattr(client.station, "drift", lambda _: Drift(50, 1, 0.25, alarm))
+    monitor = SimpleNamespace(photos=50, alarms=1, level=0.25)
+    drift = SimpleNamespace(monitor=monitor, last_alarm=alarm)
+    monkeypatch.setattr(client.station, "drift", lambda _: drift)
     told = client.get(path).json()
     assert told == {"photos": 50, "alarms": 1, "level": 0.25, "last": alarm.message}
 
@@ -548,13 +578,29 @@ def test_other_requests_have_a_sentence_too(
 def test_an_error_of_the_program_stays_in_the_log(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(station_module, "inspect_together", fail)
+    monkeypatch.setattr(Inspector, "inspect_batch", fail)
     answer = client.post(f"{API}/inspect", content=png(textured(0)))
     assert "secret" not in problem(answer, 500)
     assert "secret" in caplog.text
+
+
+def test_a_disk_that_refuses_is_told_without_its_paths(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a full one while an upload is put aside."""
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device", "/secret/upload")
+
+    monkeypatch.setattr("starlette.requests.Request.form", full)
+    answer = client.post(f"{API}/inspect", files={"file": ("a.png", png(textured(0)))})
+    assert problem(answer, 503) == (
+        "the station's disk or system refused a step (No space left on device): see its log"
+    )
+    assert "/secret/upload" in caplog.text
 
 
 def test_each_request_is_one_line_of_the_log(
@@ -595,7 +641,7 @@ def test_the_page_is_served_where_there_is_one(start: Any, tmp_path: Path) -> No
         ("127.0.0.1:8000", True), ("localhost", True), ("LOCALHOST:80", True), ("[::1]:8000", True),
         ("evil.example", False), ("127.0.0.1.evil.example", False), ("", False),
         ("evil@127.0.0.1", True), ("127.0.0.1@evil.example", False), ("[::1", False),
-        ("192.168.1.5:8000", False),
+        ("192.168.1.5:8000", False), ("127.0.0.2:8000", True), ("127.0.0.1.", False),
     ],
 )  # fmt: skip
 def test_only_names_of_this_machine_are_answered(host: str, allowed: bool) -> None:
@@ -640,7 +686,9 @@ def test_a_refused_request_changes_nothing(client: TestClient) -> None:
 
 
 def test_with_a_token_only_who_has_it_is_answered(start: Any) -> None:
-    client = start(access=Access(hosts=None, token=TOKEN), base_url="http://station.example:8000")
+    client = start(
+        access=Access(any_host=True, token=TOKEN), base_url="http://station.example:8000"
+    )
     path = f"{API}/records"
     refused = client.get(path)
     assert "Bearer" in problem(refused, 401)
@@ -655,20 +703,24 @@ def test_with_a_token_only_who_has_it_is_answered(start: Any) -> None:
 
 
 def test_the_page_gets_a_cookie_for_the_token_in_its_address(start: Any) -> None:
-    client = start(access=Access(hosts=None, token=TOKEN), base_url="http://station.example:8000")
+    client = start(
+        access=Access(any_host=True, token=TOKEN), base_url="http://station.example:8000"
+    )
     assert problem(client.get("/", params={"token": "wrong"}), 401)
     visit = client.get("/", params={"token": TOKEN})
     assert (visit.status_code, visit.headers["location"]) == (303, "/")
     cookie = visit.headers["set-cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
+    assert "SameSite=strict" in cookie
     assert "Secure" not in cookie
     assert TOKEN not in cookie
     assert client.get(f"{API}/records").status_code == 200  # the client keeps it
     client.cookies.clear()
     for wrong in ("reconpatch=wrong", "reconpatch=", 'reconpatch="', "\x01=2"):
         assert problem(client.get(f"{API}/records", headers={"Cookie": wrong}), 401)
-    secure = start(access=Access(None, TOKEN, secure=True), base_url="https://station.example")
+    secure = start(
+        access=Access(any_host=True, token=TOKEN, secure=True), base_url="https://station.example"
+    )
     assert "; Secure" in secure.get("/", params={"token": TOKEN}).headers["set-cookie"]
 
 

@@ -77,15 +77,21 @@ def test_the_automatic_size_by_hand(shorter_side: int, limit: int, side: int) ->
     assert automatic_size(shorter_side, limit) == (side, side)
 
 
-@pytest.mark.parametrize("none", [0, "0"])
-def test_no_made_defects_means_no_guard(none: Any) -> None:
+def test_no_made_defects_means_no_guard() -> None:
     assert settings_for().guard
-    assert not settings_for(defects=none).guard
+    assert not settings_for(defects=0).guard
+    assert not settings_for(**parse_assignments(["defects=0"])).guard
 
 
-@pytest.mark.parametrize(("b", "top"), [(1, 0.005), ("1", 0.005), (3, 0.0), ("3", 0.0)])
-def test_reweighting_takes_the_largest_distance(b: Any, top: float) -> None:
+@pytest.mark.parametrize(("b", "top"), [(1, 0.005), (3, 0.0)])
+def test_reweighting_takes_the_largest_distance(b: int, top: float) -> None:
     assert settings_for(b=b).scoring.top == top
+    assert settings_for(**parse_assignments([f"b={b}"])).scoring.top == top
+
+
+@pytest.mark.parametrize("top", ["top=0", "top=0.0"])
+def test_the_largest_distance_is_not_smoothed(top: str) -> None:
+    assert settings_for(**parse_assignments([top])).scoring.smooth == 0.0
 
 
 def test_auto_is_the_automatic_size() -> None:
@@ -297,7 +303,7 @@ def test_an_assignment_that_says_nothing_is_refused(assignment: str, message: st
 
 def test_a_setting_with_an_option_of_its_own_is_not_suggested_as_an_assignment() -> None:
     with pytest.raises(SettingsError, match="'backbone=x' was given: known are ") as caught:
-        parse_assignments(["backbone=x"])
+        parse_assignments(["backbone=x"], apart=["backbone", "false_alarm_rate"])
     assert "false_alarm_rate" not in str(caught.value)
     assert "neighbourhood" in str(caught.value)
 

@@ -29,6 +29,7 @@ from reconpatch.errors import (
     SettingsError,
 )
 from reconpatch.images import read_photo
+from reconpatch.model import Inspector
 from reconpatch.records import Filter
 from reconpatch.station import Limits, Station
 
@@ -73,15 +74,15 @@ class Gate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.open = threading.Event(), threading.Event()
         self.batches: list[int] = []
-        inspect = station_module.inspect_together
+        inspect = Inspector.inspect_batch
 
-        def held(inspector, photos):
+        def held(inspector, photos, **options):
             self.batches.append(len(photos))
             self.reached.set()
             assert self.open.wait(WAIT)
-            return inspect(inspector, photos)
+            return inspect(inspector, photos, **options)
 
-        monkeypatch.setattr(station_module, "inspect_together", held)
+        monkeypatch.setattr(Inspector, "inspect_batch", held)
 
 
 def inspect(station: Station, pixels: np.ndarray, **options):
@@ -138,17 +139,17 @@ def test_one_photo_that_cannot_be_read_does_not_cost_the_others(station, monkeyp
 
 
 def test_one_photo_that_cannot_be_inspected_does_not_cost_the_others(station, monkeypatch):
-    inspect_together = station_module.inspect_together
+    inspect_batch = Inspector.inspect_batch
 
-    def refuse(inspector, photos):
+    def refuse(inspector, photos, **options):
         if any(photo.name == "odd" for photo in photos):
             raise PhotoError("odd: cannot be inspected")
-        return inspect_together(inspector, photos)
+        return inspect_batch(inspector, photos, **options)
 
     gate = Gate(monkeypatch)
     station.submit(png(textured(1)), name="first")
     assert gate.reached.wait(WAIT)
-    monkeypatch.setattr(station_module, "inspect_together", refuse)
+    monkeypatch.setattr(Inspector, "inspect_batch", refuse)
     answers = [station.submit(png(textured(2)), name=name) for name in ("a", "odd", "b")]
     gate.open.set()
     assert [answer.exception(WAIT) is None for answer in answers] == [True, False, True]
@@ -249,11 +250,11 @@ def test_a_verdict_that_cannot_be_kept_is_not_answered(station, monkeypatch, goo
 def test_an_error_of_the_program_is_answered_and_the_worker_goes_on(
     station, monkeypatch, good_photo
 ):
-    def fail(*_):
+    def fail(*_, **__):
         raise ZeroDivisionError
 
     with monkeypatch.context() as broken:
-        broken.setattr(station_module, "inspect_together", fail)
+        broken.setattr(Inspector, "inspect_batch", fail)
         with pytest.raises(ZeroDivisionError):
             inspect(station, good_photo)
     assert not inspect(station, good_photo).anomalous
@@ -302,14 +303,14 @@ def test_another_threshold_is_another_version_with_a_parent(station, small_model
     assert (third.number, third.parent, third.scores_as) == (3, 2, 1)
     assert third.threshold == small_model.with_false_alarm_rate(0.25).threshold
     first = station.versions.get("disc", 1)
-    assert [v.number for v in station.versions.all("disc")] == [1, 2, 3]
+    assert [v.number for v in station.records.versions("disc")] == [1, 2, 3]
     assert station.versions.path(first).read_bytes()[:8] != b""
     for given in ({}, {"score": 1.0, "rate": 0.1}):
         with pytest.raises(SettingsError, match="one of the two"):
             station.set_threshold("disc", **given)
     with pytest.raises(SettingsError, match="give a score of 0 or more"):
         station.set_threshold("disc", score=-1.0)
-    assert len(station.versions.all("disc")) == 3
+    assert len(station.records.versions("disc")) == 3
 
 
 def test_old_records_are_judged_by_the_model_of_their_time(station, good_photo):
@@ -376,7 +377,7 @@ def test_models_are_swapped_without_dropping_a_photo(station):
         thread.join(WAIT)
     records = [answer.result(0) for answer in answers]
     assert len({record.id for record in records}) == 24
-    thresholds = {v.number: v.threshold for v in station.versions.all("disc")}
+    thresholds = {v.number: v.threshold for v in station.records.versions("disc")}
     for record in records:
         assert record.threshold == thresholds[record.version]
         assert record.anomalous == (record.score > record.threshold)
@@ -471,7 +472,7 @@ def test_a_station_that_cannot_start_frees_its_database(start, model_file, tmp_p
 
 def monitored(station: Station) -> tuple[int, int]:
     drift = station.drift("disc")
-    return drift.photos, drift.alarms
+    return drift.monitor.photos, drift.monitor.alarms
 
 
 def test_drift_is_watched_over_restarts_and_versions(start, model_file, small_model, tmp_path):
@@ -496,7 +497,7 @@ def test_drift_is_watched_over_restarts_and_versions(start, model_file, small_mo
     expected = DriftMonitor(small_model.calibration)
     for record in reversed(list(third.records.export())):
         expected.add(record.score)
-    assert third.drift("disc").level == expected.level
+    assert third.drift("disc").monitor.level == expected.level
 
 
 def test_an_alarm_of_drift_is_kept_and_logged(start, model_file, monkeypatch, caplog):
@@ -504,7 +505,7 @@ def test_an_alarm_of_drift_is_kept_and_logged(start, model_file, monkeypatch, ca
     station = start(model_file)
     inspect(station, textured(1))
     station.close()
-    assert station.drift("disc").last == ALARM
+    assert station.drift("disc").last_alarm == ALARM
     assert f"disc: {ALARM.message}" in caplog.text
 
 
@@ -513,7 +514,7 @@ def test_an_alarm_of_drift_is_kept_and_logged(start, model_file, monkeypatch, ca
 
 def test_feedback_is_kept(station, good_photo):
     record = inspect(station, good_photo)
-    assert station.feedback(record.id, "good").feedback == "good"
+    assert station.records.feedback(record.id, "good").feedback == "good"
     assert station.records.count(Filter(feedback="good")) == 1
 
 
@@ -521,7 +522,7 @@ def test_photos_past_the_limits_are_removed(start, model_file):
     station = start(model_file, limits=Limits(keep_bytes=0))
     first = inspect(station, textured(1))
     second = inspect(station, textured(2))
-    station.feedback(second.id, "defect")
+    station.records.feedback(second.id, "defect")
     station._tidy()
     with pytest.raises(NotFoundError, match="no longer stored"):
         station.photo(first)

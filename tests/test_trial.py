@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from reconpatch.good_photos import TrainingPhoto, leave_one_out
+from reconpatch.layout import Layout
 from reconpatch.made_defects import KINDS, made_defects
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.quality import QualityEstimate
@@ -12,6 +13,7 @@ from reconpatch.scoring import ScoringSettings
 from reconpatch.trial import Defects, Trial, guard, make_defects, try_on
 
 GRID, SIZE = (4, 4), (32, 32)
+LAYOUT = Layout.whole(GRID, SIZE)
 
 
 class Means:
@@ -26,7 +28,8 @@ class Means:
 
 def prepared(n, seed=0):
     draw = np.random.default_rng(seed)
-    return {2 * i: draw.integers(0, 256, (3, *SIZE), dtype=np.uint8) for i in range(n)}
+    whole = LAYOUT.views[0]
+    return {2 * i: (whole, draw.integers(0, 256, (3, *SIZE), dtype=np.uint8)) for i in range(n)}
 
 
 def test_a_defect_is_made_on_each_photo_and_nowhere_else_is_anything_changed():
@@ -42,9 +45,9 @@ def test_a_defect_is_made_on_each_photo_and_nowhere_else_is_anything_changed():
     assert found.photos == [0, 2, 4, 6, 8, 10]
     assert len(found) == 6
     assert set(found.kinds) <= set(KINDS)
-    colours_last = [x.transpose(1, 2, 0) for x in photos.values()]
+    colours_last = [x.transpose(1, 2, 0) for _, x in photos.values()]
     for i, made in enumerate(made_defects(colours_last, 3)):
-        x, mask, pixels = list(photos.values())[i], found.masks[i], found.pixels[i]
+        x, mask, pixels = list(photos.values())[i][1], found.masks[i], found.pixels[i]
         np.testing.assert_array_equal(mask, made.mask)
         np.testing.assert_array_equal(pixels[:, ~mask], x[:, ~mask])
         np.testing.assert_array_equal(pixels[:, mask], made.pixels.transpose(2, 0, 1)[:, mask])
@@ -64,15 +67,15 @@ def trial_of(f, scoring):
     rows = f(p[:, 0])
     stand_ins = f(p[:, 5])
     bank = MemoryBank(rows, np.arange(3), np.zeros(3, np.int64), stand_ins)
-    good = leave_one_out(lambda i: f(p[i]), photos, bank, scoring, grid=GRID, size=SIZE)
+    good = leave_one_out(lambda i: f(p[i]), photos, bank, scoring, LAYOUT)
     masks = [np.zeros(SIZE, bool) for _ in range(2)]
     for mask in masks:
         mask[8:16, 8:16] = True
     features = [p[0].copy(), p[1].copy()]
     features[0][5] = 50.0
     features[1][5] = -40.0
-    defects = Defects([0, 1], ["spot", "paste"], masks, features)
-    found = try_on(defects, f, bank, photos, good, scoring, threshold=20.0, grid=GRID, size=SIZE)
+    defects = Defects([0, 1], list(LAYOUT.views) * 2, ["spot", "paste"], masks, features)
+    found = try_on(defects, f, bank, photos, good, scoring, LAYOUT, threshold=20.0, grid=GRID)
     return found, rows, stand_ins, features, good
 
 

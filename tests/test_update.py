@@ -158,7 +158,7 @@ def test_scores_of_new_photos_are_those_of_a_recount(updated: Model, good: list[
         rows = np.where(own[:, None], updated.bank.stand_ins, updated.bank.rows)
         bank = replace(updated.bank, rows=rows)
         scores = score_patches(
-            updated.represent(photo), bank, updated.settings.scoring, updated.engine.grid
+            updated.represent(photo), bank, updated.settings.scoring, updated.layout
         )
         assert updated.good.image_scores[i] == pytest.approx(scores.image_score, rel=1e-5)
         np.testing.assert_allclose(updated.good.distances[i], scores.distances, rtol=1e-5)

@@ -52,7 +52,7 @@ class Line:
         self.served: Served = versions.serve(versions.adopt(model_file))
 
     def watcher(self, output: Path | None = None, **options: Any) -> Watcher:
-        store = PhotoStore(self.data / "photos")
+        store = PhotoStore(self.data / "photos", self.records)
         drift = self.data / "drift.json"
         return Watcher(
             self.folder, self.served, self.records, store, drift, output=output,

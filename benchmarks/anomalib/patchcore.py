@@ -32,7 +32,7 @@ from lightning.pytorch import seed_everything
 from reconpatch.backbones import WEIGHT_PACKAGES, match_by_order, spec
 from reconpatch.datasets import LabelledPhoto, read_mask
 from reconpatch.evaluation import find_test_photos
-from reconpatch.images import Preprocessing, list_photos, read_photo
+from reconpatch.images import list_photos, read_photo
 from reconpatch.metrics import auroc, average_precision, f1_max, pixel_metrics
 from reconpatch.other_programs import (
     OtherRecord,
@@ -41,6 +41,7 @@ from reconpatch.other_programs import (
     read_other_results,
     write_other_results,
 )
+from reconpatch.preprocessing import Preprocessing
 
 BACKBONE = "tf_efficientnet_lite0"
 BANK, BATCH = 0.01, 16

@@ -169,10 +169,11 @@ def _time_photo(
     start = clock()
     photo = decode(source)
     decoded = clock()
-    prepared = [m.preprocessing(photo)[None] for m in model.members]
+    prepared = [list(m.preprocessing.views(photo, m.layout)) for m in model.members]
     ready = clock()
-    for member, x in zip(model.members, prepared, strict=True):
-        member.engine(x, member.bank)
+    for member, views in zip(model.members, prepared, strict=True):
+        for x in views:
+            member.engine(x[None], member.bank)
     ran = clock()
     model.inspect(decode(source))
     from_file = clock() - ran

@@ -495,13 +495,10 @@ def _measure(run: _Run, job: _Job) -> Record:
 
 
 def _fit(run: _Run, job: _Job) -> Inspector:
-    from reconpatch.ensemble import fit_ensemble
-    from reconpatch.fitting import fit_model
+    from reconpatch.ensemble import fit_members
 
     with _good_photos(run, job.photos) as good:
-        if len(job.settings) > 1:
-            return fit_ensemble(good, job.settings, run.options, run.config.statistics)
-        return fit_model(good, job.settings[0], run.options)
+        return fit_members(good, job.settings, run.options, run.config.statistics)
 
 
 @contextmanager

@@ -20,12 +20,7 @@ from reconpatch.ensemble import Statistics, members_of
 from reconpatch.errors import SettingsError
 from reconpatch.published import published
 from reconpatch.representation import Method
-from reconpatch.settings import (
-    FitSettings,
-    Quality,
-    ensemble_settings_for,
-    settings_for,
-)
+from reconpatch.settings import FitSettings, Quality, ensemble_settings_for
 
 
 @dataclass(frozen=True)
@@ -76,9 +71,7 @@ class Config:
             if name in values:
                 raise SettingsError(f"{name} is no setting to give here: {_DECIDED_BY[name]}")
         values |= {"method": method, "seed": seed}
-        if len(members) > 1:
-            return ensemble_settings_for(self.recipe, members, **values)
-        return [settings_for(self.recipe, **members[0], **values)]
+        return ensemble_settings_for(self.recipe, members, **values)
 
 
 _DECIDED_BY = {

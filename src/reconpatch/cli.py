@@ -20,7 +20,15 @@ import typer
 from typer.core import TyperGroup
 
 import reconpatch
-from reconpatch import cli_engine, cli_export, cli_station, cli_update, cli_watch
+from reconpatch import (
+    cli_engine,
+    cli_export,
+    cli_products,
+    cli_score,
+    cli_station,
+    cli_update,
+    cli_watch,
+)
 from reconpatch.cli_parts import (
     MAX_PIXELS,
     Engine,
@@ -163,6 +171,45 @@ def fit(
             show_default="auto",
         ),
     ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            help="Look at large photos in square tiles of this many pixels, or auto (with "
+            "--smallest-defect). All photos then have one size.",
+            metavar="PIXELS",
+            show_default="no tiles",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels that neighbouring tiles share at least.", min=0, show_default="64"
+        ),
+    ] = None,
+    smallest_defect: Annotated[
+        int | None,
+        typer.Option(
+            help="Diameter, in pixels of the photo, of the smallest defect that matters: what "
+            "--tile auto goes by.",
+            min=1,
+        ),
+    ] = None,
+    register: Annotated[
+        bool,
+        typer.Option(
+            "--register",
+            help="Bring parts that lie shifted or turned to where the first good photo has its "
+            "part (needs the extra register, also where the model inspects).",
+        ),
+    ] = False,
+    roi: Annotated[
+        Path | None,
+        typer.Option(
+            help="Region of interest: a picture, white where photos are inspected, or a JSON file "
+            "of polygons. What lies outside changes no verdict.",
+            metavar="FILE",
+        ),
+    ] = None,
     resize: Annotated[
         int | None,
         typer.Option(
@@ -225,26 +272,31 @@ def fit(
     overwrite: Overwrite = False,
 ) -> None:
     """Learn from photos of good parts and write a model file."""
-    from reconpatch.ensemble import fit_ensemble, members_of
+    from reconpatch.ensemble import fit_members, members_of
     from reconpatch.files import check_writable
-    from reconpatch.fitting import FitOptions, fit_model
+    from reconpatch.fitting import FitOptions
     from reconpatch.memory import parse_bytes
-    from reconpatch.settings import ensemble_settings_for, parse_assignments, settings_for
+    from reconpatch.settings import ensemble_settings_for, parse_assignments, parse_setting
 
     changes = {
         "method": method,
-        "levels": _levels(levels),
+        "levels": None if levels is None else parse_setting("levels", levels),
+        "tile": None if tile is None else parse_setting("tile", tile),
+        "overlap": overlap,
+        "smallest_defect": smallest_defect,
+        "register": register or None,
         "resize": resize,
         "bank": bank,
         "false_alarm_rate": false_alarm_rate,
         "seed": seed,
     }
     chosen = {name: value for name, value in changes.items() if value is not None}
-    chosen |= parse_assignments(assignments or [])
+    chosen |= parse_assignments(assignments or [], apart=(*changes, "recipe", "backbone", "size"))
+    sizes = [parse_setting("size", text) for text in size or []]
     members = members_of(
-        backbone or None, [_size(text) for text in size or []] or None, quality,
-        recipe=recipe, taken=chosen,
+        backbone or None, sizes or None, quality, recipe=recipe, taken=chosen,
     )  # fmt: skip
+    settings = ensemble_settings_for(recipe, members, **chosen)
     check_writable(output, overwrite=overwrite)
     with show_progress() as progress:
         options = FitOptions(
@@ -258,13 +310,9 @@ def fit(
             threads=threads,
             progress=progress,
             memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
+            roi=roi,
         )
-        model: Inspector
-        if len(members) > 1:
-            settings = ensemble_settings_for(recipe, members, **chosen)
-            model = fit_ensemble(good, settings, options, scales)
-        else:
-            model = fit_model(good, settings_for(recipe, **chosen, **members[0]), options)
+        model = fit_members(good, settings, options, scales)
     model.save(output, overwrite=overwrite)
     _say_fitted(model, output)
 
@@ -418,6 +466,7 @@ def benchmark(
     What an interrupted run left in DIR is not computed again. Exit code 3: a part failed.
     """
     from reconpatch.benchmark import run_benchmark
+    from reconpatch.settings import parse_assignments
 
     with show_progress() as progress:
         outcome = run_benchmark(
@@ -428,7 +477,7 @@ def benchmark(
             methods=methods.split(","),
             seeds=_seeds(seeds),
             config=config,
-            changes=_changes(assignments or []),
+            changes=parse_assignments(assignments or []),
             weights=weights,
             device=device,
             threads=threads,
@@ -543,34 +592,14 @@ def demo(
 
 cli_engine.register(app)
 cli_export.register(app)
+cli_score.register(app)
 cli_station.register(app)
 cli_update.register(app)
 cli_watch.register(app)
+cli_products.register(app)
 
 
 # --- Arguments -----------------------------------------------------------------------------------
-
-
-def _changes(assignments: Sequence[str]) -> dict[str, Any]:
-    """`NAME=VALUE` strings for any setting, written as `fit` takes it; types are checked later."""
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise SettingsError(
-                f"--set takes NAME=VALUE with the name of a setting, and {assignment!r} was given"
-            )
-        values[name] = {"size": _size, "levels": _levels}.get(name, str)(text)
-    return values
-
-
-def _levels(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise SettingsError(f"levels is {text!r}: give numbers such as 2,3") from None
 
 
 def _seeds(text: str) -> list[int]:
@@ -578,19 +607,6 @@ def _seeds(text: str) -> list[int]:
     if not all(part.strip().isdecimal() for part in parts):
         raise SettingsError(f"--seeds is {text!r}: give whole numbers such as 0,1,2")
     return [int(part) for part in parts]
-
-
-def _size(text: str) -> tuple[int, int]:
-    from reconpatch.settings import AUTOMATIC
-
-    if text.lower() == "auto":
-        return AUTOMATIC
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise SettingsError(
-            f"size is {text!r}: give pixels such as 224, 256x512 (height x width), or auto"
-        )
-    return int(parts[0]), int(parts[-1])
 
 
 def _read(path: Path, max_pixels: int) -> Photo:
@@ -726,7 +742,7 @@ def _facts(model: Inspector, path: Path) -> dict[str, dict[str, Any]]:
             "calibrated on": calibration.source,
             "promise": calibration.promise,
         },
-        "preprocessing": model.preprocessing.to_dict(),
+        "preprocessing": model.preprocessing.described(),
     }
     names = member_names([member.settings for member in model.members])
     several = len(names) > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, overload
 
@@ -30,6 +31,16 @@ Database = Annotated[
     ),
 ]
 Engine = Annotated[str, typer.Option(help="onnxruntime, or openvino (extra openvino).")]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        help="Where it runs: ray for workers on all cores of this machine, ray://ADDRESS for a Ray "
+        "cluster that is there already (extra ray).",
+        metavar="ray[://ADDRESS]",
+        show_default="this process",
+    ),
+]
 MaxPixels = Annotated[
     int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
 ]
@@ -59,6 +70,21 @@ class PhotoFiles(Sequence["Photo"]):
         if isinstance(index, slice):
             return PhotoFiles(self._paths[index], self._max_pixels)
         return read_photo(self._paths[index], max_pixels=self._max_pixels)
+
+
+def need_extra(what: str, extra: str, *packages: str) -> None:
+    """Find out before anything starts whether the packages of an extra are there.
+
+    Raises:
+        MissingExtraError: one of them is not.
+    """
+    from reconpatch.errors import MissingExtraError
+
+    try:
+        for package in packages:
+            import_module(package)
+    except ImportError as error:
+        raise MissingExtraError(what, extra) from error
 
 
 def expand(photos: Sequence[Path]) -> list[Path]:

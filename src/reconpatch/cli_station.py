@@ -9,21 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reconpatch.cli_parts import Data, Database
-from reconpatch.errors import MissingExtraError, OutputError, SettingsError
+from reconpatch.cli_parts import MAX_PIXELS, Data, Database, MaxPixels, Threads, need_extra
+from reconpatch.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
     import uvicorn
 
     from reconpatch.service_guard import Access
 
-# The same numbers as in reconpatch.images, service and station, which --help must not wait for; a
-# test compares.
-MAX_PIXELS = 80_000_000
+# The same numbers as in reconpatch.service and station, which --help must not wait for; a test
+# compares.
 MAX_BYTES = 50_000_000
 QUEUE = 64
 KEEP_GB = 50.0
 
+_PACKAGES = (
+    "alembic", "fastapi", "prometheus_client", "python_multipart", "sqlalchemy", "uvicorn",
+)  # fmt: skip
 # Seconds that a stopping service waits for requests under way, such as an upload that hangs.
 _LAST_ANSWERS = 30
 
@@ -80,18 +82,14 @@ def serve(
     max_bytes: Annotated[
         int, typer.Option(help="Refuse files of photos that are larger.", min=1)
     ] = MAX_BYTES,
-    max_pixels: Annotated[
-        int, typer.Option(help="Refuse photos with more pixels (height x width).", min=1)
-    ] = MAX_PIXELS,
-    threads: Annotated[
-        int, typer.Option(help="Threads of the inference engine; 0: all cores.", min=0)
-    ] = 0,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    threads: Threads = 0,
 ) -> None:
     """Inspect photos over HTTP, keep every verdict, and show them on a page.
 
     Stops with Ctrl-C, once the photos that wait have their verdict.
     """
-    _check_extra()
+    need_extra("serve", "serve", *_PACKAGES)
     from reconpatch.data_folder import DataFolder
     from reconpatch.fit_jobs import FitJobs, check_folders
     from reconpatch.service import create_app
@@ -117,19 +115,6 @@ def serve(
             server.run(sockets=[listening])
 
 
-def _check_extra() -> None:
-    try:
-        import alembic
-        import fastapi
-        import prometheus_client
-        import python_multipart
-        import sqlalchemy
-        import uvicorn
-    except ImportError as error:
-        raise MissingExtraError("serve", "serve") from error
-    del alembic, fastapi, prometheus_client, python_multipart, sqlalchemy, uvicorn
-
-
 def _access(host: str, token_file: Path | None, *, secure: bool) -> Access:
     """Who may ask: beyond this machine, only who has the token."""
     from reconpatch.service_guard import Access, is_loopback
@@ -142,7 +127,7 @@ def _access(host: str, token_file: Path | None, *, secure: bool) -> Access:
             f"with --host {host} other machines reach the service: give --token-file with a token "
             "that they have to send, and --tls-cert and --tls-key so that nobody reads it"
         )
-    return Access(hosts=None, token=token, secure=secure)
+    return Access(any_host=True, token=token, secure=secure)
 
 
 def _token(path: Path) -> str:

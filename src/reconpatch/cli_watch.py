@@ -17,9 +17,10 @@ from reconpatch.cli_parts import (
     MaxPixels,
     ModelFile,
     Threads,
+    need_extra,
     note,
 )
-from reconpatch.errors import MissingExtraError, SettingsError
+from reconpatch.errors import SettingsError
 
 if TYPE_CHECKING:
     from reconpatch.watch import Sorting, Watched, Watcher
@@ -69,9 +70,9 @@ def watch(
     """Inspect photos as they arrive in a folder, and keep every verdict in DATA.
 
     Runs until Ctrl-C; started again, it inspects nothing twice. With --once the exit codes are
-    those of inspect.
+    those of inspect. DATA is used by one program at a time: give `serve` another one.
     """
-    _check_extra()
+    need_extra("watch", "serve", "alembic", "sqlalchemy")
     from reconpatch.data_folder import DataFolder
     from reconpatch.model_versions import ModelVersions
     from reconpatch.photo_store import PhotoStore
@@ -88,8 +89,8 @@ def watch(
             product = versions.adopt(model_file)
             served = versions.serve(product)
             watcher = Watcher(
-                folder, served, records, PhotoStore(station.photos),
-                data / "drift" / f"{product}.json", output=output, sorting=sorting,
+                folder, served, records, PhotoStore(station.photos, records),
+                station.drift(product), output=output, sorting=sorting,
                 patience=patience, max_pixels=max_pixels,
             )  # fmt: skip
             note(f"{product}: version {served.version.number}; watching {folder}")
@@ -129,12 +130,3 @@ def _say(seen: Watched, as_json: bool) -> None:
         note(f"Not inspected: {seen.error}", warn=True)
     if seen.alarm is not None:
         note(f"Drift: {seen.alarm.message}", warn=True)
-
-
-def _check_extra() -> None:
-    try:
-        import alembic
-        import sqlalchemy
-    except ImportError as error:
-        raise MissingExtraError("watch", "serve") from error
-    del alembic, sqlalchemy

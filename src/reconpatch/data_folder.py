@@ -5,6 +5,8 @@ DATA/lock                  locked while a program uses the folder
 DATA/records.sqlite        the records, unless they are in another database
 DATA/photos/               see `photo_store.py`
 DATA/models/PRODUCT/       see `model_versions.py`
+DATA/drift/PRODUCT.json    see `version_drift.py`
+DATA/fits/                 what a fit is at work on; see `fit_jobs.py`
 """
 
 from __future__ import annotations
@@ -12,12 +14,11 @@ from __future__ import annotations
 import re
 import secrets
 import socket
-import sys
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from reconpatch.errors import OutputError
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, cannot_write, lock, sweep_leftovers
 
 
 class DataFolder:
@@ -38,13 +39,15 @@ class DataFolder:
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
-            _lock(self._lock)
+            lock(self._lock)
         except OSError:
             self._lock.close()
             raise OutputError(
-                f"{path} is in use by another program: stop that one, or give another folder with "
-                "--data"
+                f"{path} is in use by another program (`serve` and `watch` cannot share one): stop "
+                "that one, or give another folder with --data"
             ) from None
+        for folder in (path, path / "drift"):
+            sweep_leftovers(folder)
         self.station = _station_name(path / "station.txt")
 
     @property
@@ -61,6 +64,10 @@ class DataFolder:
     def models(self) -> Path:
         """Folder of the products' folders."""
         return self.path / "models"
+
+    def drift(self, product: str) -> Path:
+        """File of the state of a product's drift monitor."""
+        return self.path / "drift" / f"{product}.json"
 
     def close(self) -> None:
         """Let another program use the folder."""
@@ -82,19 +89,3 @@ def _station_name(path: Path) -> str:
     with atomic_write(path) as file:
         file.write(f"{name}\n".encode())
     return name
-
-
-if sys.platform == "win32":
-
-    def _lock(file: IO[bytes]) -> None:
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-
-    def _lock(file: IO[bytes]) -> None:
-        import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -199,7 +199,7 @@ def _settings(model: Inspector) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, member in zip(names, model.members, strict=True):
         prefix = f"{name}: " if len(names) > 1 else ""
-        settings = {**member.settings.to_dict(), "preprocessing": member.preprocessing.to_dict()}
+        settings = {**member.settings.to_dict(), "preprocessing": member.preprocessing.described()}
         flat |= {f"{prefix}{key}": value for key, value in _flat(settings).items()}
     flat["false_alarm_rate"] = model.calibration.rate
     flat["threshold set by hand"] = model.calibration.set_by_hand

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +21,8 @@ import numpy.typing as npt
 
 from reconpatch.errors import MissingExtraError, ModelFileError, SettingsError
 from reconpatch.features import GRID_KEY, Extractor, check_photos, open_session, parse_grid
+from reconpatch.graph_contents import check_graph
+from reconpatch.layout import Layout
 from reconpatch.memory_bank import Floats, Ints, MemoryBank
 from reconpatch.representation import Representation
 from reconpatch.scoring import PatchScores, ScoringSettings, anomaly_map, score_patches
@@ -223,7 +225,8 @@ def scored_in_numpy(
     size: tuple[int, int],
 ) -> Output:
     """(B, P, D) represented patches searched, scored and drawn by the routines of the fit."""
-    scores = [score_patches(patches, bank, scoring, grid) for patches in r]
+    layout = Layout.whole(grid, size)
+    scores = [score_patches(patches, bank, scoring, layout) for patches in r]
     return Output(
         score=np.array([s.image_score for s in scores], np.float32),
         map=np.stack([anomaly_map(s.distances, grid, size, scoring.blur) for s in scores]),
@@ -287,6 +290,7 @@ class StoredGraph:
         """The engine at work."""
         with self._opening:
             if self._engine is None:
+                check_graph(self.graph)
                 self._engine = _OPENERS[self.name](self.graph, self.threads)
             return self._engine
 
@@ -317,10 +321,50 @@ def _in_parts(
 ) -> Output:
     """Run as many photos at a time as memory allows."""
     most = max(1, _CALL_ELEMENTS // (grid[0] * grid[1] * len(bank)))
-    if len(photos) <= most:
-        return Output(*run(photos))
-    parts = [run(photos[start : start + most]) for start in range(0, len(photos), most)]
+    several = [photos[start : start + most] for start in range(0, len(photos), most)]
+    parts = [_checked(_outputs(run, part), part.shape, grid, bank) for part in several]
+    if len(parts) == 1:
+        return parts[0]
     return Output(*(np.concatenate(outputs) for outputs in zip(*parts, strict=True)))
+
+
+def _outputs(run: Callable[[Floats], list[npt.NDArray[Any]]], photos: Floats) -> Output:
+    """What an engine gives; its errors, which have no common base, become one."""
+    try:
+        return Output(*run(photos))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelFileError(
+            f"The network in the model file cannot be run ({type(error).__name__}: {reason}): "
+            "unless memory ran out, it was not written by this package; fit the model again."
+        ) from error
+
+
+def _checked(
+    output: Output, photos: tuple[int, ...], grid: tuple[int, int], bank: MemoryBank
+) -> Output:
+    """What an engine gave for photos of a shape; ModelFileError where no inspection can give it.
+
+    A graph may be made up. Everything behind relies on shapes, and on indices being some.
+    """
+    count, _, height, width = photos
+    places, (rows, dim) = grid[0] * grid[1], bank.rows.shape
+    shapes = (
+        (count,), (count, height, width), (count, places), (count, places), (count,),
+        (count, places, dim),
+    )  # fmt: skip
+    given: Sequence[npt.NDArray[Any]] = output
+    fits = [array.shape for array in given] == list(shapes)
+    fits = fits and all(
+        indices.dtype.kind == "i" and indices.min() >= 0 and indices.max() < below
+        for indices, below in ((output.nearest, rows), (output.worst, places))
+    )
+    if not fits or not (np.isfinite(output.score).all() and np.isfinite(output.map).all()):
+        raise ModelFileError(
+            "The network in the model file gives what no inspection can give: it was not written "
+            "by this package, or its bank is another one's; fit the model again."
+        )
+    return output
 
 
 def _read_sizes(
@@ -331,7 +375,10 @@ def _read_sizes(
         _, _, height, width = shapes["photos"]
         if set(shapes) != set(GRAPH_INPUTS):
             raise ValueError(set(shapes))
-        return (int(height), int(width)), parse_grid(metadata[GRID_KEY])
+        size, grid = (int(height), int(width)), parse_grid(metadata[GRID_KEY])
+        if min(*size, *grid) < 1:
+            raise ValueError(size, grid)
+        return size, grid
     except (KeyError, ValueError, TypeError) as error:
         raise ModelFileError(
             "The network in the model file lacks the sizes of its photos and features, or is of "

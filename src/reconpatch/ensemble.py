@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.calibration import Calibration
-from reconpatch.engines import Output
 from reconpatch.errors import SettingsError
-from reconpatch.images import Photo, Preprocessing
+from reconpatch.images import Photo
 from reconpatch.memory_bank import Floats
 from reconpatch.model import Inspector, Judgement, Model
 from reconpatch.parity import Sample
+from reconpatch.preprocessing import Preprocessing
+from reconpatch.scoring import PatchScores
 from reconpatch.settings import AUTOMATIC, QUALITIES, FitSettings, Quality
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Ensemble(Inspector):
     @property
     def preprocessing(self) -> Preprocessing:  # type: ignore[override]  # as `photos`
         """That of the finest member, which maps are made at; of equals the first."""
-        return _finest(self.models)
+        return _finest(self.models).preprocessing
 
     @property
     def photos(self) -> Any:  # type: ignore[override]  # read from the first member, not stored
@@ -116,12 +117,12 @@ class Ensemble(Inspector):
         """See `Inspector.judge`; the most alarmed member tells why."""
         if as_new:
             return [self._judge(_score(self.models, [photo], as_new=True), 0) for photo in photos]
-        outputs = _score(self.models, photos)
-        return [self._judge(outputs, i) for i in range(len(photos))]
+        by_member = _score(self.models, photos)
+        return [self._judge(by_member, i) for i in range(len(photos))]
 
-    def _judge(self, outputs: Sequence[Output], i: int) -> Judgement:
+    def _judge(self, by_member: Sequence[Sequence[PatchScores]], i: int) -> Judgement:
         """What the i-th photo comes to by what each member says of it."""
-        scored = [output.patch_scores(i) for output in outputs]
+        scored = [of_photos[i] for of_photos in by_member]
         scores = [scale(s.image_score) for scale, s in zip(self.score_scales, scored, strict=True)]
         most_alarmed = int(np.argmax(scores))
         return Judgement(
@@ -227,6 +228,11 @@ def _check_together(models: Sequence[Model]) -> None:
         )
     inputs = [m.preprocessing for m in models]
     _check_views([((p.height, p.width), p.resize or 0) for p in inputs])
+    if len({(p.tile > 0, p.region, p.registration) for p in inputs}) > 1:
+        raise SettingsError(
+            "the members of an ensemble see different parts of a photo: fit all of them on whole "
+            "photos or all in tiles, with one region of interest and one registration"
+        )
 
 
 def _check_count(members: Sequence[Any]) -> None:
@@ -268,21 +274,24 @@ def member_names(settings: Sequence[FitSettings]) -> list[str]:
 
 def _score(
     models: Sequence[Model], photos: Sequence[Photo], *, as_new: bool = False
-) -> list[Output]:
+) -> list[list[PatchScores]]:
     """What each member says of photos, each prepared once for each preprocessing.
 
     As if it were new, only a single photo can be scored: each leaves out rows of its own.
     """
+    if not models[0].layout.plain:
+        return [[m.score_views(photo, as_new=as_new) for photo in photos] for m in models]
     prepared = {
         p: np.stack([p(photo) for photo in photos]) for p in {m.preprocessing for m in models}
     }
     without = photos[0].sha256 if as_new else None
-    return [m.score_prepared(prepared[m.preprocessing], without=without) for m in models]
+    outputs = [m.score_prepared(prepared[m.preprocessing], without=without) for m in models]
+    return [[output.patch_scores(i) for i in range(len(photos))] for output in outputs]
 
 
-def _finest(models: Sequence[Model]) -> Preprocessing:
-    """The preprocessing with the most pixels, the first of equals."""
-    return max((m.preprocessing for m in models), key=lambda p: p.height * p.width)
+def _finest(models: Sequence[Model]) -> Model:
+    """The member whose input has the most pixels, the first of equals."""
+    return max(models, key=lambda m: m.preprocessing.height * m.preprocessing.width)
 
 
 def _combined_map(
@@ -293,8 +302,7 @@ def _combined_map(
     A member's map is drawn at that size from its (P,) distances: a map of its own size, enlarged,
     would be resampled twice.
     """
-    finest = _finest(models)
-    size = (finest.height, finest.width)
+    size = _finest(models).layout.size
     maps = [scale(m.draw(d, size)) for m, scale, d in zip(models, scales, distances, strict=True)]
     combined: Floats = np.mean(maps, axis=0, dtype=np.float32)
     return combined
@@ -381,6 +389,20 @@ def members_of(
     ]
 
 
+def fit_members(
+    good: GoodSource,
+    settings: Sequence[FitSettings],
+    options: FitOptions,
+    statistics: Statistics = "as_new",
+) -> Inspector:
+    """Fit a model with the settings of a single member, or an ensemble; see `fit_ensemble`."""
+    from reconpatch.fitting import fit_model
+
+    if len(settings) == 1:
+        return fit_model(good, settings[0], options)
+    return fit_ensemble(good, settings, options, statistics)
+
+
 def fit_ensemble(
     good: GoodSource,
     settings: Sequence[FitSettings],
@@ -427,10 +449,10 @@ def fit_ensemble(
     scored = [_score(models, [photo]) for photo in read_good(good, options)]
     values = [
         Values(
-            np.array([float(o.score[0]) for o in outputs]),
-            np.stack([o.distances[0] for o in outputs]),
+            np.array([photo.image_score for (photo,) in of_member]),
+            np.stack([photo.distances for (photo,) in of_member]),
         )
-        for outputs in zip(*scored, strict=True)
+        for of_member in zip(*scored, strict=True)
     ]
     return combine(models, values)
 

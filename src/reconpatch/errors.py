@@ -11,6 +11,7 @@
     ├── MissingExtraError           a command needs packages of an extra that is not installed
     ├── NotFoundError               a product, version, record or photo that is not there
     ├── RecordsError                the records' database cannot be opened or written
+    ├── WorkersError                a Ray cluster cannot be reached, or its workers died
     ├── BusyError                   more photos are waiting than the station takes
     └── UpdateRefusedError          a new version would miss a defect that an operator confirmed
 
@@ -61,6 +62,10 @@ class MissingExtraError(ReconPatchError, ImportError):
             f"{what} needs packages of the extra '{extra}', which is not installed. "
             f"Install it with: pip install 'reconpatch[{extra}]'"
         )
+        self._given = what, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return MissingExtraError, self._given  # or a worker could not hand it over
 
 
 class NotFoundError(ReconPatchError):
@@ -69,6 +74,10 @@ class NotFoundError(ReconPatchError):
 
 class RecordsError(ReconPatchError):
     """The database of the records cannot be opened, read or written."""
+
+
+class WorkersError(ReconPatchError):
+    """A Ray cluster cannot be reached or started, or the workers that tried a task died."""
 
 
 class BusyError(ReconPatchError):

@@ -36,11 +36,12 @@ from reconpatch.exported_graph import (
     write_graph,
 )
 from reconpatch.files import cannot_write
-from reconpatch.images import Photo, Preprocessing, as_unit
+from reconpatch.images import Photo, as_unit
 from reconpatch.int8 import Int8Check, check, in_8_bits, require
 from reconpatch.memory_bank import Floats
 from reconpatch.model import Inspector, Model
 from reconpatch.parity import Agreement, agreement, own_reference, resolution
+from reconpatch.preprocessing import Preprocessing
 
 MARK = "reconpatch_export"
 """Key of model.json and ensemble.json that tells an export from any other folder; its format."""
@@ -104,6 +105,7 @@ def export(
         ParityError: what was written disagrees with the model; nothing is left of it.
     """
     _check_asked(to, int8)
+    _check_plain(inspector)
     check_folder(folder, overwrite=overwrite)
     for model in inspector.members:
         check_bytes(model.engine.graph, model.bank)
@@ -151,6 +153,19 @@ def _check_asked(to: str, int8: Sequence[Photo] | None) -> None:
     if not len(int8):
         raise NotEnoughPhotosError(
             "there is no good photo to bring the graph to 8 bits by: give some with --photos"
+        )
+
+
+def _check_plain(inspector: Inspector) -> None:
+    """Refuse what the graph knows nothing of."""
+    of = inspector.preprocessing
+    what = (
+        "looks at photos in tiles" if of.tile else "has a region of interest" if of.region else ""
+    )
+    if what:
+        raise SettingsError(
+            f"the model {what}, which the bare graph knows nothing of: call it with `reconpatch "
+            "inspect` or `serve`, or fit one without for the export"
         )
 
 

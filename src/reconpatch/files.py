@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from reconpatch.errors import OutputError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+# A file is locked as soon as it is made; no program takes so long in between.
+_UNLOCKED_SECONDS = 60.0
 
 
 @contextlib.contextmanager
@@ -24,9 +31,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the file cannot be written, with the reason and the way out.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = temporary_name(path)
     try:
         with temporary.open("xb") as handle:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                lock(handle)
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
@@ -38,6 +47,60 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         # What stopped the writing (a read-only disk) may stop this too, and is the one to report.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside a file, of its own, under which it is written until it is whole."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def sweep_leftovers(folder: Path) -> int:
+    """Remove the temporary files that processes left which were killed while writing; how many.
+
+    A file that another program is writing is locked and stays, and so does any where locks are
+    not to be had.
+    """
+    swept = 0
+    newest = time.time() - _UNLOCKED_SECONDS
+    with contextlib.suppress(OSError):  # a folder that cannot be read keeps what it has
+        for name in os.listdir(folder):  # noqa: PTH208 - names alone, of folders with many files
+            if _TEMPORARY.fullmatch(name):
+                swept += _removed(folder / name, newest)
+    return swept
+
+
+def _removed(temporary: Path, newest: float) -> bool:
+    """Remove one temporary file unless it is in use."""
+    try:
+        if temporary.stat().st_mtime > newest:
+            return False
+        with temporary.open("rb+") as handle:
+            lock(handle)
+            if os.name == "posix":  # elsewhere a file that is open cannot be removed
+                temporary.unlink()
+                return True
+        temporary.unlink()
+    except OSError:
+        return False
+    return True
+
+
+if sys.platform == "win32":
+
+    def lock(file: IO[bytes]) -> None:
+        """Lock a file until it is closed; OSError where another program has it."""
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+
+    def lock(file: IO[bytes]) -> None:
+        """Lock a file until it is closed; OSError where another program has it."""
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -53,6 +116,8 @@ def _sync_folder(folder: Path) -> None:
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
     """Find out before hours of work whether a result can be written at all.
+
+    What killed processes left in its folder is removed.
 
     Raises:
         OutputError: the file exists (unless it may be overwritten), is a folder, or nothing can be
@@ -70,6 +135,19 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
             pass
     except OSError as error:
         raise cannot_write(path, error) from error
+    sweep_leftovers(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

@@ -24,7 +24,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-import reconpatch
 from reconpatch.errors import (
     MissingExtraError,
     NotFoundError,
@@ -32,7 +31,7 @@ from reconpatch.errors import (
     SettingsError,
     UpdateRefusedError,
 )
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, make_folder
 from reconpatch.images import list_photos, read_photo_bytes
 from reconpatch.model_versions import check_name
 from reconpatch.records import Feedback, Filter, Record, Version
@@ -49,6 +48,8 @@ DROPPED = "dropped photos"
 """What a fit's source is called that is no folder."""
 MOST_DROPPED = 2_000
 """Photos that can be dropped for one fit."""
+MOST_DROPPED_BYTES = 10_000_000_000
+"""Bytes of their files together, so that they leave the records some disk."""
 
 # Photos that a comparison takes besides all those with feedback.
 _RECENT = 200
@@ -181,16 +182,17 @@ class FitJobs:
                 return replace(job, seconds=time.monotonic() - self._began)
             return job
 
+    @property
     def folders(self) -> list[FitFolder]:
         """The folders, and how many photos are in each now."""
-        return [FitFolder(name, _count(folder)) for name, folder in self._folders.items()]
+        return [FitFolder(name, len(_photos(folder))) for name, folder in self._folders.items()]
 
     # --- Dropped photos ------------------------------------------------------------------------
 
     @property
     def dropped(self) -> int:
         """How many photos wait for a fit."""
-        return _count(self._dropped)
+        return len(_photos(self._dropped))
 
     @property
     def _dropped(self) -> Path:
@@ -206,14 +208,15 @@ class FitJobs:
         read_photo_bytes(content, name=name, max_pixels=self._station.limits.max_pixels)
         with self._lock:
             self._check_idle()
-            count = self.dropped
-            if count >= MOST_DROPPED:
+            files = _photos(self._dropped)
+            count, size = len(files), sum(file.stat().st_size for file in files)
+            if count >= MOST_DROPPED or size + len(content) > MOST_DROPPED_BYTES:
                 raise SettingsError(
-                    f"{count} photos were dropped, which is the most: name a folder with --photos "
-                    "when the service is started"
+                    f"{count} photos with {size / 1e9:.1f} GB were dropped, which is the most: "
+                    "name a folder with --photos when the service is started"
                 )
             path = self._dropped / f"{count + 1:04}{_suffix(content)}"
-            _make(path.parent)
+            make_folder(path.parent)
             with atomic_write(path) as file:
                 file.write(content)
             return count + 1
@@ -245,10 +248,16 @@ class FitJobs:
         good = self._source(folder)
         with self._lock:
             self._check_idle()
-            _make(self._scratch)
+            make_folder(self._scratch)
+            try:
+                self._process = _process()
+            except OSError as error:
+                raise SettingsError(
+                    f"no process could be started for the fit ({error.strerror}): free some "
+                    "memory, and try again"
+                ) from error
             self._began = time.monotonic()
             self._job = FitJob(product, folder or DROPPED, quality)
-            self._process = _process()
             asked = {
                 "good": str(good.absolute()),
                 "output": str(self._output),
@@ -265,9 +274,7 @@ class FitJobs:
         with self._lock:
             if self._job is not None and self._job.state in ("running", "ready"):
                 self._job = replace(self._job, state="cancelled", seconds=self._seconds())
-            if self._process is not None:
-                self._process.kill()
-        self._join()
+        self.close()
         return self.job
 
     def put_into_service(self, *, force: bool = False) -> Version:
@@ -293,7 +300,7 @@ class FitJobs:
             served = self._station.products.get(job.product)
             version = self._station.put_into_service(
                 job.product,
-                reconpatch.load(self._output),
+                self._station.versions.read(self._output),
                 note=f"fitted on {job.good_photos} photos: {job.source}",
                 parent=served.version if served is not None else None,
             )
@@ -304,14 +311,11 @@ class FitJobs:
     def close(self) -> None:
         """Stop whatever is at work."""
         with self._lock:
-            process, self._process = self._process, None
-            if process is not None:
-                process.kill()
-        self._join()
-
-    def _join(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
+            process, thread = self._process, self._thread
+        if process is not None:
+            process.kill()
+        if thread is not None:
+            thread.join()
 
     @property
     def _output(self) -> Path:
@@ -404,12 +408,9 @@ class FitJobs:
     def _to_compare(self, product: str) -> list[Record]:
         """Records of stored photos, each photo once: all with feedback, then the last ones."""
         records = self._station.records
-        found: dict[str, Record] = {}
         recent = records.page(Filter(product=product), limit=_RECENT).records
-        for record in (*records.export(Filter(product=product, feedback="any")), *recent):
-            found.setdefault(record.photo, record)
-        kept = records.kept_photos(list(found))
-        return [record for photo, record in found.items() if photo in kept]
+        told = records.export(Filter(product=product, feedback="any"))
+        return self._station.stored((*told, *recent))
 
 
 def _comparison(
@@ -489,20 +490,13 @@ def _names(path: Path) -> Iterator[str]:
         yield "/".join(path.parts[first:]).replace("//", "/")
 
 
-def _count(folder: Path) -> int:
+def _photos(folder: Path) -> list[Path]:
     try:
-        return len(list_photos(folder))
-    except PhotoError:
-        return 0
+        return list_photos(folder)
+    except PhotoError:  # there is none, or no folder
+        return []
 
 
 def _suffix(content: bytes) -> str:
     """The suffix of a photo's format; its own name never reaches the disk."""
     return next((suffix for start, suffix in _SUFFIXES if content.startswith(start)), ".tif")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error

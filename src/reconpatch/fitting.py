@@ -16,7 +16,7 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -51,26 +51,27 @@ from reconpatch.images import (
     Bytes,
     Photo,
     PhotoSource,
-    Preprocessing,
     as_bytes,
     list_photos,
+    photo_size,
     read_photo,
-    shorter_side,
     white_level_for,
 )
-from reconpatch.memory import resident_bytes
+from reconpatch.layout import Layout, View
+from reconpatch.memory import physical_bytes, resident_bytes
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
 from reconpatch.parity import SAMPLE_PHOTOS, Sample, checked_sample
 from reconpatch.patch_store import PatchStore
+from reconpatch.preprocessing import Preprocessing
 from reconpatch.read_ahead import read_ahead
+from reconpatch.region_of_interest import RegionOfInterest
+from reconpatch.registration import Registration
 from reconpatch.representation import Representation, TrainingLog, make_representation
 from reconpatch.settings import (
-    AUTOMATIC,
     FitSettings,
-    automatic_size,
+    automatic_tile,
     ensemble_settings_for,
-    settings_for,
 )
 from reconpatch.trial import Defects, Guard, Trial, guard, make_defects, try_on
 
@@ -85,6 +86,10 @@ GoodSource = str | os.PathLike[str] | Sequence[PhotoSource]
 _BATCH = 4  # photos through the backbone at a time: more take more memory and no less time
 _ENGINE_BYTES = 300 * 2**20  # what the engine and decoded photos take beside the features
 _LEAST_BYTES = 100 * 2**20
+TILED_ROWS = 8000
+"""Most rows that a share of the patches of photos in tiles comes to."""
+TILED_CANDIDATES = 400_000
+"""Patches, drawn at random, among which the bank of photos in tiles is picked."""
 THUMBNAIL_SIDE = 256  # pixels of the longer side
 
 
@@ -107,6 +112,8 @@ class FitOptions:
         progress: see `Progress`.
         engine: opens a graph for a number of threads; a benchmark's remembers features.
         timer: seconds by the clock that the steps are timed with.
+        roi: the region of interest: a file as `reconpatch.region_of_interest` reads it, or an
+            (H, W) bool array, True where photos are inspected; None: everywhere.
         memory_limit: bytes that the process may take; features beyond go to a temporary file, and
             the bank is a coreset of coresets. 0 for no limit.
     """
@@ -123,6 +130,7 @@ class FitOptions:
     engine: FeatureEngine = FeatureExtractor
     timer: Callable[[], float] = time.perf_counter
     memory_limit: int = 0
+    roi: str | Path | npt.NDArray[np.bool_] | None = None
 
 
 def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspector:
@@ -145,16 +153,26 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
         SettingsError: a setting is unknown or out of its range.
         MissingExtraError: the extra "train" is not installed.
     """
-    names = FitOptions.__dataclass_fields__
-    chosen = FitOptions(**{name: options.pop(name) for name in list(options) if name in names})
-    from reconpatch.ensemble import fit_ensemble, members_of
+    from reconpatch.ensemble import fit_members
 
+    return fit_members(good, *parts_of(recipe, options))
+
+
+def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings], FitOptions]:
+    """What `fit` takes by name, put together: the settings of each model to fit, and the options.
+
+    Raises:
+        SettingsError: a setting is unknown or out of its range.
+    """
+    from reconpatch.ensemble import members_of
+
+    rest = dict(options)
+    names = FitOptions.__dataclass_fields__
+    chosen = FitOptions(**{name: rest.pop(name) for name in options if name in names})
     own: dict[str, Any] = {"backbone": None, "size": None}
-    own |= {name: options.pop(name) for name in (*own, "quality") if name in options}
-    members = members_of(**own, recipe=recipe, taken=options)
-    if len(members) == 1:
-        return fit_model(good, settings_for(recipe, **options, **members[0]), chosen)
-    return fit_ensemble(good, ensemble_settings_for(recipe, members, **options), chosen)
+    own |= {name: rest.pop(name) for name in (*own, "quality") if name in rest}
+    members = members_of(**own, recipe=recipe, taken=rest)
+    return ensemble_settings_for(recipe, members, **rest), chosen
 
 
 def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
@@ -162,9 +180,9 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
     _require_training_packages()
     _check_device(options.device)
     sources, names, folder = _sources(good)
-    if settings.size == AUTOMATIC:
-        side = _shorter_side(sources, names)
-        settings = replace(settings, size=automatic_size(side, settings.size_limit))
+    sizes = _sizes(sources, names)
+    settings = automatic_tile(settings, sizes.median)
+    preprocessing = _preprocessing(settings, options, sources, names)
     clock = Clock(options.timer)
     threads = options.threads or default_threads()
     report = _report(options, "load the backbone") or _silent
@@ -172,9 +190,12 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         report(0, 1)
         module, extractor, weights = _backbone(settings, options, threads)
         report(1, 1)
-    with _store_for(len(sources), extractor, options) as patches:
+    layout = preprocessing.layout(extractor.grid, sizes.first)
+    settings = _bounded_bank(settings, layout, len(sources))
+    with _store_for(len(sources), layout.places, extractor, options) as patches:
         with clock.step("extract features"):
-            read = _extract(sources, names, settings, extractor, patches, options, threads)
+            reading = _Reading(sources, names, settings, preprocessing, layout, options)
+            read = reading.extract(extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group)
         notes = read.notes + notes
@@ -184,7 +205,7 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
             defects = make_defects(chosen, settings.seed, extractor)
         with clock.step("train f"):
             f, log = _train(patches, photos, settings, options)
-        fit = _Fit(photos, defects, settings, extractor, clock, options)
+        fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options)
         fitted, guarded = fit.with_banks(f, patches)
     with clock.step("write the graph"):
         graph = _graph(module, fitted, settings)
@@ -210,7 +231,8 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
     }
     thumbnails = read.thumbnails or _thumbnails_of(fitted.bank, sources, read, options)
     half = slice(SAMPLE_PHOTOS // 2)
-    sample = Sample.of(list(read.prepared.values())[half], defects.pixels[half])
+    good_views = [pixels for _, pixels in read.prepared.values()]
+    sample = Sample.of(good_views[half], defects.pixels[half])
     model = Model(
         settings, read.preprocessing, fitted.f, fitted.bank, photos, fitted.scores,
         fitted.calibration, provenance, engine, thumbnails, sample,
@@ -260,7 +282,8 @@ class _Fit:
     photos: Sequence[TrainingPhoto]
     defects: Defects
     settings: FitSettings
-    extractor: Extractor
+    layout: Layout
+    grid: tuple[int, int]  # of a view
     clock: Clock
     options: FitOptions
 
@@ -293,7 +316,6 @@ class _Fit:
     def with_bank(self, f: Representation, patches: PatchStore, prefix: str = "") -> _Fitted:
         """The bank of represented patches, calibrated, and tried on the made defects."""
         settings, photos = self.settings, self.photos
-        place = {"grid": self.extractor.grid, "size": settings.size}
         with self.clock.step(f"{prefix}build the memory bank"):
             report = self._report(f"{prefix}build the memory bank")
             bank = build_bank(patches, settings, progress=report)
@@ -302,8 +324,8 @@ class _Fit:
             covering = cover(bank, patches.photo, photos, progress=report)
             bank = with_stand_ins(bank, patches.photo, photos, covering)
             scores = leave_one_out(
-                patches.photo, photos, bank, settings.scoring, covering=covering,
-                progress=self._report(f"{prefix}calibrate"), **place,
+                patches.photo, photos, bank, settings.scoring, self.layout, covering=covering,
+                progress=self._report(f"{prefix}calibrate"),
             )  # fmt: skip
             calibration = Calibration(
                 scores.image_scores,
@@ -316,8 +338,8 @@ class _Fit:
             return fitted
         with self.clock.step(f"{prefix}try on made defects"):
             trial = try_on(
-                self.defects, f, bank, photos, scores, settings.scoring,
-                threshold=calibration.image_threshold.value, **place,
+                self.defects, f, bank, photos, scores, settings.scoring, self.layout,
+                threshold=calibration.image_threshold.value, grid=self.grid,
             )  # fmt: skip
         return replace(fitted, trial=trial)
 
@@ -437,13 +459,69 @@ def read_good(good: GoodSource, options: FitOptions) -> Iterator[Photo]:
 # --- Steps ---------------------------------------------------------------------------------------
 
 
-def _shorter_side(sources: Sequence[PhotoSource], names: Sequence[str]) -> int:
-    """The median of the photos' shorter sides; what cannot be read is told of when it is read."""
-    sides = []
+class _Sizes(NamedTuple):
+    """Height and width of the photos: those of the first, and the median of each."""
+
+    first: tuple[int, int]
+    median: tuple[int, int]
+
+
+def _sizes(sources: Sequence[PhotoSource], names: Sequence[str]) -> _Sizes:
+    """The photos' sizes; what cannot be read is told of when it is read."""
+    sizes = []
     for source, name in zip(sources, names, strict=True):
         with suppress(PhotoError):
-            sides.append(shorter_side(source, name=name))
-    return int(np.median(sides)) if sides else 0
+            sizes.append(photo_size(source, name=name))
+    if not sizes:
+        return _Sizes((1, 1), (1, 1))
+    height, width = np.median(sizes, axis=0)
+    return _Sizes(sizes[0], (int(height), int(width)))
+
+
+def _preprocessing(
+    settings: FitSettings,
+    options: FitOptions,
+    sources: Sequence[PhotoSource],
+    names: Sequence[str],
+) -> Preprocessing:
+    region, registration = None, None
+    if settings.register:
+        registration = Registration.to(next(_readable(sources, names, options)))
+    if isinstance(options.roi, np.ndarray):
+        region = RegionOfInterest.of(options.roi)
+    elif options.roi is not None:
+        region = RegionOfInterest.read(options.roi)
+    if region and settings.resize:
+        raise SettingsError(
+            f"resize is {settings.resize} and a region of interest is given, which says already "
+            "what of a photo is inspected: give one of the two"
+        )
+    return Preprocessing(
+        *settings.size,
+        settings.resize or None,
+        options.white_level or 65535,
+        settings.tile,
+        settings.overlap if settings.tile else 0,
+        region,
+        registration,
+    )
+
+
+def _bounded_bank(settings: FitSettings, layout: Layout, photos: int) -> FitSettings:
+    """The settings with a bank and candidates that photos in tiles can bear.
+
+    A share of all patches of large photos would be more rows than can be searched, and a greedy
+    selection among all of them would take hours: a number of rows that was given stays as it is.
+    """
+    if not layout.in_tiles:
+        return settings
+    patches = photos * layout.places
+    rows = bank_rows(settings.bank, patches, settings.bank_least)
+    if settings.bank < 1 and rows > TILED_ROWS:
+        settings = replace(settings, bank=float(TILED_ROWS), bank_least=0)
+    if not settings.candidates and patches > TILED_CANDIDATES:
+        settings = replace(settings, candidates=TILED_CANDIDATES)
+    return settings
 
 
 def _require_training_packages() -> None:
@@ -559,63 +637,113 @@ class _Read:
     sources: list[int] = field(default_factory=list)  # which source each photo came from
     thumbnails: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    prepared: dict[int, Bytes] = field(default_factory=dict)  # photos to make a defect on
+    # The part of some photos to make a defect on, prepared.
+    prepared: dict[int, tuple[View, Bytes]] = field(default_factory=dict)
 
 
-def _extract(
-    sources: Sequence[PhotoSource],
-    names: Sequence[str],
-    settings: FitSettings,
-    extractor: Extractor,
-    patches: PatchStore,
-    options: FitOptions,
-    threads: int,
-) -> _Read:
-    """Read every photo once: its record, its thumbnail and its patch features.
+@dataclass(frozen=True)
+class _Reading:
+    """One pass over the photos: of each its record, its thumbnail and its patch features."""
 
-    Photos are decoded and prepared by threads while the engine is at work on others. Only where
-    there are photos of 16 bits are they all read once more, for the white level.
-    """
-    height, width = settings.size
-    level = options.white_level
-    read = _Read(Preprocessing(height, width, settings.resize or None, level or 65535))
-    report = _report(options, "extract features") or _silent
-    thumbnails = options.thumbnails and len(sources) <= CALIBRATED
-    waiting: list[Floats] = []
-    evenly = np.linspace(0, len(sources) - 1, min(_kept_photos(settings), len(sources)))
-    kept = set(np.rint(evenly).astype(int).tolist())
+    sources: Sequence[PhotoSource]
+    names: Sequence[str]
+    settings: FitSettings
+    preprocessing: Preprocessing
+    layout: Layout
+    options: FitOptions
 
-    def flush() -> None:
-        if waiting:
-            patches.add(extractor(np.stack(waiting)))
-            waiting.clear()
+    def extract(self, extractor: Extractor, patches: PatchStore, threads: int) -> _Read:
+        """Read every photo once.
 
-    def decode(i: int) -> _Decoded | PhotoError:
-        return _decode(sources[i], names[i], read.preprocessing, thumbnails, options)
+        Photos are decoded, and prepared where they are seen at once, by threads while the engine
+        is at work on others. Only where there are photos of 16 bits are they all read once more,
+        for the white level.
+        """
+        sources, options = self.sources, self.options
+        level = options.white_level
+        read = _Read(self.preprocessing)
+        report = _report(options, "extract features") or _silent
+        evenly = np.linspace(0, len(sources) - 1, min(_kept_photos(self.settings), len(sources)))
+        kept = set(np.rint(evenly).astype(int).tolist())
+        waiting: list[Floats] = []
 
-    for i, decoded in enumerate(read_ahead(decode, range(len(sources)), threads)):
-        report(i + 1, len(sources))
-        if isinstance(decoded, PhotoError):
-            read.notes.append(_refuse_or_note(decoded, options))
-            continue
-        photo = decoded.photo
-        if photo.pixels.dtype == np.uint16 and not level:
-            level = _white_level(sources, names, options)
-            read.preprocessing = replace(read.preprocessing, white_level=level)
-        if photo.pixels.dtype == np.uint16:  # those that were read ahead did not know the level
-            decoded = _prepare(photo, read.preprocessing, thumbnails)
-        n = len(read.photos)
-        read.photos.append(TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, n))
-        read.sources.append(i)
-        if thumbnails:
-            read.thumbnails.append(decoded.thumbnail)
-        if n in kept:
-            read.prepared[n] = as_bytes(decoded.prepared)
-        waiting.append(decoded.prepared)
-        if len(waiting) == _BATCH:
-            flush()
-    flush()
-    return read
+        def flush() -> None:
+            if waiting:
+                patches.add(self._of_whole_photos(extractor(np.stack(waiting))))
+                waiting.clear()
+
+        for i, decoded in enumerate(read_ahead(self._decode, range(len(sources)), threads)):
+            report(i + 1, len(sources))
+            if isinstance(decoded, PhotoError):
+                read.notes.append(_refuse_or_note(decoded, options))
+                continue
+            photo = decoded.photo
+            if photo.pixels.dtype == np.uint16 and not level:
+                level = _white_level(sources, self.names, options)
+                read.preprocessing = replace(read.preprocessing, white_level=level)
+            if photo.pixels.dtype == np.uint16:  # those read ahead did not know the level
+                decoded = self._prepare(photo, read.preprocessing)
+            n = len(read.photos)
+            read.photos.append(
+                TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, n)
+            )
+            read.sources.append(i)
+            if self._thumbnails:
+                read.thumbnails.append(decoded.thumbnail)
+            if self.layout.in_tiles:
+                _check_same_size(photo, self.layout)
+                patches.add(self._of_tiles(photo, read.preprocessing, extractor))
+            else:
+                waiting.append(decoded.prepared)
+            if n in kept:
+                read.prepared[n] = self._kept_view(n, decoded, read.preprocessing)
+            if len(waiting) == _BATCH:
+                flush()
+        flush()
+        return read
+
+    def _of_whole_photos(self, features: Floats) -> Floats:
+        """(B, P, C) features of the inspected patches of photos that are seen at once."""
+        (view,) = self.layout.views
+        return features if self.layout.plain else features[:, view.cells]
+
+    def _of_tiles(self, photo: Photo, preprocessing: Preprocessing, extractor: Extractor) -> Floats:
+        """(1, P, C) features of a photo that is seen in tiles."""
+        views = preprocessing.views(photo, self.layout)
+        features: Floats = self.layout.joined(extractor(view[None])[0] for view in views)
+        return features[None]
+
+    def _kept_view(
+        self, n: int, decoded: _Decoded, preprocessing: Preprocessing
+    ) -> tuple[View, Bytes]:
+        """The n-th photo, or the tile of it that is kept: one that is not mostly uninspected."""
+        views = self.layout.views
+        if not self.layout.in_tiles:
+            return views[0], as_bytes(decoded.prepared)
+        most = max(len(view.places) for view in views)
+        worthy = [view for view in views if 2 * len(view.places) >= most]
+        rng = np.random.default_rng([self.settings.seed, n])
+        view = worthy[rng.integers(len(worthy))]
+        return view, as_bytes(preprocessing.view(decoded.photo, self.layout, view))
+
+    def _decode(self, i: int) -> _Decoded | PhotoError:
+        limit = self.options.max_pixels
+        try:
+            photo = read_photo(self.sources[i], name=self.names[i], max_pixels=limit)
+            _ = photo.sha256  # by the thread that reads
+            return self._prepare(self.preprocessing.registered(photo), self.preprocessing)
+        except PhotoError as error:
+            return error
+
+    def _prepare(self, photo: Photo, preprocessing: Preprocessing) -> _Decoded:
+        small = thumbnail(photo, preprocessing.white_level) if self._thumbnails else b""
+        if self.layout.in_tiles:  # a tile at a time, when its turn comes
+            return _Decoded(photo, np.empty(0, np.float32), small)
+        return _Decoded(photo, preprocessing(photo), small)
+
+    @property
+    def _thumbnails(self) -> bool:
+        return self.options.thumbnails and len(self.sources) <= CALIBRATED
 
 
 def _kept_photos(settings: FitSettings) -> int:
@@ -624,31 +752,21 @@ def _kept_photos(settings: FitSettings) -> int:
 
 
 class _Decoded(NamedTuple):
-    """A photo, prepared for the model, and its thumbnail."""
+    """A photo, prepared for the model unless it is seen in tiles, and its thumbnail."""
 
     photo: Photo
     prepared: Floats
     thumbnail: bytes
 
 
-def _decode(
-    source: PhotoSource,
-    name: str,
-    preprocessing: Preprocessing,
-    thumbnails: bool,
-    options: FitOptions,
-) -> _Decoded | PhotoError:
-    try:
-        photo = read_photo(source, name=name, max_pixels=options.max_pixels)
-    except PhotoError as error:
-        return error
-    _ = photo.sha256  # by the thread that reads
-    return _prepare(photo, preprocessing, thumbnails)
-
-
-def _prepare(photo: Photo, preprocessing: Preprocessing, thumbnails: bool) -> _Decoded:
-    small = thumbnail(photo, preprocessing.white_level) if thumbnails else b""
-    return _Decoded(photo, preprocessing(photo), small)
+def _check_same_size(photo: Photo, layout: Layout) -> None:
+    height, width = layout.size
+    if (photo.height, photo.width) != (height, width):
+        raise PhotoError(
+            f"{photo.name}: {photo.width} x {photo.height} pixels, and the first good photo has "
+            f"{width} x {height}: photos that are seen in tiles have one size, so leave out or "
+            "crop those of another"
+        )
 
 
 def _thumbnails_of(
@@ -661,16 +779,18 @@ def _thumbnails_of(
     for i in np.unique(bank.photo):
         source = sources[read.sources[i]]
         photo = read_photo(source, name=read.photos[i].name, max_pixels=options.max_pixels)
+        photo = read.preprocessing.registered(photo)  # boxes are in that frame
         thumbnails[i] = thumbnail(photo, read.preprocessing.white_level)
     return thumbnails
 
 
-def _store_for(photos: int, extractor: Extractor, options: FitOptions) -> PatchStore:
-    """Where the features go; beside them a third of their memory each goes to blocks and copies."""
-    memory = None
-    if options.memory_limit:
-        memory = _room(options.memory_limit) // 3
-    places = extractor.grid[0] * extractor.grid[1]
+def _store_for(photos: int, places: int, extractor: Extractor, options: FitOptions) -> PatchStore:
+    """Where the features go; beside them a third of their memory each goes to blocks and copies.
+
+    Without a limit they may take half of the machine's memory, which only large photos or very many
+    do.
+    """
+    memory = _room(options.memory_limit) // 3 if options.memory_limit else physical_bytes() // 2
     return PatchStore(photos, places, extractor.channels, memory=memory)
 
 

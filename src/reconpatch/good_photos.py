@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import SettingsError
+from reconpatch.layout import Layout
 from reconpatch.memory_bank import Floats, Ints, MemoryBank, distances
 from reconpatch.scoring import (
     PatchScores,
     ScoringSettings,
-    anomaly_map,
+    draw,
     score_nearest,
     score_patches,
     top_score,
@@ -333,9 +334,8 @@ def leave_one_out(
     photos: Sequence[TrainingPhoto],
     bank: MemoryBank,
     scoring: ScoringSettings,
+    layout: Layout,
     *,
-    grid: tuple[int, int],
-    size: tuple[int, int],
     of: Sequence[int] | None = None,
     covering: Covering | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -347,8 +347,7 @@ def leave_one_out(
         photos: the good photos; `bank.photo` counts them.
         bank: the memory bank.
         scoring: how distances become scores.
-        grid: h, w of the patches, P = h * w.
-        size: height and width of the model's input.
+        layout: where the P patches lie.
         of: which photos are scored; None takes `calibrated_photos`.
         covering: of the bank, where it is known; its photos are scored.
         progress: called with (photos done, photos).
@@ -360,7 +359,7 @@ def leave_one_out(
         r = patches(int(i))
         own = group_of_row == photos[i].group
         nearest_distances, nearest = _without_own(r, k, own, bank, covering)
-        scores = score_nearest(r, nearest_distances, nearest, bank.without(own), scoring, grid)
+        scores = score_nearest(r, nearest_distances, nearest, bank.without(own), scoring, layout)
         order = np.argsort(-scores.distances, kind="stable")[:WITNESSES]
         scored.append(scores)
         kept.append((order, r[order]))
@@ -369,7 +368,7 @@ def leave_one_out(
     return GoodScores(
         photos=covering.photos,
         image_scores=np.array([s.image_score for s in scored]),
-        map_maxima=np.array([_map_maximum(s, grid, size, scoring.blur) for s in scored]),
+        map_maxima=np.array([float(draw(s.distances, layout, scoring.blur).max()) for s in scored]),
         distances=np.stack([s.distances for s in scored]),
         witnesses=np.stack([order for order, _ in kept]).astype(np.int32),
         features=np.stack([features for _, features in kept]),
@@ -405,9 +404,7 @@ def rescore(
     photos: Sequence[TrainingPhoto],
     bank: MemoryBank,
     scoring: ScoringSettings,
-    *,
-    grid: tuple[int, int],
-    size: tuple[int, int],
+    layout: Layout,
 ) -> GoodScores:
     """The scores of the good photos after rows were added to the bank, without the photos.
 
@@ -419,25 +416,25 @@ def rescore(
         photos: all photos that `bank.photo` counts, those of `good` first.
         bank: the bank with its new rows.
         scoring: how distances become scores.
-        grid: h, w of the patches.
-        size: height and width of the model's input.
+        layout: where the patches lie.
     """
     group_of_row = groups_of_rows(bank, photos)
     alone = replace(scoring, smooth=0.0)  # witnesses are no grid
+    row = Layout.whole((1, good.features.shape[1]), (1, good.features.shape[1]))
     patch_distances = good.distances.copy()
     image_scores, map_maxima = [], []
     for i in range(len(good.image_scores)):
         own = group_of_row == photos[good.photos[i]].group
         others_bank = bank.without(own)
-        witness = score_patches(good.features[i], others_bank, alone, (1, good.features.shape[1]))
+        witness = score_patches(good.features[i], others_bank, alone, row)
         patch_distances[i, good.witnesses[i]] = witness.distances
         if scoring.top > 0:
-            image_scores.append(top_score(patch_distances[i], scoring, grid))
+            image_scores.append(top_score(patch_distances[i], scoring, layout))
         else:
             image_scores.append(
                 _score_again(patch_distances[i], good.witnesses[i], witness, scoring)
             )
-        map_maxima.append(float(anomaly_map(patch_distances[i], grid, size, scoring.blur).max()))
+        map_maxima.append(float(draw(patch_distances[i], layout, scoring.blur).max()))
     return replace(
         good,
         image_scores=np.array(image_scores),
@@ -458,9 +455,3 @@ def _score_again(
     # The largest distance is that of a witness, so eq. 10 weighs no other patch.
     exact = scoring.reweight == "largest" and witness.distances.max() > ceiling
     return witness.image_score if exact else max(witness.image_score, ceiling)
-
-
-def _map_maximum(
-    scores: PatchScores, grid: tuple[int, int], size: tuple[int, int], blur: float
-) -> float:
-    return float(anomaly_map(scores.distances, grid, size, blur).max())

@@ -1,12 +1,4 @@
-"""Photos: reading them, the one preprocessing, and the way back to the pixels of the photo.
-
-    read_photo ──> Photo ──Preprocessing──> (3, height, width) ──model──> anomaly map
-                     ^                                                         │
-                     └───────────────────────── Geometry <─────────────────────┘
-
-Fit, inspect and all else use this module's preprocessing and no other, so that a model never sees
-two versions of one photo.
-"""
+"""Photos: reading them, from files of many kinds, arrays and PIL images, as they were stored."""
 
 from __future__ import annotations
 
@@ -18,9 +10,9 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -29,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from reconpatch.errors import ModelFileError, PhotoError, SettingsError
-from reconpatch.result import Box
+from reconpatch.errors import PhotoError, SettingsError
 
 PHOTO_SUFFIXES: frozenset[str] = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -45,7 +36,6 @@ PhotoSource: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any] | Image.Image
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 _FLOAT_SLACK = 1e-6  # rounding of the caller's own arithmetic, not a wrong range
-_BILINEAR = Image.Resampling.BILINEAR
 
 # Pillow's names for files of several 16-bit channels, of which it decodes 8 bits each.
 _COLOUR16_RAWMODE = re.compile(r"(RGBA|RGBa|RGBX|RGB|LA|CMYK);16[BLN]")
@@ -98,7 +88,7 @@ class Photo:
         """The photo for display: (H, W, 3) uint8, 16-bit values from white_level up are white."""
         pixels = self.pixels
         if pixels.dtype != np.uint8:
-            pixels = np.rint(_scaled(pixels, white_level) * 255).astype(np.uint8)
+            pixels = np.rint(in_unit(pixels, white_level) * 255).astype(np.uint8)
         if pixels.ndim == 2:
             pixels = np.repeat(pixels[:, :, None], 3, axis=2)
         return np.array(pixels, dtype=np.uint8)
@@ -158,8 +148,8 @@ def _photo(name: str, pixels: npt.NDArray[Any]) -> Photo:
     return Photo(name, pixels)
 
 
-def shorter_side(source: PhotoSource, *, name: str | None = None) -> int:
-    """The shorter side of a photo in pixels, of a file from its header alone.
+def photo_size(source: PhotoSource, *, name: str | None = None) -> tuple[int, int]:
+    """Height and width of a photo in pixels, of a file from its header alone.
 
     Raises:
         PhotoError: the photo is missing, or of another kind. Damage behind the header goes unseen.
@@ -167,12 +157,15 @@ def shorter_side(source: PhotoSource, *, name: str | None = None) -> int:
     if isinstance(source, np.ndarray):
         colour_or_mono = source[:, :, 0] if source.ndim == 3 and source.shape[2] == 1 else source
         _check_shape(colour_or_mono.shape, name or "<array>")
-        return int(min(source.shape[:2]))
+        return int(source.shape[0]), int(source.shape[1])
     if isinstance(source, Image.Image):
-        return int(min(source.size))
+        return source.height, source.width
     name = name or os.fspath(source)
     with _open_file(Path(source), name) as stream, _decoder_errors(name, MAX_PIXELS):
-        return int(min(_open_image(stream, MAX_PIXELS).size))
+        image = _open_image(stream, MAX_PIXELS)
+        with _quiet_pillow():
+            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -217,178 +210,12 @@ def white_level_for(photos_max: int) -> int:
     return (1 << max(8, int(photos_max).bit_length())) - 1
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """From a photo of any size to the model's input, the same for every photo of a model.
-
-    Resizing is Pillow's bilinear filter, which averages where it shrinks.
-
-    Attributes:
-        height: height of the model's input.
-        width: width of the model's input.
-        resize: None resizes the whole photo to (height, width). A number resizes its shorter side
-            to that and takes the (height, width) in the centre, as the paper does (256 -> 224);
-            what is cut off is not inspected.
-        white_level: the 16-bit value that becomes 1.0; brighter values are clipped.
-    """
-
-    height: int
-    width: int
-    resize: int | None = None
-    white_level: int = 65535
-
-    def __post_init__(self) -> None:
-        if min(self.height, self.width) < 1:
-            raise SettingsError(
-                f"The model's input cannot be {self.height} x {self.width}; "
-                "height and width are 1 or more."
-            )
-        if self.resize is not None and self.resize < max(self.height, self.width):
-            raise SettingsError(
-                f"A crop of {self.height} x {self.width} does not fit in photos resized to "
-                f"{self.resize}; resize to {max(self.height, self.width)} or more."
-            )
-        if not 1 <= self.white_level <= 65535:
-            raise SettingsError(f"white_level must be in 1..65535, not {self.white_level}.")
-
-    def __call__(self, photo: Photo) -> npt.NDArray[np.float32]:
-        """The model's input: (3, height, width) float32 in 0..1, contiguous."""
-        pixels = photo.pixels
-        if pixels.dtype != np.uint8:
-            pixels = _scaled(pixels, self.white_level)
-        source = self._source(photo.height, photo.width)
-        resized = _resize(pixels, self.height, self.width, source)
-        unit = resized / np.float32(255) if resized.dtype == np.uint8 else resized
-        # Mono becomes RGB only here, which gives the same as before the resize for less work.
-        channels = np.broadcast_to(np.atleast_3d(unit), (self.height, self.width, 3))
-        return np.ascontiguousarray(channels.transpose(2, 0, 1), dtype=np.float32)
-
-    def geometry(self, photo_height: int, photo_width: int) -> Geometry:
-        """Where the model's input lies in a photo of this size.
-
-        A pixel counts as inspected when more than half of it is, along each axis.
-        """
-        x0, y0, x1, y1 = self._source(photo_height, photo_width)
-        inspected = (_round_up(x0), _round_up(y0), _round_down(x1), _round_down(y1))
-        return Geometry(photo_height, photo_width, self.height, self.width, inspected)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON-ready values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """The preprocessing that to_dict described.
-
-        Raises:
-            ModelFileError: a value is missing, unknown or out of its range.
-        """
-        try:
-            return cls(**values)
-        except (TypeError, SettingsError) as error:
-            raise ModelFileError(
-                f"The preprocessing stored in the model cannot be used: {error}"
-            ) from error
-
-    def _source(self, photo_height: int, photo_width: int) -> tuple[float, float, float, float]:
-        """x0, y0, x1, y1 of the part of the photo that becomes the model's input."""
-        if self.resize is None:
-            return 0.0, 0.0, float(photo_width), float(photo_height)
-        short = min(photo_height, photo_width)
-        resized_height = self.resize * photo_height // short
-        resized_width = self.resize * photo_width // short
-        top = round((resized_height - self.height) / 2)
-        left = round((resized_width - self.width) / 2)
-        return (
-            left * photo_width / resized_width,
-            top * photo_height / resized_height,
-            (left + self.width) * photo_width / resized_width,
-            (top + self.height) * photo_height / resized_height,
-        )
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The way from the model's input back to the pixels of a photo.
-
-    Attributes:
-        photo_height: height of the photo.
-        photo_width: width of the photo.
-        height: height of the model's input.
-        width: width of the model's input.
-        inspected: the part of the photo that the model sees, in pixels of the photo.
-    """
-
-    photo_height: int
-    photo_width: int
-    height: int
-    width: int
-    inspected: Box
-
-    def map_to_photo(self, anomaly_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Bring a (height, width) map to (photo_height, photo_width) float32.
-
-        Bilinear between the centres of pixels, within the smallest and largest value of the map;
-        NaN outside the inspected part.
-        """
-        if anomaly_map.shape != (self.height, self.width):
-            raise ValueError(f"map of shape {anomaly_map.shape}, not {(self.height, self.width)}")
-        x0, y0, x1, y1 = self.inspected
-        whole = (0.0, 0.0, float(self.width), float(self.height))
-        resized = _resize(anomaly_map.astype(np.float32), y1 - y0, x1 - x0, whole)
-        photo_map = np.full((self.photo_height, self.photo_width), np.nan, dtype=np.float32)
-        # Pillow sums in float64, whose rounding float32 does not see: no value leaves the range.
-        photo_map[y0:y1, x0:x1] = resized
-        return photo_map
-
-    def box_to_photo(self, x0: float, y0: float, x1: float, y1: float) -> Box:
-        """Bring a box in pixels of the model's input to pixels of the photo.
-
-        The box is rounded outward, clipped to the inspected part, and at least 1 x 1.
-        """
-        left, top, right, bottom = self.inspected
-        photo_x0, photo_x1 = _scaled_interval(x0, x1, self.width, left, right)
-        photo_y0, photo_y1 = _scaled_interval(y0, y1, self.height, top, bottom)
-        return photo_x0, photo_y0, photo_x1, photo_y1
-
-
-def _scaled_interval(
-    start: float, stop: float, length: int, low: int, high: int
-) -> tuple[int, int]:
-    """Map start..stop within 0..length onto low..high, outward to whole pixels."""
-    first = math.floor(low + start * (high - low) / length)
-    last = math.ceil(low + stop * (high - low) / length)
-    first = min(max(first, low), high - 1)
-    return first, min(max(last, first + 1), high)
-
-
-def _round_up(value: float) -> int:
-    """To the nearest whole number, halves upward."""
-    return math.floor(value + 0.5)
-
-
-def _round_down(value: float) -> int:
-    """To the nearest whole number, halves downward."""
-    return math.ceil(value - 0.5)
-
-
-def _scaled(pixels: npt.NDArray[Any], white_level: int) -> npt.NDArray[np.float32]:
+def in_unit(pixels: npt.NDArray[Any], white_level: int) -> npt.NDArray[np.float32]:
     """16-bit values as float32 in 0..1; floats are in 0..1 already."""
     if pixels.dtype == np.float32:
         return pixels
     scaled: npt.NDArray[np.float32] = np.minimum(pixels, white_level) / np.float32(white_level)
     return scaled
-
-
-def _resize(
-    pixels: npt.NDArray[Any], height: int, width: int, source: tuple[float, float, float, float]
-) -> npt.NDArray[Any]:
-    """Resize the source box of (H, W) or (H, W, 3), uint8 or float32, to (height, width)."""
-    if pixels.ndim == 3 and pixels.dtype == np.float32:  # Pillow has no float RGB
-        channels = [_resize(pixels[:, :, c], height, width, source) for c in range(3)]
-        return np.stack(channels, axis=2)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize((width, height), _BILINEAR, box=source))
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:

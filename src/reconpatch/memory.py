@@ -34,6 +34,16 @@ def resident_bytes() -> int:
         return peak_bytes()
 
 
+def physical_bytes() -> int:
+    """The machine's memory; a great deal where the system does not tell."""
+    import os
+
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return 2**62
+
+
 def peak_bytes() -> int:
     """The most memory that the process took so far; 0 where the system does not tell."""
     try:

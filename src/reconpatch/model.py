@@ -8,7 +8,6 @@ What a single model shares with an ensemble is in `Inspector`.
 
 from __future__ import annotations
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,16 +20,20 @@ import numpy.typing as npt
 
 from reconpatch.calibration import Calibration, check_rate, p_value
 from reconpatch.engines import Output, StoredGraph
-from reconpatch.errors import NotEnoughPhotosError, SettingsError
+from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
 from reconpatch.good_photos import GoodScores, TrainingPhoto, groups_of_rows
-from reconpatch.images import MAX_PIXELS, Geometry, Photo, PhotoSource, Preprocessing, read_photo
+from reconpatch.images import MAX_PIXELS, Photo, PhotoSource, read_photo
+from reconpatch.layout import Layout, View
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.parity import Sample
+from reconpatch.preprocessing import Geometry, Preprocessing
 from reconpatch.regions import find_regions
+from reconpatch.registration import RegisteredPhoto
 from reconpatch.representation import Representation
 from reconpatch.result import Box, ClosestPatch, Region, Result
-from reconpatch.scoring import PatchScores, anomaly_map
+from reconpatch.scoring import PatchScores, draw, score_nearest
 from reconpatch.settings import FitSettings
+from reconpatch.stored_picture import stored_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,7 @@ class Judgement:
 
     Attributes:
         score: image score.
-        anomaly_map: (height, width) float32, of the size of `Inspector.preprocessing`.
+        anomaly_map: (height, width) float32, as `Inspector.preprocessing` brings it to the photo.
         model: the model whose patches tell why; of an ensemble, its most alarmed member.
         scores: that model's patch scores, on the grid of its own input.
     """
@@ -131,7 +134,9 @@ class Inspector(ABC):
         Several at a time take less time each; the engine splits what would take too much memory.
         """
         read = [
-            photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
+            self.preprocessing.registered(
+                photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
+            )
             for photo in photos
         ]
         if not read:
@@ -148,7 +153,7 @@ class Inspector(ABC):
         anomalous = judged.score > self.threshold
         map_threshold = self.calibration.map_threshold.value
         regions = find_regions(heatmap, map_threshold, at_least_one=True) if anomalous else ()
-        return Result(
+        result = Result(
             name=photo.name,
             score=judged.score,
             threshold=self.threshold,
@@ -160,6 +165,7 @@ class Inspector(ABC):
             closest=judged.model.closest(judged.scores, of_patches, regions),
             inspected=geometry.inspected,
         )
+        return photo.on_original(result) if isinstance(photo, RegisteredPhoto) else result
 
     def inspect_many(
         self, photos: Iterable[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS
@@ -275,8 +281,17 @@ class Model(Inspector):
 
     # --- score ---------------------------------------------------------------------------------
 
+    @cached_property
+    def layout(self) -> Layout:
+        """Where the patches of a photo lie; photos in tiles have the size of those of the fit."""
+        first = self.photos[0]
+        return self.preprocessing.layout(self.engine.grid, (first.height, first.width))
+
     def judge(self, photos: Sequence[Photo], *, as_new: bool = False) -> list[Judgement]:
         """See `Inspector.judge`."""
+        if not self.layout.plain:
+            scored = [self.score_views(photo, as_new=as_new) for photo in photos]
+            return [Judgement(s.image_score, self.draw(s.distances), self, s) for s in scored]
         if as_new:
             outputs = [
                 (self.score_prepared(self.preprocessing(p)[None], without=p.sha256), 0)
@@ -289,6 +304,42 @@ class Model(Inspector):
             Judgement(float(output.score[i]), output.map[i], self, output.patch_scores(i))
             for output, i in outputs
         ]
+
+    def score_views(self, photo: Photo, *, as_new: bool = False) -> PatchScores:
+        """Compare a photo with the bank view by view, and put together what they say.
+
+        Args:
+            photo: as `read_photo` gives it; in tiles, of the size of the photos of the fit.
+            as_new: see `Inspector.judge`.
+
+        Raises:
+            PhotoError: the photo is of another size or shape than the model takes.
+        """
+        scoring, bank = self.settings.scoring, self._bank_without(photo.sha256 if as_new else None)
+        distances = np.empty(self.layout.places, np.float32)
+        nearest = np.empty(self.layout.places, np.int64)
+        for view, output in self._outputs(photo, bank):
+            distances[view.places] = output.distances[0][view.cells]
+            nearest[view.places] = output.nearest[0][view.cells]
+        # Re-weighting needs the patches themselves; those of a photo in tiles are not kept.
+        r = None if self.layout.in_tiles else output.features[0][view.cells]
+        return score_nearest(r, distances, nearest, bank, scoring, self.layout)
+
+    def _outputs(self, photo: Photo, bank: MemoryBank) -> Iterator[tuple[View, Output]]:
+        """What the engine says of each view of a photo, one at a time."""
+        self._check_size(photo)
+        prepared = self.preprocessing.views(photo, self.layout)
+        for view, part in zip(self.layout.views, prepared, strict=True):
+            yield view, self.engine(part[None], bank)
+
+    def _check_size(self, photo: Photo) -> None:
+        height, width = self.layout.size
+        if self.layout.in_tiles and (photo.height, photo.width) != (height, width):
+            raise PhotoError(
+                f"{photo.name}: {photo.width} x {photo.height} pixels, and this model looks at "
+                f"photos of {width} x {height} in tiles: give photos of that size, or fit a model "
+                "on photos of this one"
+            )
 
     def with_samples(self, samples: Sequence[Sample | None]) -> Self:
         """See `Inspector.with_samples`."""
@@ -313,12 +364,11 @@ class Model(Inspector):
         A photo of the fit, known by its pixels, is compared as in `inspect`: with all rows, its
         own included. `calibrated_on` is where it matters to leave them out.
         """
-        return self.score_prepared(self.preprocessing(photo)[None]).patch_scores(0)
+        return self.judge([photo])[0].scores
 
     def score_as_new(self, photo: Photo) -> PatchScores:
         """Compare a photo with the bank as if it were new: without the rows of its own group."""
-        prepared = self.preprocessing(photo)[None]
-        return self.score_prepared(prepared, without=photo.sha256).patch_scores(0)
+        return self.judge([photo], as_new=True)[0].scores
 
     def score_prepared(self, prepared: Floats, *, without: str | None = None) -> Output:
         """Run the engine on photos that are prepared, as members of one preprocessing share them.
@@ -328,32 +378,22 @@ class Model(Inspector):
             without: SHA-256 of a photo whose group's rows are left out of the bank, if it is one
                 of the fit; None compares with all rows.
         """
-        bank = self.bank
-        if without is not None:
-            bank = bank.without(self._group_of_row == self._group_of_hash.get(without, -1))
-        return self.engine(prepared, bank)
+        return self.engine(prepared, self._bank_without(without))
+
+    def _bank_without(self, sha256: str | None) -> MemoryBank:
+        if sha256 is None:
+            return self.bank
+        return self.bank.without(self._group_of_row == self._group_of_hash.get(sha256, -1))
 
     def represent(self, photo: Photo) -> Floats:
         """Represent a photo's patches, r = f(p): (P, D) float32."""
-        features: Floats = self.score_prepared(self.preprocessing(photo)[None]).features[0]
+        outputs = self._outputs(photo, self.bank)
+        features: Floats = self.layout.joined(output.features[0] for _, output in outputs)
         return features
 
     def draw(self, patch_distances: Floats, size: tuple[int, int] | None = None) -> Floats:
-        """The anomaly map of a photo's patch distances.
-
-        Args:
-            patch_distances: (P,) float32 in raster order.
-            size: height and width of the map; None takes those of the model's input. The blur,
-                which is in pixels of the input, grows with the map: it stays the same share of it.
-
-        Returns:
-            (height, width) float32.
-        """
-        own = self.preprocessing
-        height, width = size or (own.height, own.width)
-        blur = self.settings.scoring.blur
-        scaled = (blur * (height / own.height), blur * (width / own.width))
-        return anomaly_map(patch_distances, self.engine.grid, (height, width), scaled)
+        """The anomaly map of a photo's (P,) patch distances: see `reconpatch.scoring.draw`."""
+        return draw(patch_distances, self.layout, self.settings.scoring.blur, size)
 
     # --- why -----------------------------------------------------------------------------------
 
@@ -383,23 +423,23 @@ class Model(Inspector):
 
     def _worst_patch_in(self, box: Box, scores: PatchScores, geometry: Geometry) -> int:
         """The most distant of the patches whose cell overlaps a box of the photo."""
-        rows, columns = self.engine.grid
+        rows, columns = self.layout.grid
         # Cells are a grid: the first row tells the columns' sides, the first column the rows'.
         sides = [self._cell_box(x, geometry) for x in range(columns)]
         across = [left < box[2] and right > box[0] for left, _, right, _ in sides]
         sides = [self._cell_box(y * columns, geometry) for y in range(rows)]
         down = [top < box[3] and bottom > box[1] for _, top, _, bottom in sides]
-        overlaps = np.outer(down, across).ravel()
+        overlaps = np.outer(down, across).ravel()[self.layout.cell_of]
         return int(np.where(overlaps, scores.distances, -1.0).argmax())
 
     def _patch_box(self, place: int, geometry: Geometry) -> Box:
         """Where a patch and the neighbourhood it averages over lie, in pixels of the photo."""
-        return self._cell_box(place, geometry, reach=self.settings.neighbourhood // 2)
+        cell = int(self.layout.cell_of[place])
+        return self._cell_box(cell, geometry, reach=self.settings.neighbourhood // 2)
 
-    def _cell_box(self, place: int, geometry: Geometry, reach: int = 0) -> Box:
-        rows, columns = self.engine.grid
-        y, x = divmod(place, columns)
-        height, width = self.preprocessing.height / rows, self.preprocessing.width / columns
+    def _cell_box(self, cell: int, geometry: Geometry, reach: int = 0) -> Box:
+        y, x = divmod(cell, self.layout.grid[1])
+        height, width = self.layout.cell_size
         return geometry.box_to_photo(
             (x - reach) * width,
             (y - reach) * height,
@@ -417,10 +457,8 @@ class Model(Inspector):
 
 
 def _scaled_box(box: Box, photo: TrainingPhoto, thumbnail: bytes) -> Box:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(thumbnail)) as image:
-        x_scale, y_scale = image.width / photo.width, image.height / photo.height
+    width, height = stored_size(thumbnail)
+    x_scale, y_scale = width / photo.width, height / photo.height
     x0, y0, x1, y1 = box
     left, top = int(x0 * x_scale), int(y0 * y_scale)
     return left, top, max(left + 1, round(x1 * x_scale)), max(top + 1, round(y1 * y_scale))

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 import reconpatch
 from reconpatch.errors import ModelFileError, NotFoundError, SettingsError
-from reconpatch.files import atomic_write, check_writable
+from reconpatch.files import atomic_write, make_folder
 from reconpatch.model import Inspector
 from reconpatch.records import Records, Version
 
@@ -48,7 +47,8 @@ class ModelVersions:
         self._folder = folder
         self._records = records
         self._threads = threads
-        self._open = lru_cache(maxsize=_OPEN_AT_ONCE)(self._load)
+        self.inspector = lru_cache(maxsize=_OPEN_AT_ONCE)(self._load)
+        """The model of any version, by product and number; kept open for a while."""
 
     def path(self, version: Version) -> Path:
         """The file of a version."""
@@ -65,9 +65,9 @@ class ModelVersions:
                 return version
         raise NotFoundError(f"{product} has no version {number}: give one that is listed")
 
-    def inspector(self, product: str, number: int) -> Inspector:
-        """The model of any version, kept open for a while."""
-        return self._open(product, number)
+    def read(self, file: Path) -> Inspector:
+        """A model file, for as many threads as a version gets."""
+        return reconpatch.load(file, threads=self._threads)
 
     def serve(self, product: str) -> Served:
         """Load the version that is in service.
@@ -96,7 +96,7 @@ class ModelVersions:
             SettingsError: its name cannot be that of a product.
         """
         product = check_name(file.stem)
-        model = reconpatch.load(file, threads=self._threads)
+        model = self.read(file)
         content = file.read_bytes()
         known = {version.sha256 for version in self._records.versions(product)}
         if hashlib.sha256(content).hexdigest() not in known:
@@ -125,12 +125,20 @@ class ModelVersions:
             content: the model's file, where there is one already.
         """
         number = max((v.number for v in self._records.versions(product)), default=0) + 1
+        path = self._folder / check_name(product) / f"{number:04}.rcp"
+        # A file of this number without a row was left by a process that was killed right here.
+        if content is None:
+            inspector.save(path, overwrite=True)
+        else:
+            make_folder(path.parent)
+            with atomic_write(path) as file:
+                file.write(content)
         parent = threshold_of or parent
         version = Version(
             product=product,
             number=number,
-            file=f"{number:04}.rcp",
-            sha256="",
+            file=path.name,
+            sha256=_sha256(path),
             fingerprint=inspector.fingerprint,
             threshold=inspector.threshold,
             parent=parent.number if parent else None,
@@ -138,25 +146,12 @@ class ModelVersions:
             created=datetime.now(UTC),
             note=note,
         )
-        path = self.path(version)
-        # A file of this number without a row was left by a process that was killed right here.
-        if content is None:
-            inspector.save(path, overwrite=True)
-        else:
-            check_writable(path, overwrite=True)
-            with atomic_write(path) as file:
-                file.write(content)
-        version = replace(version, sha256=_sha256(path))
         self._records.add_version(version, in_service=True)
         return Served(version, inspector)
 
-    def all(self, product: str) -> Sequence[Version]:
-        """All versions of a product, oldest first."""
-        return self._records.versions(product)
-
     def _load(self, product: str, number: int) -> Inspector:
         version = self.get(product, number)
-        inspector = reconpatch.load(self.path(version), threads=self._threads)
+        inspector = self.read(self.path(version))
         if _sha256(self.path(version)) != version.sha256:
             raise ModelFileError(
                 f"{self.path(version)} is not the model that the records tell of: copy the right "

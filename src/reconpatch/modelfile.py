@@ -8,10 +8,11 @@ have it is refused.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,10 @@ from reconpatch.engines import DEFAULT_ENGINE, StoredGraph, check_engine
 from reconpatch.errors import ModelFileError
 from reconpatch.files import atomic_write, check_writable
 from reconpatch.good_photos import GoodScores, TrainingPhoto
-from reconpatch.images import Preprocessing
 from reconpatch.memory_bank import MemoryBank
+from reconpatch.model_check import check_ensemble, check_model
 from reconpatch.parity import Agreement, Sample, checked_sample
+from reconpatch.preprocessing import Preprocessing
 from reconpatch.representation import Representation
 from reconpatch.settings import FitSettings
 
@@ -59,17 +61,26 @@ def load(path: Path, *, threads: int = 0, engine: str = DEFAULT_ENGINE) -> Inspe
     """
     check_engine(engine)
     record, tensors = _read(path)
-    try:
+    with _made_up(path):
         photos = [TrainingPhoto(**photo) for photo in record["photos"]]
         thumbnails = _split(tensors, "thumbnails")
         models = [
             _model(part, tensors, f"{i}.", photos, thumbnails, threads, engine)
             for i, part in enumerate(record["members"])
         ]
+        for model in models:
+            check_model(model)
         if "ensemble" not in record:
             return models[0]
         return _ensemble(record["ensemble"], tensors, models)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+
+
+@contextlib.contextmanager
+def _made_up(path: Path) -> Iterator[None]:
+    """A file with the right checksum whose parts cannot be used becomes a ModelFileError."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ModelFileError(
             f"{path} is not a complete model ({type(error).__name__}: {error}): fit it again, or "
             "take a copy that works"
@@ -77,7 +88,11 @@ def load(path: Path, *, threads: int = 0, engine: str = DEFAULT_ENGINE) -> Inspe
 
 
 def fingerprint(inspector: Inspector) -> str:
-    """SHA-256 over all that decides a verdict, and nothing that does not (times, versions)."""
+    """SHA-256 over all that decides a verdict, and nothing that does not (times, versions).
+
+    A setting at its default counts for nothing, so that one that a later version adds leaves the
+    fingerprints of models without it as they were.
+    """
     tensors = {
         name: tensor
         for name, tensor in _tensors(inspector).items()
@@ -87,7 +102,22 @@ def fingerprint(inspector: Inspector) -> str:
     for part in (record, *record["members"], record.get("ensemble", {})):
         part.pop("provenance", None)
         part.pop("sample", None)
+    for member in record["members"]:
+        member["settings"] = _unlike(FitSettings().to_dict(), member["settings"])
+        member["preprocessing"] = _unlike(_PREPROCESSING_DEFAULTS, member["preprocessing"])
     return _digest(record, tensors)
+
+
+_PREPROCESSING_DEFAULTS = {f.name: f.default for f in fields(Preprocessing)}
+
+
+def _unlike(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not at their defaults, those of records in it likewise."""
+    return {
+        name: _unlike(default, value) if isinstance(default := defaults[name], dict) else value
+        for name, value in values.items()
+        if value != defaults[name]
+    }
 
 
 # --- One record for both kinds: the photos once, then one part for each member -------------------
@@ -164,13 +194,15 @@ def _model(
 def _ensemble(record: Mapping[str, Any], tensors: Tensors, models: Sequence[Model]) -> Inspector:
     from reconpatch.ensemble import Ensemble, Scale
 
-    return Ensemble(
+    ensemble = Ensemble(
         models=models,
         score_scales=[Scale(**scale) for scale in record["scales"]["scores"]],
         map_scales=[Scale(**scale) for scale in record["scales"]["maps"]],
         calibration=_calibration(record["calibration"], tensors),
         provenance=record["provenance"],
     )
+    check_ensemble(ensemble)
+    return ensemble
 
 
 _GOOD = ("photos", "image_scores", "map_maxima", "distances", "witnesses", "features")
@@ -228,6 +260,8 @@ def _split(tensors: Tensors, name: str) -> Sequence[bytes]:
     if name not in tensors:
         return ()
     ends = tensors[f"{name}.ends"]
+    if np.any(np.diff(ends, prepend=0) < 0) or ends[-1] != len(tensors[name]):
+        raise ValueError(f"{name} end elsewhere")
     return [part.tobytes() for part in np.split(tensors[name], ends[:-1])]
 
 
@@ -283,7 +317,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         metadata = json.loads(content[8 : 8 + length])["__metadata__"]
         header = json.loads(metadata["reconpatch"])
         record, stated, version = header["record"], header["sha256"], int(header["format"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise ModelFileError(
             f"{path} is not a reconpatch model, or it is damaged at the start: give a file that "
             "`reconpatch fit` wrote"
@@ -300,9 +334,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         )
     try:
         tensors = from_bytes(content)
-    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        digest = _digest(record, tensors)
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise _damaged(path) from error
-    if _digest(record, tensors) != stated:
+    if digest != stated:
         raise _damaged(path)
     return record, tensors
 

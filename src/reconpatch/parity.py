@@ -23,6 +23,8 @@ import numpy.typing as npt
 from reconpatch.errors import ParityError
 from reconpatch.images import Bytes, Photo, as_bytes, as_unit
 from reconpatch.memory_bank import Floats
+from reconpatch.scoring import anomaly_map
+from reconpatch.stored_picture import stored_picture
 
 if TYPE_CHECKING:
     from reconpatch.engines import Output
@@ -300,6 +302,7 @@ def verify_sample(model: Model, engines: Sequence[str] | None = None) -> list[Ag
         raise ParityError(
             "the model file carries no sample to check engines on: give photos to compare them on"
         )
+    place = (model.engine.grid, model.engine.input_size)
     written = iter(zip(sample.scores, sample.distances, strict=True))
 
     def reference(prepared: Floats) -> Output:
@@ -309,7 +312,7 @@ def verify_sample(model: Model, engines: Sequence[str] | None = None) -> list[Ag
         return output._replace(
             score=np.array(scores, np.float32),
             distances=np.stack(distances),
-            map=np.stack([model.draw(d) for d in distances]),
+            map=np.stack([anomaly_map(d, *place, model.settings.scoring.blur) for d in distances]),
         )
 
     return compare(model, sample.photos(), reference, engines)
@@ -327,7 +330,11 @@ def verify_photos(
         photos: as `read_photo` gives them.
         engines: names; None takes all that are installed here.
     """
-    prepared = [as_bytes(model.preprocessing(photo)) for photo in photos]
+    prepared = [
+        as_bytes(view)
+        for photo in photos
+        for view in model.preprocessing.views(photo, model.layout)
+    ]
     return compare(
         model,
         prepared,
@@ -345,7 +352,4 @@ def _png(photo: Bytes) -> bytes:
 
 
 def _pixels(picture: bytes) -> Bytes:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(picture), formats=("PNG",)) as image:
-        return np.asarray(image).transpose(2, 0, 1)
+    return np.asarray(stored_picture(picture, "PNG")).transpose(2, 0, 1)

@@ -9,18 +9,21 @@ was killed, and `sweep` removes it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconpatch.errors import NotFoundError
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, make_folder
+from reconpatch.records import FileKey, Record, Records, Verdict, Version
 
 if TYPE_CHECKING:
-    from reconpatch.records import Records
+    from reconpatch.result import Result
 
 HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -30,32 +33,66 @@ class PhotoStore:
 
     Args:
         folder: made with the first photo.
-
-    Attributes:
-        keeping: held from `add` until the record of the photo is written, so that the photo is not
-            removed in between.
+        records: where the photos' rows are.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, records: Records) -> None:
         self._folder = folder
-        self.keeping = threading.RLock()
+        self._records = records
+        # Held until the record of a photo is written, so that it is not removed in between.
+        self._keeping = threading.Lock()
 
-    def add(self, content: bytes) -> str:
-        """Store a photo's file unless it is there; its SHA-256.
+    def keep(
+        self,
+        version: Version,
+        inspected: Sequence[tuple[bytes, Result]],
+        files: Sequence[FileKey | None] = (),
+    ) -> list[Record]:
+        """Store photos and commit their verdicts; both are on the disk when this returns.
+
+        Where the verdicts cannot be committed, photos that were new are removed again: a database
+        that is away for a night must not fill the disk.
+
+        Args:
+            version: which judged.
+            inspected: the bytes of each photo's file, and what the inspection came to.
+            files: of each photo, the file it was found in; see `Records.add`.
+
+        Raises:
+            OutputError: a photo cannot be written.
+            RecordsError: the verdicts cannot be committed.
+        """
+        verdicts: list[Verdict] = []
+        new: list[str] = []
+        with self._keeping:
+            try:
+                for content, result in inspected:
+                    sha256, is_new = self.add(content)
+                    if is_new:
+                        new.append(sha256)
+                    verdicts.append(Verdict.of(result, version, sha256))
+                sizes = [len(content) for content, _ in inspected]
+                return self._records.add(verdicts, files=files, photo_bytes=sizes)
+            except BaseException:
+                for sha256 in new:
+                    with contextlib.suppress(OSError):
+                        self.path(sha256).unlink()
+                raise
+
+    def add(self, content: bytes) -> tuple[str, bool]:
+        """Store a photo's file unless it is there; its SHA-256, and whether it is new.
 
         Raises:
             OutputError: it cannot be written.
         """
         sha256 = hashlib.sha256(content).hexdigest()
         path = self.path(sha256)
-        if not path.exists():
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise cannot_write(path, error) from error
-            with atomic_write(path) as file:
-                file.write(content)
-        return sha256
+        if path.exists():
+            return sha256, False
+        make_folder(path.parent)
+        with atomic_write(path) as file:
+            file.write(content)
+        return sha256, True
 
     def read(self, sha256: str) -> bytes:
         """The bytes of a photo's file.
@@ -72,15 +109,12 @@ class PhotoStore:
                 f"the photo {sha256[:12]}... is no longer stored: only its record was kept"
             ) from None
 
-    def prune(
-        self, records: Records, *, keep_days: float | None = None, keep_bytes: int | None = None
-    ) -> int:
+    def prune(self, *, keep_days: float | None = None, keep_bytes: int | None = None) -> int:
         """Remove photos that are too old or too many, oldest first; records stay.
 
         Photos of a record with feedback are never removed.
 
         Args:
-            records: where the photos' rows are.
             keep_days: remove what was last stored longer ago than this; None keeps any age.
             keep_bytes: remove until no more than this is left; None keeps any amount.
 
@@ -90,21 +124,21 @@ class PhotoStore:
         before = None if keep_days is None else datetime.now(UTC) - timedelta(days=keep_days)
         removed = 0
         while True:
-            with self.keeping:
-                gone = records.give_up_photos(stored_before=before, until_bytes=keep_bytes)
+            with self._keeping:
+                gone = self._records.give_up_photos(stored_before=before, until_bytes=keep_bytes)
                 for sha256 in gone:
                     self.path(sha256).unlink(missing_ok=True)
             removed += len(gone)
             if not gone:
                 return removed
 
-    def sweep(self, records: Records) -> int:
+    def sweep(self) -> int:
         """Remove files that no row knows, which a killed process left; how many."""
         swept = 0
         for folder in sorted(self._folder.glob("[0-9a-f][0-9a-f]")):
-            with self.keeping:  # folder by folder, so that inspections wait for a moment only
+            with self._keeping:  # folder by folder, so that inspections wait for a moment only
                 names = [path.name for path in folder.iterdir()]
-                kept = records.kept_photos([name for name in names if HASH.fullmatch(name)])
+                kept = self._records.kept_photos([name for name in names if HASH.fullmatch(name)])
                 for name in names:
                     if name not in kept:
                         (folder / name).unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from PIL import Image
 from reconpatch.errors import NotFoundError
 from reconpatch.overlay import SATURATED_AT, colourise, outline, overlay
 from reconpatch.result import Region
+from reconpatch.stored_picture import stored_picture
 
 if TYPE_CHECKING:
     from reconpatch.images import Photo
@@ -105,8 +106,7 @@ class Pictures:
                 f"the model of record {record.id} holds no pictures of its good photos: fit with "
                 "thumbnails to see them"
             )
-        with Image.open(io.BytesIO(thumbnails[index])) as thumbnail:
-            drawn = thumbnail.convert("RGB")
+        drawn = stored_picture(thumbnails[index])
         x0, y0, x1, y1 = box
         outline(drawn, (x0, y0, x1, y1), line=1)
         return _encoded(drawn, "jpeg")

@@ -75,25 +75,21 @@ class Verdict:
     closest: dict[str, Any]
 
     @classmethod
-    def of(
-        cls, result: Result, *, product: str, version: int, fingerprint: str, photo: str
-    ) -> Verdict:
+    def of(cls, result: Result, version: Version, photo: str) -> Verdict:
         """The verdict of an inspection that has just ended.
 
         Args:
             result: what the inspection came to.
-            product: name of the product.
-            version: number of the version that judged.
-            fingerprint: that version's fingerprint.
+            version: which judged.
             photo: SHA-256 of the photo's file.
         """
         height, width = result.heatmap.shape
         box = result.closest.thumbnail_box
         return cls(
             time=datetime.now(UTC),
-            product=product,
-            version=version,
-            fingerprint=fingerprint,
+            product=version.product,
+            version=version.number,
+            fingerprint=version.fingerprint,
             name=_storable(result.name),
             photo=photo,
             width=width,

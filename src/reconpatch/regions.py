@@ -36,12 +36,18 @@ def label(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], int]:
         (H, W) int32, 0 for the background and 1 to n for the components, in raster order of their
         first pixels; and n.
     """
+    owner, n = _owners(mask)
+    labels = np.zeros(mask.shape, np.int32)
+    labels[mask] = owner + 1
+    return labels, n
+
+
+def _owners(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.intp], int]:
+    """The component, 0 to n - 1, of each pixel that is set, in raster order; and n."""
     runs = _runs_of(mask)
     first_run = _smallest_connected(runs.row.size, *_touching(runs, mask.shape[1]))
     distinct, component = np.unique(first_run, return_inverse=True)
-    labels = np.zeros(mask.shape, np.int32)
-    labels[mask] = np.repeat(component + 1, runs.end - runs.start)
-    return labels, distinct.size
+    return np.repeat(component, runs.end - runs.start), distinct.size
 
 
 def find_regions(
@@ -145,8 +151,7 @@ def _around_peak(heatmap: npt.NDArray[np.float32]) -> tuple[Region, ...]:
 
 def _measure(heatmap: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> tuple[Region, ...]:
     """The regions of a mask, measured on the map, highest peak first."""
-    labels, n = label(mask)
-    owner = labels[mask] - 1
+    owner, n = _owners(mask)
     y, x = np.nonzero(mask)
     area = np.bincount(owner, minlength=n)
     left, top = _smallest_of_each(owner, x, n), _smallest_of_each(owner, y, n)
@@ -165,7 +170,7 @@ def _measure(heatmap: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> t
 
 
 def _smallest_of_each(
-    owner: npt.NDArray[np.int32], values: npt.NDArray[np.intp], n: int
+    owner: npt.NDArray[np.intp], values: npt.NDArray[np.intp], n: int
 ) -> npt.NDArray[np.intp]:
     """(n,) the smallest value of each owner 0 to n - 1; every owner has a value."""
     smallest = np.full(n, np.iinfo(np.intp).max)
@@ -174,7 +179,7 @@ def _smallest_of_each(
 
 
 def _first_peak_of_each(
-    owner: npt.NDArray[np.int32], values: npt.NDArray[np.float32], n: int
+    owner: npt.NDArray[np.intp], values: npt.NDArray[np.float32], n: int
 ) -> npt.NDArray[np.intp]:
     """(n,) where the largest value of each owner 0 to n - 1 stands first."""
     largest = np.full(n, -np.inf, np.float32)

@@ -24,6 +24,7 @@ from reconpatch.files import atomic_write, cannot_write
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.pages import rendered
 from reconpatch.result import Box, Region, Result
+from reconpatch.stored_picture import stored_picture
 
 if TYPE_CHECKING:
     from reconpatch.model import Inspector, Model
@@ -300,8 +301,7 @@ def _comparison(photo: Image.Image, result: Result) -> tuple[Image.Image, Image.
     worst = _crop(photo, window, closest.patch_box, _crop_size(window))
     if closest.thumbnail is None or closest.thumbnail_box is None:
         return worst, None
-    with Image.open(io.BytesIO(closest.thumbnail)) as opened:
-        thumbnail = opened.convert("RGB")
+    thumbnail = stored_picture(closest.thumbnail)
     # A patch is the same share of every photo. Shares of the whole are exact where the box of a
     # patch in a small thumbnail is rounded to a few pixels.
     scale = (thumbnail.width / photo.width, thumbnail.height / photo.height)
@@ -377,7 +377,8 @@ def _encode(image: Image.Image, kind: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def _data_uri(jpeg: bytes) -> str:
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG as a page holds it."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
@@ -625,7 +626,7 @@ def _render(
     values = _page_values(context, entries, errors)
     rows = [(entries[number], pictures.get(number)) for number in order]
     filters: dict[str, Callable[..., Any]] = {
-        "figure": figure, "multiple": multiple, "data_uri": _data_uri, "photos": _photos,
+        "figure": figure, "multiple": multiple, "data_uri": data_uri, "photos": _photos,
     }  # fmt: skip
     return rendered("report.html.j2", filters, **values, rows=rows)
 

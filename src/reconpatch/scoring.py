@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import SettingsError
+from reconpatch.layout import Layout
 from reconpatch.memory_bank import Floats, Ints, MemoryBank, distances
 
 Reweight = Literal["largest", "every"]
+
+_BLOCK = 512  # side of the parts that a large map is drawn in, in pixels
+_NO_WEIGHT = 1e-6  # of an average: nothing that is inspected is near
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,9 @@ class ScoringSettings:
         reweight: "every" weighs each patch before the maximum, as eq. 10 is written; "largest"
             weighs only the patch with the largest distance, as PatchCore's paper does.
         top: share of a photo's patches, the most distant ones, whose mean is the image score; 0
-            takes the largest alone, as the paper does. At least one patch; not with b above 1.
+            takes the largest alone, as the paper does. At least one patch; not with b above 1. Of
+            a photo in tiles, as many as that share of one tile: a defect is as large in a large
+            photo as in a small one.
         smooth: standard deviation, in places of the grid, of a Gaussian blur of the distances
             before that mean is taken: a defect covers more than one place, what is odd by chance
             does not. 0 for none; only with top above 0.
@@ -84,7 +90,7 @@ class PatchScores:
 
 
 def score_patches(
-    patches: Floats, bank: MemoryBank, settings: ScoringSettings, grid: tuple[int, int]
+    patches: Floats, bank: MemoryBank, settings: ScoringSettings, layout: Layout
 ) -> PatchScores:
     """Compare the (P, D) represented patches of one photo with the bank (eq. 9 and 10).
 
@@ -92,24 +98,29 @@ def score_patches(
         patches: (P, D) float32 in raster order.
         bank: the memory bank.
         settings: how distances become a score.
-        grid: h, w of the patches, P = h * w.
+        layout: where the P patches lie.
     """
-    return score_nearest(patches, *bank.nearest(patches), bank, settings, grid)
+    return score_nearest(patches, *bank.nearest(patches), bank, settings, layout)
 
 
 def score_nearest(
-    patches: Floats,
+    patches: Floats | None,
     nearest_distances: Floats,
     nearest: Ints,
     bank: MemoryBank,
     settings: ScoringSettings,
-    grid: tuple[int, int],
+    layout: Layout,
 ) -> PatchScores:
-    """Score (P, D) patches whose (P,) nearest rows and distances are known (eq. 10)."""
+    """Score (P, D) patches whose (P,) nearest rows and distances are known (eq. 10).
+
+    Without re-weighting, b = 1, it goes without the patches themselves.
+    """
     worst = int(nearest_distances.argmax())
     if settings.top > 0:
-        score = top_score(nearest_distances, settings, grid)
+        score = top_score(nearest_distances, settings, layout)
         return PatchScores(nearest_distances, nearest, score, worst)
+    if settings.b == 1 or patches is None:
+        return PatchScores(nearest_distances, nearest, float(nearest_distances[worst]), worst)
     score = reweighted_score(patches[worst], int(nearest[worst]), bank, settings.b)
     if settings.reweight == "every" and settings.b > 1:
         # s_t never exceeds D_t, so the search by falling distance ends at the first D_t too small.
@@ -122,16 +133,17 @@ def score_nearest(
     return PatchScores(nearest_distances, nearest, score, worst)
 
 
-def top_score(patch_distances: Floats, settings: ScoringSettings, grid: tuple[int, int]) -> float:
+def top_score(patch_distances: Floats, settings: ScoringSettings, layout: Layout) -> float:
     """The image score of (P,) distances where `top` is above 0: smoothed, then `top_mean`."""
     if settings.smooth > 0:
-        patch_distances = anomaly_map(patch_distances, grid, grid, settings.smooth).ravel()
-    return top_mean(patch_distances, settings.top)
+        smoothed = _averaged(patch_distances, layout, layout.grid, settings.smooth)
+        patch_distances = smoothed.ravel()[layout.cell_of]
+    count = min(top_count(settings.top, layout.counted), len(patch_distances))
+    return top_mean(patch_distances, count)
 
 
-def top_mean(patch_distances: Floats, share: float) -> float:
-    """Mean of the largest of (P,) distances: this share of them, rounded, and at least one."""
-    count = top_count(share, len(patch_distances))
+def top_mean(patch_distances: Floats, count: int) -> float:
+    """Mean of the `count` largest of (P,) distances."""
     largest = np.partition(patch_distances, -count)[-count:]
     return float(largest.mean(dtype=np.float64))
 
@@ -164,6 +176,46 @@ def reweighted_score(patch: Floats, nearest: int, bank: MemoryBank, b: int) -> f
     return float((1.0 - exponents[0] / exponents.sum()) * s_prime)
 
 
+def draw(
+    patch_distances: Floats, layout: Layout, blur: float, size: tuple[int, int] | None = None
+) -> Floats:
+    """The anomaly map of a photo: bilinear upsampling, then Gaussian blur.
+
+    Args:
+        patch_distances: (P,) float32.
+        layout: where the patches lie.
+        blur: standard deviation in pixels of the model's input; 0 for none.
+        size: height and width of the map; None takes those of the layout. The blur stays the same
+            share of the photo.
+
+    Returns:
+        (height, width) float32; no value exceeds the largest distance. Outside of the inspected
+        cells it goes on as it ends at their edge.
+    """
+    height, width = size or layout.size
+    covered = (
+        round(layout.covered[0] * height / layout.size[0]),
+        round(layout.covered[1] * width / layout.size[1]),
+    )
+    down, across = height / layout.size[0], width / layout.size[1]
+    sigma = (blur * layout.scale * down, blur * layout.scale * across)
+    return _averaged(patch_distances, layout, covered, sigma)[:height, :width]
+
+
+def _averaged(
+    patch_distances: Floats,
+    layout: Layout,
+    size: tuple[int, int],
+    blur: float | tuple[float, float],
+) -> Floats:
+    """`anomaly_map` over the inspected cells alone: what is not inspected has no weight."""
+    drawn = anomaly_map(layout.on_grid(patch_distances).ravel(), layout.grid, size, blur)
+    if layout.inspected is None:
+        return drawn
+    weight = anomaly_map(layout.inspected.ravel().astype(np.float32), layout.grid, size, blur)
+    return np.divide(drawn, weight, out=np.zeros_like(drawn), where=weight > _NO_WEIGHT)
+
+
 def anomaly_map(
     patch_distances: Floats,
     grid: tuple[int, int],
@@ -185,16 +237,46 @@ def anomaly_map(
     down, across = blur if isinstance(blur, tuple) else (blur, blur)
     rows = resize_and_blur_matrix(grid[0], size[0], down)
     columns = resize_and_blur_matrix(grid[1], size[1], across)
-    return np.asarray(rows @ grid_map @ columns.T, dtype=np.float32)
+    if max(size) <= _BLOCK:
+        return np.asarray(rows @ grid_map @ columns.T, dtype=np.float32)
+    drawn = np.empty(size, np.float32)
+    for y in range(0, size[0], _BLOCK):
+        part, cells = _used(rows[y : y + _BLOCK])
+        strip = part @ grid_map[cells]
+        for x in range(0, size[1], _BLOCK):
+            part, cells = _used(columns[x : x + _BLOCK])
+            drawn[y : y + _BLOCK, x : x + _BLOCK] = strip[:, cells] @ part.T
+    return drawn
 
 
-@cache
+def _used(rows: Floats) -> tuple[Floats, slice]:
+    """The columns of some rows of a matrix that are not all zero, and which those are.
+
+    A pixel is an average of the few cells around it, so of a large map a block needs few.
+    """
+    used = np.flatnonzero(rows.any(axis=0))
+    cells = slice(int(used[0]), int(used[-1]) + 1)
+    return rows[:, cells], cells
+
+
+@lru_cache(maxsize=32)
 def resize_and_blur_matrix(cells: int, pixels: int, blur: float) -> Floats:
     """Upsampling and blur along one axis as one (pixels, cells) matrix; each row sums to 1.
 
-    Both are linear and separable, so two small products do the work of two filters.
+    Both are linear and separable, so two small products do the work of two filters. The blur is
+    Gaussian, cut off at 4 sigma, edges mirrored (b a | a b c).
     """
-    return (_blur_matrix(pixels, blur) @ _bilinear_matrix(cells, pixels)).astype(np.float32)
+    resized = _bilinear_matrix(cells, pixels)
+    if blur == 0:
+        return resized.astype(np.float32)
+    reach = math.ceil(4 * blur)
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (offsets / blur) ** 2)
+    blurred = np.zeros_like(resized)
+    for offset, weight in zip(offsets, weights / weights.sum(), strict=True):
+        source = (np.arange(pixels) + offset) % (2 * pixels)
+        blurred += weight * resized[np.where(source < pixels, source, 2 * pixels - 1 - source)]
+    return blurred.astype(np.float32)
 
 
 def _bilinear_matrix(cells: int, pixels: int) -> npt.NDArray[np.float64]:
@@ -202,18 +284,3 @@ def _bilinear_matrix(cells: int, pixels: int) -> npt.NDArray[np.float64]:
     centres = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
     distance = np.abs(centres[:, None] - np.arange(cells)[None, :])
     return np.clip(1.0 - distance, 0.0, None)
-
-
-def _blur_matrix(pixels: int, sigma: float) -> npt.NDArray[np.float64]:
-    """(pixels, pixels) Gaussian blur, cut off at 4 sigma, edges mirrored (b a | a b c)."""
-    if sigma == 0:
-        return np.eye(pixels)
-    reach = math.ceil(4 * sigma)
-    offsets = np.arange(-reach, reach + 1)
-    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
-    weights /= weights.sum()
-    source = (np.arange(pixels)[:, None] + offsets[None, :]) % (2 * pixels)
-    source = np.where(source < pixels, source, 2 * pixels - 1 - source)
-    matrix = np.zeros((pixels, pixels))
-    np.add.at(matrix, (np.arange(pixels)[:, None], source), weights)
-    return matrix

@@ -5,23 +5,27 @@ form that posts to it, and by a foreign name that its owner points at 127.0.0.1 
 the name in Host has to be one of this machine's, and a browser has to say that the request comes
 from the service's own page. Beyond the machine itself, a token is asked for.
 
-Also here: the bound on a request's bytes, the headers that keep a page from loading anything from
-elsewhere, and one line in the log for each request, without its query or contents.
+Also here: the bound on a request's bytes and on the wait for them, the headers that keep a page
+from loading anything from elsewhere, and one line in the log for each request, without its query or
+contents.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
-from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect, HTTPConnection, cookie_parser
+from starlette.responses import JSONResponse, RedirectResponse
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,6 +35,8 @@ access_log = logging.getLogger("reconpatch.access")
 API = "/api/v1"
 COOKIE = "reconpatch"
 SHORTEST_TOKEN = 16
+PATIENCE = 60.0
+"""Seconds without a byte of a body after which it is given up: its sender may have lost power."""
 OPEN_PATHS = frozenset({f"{API}/health"})
 """What is answered without a token."""
 
@@ -51,13 +57,13 @@ class Access:
     """Who may ask.
 
     Attributes:
-        hosts: names that Host may carry, in lower case, without the port; None allows any, which
-            is for a service with a token only.
+        any_host: whatever Host says; for a service with a token only. Else it has to name this
+            machine.
         token: asked for where it is given.
         secure: the service speaks TLS, so the cookie is for TLS only.
     """
 
-    hosts: frozenset[str] | None = frozenset({"127.0.0.1", "localhost", "[::1]"})
+    any_host: bool = False
     token: str | None = None
     secure: bool = False
 
@@ -95,7 +101,7 @@ def refusal(access: Access, method: str, path: str, headers: Mapping[str, str]) 
         headers: of the request, their names in lower case.
     """
     host = headers.get("host", "")
-    if access.hosts is not None and _name(host) not in access.hosts:
+    if not access.any_host and not is_loopback(_name(host)):
         return Refusal(421, "the service is not known by this name: call it by 127.0.0.1")
     if _from_elsewhere(method, headers, host):
         return Refusal(403, "the request comes from another site's page: use the service's own")
@@ -109,11 +115,9 @@ def refusal(access: Access, method: str, path: str, headers: Mapping[str, str]) 
 def _name(host: str) -> str:
     """Host without its port."""
     try:
-        split = urlsplit(f"//{host}")
-        name = split.hostname or ""
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-    return f"[{name}]" if ":" in name else name
 
 
 def _from_elsewhere(method: str, headers: Mapping[str, str], host: str) -> bool:
@@ -135,11 +139,8 @@ def _has_token(access: Access, headers: Mapping[str, str]) -> bool:
     scheme, _, given = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and access.token is not None:
         return hmac.compare_digest(given.strip().encode(), access.token.encode())
-    try:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return False
-    return cookie is not None and hmac.compare_digest(cookie.value.encode(), access.cookie.encode())
+    cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+    return hmac.compare_digest(cookie.encode(), access.cookie.encode())
 
 
 class TooLargeError(Exception):
@@ -153,7 +154,7 @@ class Guard:
         app: what it guards.
         access: who may ask.
         most_bytes: the bound of a request's body, by its path.
-        count: told method, route, status and seconds of each request.
+        count: told method, route and status of each request.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class Guard:
         *,
         access: Access,
         most_bytes: Callable[[str], int],
-        count: Callable[[str, str, int, float], None],
+        count: Callable[[str, str, int], None],
     ) -> None:
         self._app = app
         self._access = access
@@ -184,7 +185,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": _with_ours(message["headers"], scope["path"])}
+                MutableHeaders(scope=message).update(_headers(scope["path"]))
             try:
                 await send(message)
             except Exception as error:  # the wire broke: there is nobody left to be told
@@ -193,42 +194,41 @@ class Guard:
         try:
             await self._guarded(scope, receive, answer)
         finally:
-            seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "other")
-            self._count(scope["method"], route, status, seconds)
+            self._count(scope["method"], route, status)
             client = scope.get("client") or ("?", 0)
             access_log.info(
                 "%s %s %s %d %.0f ms", client[0], _printable(scope["method"]),
-                _printable(scope["path"]), status, 1000 * seconds,
+                _printable(scope["path"]), status, 1000 * (time.perf_counter() - began),
             )  # fmt: skip
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope["headers"]
-        }
+        asked = HTTPConnection(scope)
         method, path = scope["method"], scope["path"]
-        if (cookie := self._first_visit(scope)) is not None:
-            await _redirect(send, cookie)
-            return
-        refused = refusal(self._access, method, path, headers)
         most = self._most_bytes(path)
-        length = headers.get("content-length", "0")
-        if refused is None and (not length.isdecimal() or int(length[:20]) > most):
-            refused = _too_large(most)
-        if refused is not None:
-            await _refuse(send, refused)
-            return
-        await self._bounded(scope, receive, send, most)
+        length = asked.headers.get("content-length", "0")
+        if (method, path) == ("GET", "/") and self._opens(asked.query_params.get("token", "")):
+            await self._welcome(scope, receive, send)
+        elif refused := refusal(self._access, method, path, asked.headers):
+            await _refuse(refused, scope, receive, send)
+        elif not length.isdecimal() or int(length[:20]) > most:
+            await _refuse(_too_large(most), scope, receive, send)
+        else:
+            await self._bounded(scope, receive, send, most)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
-        """Hand the request on, and stop it when its body goes past the bound."""
-        received, started, refused = 0, False, False
+        """Hand the request on, and stop it when its body goes past the bound or does not go on."""
+        received, started, refused, whole = 0, False, False, False
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            # Once the body is there, whoever waits for more waits for the client to go away.
+            try:
+                message = await (receive() if whole else asyncio.wait_for(receive(), PATIENCE))
+            except TimeoutError:
+                raise ClientDisconnect from None
             received += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if received > most:
                 raise TooLargeError
             return message
@@ -246,47 +246,37 @@ class Guard:
         except TooLargeError:
             refused = refused or not started
         if refused:
-            await _refuse(send, _too_large(most))
+            await _refuse(_too_large(most), scope, receive, send)
 
-    def _first_visit(self, scope: Scope) -> str | None:
-        """The cookie for who opens the page with the right token in its address, else None."""
-        token = self._access.token
-        if token is None or scope["method"] != "GET" or scope["path"] != "/":
-            return None
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if not hmac.compare_digest(given.encode(), token.encode()):
-            return None
-        secure = "; Secure" if self._access.secure else ""
-        return f"{COOKIE}={self._access.cookie}; HttpOnly; SameSite=Strict; Path=/{secure}"
+    def _opens(self, token: str) -> bool:
+        """Whether it is the token that is asked for."""
+        own = self._access.token
+        return own is not None and hmac.compare_digest(token.encode(), own.encode())
+
+    async def _welcome(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The page, with a cookie for who opened it with the right token in its address."""
+        page = RedirectResponse("/", 303)
+        page.set_cookie(
+            COOKIE, self._access.cookie, httponly=True, samesite="strict",
+            secure=self._access.secure,
+        )  # fmt: skip
+        await page(scope, receive, send)
 
 
 def _too_large(most: int) -> Refusal:
     return Refusal(413, f"the request is larger than {most:,} bytes, which is the limit")
 
 
-async def _refuse(send: Send, refused: Refusal) -> None:
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+async def _refuse(refused: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    headers = {"Connection": "close"}  # what is left of the body is not read
     if refused.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await _answer(send, refused.status, headers, json.dumps({"error": refused.sentence}).encode())
+        headers["WWW-Authenticate"] = "Bearer"
+    answer = JSONResponse({"error": refused.sentence}, refused.status, headers)
+    await answer(scope, receive, send)
 
 
-async def _redirect(send: Send, cookie: str) -> None:
-    headers = [(b"location", b"/"), (b"set-cookie", cookie.encode())]
-    await _answer(send, 303, headers, b"")
-
-
-async def _answer(send: Send, status: int, headers: list[Any], body: bytes) -> None:
-    headers = [*headers, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _with_ours(headers: Any, path: str) -> list[tuple[bytes, bytes]]:
-    ours = dict(_HEADERS)
-    if path.startswith(API):
-        ours["Cache-Control"] = "no-store"
-    return [*headers, *((name.lower().encode(), value.encode()) for name, value in ours.items())]
+def _headers(path: str) -> dict[str, str]:
+    return _HEADERS | ({"Cache-Control": "no-store"} if path.startswith(API) else {})
 
 
 def _printable(text: str) -> str:

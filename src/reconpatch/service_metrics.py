@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prometheus_client import (
@@ -39,10 +38,12 @@ class Metrics:
             "reconpatch_requests", "Requests answered.", ["method", "route", "status"],
             registry=self._registry,
         )  # fmt: skip
-        self._seconds = Histogram(
+        seconds = Histogram(
             "reconpatch_inspect_seconds", "From the request to its answer, of a single photo.",
             buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
+        self.timed = seconds.time
+        """Count the seconds that a block takes, which is given this as its context."""
         waiting = Gauge("reconpatch_waiting", "Photos in the queue.", registry=self._registry)
         waiting.set_function(lambda: station.waiting)
         stored = Gauge("reconpatch_photo_bytes", "Bytes of photos kept.", registry=self._registry)
@@ -54,15 +55,9 @@ class Metrics:
         verdict = "anomalous" if record.anomalous else "good"
         self._verdicts.labels(record.product, verdict).inc()
 
-    def count_request(self, method: str, route: str, status: int, _: float) -> None:
+    def count_request(self, method: str, route: str, status: int) -> None:
         """One more request was answered; labels take few values, whatever is asked."""
         self._requests.labels(method if method in _METHODS else "other", route, status).inc()
-
-    @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Count the seconds that the block takes."""
-        with self._seconds.time():
-            yield
 
     def text(self) -> tuple[bytes, str]:
         """All figures, and the media type in which they are."""
@@ -86,7 +81,7 @@ class _Drifts(Collector):
             labels=["product"],
         )  # fmt: skip
         for product in self._station.products:
-            drift = self._station.drift(product)
+            drift = self._station.drift(product).monitor
             level.add_metric([product], drift.level)
             alarms.add_metric([product], drift.alarms)
         yield level

@@ -5,16 +5,31 @@ Names and units are those of `Result`, `Record` and `Version`, where each is exp
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import fields
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from reconpatch.records import Filter
 
 # What PostgreSQL's and SQLite's columns hold.
 RecordId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Score = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=1e-6, lt=1, allow_inf_nan=False)]
+
+
+def _storable(given: datetime) -> datetime:
+    """In UTC, within the years that every database knows."""
+    try:
+        utc = given.astimezone(UTC)
+    except OverflowError:
+        utc = (datetime.max if given.year > 1 else datetime.min).replace(tzinfo=UTC)
+    return max(datetime(1970, 1, 1, tzinfo=UTC), min(utc, datetime(9000, 1, 1, tzinfo=UTC)))
+
+
+Time = Annotated[AwareDatetime, AfterValidator(_storable)]
 
 
 class _Given(BaseModel):
@@ -78,7 +93,7 @@ class RecordOut(_Answer):
     feedback_time: datetime | None
 
 
-class RecordsOut(BaseModel):
+class RecordsOut(_Answer):
     """Some records, newest first."""
 
     records: list[RecordOut]
@@ -150,7 +165,7 @@ class ProductsOut(BaseModel):
     products: list[ProductOut]
 
 
-class ScoreOut(BaseModel):
+class ScoreOut(_Answer):
     """The score of a record."""
 
     id: int
@@ -188,15 +203,11 @@ class DriftOut(_Answer):
     last: str | None = Field(description="The last alarm since start, in plain words.")
 
 
-class RescoredItem(BaseModel):
+class RescoredItem(ScoreOut):
     """A record, and what another version says of its photo."""
 
-    id: int
-    score: float
-    anomalous: bool
     rescored: float = Field(description="The score that the version asked for gives.")
     rescored_anomalous: bool
-    feedback: Literal["good", "defect"] | None
 
 
 class RescoredOut(BaseModel):
@@ -283,7 +294,7 @@ class FitJobOut(_Answer):
     version: int | None
 
 
-class FitOut(BaseModel):
+class FitOut(_Answer):
     """What fits can learn from, and the fit at work or the last one."""
 
     unavailable: str | None = Field(description="Why nothing can be fitted here, or null.")
@@ -323,9 +334,14 @@ class RecordFilter(_Given):
     version: Number | None = None
     verdict: Literal["good", "anomalous"] | None = None
     feedback: Literal["good", "defect", "any", "none"] | None = None
-    since: AwareDatetime | None = Field(None, description="From this time on; with a zone.")
-    until: AwareDatetime | None = Field(None, description="Before this time; with a zone.")
+    since: Time | None = Field(None, description="From this time on; with a zone.")
+    until: Time | None = Field(None, description="Before this time; with a zone.")
     photo: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="SHA-256 of the file.")
+
+    def wanted(self) -> Filter:
+        """The same for the records."""
+        given = self.model_dump(include={field.name for field in fields(Filter)})
+        return Filter(anomalous=self.verdict and self.verdict == "anomalous", **given)
 
 
 class RecordQuery(RecordFilter):

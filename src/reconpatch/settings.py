@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from reconpatch.calibration import DEFAULT_FALSE_ALARM_RATE, check_rate
@@ -17,8 +17,16 @@ from reconpatch.scoring import ScoringSettings
 AUTOMATIC = (0, 0)
 """The size that says: take it from the photos."""
 
+AUTOMATIC_TILE = -1
+"""The tile that says: take it from the photos and the smallest defect that matters."""
+
 AUTOMATIC_SIZES = (224, 320, 448)
 """Sides that an automatic size takes."""
+
+
+_SEEN_DEFECT = 12  # pixels at the model's input; a defect of fewer than 8 can be missed
+_TILE_INPUT, _TILE_LIMIT, _TILE_OVERLAP = 512, 1024, 64
+_STRIDE = 8  # pixels of the input for a cell of the default backbones
 
 
 def automatic_size(shorter_side: int, limit: int) -> tuple[int, int]:
@@ -36,6 +44,36 @@ def automatic_size(shorter_side: int, limit: int) -> tuple[int, int]:
     return side, side
 
 
+def automatic_tile(settings: FitSettings, photo_size: tuple[int, int]) -> FitSettings:
+    """The settings with what an automatic tile or size comes to.
+
+    The smallest defect that matters has to be `_SEEN_DEFECT` pixels wide at the model's input. If
+    the whole photo can be shown so large, it is; else in tiles, shown at the scale that this takes.
+
+    Args:
+        settings: with a tile, given or automatic, or a size that is.
+        photo_size: height and width of the photos, the median where they differ.
+    """
+    shorter = min(photo_size)
+    if settings.tile == AUTOMATIC_TILE:
+        scale = min(1.0, _SEEN_DEFECT / settings.smallest_defect)  # input pixels a photo's pixel
+        needed = max(photo_size) * scale
+        fitting = [side for side in AUTOMATIC_SIZES if side >= needed]
+        if fitting and settings.size == AUTOMATIC:
+            return replace(settings, tile=0, size=(fitting[0], fitting[0]))
+        side = _TILE_INPUT if settings.size == AUTOMATIC else settings.size[0]
+        cells = side // _STRIDE
+        tile = round(side / scale / cells) * cells
+        overlap = min(round(_TILE_OVERLAP / scale), tile // 2)
+        return replace(settings, tile=tile, overlap=overlap, size=(side, side))
+    if settings.size != AUTOMATIC:
+        return settings
+    if settings.tile:
+        side = min(settings.tile, _TILE_LIMIT)
+        return replace(settings, size=(side, side))
+    return replace(settings, size=automatic_size(shorter, settings.size_limit))
+
+
 @dataclass(frozen=True)
 class FitSettings:
     """Everything that decides what a fit makes of a folder of photos.
@@ -49,6 +87,14 @@ class FitSettings:
         size: height and width of the model's input in pixels; 0 x 0 takes them from the photos,
             see `automatic_size`.
         size_limit: largest side that an automatic size takes.
+        tile: 0 shows the model the photo at once; else it sees squares of this many pixels of the
+            photo, each resized to `size`, which is then the tile's own unless it is given.
+            `AUTOMATIC_TILE` takes it from the photos and `smallest_defect`.
+        overlap: pixels of the photo that neighbouring tiles share at least.
+        smallest_defect: diameter in pixels of the photo of the smallest defect that matters; for an
+            automatic tile.
+        register: whether photos are registered to the first good one: parts that lie shifted or
+            turned; see `reconpatch.registration`. Photos then have one size.
         resize: 0 resizes the whole photo to `size`; else its shorter side is resized to this and
             the centre is cropped to `size`, as the paper does.
         neighbourhood: s, the side of the neighbourhood that patch features are averaged over.
@@ -73,6 +119,10 @@ class FitSettings:
     levels: tuple[int, ...] = ()
     size: tuple[int, int] = AUTOMATIC
     size_limit: int = 320
+    tile: int = 0
+    overlap: int = 64
+    smallest_defect: int = 0
+    register: bool = False
     resize: int = 0
     neighbourhood: int = 3
     bank: float = 0.01
@@ -115,6 +165,7 @@ class FitSettings:
                 f"resize is {self.resize}, smaller than the crop of {self.size[0]} x "
                 f"{self.size[1]}: give at least {max(self.size)}, or 0 for the whole photo"
             )
+        self._check_tiles()
         if self.neighbourhood < 1 or self.neighbourhood % 2 == 0:
             raise SettingsError(
                 f"the neighbourhood is {self.neighbourhood}: give an odd number such as 3"
@@ -131,6 +182,38 @@ class FitSettings:
             raise SettingsError(f"the seed is {self.seed}: give a whole number, 0 or more")
         bank_rows(self.bank, available=1)  # refuses a size that is neither a share nor a number
         check_rate(self.false_alarm_rate)
+
+    def _check_tiles(self) -> None:
+        if self.smallest_defect < 0:
+            raise SettingsError(
+                f"smallest_defect is {self.smallest_defect}: give its diameter in pixels of the "
+                "photo, or 0"
+            )
+        if self.tile == 0:
+            return
+        if self.tile == AUTOMATIC_TILE:
+            if not self.smallest_defect:
+                raise SettingsError(
+                    "the tile is left to the photos: give smallest_defect, the diameter in pixels "
+                    "of the smallest defect that matters, as well (--smallest-defect 20)"
+                )
+        elif not 32 <= self.tile <= 8192:
+            raise SettingsError(f"the tile is {self.tile}: give 32 to 8192 pixels, or auto")
+        elif not 0 <= self.overlap <= self.tile // 2:
+            raise SettingsError(
+                f"the overlap is {self.overlap} pixels and the tile {self.tile}: give 0 to half of "
+                f"the tile, such as {self.tile // 8}"
+            )
+        if self.resize:
+            raise SettingsError(
+                f"resize is {self.resize} and the photos are seen in tiles: a tile is not cropped, "
+                "so give one of the two"
+            )
+        if self.scoring.b > 1:
+            raise SettingsError(
+                f"b is {self.scoring.b} and the photos are seen in tiles, whose patches are not "
+                "kept for re-weighting: give b=1"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON-ready values."""
@@ -230,20 +313,22 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
         changes.setdefault("bank_least", 0)  # whoever says how many rows means it
     if "epochs" in changes:
         changes.setdefault("steps", 0)  # whoever says how many passes means them to count
-    if str(changes.get("b", 1)) != "1":  # from a command line it is text
+    if changes.get("b", 1) != 1:
         changes.setdefault("top", 0.0)  # re-weighting is of the largest distance
-    if str(changes.get("top")) in ("0", "0.0"):
+    if changes.get("top") == 0:
         changes.setdefault("smooth", 0.0)  # which is not smoothed
-    if str(changes.get("defects")) == "0":
+    if changes.get("defects") == 0:
         changes.setdefault("guard", False)  # which could not compare on none
     if changes.get("size") == "auto":
         changes["size"] = AUTOMATIC
+    if changes.get("tile") == "auto":
+        changes["tile"] = AUTOMATIC_TILE
     if isinstance(changes.get("size"), int):
         changes["size"] = (changes["size"], changes["size"])
     for name, value in changes.items():
         part = next((values[p] for p in ("training", "scoring") if name in values[p]), values)
         if name not in part:
-            raise SettingsError(f"there is no setting {name!r}{_suggestion(name, _names())}")
+            raise SettingsError(f"there is no setting {name!r}{_suggestion(name, list(_types()))}")
         part[name] = asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
     return FitSettings.from_dict(values)
 
@@ -251,10 +336,10 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
 def ensemble_settings_for(
     recipe: str, members: Sequence[str | Mapping[str, Any]], **changes: Any
 ) -> list[FitSettings]:
-    """The settings of each member of an ensemble.
+    """The settings of each member of an ensemble, or of a single model as its one member.
 
-    Under the recipe "paper" the members take what the paper gives for them: f of 384 dimensions,
-    60 epochs at a learning rate of 1e-6. Changes by name come after that.
+    Under the recipe "paper" several members take what the paper gives for them: f of 384
+    dimensions, 60 epochs at a learning rate of 1e-6. Changes by name come after that.
 
     Args:
         recipe: see `settings_for`.
@@ -262,7 +347,9 @@ def ensemble_settings_for(
             for that change: `["resnet18", {"backbone": "resnet18", "size": 448}]`.
         changes: those of all members, which a member's own go before.
     """
-    papers = {"dim": 384, "epochs": 60, "learning_rate": 1e-6} if recipe == "paper" else {}
+    papers: dict[str, Any] = {}
+    if recipe == "paper" and len(members) > 1:
+        papers = {"dim": 384, "epochs": 60, "learning_rate": 1e-6}
     return [
         settings_for(
             recipe,
@@ -272,38 +359,51 @@ def ensemble_settings_for(
     ]
 
 
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """`NAME=VALUE` strings for training and scoring settings, each value in its setting's type."""
-    types = {
-        **typing.get_type_hints(TrainingSettings),
-        **typing.get_type_hints(ScoringSettings),
-        "neighbourhood": int,
-        "projection": int,
-        "candidates": int,
-        "bank_least": int,
-        "size_limit": int,
-        "defects": int,
-        "guard": bool,
-    }
+def parse_assignments(assignments: Sequence[str], apart: Collection[str] = ()) -> dict[str, Any]:
+    """`NAME=VALUE` strings, as a command line has them, each value in its setting's type.
+
+    Args:
+        assignments: such as "alpha=0.3", "size=64x96" or "levels=2,3"; the later of two of one name
+            counts.
+        apart: settings that are given otherwise, and are unknown here.
+
+    Raises:
+        SettingsError: a name is unknown, or a value is not of its setting's type.
+    """
+    known = [
+        name for name, kind in _types().items() if name not in apart and not is_dataclass(kind)
+    ]
     values: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
-        if not equals or name not in types:
+        if not equals or name not in known:
             raise SettingsError(
                 f"--set takes NAME=VALUE with the name of a setting, and {assignment!r} was given"
-                f"{_suggestion(name, list(types))}"
+                f"{_suggestion(name, known)}"
             )
-        values[name] = _parse(name, text, types[name])
+        values[name] = parse_setting(name, text)
     return values
 
 
-def _parse(name: str, text: str, kind: Any) -> Any:
+def parse_setting(name: str, text: str) -> Any:
+    """The value of a setting that a command line has as text, in the setting's type.
+
+    Raises:
+        SettingsError: it is not of that type.
+    """
+    kind = _types()[name]
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise SettingsError(f"{name} is {text!r}: give true or false")
         return text.lower() == "true"
+    if kind == tuple[int, int]:
+        return _parse_size(name, text)
+    if kind == tuple[int, ...]:
+        return _parse_numbers(name, text)
     if kind not in (int, float):
         return text
+    if name == "tile" and text.lower() == "auto":
+        return AUTOMATIC_TILE
     try:
         return kind(text)
     except ValueError:
@@ -311,9 +411,33 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         raise SettingsError(f"{name} is {text!r}: give {wanted}") from None
 
 
-def _names() -> list[str]:
+def _parse_size(name: str, text: str) -> tuple[int, int]:
+    if text.lower() == "auto":
+        return AUTOMATIC
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise SettingsError(
+            f"{name} is {text!r}: give pixels such as 224, 256x512 (height x width), or auto"
+        )
+    return int(parts[0]), int(parts[-1])
+
+
+def _parse_numbers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}: give numbers such as 2,3") from None
+
+
+def setting_names() -> list[str]:
+    """The names that `settings_for` takes, those of training and scoring among them."""
+    return [name for name, kind in _types().items() if not is_dataclass(kind)]
+
+
+def _types() -> dict[str, Any]:
+    """The type of each setting by its name, those of training and scoring among them."""
     kinds = (FitSettings, TrainingSettings, ScoringSettings)
-    return [f.name for kind in kinds for f in fields(kind)]
+    return {name: kind for of in kinds for name, kind in typing.get_type_hints(of).items()}
 
 
 def _suggestion(name: str, names: list[str]) -> str:

@@ -15,16 +15,16 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from reconpatch.data_folder import DataFolder
-from reconpatch.drift import DriftAlarm
 from reconpatch.errors import (
     BusyError,
     NotFoundError,
@@ -32,10 +32,10 @@ from reconpatch.errors import (
     ReconPatchError,
     SettingsError,
 )
-from reconpatch.images import MAX_PIXELS, Photo, read_photo, read_photo_bytes
+from reconpatch.images import MAX_PIXELS, Photo, read_photo_bytes
 from reconpatch.model_versions import ModelVersions, Served
 from reconpatch.photo_store import PhotoStore
-from reconpatch.records import Feedback, Filter, Record, Records, Verdict, Version
+from reconpatch.records import Feedback, Filter, Record, Records, Version
 from reconpatch.version_drift import VersionDrift
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("reconpatch.station")
 
+NamedBytes = tuple[bytes, str]
+"""The bytes of a photo's file, and what it is called."""
 RECENT = 1_000
 """Photos of the recent past that a preview of a threshold looks at."""
 
@@ -107,32 +109,6 @@ class Preview:
     promise: str
 
 
-@dataclass(frozen=True)
-class Rescored:
-    """A record, and what another version says of its photo."""
-
-    record: Record
-    score: float
-    anomalous: bool
-
-
-@dataclass(frozen=True)
-class Drift:
-    """What the drift monitor of a version has seen.
-
-    Attributes:
-        photos: how many.
-        alarms: how many alarms there were.
-        level: how near the next one is: 0 at the start and after an alarm, alarm at 1.
-        last: the last alarm since the version went into service or the station started.
-    """
-
-    photos: int
-    alarms: int
-    level: float
-    last: DriftAlarm | None
-
-
 @dataclass(frozen=True, eq=False)
 class _Job:
     product: str
@@ -169,7 +145,7 @@ class Station:
         self.limits = limits or Limits()
         self.data = data
         self.records = Records(database or data.database, data.station)
-        self.photos = PhotoStore(data.photos)
+        self.photos = PhotoStore(data.photos, self.records)
         self.versions = ModelVersions(data.models, self.records, threads=threads)
         try:
             self._served = self._load(models)
@@ -179,7 +155,6 @@ class Station:
         self._queue = _Queue(self.limits.queue, self.limits.queue_bytes)
         self._changing = threading.RLock()
         self._drifting = threading.Lock()
-        self._last_alarms: dict[str, DriftAlarm] = {}
         self._drifts = {name: self._drift_of(served) for name, served in self._served.items()}
         self._stopping = threading.Event()
         self._seconds_a_photo = 0.1
@@ -201,7 +176,7 @@ class Station:
             )
         served = {product: self.versions.serve(product) for product in products}
         for one in served.values():
-            _warm_up(one.inspector)
+            _warm(one.inspector)
         return served
 
     def close(self) -> None:
@@ -295,7 +270,7 @@ class Station:
 
     def _judge(self, served: Served, jobs: Sequence[_Job], photos: Sequence[Photo]) -> None:
         try:
-            results = inspect_together(served.inspector, photos)
+            results = served.inspector.inspect_batch(photos)
         except PhotoError as error:
             if len(jobs) == 1:
                 jobs[0].answer.set_exception(error)
@@ -303,7 +278,9 @@ class Station:
             for i in range(len(jobs)):  # one photo must not cost the others their verdict
                 self._judge(served, jobs[i : i + 1], photos[i : i + 1])
             return
-        records = self._keep(served, jobs, results)
+        # Only what is stored and committed is answered.
+        contents = [job.content for job in jobs]
+        records = self.photos.keep(served.version, list(zip(contents, results, strict=True)))
         for job, record in zip(jobs, records, strict=True):
             job.answer.set_result(record)
         self._watch_drift(served, records)
@@ -332,24 +309,6 @@ class Station:
         except PhotoError as error:
             return error
 
-    def _keep(
-        self, served: Served, jobs: Sequence[_Job], results: Sequence[Result]
-    ) -> Sequence[Record]:
-        """Store the photos and commit the verdicts; only then are they answered."""
-        version = served.version
-        with self.photos.keeping:
-            verdicts = [
-                Verdict.of(
-                    result,
-                    product=version.product,
-                    version=version.number,
-                    fingerprint=version.fingerprint,
-                    photo=self.photos.add(job.content),
-                )
-                for job, result in zip(jobs, results, strict=True)
-            ]
-            return self.records.add(verdicts, photo_bytes=[len(job.content) for job in jobs])
-
     # --- Look back -----------------------------------------------------------------------------
 
     def photo(self, record: Record) -> Photo:
@@ -370,14 +329,18 @@ class Station:
             return served.inspector
         return self.versions.inspector(record.product, record.version)
 
-    def feedback(self, record: int, said: Feedback | None) -> Record:
-        """Keep what an operator says a part was; None takes it back."""
-        return self.records.feedback(record, said)
+    def stored(self, records: Iterable[Record]) -> list[Record]:
+        """Those of the records whose photo is still stored, each photo once: its first record."""
+        found: dict[str, Record] = {}
+        for record in records:
+            found.setdefault(record.photo, record)
+        kept = self.records.kept_photos(list(found))
+        return [record for photo, record in found.items() if photo in kept]
 
     # --- Change what is in service -------------------------------------------------------------
 
     def preview(
-        self, product: str | None, *, score: float | None = None, rate: float | None = None
+        self, product: str, *, score: float | None = None, rate: float | None = None
     ) -> Preview:
         """What another threshold would have done to the recent past, and would do to good photos.
 
@@ -407,7 +370,7 @@ class Station:
         return self.records.recent_scores(version.product, version.scores_as, RECENT)
 
     def set_threshold(
-        self, product: str | None, *, score: float | None = None, rate: float | None = None
+        self, product: str, *, score: float | None = None, rate: float | None = None
     ) -> Version:
         """Put a version with another threshold into service; see `preview`."""
         with self._changing:
@@ -415,12 +378,11 @@ class Station:
             model = _with_threshold(served.inspector, score, rate)
             how = f"for a false-alarm rate of {rate:g}" if rate is not None else "set by hand"
             note = f"threshold {model.threshold:.4g}, {how}"
-            name = served.version.product
             return self._swap(
-                self.versions.add(name, model, note=note, threshold_of=served.version)
+                self.versions.add(product, model, note=note, threshold_of=served.version)
             )
 
-    def roll_back(self, product: str | None, number: int | None = None) -> Version:
+    def roll_back(self, product: str, number: int | None = None) -> Version:
         """Put an older version back into service.
 
         Args:
@@ -431,32 +393,27 @@ class Station:
             NotFoundError: there is no such version.
         """
         with self._changing:
-            served = self.product(product)
-            name = served.version.product
-            number = served.version.parent if number is None else number
+            now = self.product(product).version
+            number = now.parent if number is None else number
             if number is None:
                 raise NotFoundError(
-                    f"version {served.version.number} of {name} was made from no other: give the "
-                    "number of a version"
+                    f"version {now.number} of {product} was made from no other: give the number "
+                    "of a version"
                 )
-            version = self.versions.get(name, number)
-            inspector = self.versions.inspector(name, number)
-            _warm_up(inspector)
-            self.records.put_in_service(name, number)
+            version = self.versions.get(product, number)
+            inspector = _warm(self.versions.inspector(product, number))
+            self.records.put_in_service(product, number)
             return self._swap(Served(version, inspector))
 
     def put_into_service(
         self, product: str, model: Inspector, *, note: str, parent: Version | None = None
     ) -> Version:
         """Put a model into service as a new version; a product of a new name is a new product."""
-        from reconpatch.model_versions import check_name
-
         with self._changing:
-            name = check_name(product)
-            return self._swap(self.versions.add(name, model, note=note, parent=parent))
+            return self._swap(self.versions.add(product, _warm(model), note=note, parent=parent))
 
     def update(
-        self, product: str | None, good: Sequence[Photo] = (), *, force: bool = False
+        self, product: str, good: Sequence[NamedBytes] = (), *, force: bool = False
     ) -> tuple[Version, Comparison]:
         """Let the model learn from feedback, and put what comes of it into service.
 
@@ -466,7 +423,7 @@ class Station:
 
         Args:
             product: name of the product.
-            good: other new good photos, not picked by their verdict.
+            good: files of other new good photos, not picked by their verdict.
             force: also when the new version would miss a defect that an operator confirmed.
 
         Returns:
@@ -480,11 +437,10 @@ class Station:
         with self._changing:
             served = self.product(product)
             new, comparison, note = self._learned(served, good, force=force)
-            name = served.version.product
-            version = self._swap(self.versions.add(name, new, note=note, parent=served.version))
-            return version, comparison
+            added = self.versions.add(product, new, note=note, parent=served.version)
+            return self._swap(added), comparison
 
-    def try_update(self, product: str | None, good: Sequence[Photo] = ()) -> dict[str, Any]:
+    def try_update(self, product: str, good: Sequence[NamedBytes] = ()) -> dict[str, Any]:
         """What `update` would change; nothing is changed.
 
         A missed defect is told, not refused.
@@ -500,7 +456,7 @@ class Station:
         return {**comparison.to_dict(), "changes": changes}
 
     def _learned(
-        self, served: Served, good: Sequence[Photo], *, force: bool
+        self, served: Served, good: Sequence[NamedBytes], *, force: bool
     ) -> tuple[Inspector, Comparison, str]:
         """A model that knows more, how it compares with the one in service, and a note on it."""
         from reconpatch.difference import check_update
@@ -514,25 +470,20 @@ class Station:
                 f"{name} has nothing to learn from: say of flagged photos that they were good, "
                 "or give good photos"
             )
-        new = update(served.inspector, good, confirmed=goods)
+        read = partial(read_photo_bytes, max_pixels=self.limits.max_pixels)
+        given = _InTurn([partial(read, content, name=file) for content, file in good])
+        new = update(served.inspector, given, confirmed=goods)
         comparison = check_update(served.inspector, new, goods, defects, force=force)
         note = f"learned {len(goods)} confirmed good photos and {len(good)} new ones"
         return new, comparison, note
 
-    def _told(self, product: str, said: Feedback) -> list[Photo]:
+    def _told(self, product: str, said: Feedback) -> _InTurn:
         """The stored photos of which an operator said this, each once; of good ones the flagged."""
         wanted = Filter(product=product, feedback=said, anomalous=True if said == "good" else None)
-        found: dict[str, Photo] = {}
-        for record in self.records.export(wanted):
-            if record.photo not in found:
-                try:
-                    found[record.photo] = self.photo(record)
-                except NotFoundError:
-                    continue  # removed before the feedback came
-        return list(found.values())
+        records = self.stored(self.records.export(wanted))
+        return _InTurn([partial(self.photo, record) for record in records])
 
     def _swap(self, served: Served) -> Version:
-        _warm_up(served.inspector)
         name = served.version.product
         drift = self._drift_of(served)
         with self._drifting:
@@ -542,8 +493,8 @@ class Station:
         return served.version
 
     def rescore(
-        self, product: str | None, number: int, *, limit: int, before: int | None = None
-    ) -> tuple[list[Rescored], int | None]:
+        self, product: str, number: int, *, limit: int, before: int | None = None
+    ) -> tuple[list[tuple[Record, Result]], int | None]:
         """What a version says of photos of the recent past, whichever version judged them.
 
         Args:
@@ -556,47 +507,38 @@ class Station:
             One for each record whose photo is still stored, newest first, and the cursor for the
             next call, None at the end.
         """
-        name = self.product(product).version.product
-        inspector = self.versions.inspector(name, number)
-        page = self.records.page(Filter(product=name), limit=limit, before=before)
+        inspector = self.versions.inspector(product, number)
+        page = self.records.page(Filter(product=product), limit=limit, before=before)
         found = []
         for record in page.records:
             try:
-                result = inspector.inspect(self.photo(record))
+                found.append((record, inspector.inspect(self.photo(record))))
             except NotFoundError:
                 continue
-            found.append(Rescored(record, result.score, result.anomalous))
         return found, page.cursor
 
     # --- Drift ---------------------------------------------------------------------------------
 
-    def drift(self, product: str | None) -> Drift:
+    def drift(self, product: str) -> VersionDrift:
         """Whether the scores of the version in service still look like those of its calibration."""
-        name = self.product(product).version.product
-        monitor = self._drifts[name].monitor
-        return Drift(monitor.photos, monitor.alarms, monitor.level, self._last_alarms.get(name))
+        return self._drifts[self.product(product).version.product]
 
     def _drift_of(self, served: Served) -> VersionDrift:
         name = served.version.product
-        drift = VersionDrift(self.data.path / "drift" / f"{name}.json", served, self.records)
-        self._last_alarms.pop(name, None)
+        drift = VersionDrift(self.data.drift(name), served, self.records)
         for alarm in drift.missed_alarms:
-            self._alarm(name, alarm)
+            log.warning("%s: %s", name, alarm.message)
         return drift
 
     def _watch_drift(self, served: Served, records: Sequence[Record]) -> None:
         name = served.version.product
         with self._drifting:
             drift = self._drifts[name]
-            if not drift.is_of(served.version):
+            if drift.version != served.version:
                 return  # swapped while the batch was inspected
             for record in records:
                 if alarm := drift.add(record):
-                    self._alarm(name, alarm)
-
-    def _alarm(self, name: str, alarm: DriftAlarm) -> None:
-        self._last_alarms[name] = alarm
-        log.warning("%s: %s", name, alarm.message)
+                    log.warning("%s: %s", name, alarm.message)
 
     def _save_drift(self) -> None:
         with self._drifting:
@@ -614,18 +556,24 @@ class Station:
         limits = self.limits
         try:
             if sweep:
-                self.photos.sweep(self.records)
+                self.photos.sweep()
             self._save_drift()
-            self.photos.prune(
-                self.records, keep_days=limits.keep_days, keep_bytes=limits.keep_bytes
-            )
+            self.photos.prune(keep_days=limits.keep_days, keep_bytes=limits.keep_bytes)
         except (ReconPatchError, OSError):
             log.exception("the station could not be tidied; this is tried again")
 
 
-def inspect_together(inspector: Inspector, photos: Sequence[Photo]) -> list[Result]:
-    """The results of a micro-batch, in order; the one place where a batch reaches a model."""
-    return inspector.inspect_batch(photos)
+@dataclass(frozen=True)
+class _InTurn:
+    """Photos that are read when it is their turn, so that no more than one is in memory."""
+
+    reads: Sequence[Callable[[], Photo]]
+
+    def __len__(self) -> int:
+        return len(self.reads)
+
+    def __iter__(self) -> Iterator[Photo]:
+        return (read() for read in self.reads)
 
 
 def _with_threshold(model: Inspector, score: float | None, rate: float | None) -> Inspector:
@@ -637,9 +585,10 @@ def _with_threshold(model: Inspector, score: float | None, rate: float | None) -
     return model.with_false_alarm_rate(rate)
 
 
-def _warm_up(inspector: Inspector) -> None:
-    """Start the engine before the first photo waits for it."""
-    inspector.inspect(read_photo(np.full((64, 64), 128, dtype=np.uint8), name="<warm-up>"))
+def _warm(inspector: Inspector) -> Inspector:
+    """The same with its engine started: what fails does so here, and no photo waits for it."""
+    inspector.inspect(np.full((64, 64), 128, dtype=np.uint8))
+    return inspector
 
 
 def _check_names(models: Sequence[Path]) -> None:

@@ -20,12 +20,13 @@ import numpy.typing as npt
 from reconpatch.features import Extractor
 from reconpatch.good_photos import GoodScores, TrainingPhoto, groups_of_rows
 from reconpatch.images import Bytes, as_unit
+from reconpatch.layout import Layout, View
 from reconpatch.made_defects import made_defects
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.metrics import pixel_metrics
 from reconpatch.quality import QualityEstimate, compare, estimate_quality
 from reconpatch.representation import Representation
-from reconpatch.scoring import ScoringSettings, anomaly_map, score_patches
+from reconpatch.scoring import ScoringSettings, anomaly_map, score_nearest
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,14 @@ class Defects:
     Attributes:
         photos: index of the good photo that each is made on.
         kinds: see `reconpatch.made_defects.KINDS`.
+        views: the part of the photo that each is made on.
         masks: (H, W) bool each, at the model's pixels.
-        features: (P, C) float32 patch features each.
-        pixels: (3, H, W) uint8 each, the photo with its defect.
+        features: (p, C) float32 patch features each, of all patches of that view.
+        pixels: (3, H, W) uint8 each, the view with its defect.
     """
 
     photos: list[int]
+    views: list[View]
     kinds: list[str] = field(default_factory=list)
     masks: list[npt.NDArray[np.bool_]] = field(default_factory=list)
     features: list[Floats] = field(default_factory=list)
@@ -50,16 +53,44 @@ class Defects:
         return len(self.photos)
 
 
-def make_defects(prepared: Mapping[int, Bytes], seed: int, extractor: Extractor) -> Defects:
-    """A defect on each of the (3, H, W) uint8 prepared photos, by their index."""
-    found = Defects(list(prepared))
-    for made in made_defects((x.transpose(1, 2, 0) for x in prepared.values()), seed):
-        pixels = made.pixels.transpose(2, 0, 1)
+def make_defects(
+    prepared: Mapping[int, tuple[View, Bytes]], seed: int, extractor: Extractor
+) -> Defects:
+    """A defect on each of the (3, H, W) uint8 prepared photos or tiles, by the photo's index.
+
+    Where a part of a view is not inspected it stays as it was; a defect that would lie there alone
+    is left out.
+    """
+    found = Defects([], [])
+    pictures = (x.transpose(1, 2, 0) for _, x in prepared.values())
+    made_on = zip(prepared.items(), made_defects(pictures, seed), strict=True)
+    for (photo, (view, original)), made in made_on:
+        pixels, mask = made.pixels.transpose(2, 0, 1), made.mask
+        inside = _inspected_pixels(view, extractor.grid, mask.shape)
+        if inside is not None:
+            mask = mask & inside
+            pixels = np.where(inside, pixels, original)
+        if not mask.any():
+            continue
+        found.photos.append(photo)
+        found.views.append(view)
         found.kinds.append(made.kind)
-        found.masks.append(made.mask)
+        found.masks.append(mask)
         found.features.append(extractor(as_unit(pixels[None]))[0])
         found.pixels.append(pixels)
     return found
+
+
+def _inspected_pixels(
+    view: View, grid: tuple[int, int], size: tuple[int, ...]
+) -> npt.NDArray[np.bool_] | None:
+    """(H, W) bool, the pixels of the cells that a view answers for; None: all of them."""
+    if len(view.cells) == grid[0] * grid[1]:
+        return None
+    cells = np.zeros(grid, np.bool_)
+    cells.ravel()[view.cells] = True
+    rows, columns = (np.arange(side) * n // side for side, n in zip(size, grid, strict=True))
+    return cells[np.ix_(rows, columns)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,12 +129,15 @@ def try_on(
     photos: Sequence[TrainingPhoto],
     good: GoodScores,
     scoring: ScoringSettings,
+    layout: Layout,
     *,
     threshold: float,
     grid: tuple[int, int],
-    size: tuple[int, int],
 ) -> Trial:
     """Score the made defects as their photos are scored: against the bank without that photo.
+
+    Of a photo in tiles only the tile with the defect is compared; the other patches are as far away
+    as they were. The maps are those of the tiles.
 
     Args:
         defects: one at least.
@@ -112,17 +146,28 @@ def try_on(
         photos: the good photos; `bank.photo` and `defects.photos` count them.
         good: their scores as if they were new.
         scoring: how distances become scores.
+        layout: where the patches of a photo lie.
         threshold: of the image score; a defect above it is caught.
-        grid: h, w of the patches.
-        size: height and width of the model's input.
+        grid: h, w of the patches of a view.
     """
     group_of_row = groups_of_rows(bank, photos)
-    scored = [
-        score_patches(f(features), bank.without(group_of_row == photos[i].group), scoring, grid)
-        for i, features in zip(defects.photos, defects.features, strict=True)
-    ]
-    scores = np.array([s.image_score for s in scored])
-    maps = [anomaly_map(s.distances, grid, size, scoring.blur) for s in scored]
+    row_of_photo = {int(photo): row for row, photo in enumerate(good.photos)}
+    scores, maps = np.empty(len(defects)), []
+    for k, (i, view) in enumerate(zip(defects.photos, defects.views, strict=True)):
+        others = bank.without(group_of_row == photos[i].group)
+        r = f(defects.features[k])
+        distances, nearest = others.nearest(r)
+        if layout.in_tiles:
+            whole = good.distances[row_of_photo[i]].copy()
+            whole[view.places] = distances[view.cells]
+            scored = score_nearest(None, whole, nearest, others, scoring, layout)
+        else:
+            cells = view.cells
+            scored = score_nearest(
+                r[cells], distances[cells], nearest[cells], others, scoring, layout
+            )
+        scores[k] = scored.image_score
+        maps.append(anomaly_map(distances, grid, defects.masks[k].shape, scoring.blur))
     return Trial(
         good.image_scores,
         scores,

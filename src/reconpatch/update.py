@@ -169,6 +169,7 @@ def _add(
     patches: Sequence[list[Floats]],
     thumbnails: list[bytes],
 ) -> None:
+    photo = members[0].preprocessing.registered(photo)  # once for all members
     # A model file names no folders of the machine that it was made on.
     name = PurePath(photo.name).name
     photos.append(TrainingPhoto(name, photo.sha256, photo.height, photo.width, len(photos)))
@@ -440,14 +441,14 @@ def _scores(
         patches: of the photos that calibrate from now on.
         report: progress.
     """
-    scoring, grid, size = model.settings.scoring, model.engine.grid, model.settings.size
+    scoring, layout = model.settings.scoring, model.layout
     old = _calibrating(model)
-    again = rescore(model.good, photos, bank, scoring, grid=grid, size=size)
+    again = rescore(model.good, photos, bank, scoring, layout)
     if not patches:
         return again
     new = leave_one_out(
-        lambda i: patches[i - old], photos, bank, scoring,
-        grid=grid, size=size, of=range(old, old + len(patches)),
+        lambda i: patches[i - old], photos, bank, scoring, layout,
+        of=range(old, old + len(patches)),
         progress=lambda done, total: report("calibrate", done, total),
     )  # fmt: skip
     return GoodScores(

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from reconpatch.drift import DriftAlarm, DriftMonitor
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, make_folder
 from reconpatch.model_versions import Served
-from reconpatch.records import Filter, Record, Records, Version
+from reconpatch.records import Filter, Record, Records
 
 
 class VersionDrift:
@@ -24,19 +24,23 @@ class VersionDrift:
         records: of which those of this version count.
 
     Attributes:
+        version: the version that is watched.
+        monitor: what was seen so far.
         missed_alarms: of photos that were recorded after the state was saved.
+        last_alarm: the last one that was told, if any.
     """
 
     def __init__(self, file: Path, served: Served, records: Records) -> None:
-        self._file, self._version = file, served.version
+        self._file, self.version = file, served.version
         self._last, self._saved = 0, 0
-        self._monitor = DriftMonitor(served.inspector.calibration)
+        self.monitor = DriftMonitor(served.inspector.calibration)
+        self.last_alarm: DriftAlarm | None = None
         state = self._load()
         if state is not None:
             self._last = self._saved = state["record"]
-            self._monitor = DriftMonitor.from_dict(state["monitor"])
+            self.monitor = DriftMonitor.from_dict(state["monitor"])
         # What was recorded after the state was saved, or by a service, in the order of the photos.
-        wanted = Filter(product=self._version.product, version=self._version.number)
+        wanted = Filter(product=self.version.product, version=self.version.number)
         missed = []
         for record in records.export(wanted):
             if record.id <= self._last:
@@ -45,36 +49,26 @@ class VersionDrift:
         alarms = [self._add(number, score) for number, score in reversed(missed)]
         self.missed_alarms = tuple(alarm for alarm in alarms if alarm is not None)
 
-    @property
-    def monitor(self) -> DriftMonitor:
-        """What was seen so far."""
-        return self._monitor
-
-    def is_of(self, version: Version) -> bool:
-        """Whether this watches that version."""
-        return self._version == version
-
     def add(self, record: Record) -> DriftAlarm | None:
         """One more record of this version, in the order of their numbers."""
         return self._add(record.id, record.score)
 
     def _add(self, number: int, score: float) -> DriftAlarm | None:
         self._last = number
-        return self._monitor.add(score)
+        alarm = self.monitor.add(score)
+        self.last_alarm = alarm or self.last_alarm
+        return alarm
 
     def save(self) -> None:
         """Write the state where it has changed."""
         if self._last == self._saved:
             return
         state = {
-            "fingerprint": self._version.fingerprint,
+            "fingerprint": self.version.fingerprint,
             "record": self._last,
-            "monitor": self._monitor.to_dict(),
+            "monitor": self.monitor.to_dict(),
         }
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(self._file, error) from error
+        make_folder(self._file.parent)
         with atomic_write(self._file) as file:
             file.write(json.dumps(state).encode())
         self._saved = self._last
@@ -85,4 +79,4 @@ class VersionDrift:
             state: dict[str, Any] = json.loads(self._file.read_bytes())
         except (OSError, ValueError):
             return None
-        return state if state.get("fingerprint") == self._version.fingerprint else None
+        return state if state.get("fingerprint") == self.version.fingerprint else None

@@ -15,7 +15,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -24,12 +23,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reconpatch.drift import DriftAlarm
-from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.files import cannot_write
+from reconpatch.errors import OutputError, PhotoError, SettingsError
+from reconpatch.files import cannot_write, sweep_leftovers, temporary_name
 from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, read_photo_bytes
 from reconpatch.model_versions import Served
 from reconpatch.photo_store import PhotoStore
-from reconpatch.records import FileKey, Record, Records, Verdict
+from reconpatch.records import FileKey, Record, Records
 from reconpatch.version_drift import VersionDrift
 
 Sorting = Literal["move", "link"]
@@ -196,16 +195,7 @@ class Watcher:
         name = Path(key.path).relative_to(self._folder).as_posix()
         photo = read_photo_bytes(content, name=name, max_pixels=self._max_pixels)
         result = self._served.inspector.inspect(photo)
-        version = self._served.version
-        with self._photos.keeping:
-            verdict = Verdict.of(
-                result,
-                product=version.product,
-                version=version.number,
-                fingerprint=version.fingerprint,
-                photo=self._photos.add(content),
-            )
-            (record,) = self._records.add([verdict], files=[key], photo_bytes=[len(content)])
+        [record] = self._photos.keep(self._served.version, [(content, result)], files=[key])
         return record, self._drift.add(record)
 
     def _give_up(self, key: FileKey, error: str) -> Watched:
@@ -268,7 +258,7 @@ def sort_file(path: Path, target: Path, sha256: str, *, move: bool) -> Path | No
         move: whether the file goes from where it is.
 
     Returns:
-        Where it is now, or None where it had been linked before.
+        Where it is now, or None where it had been linked before or has gone.
 
     Raises:
         OutputError: it cannot be written there.
@@ -276,12 +266,20 @@ def sort_file(path: Path, target: Path, sha256: str, *, move: bool) -> Path | No
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         final, made = _place(path, target, sha256, move=move)
-        if move:
-            path.unlink()
-            return final
-        return final if made else None
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.exists():
+            return None  # another program that watches the folder has it
         raise cannot_write(target, error) from error
+    if not move:
+        return final if made else None
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path} is in {final} as well now and cannot be removed from where it was "
+            f"({error.strerror or error}): check the rights of its folder, or sort with --link"
+        ) from error
+    return final
 
 
 def _place(path: Path, target: Path, sha256: str, *, move: bool) -> tuple[Path, bool]:
@@ -314,7 +312,8 @@ def _link(path: Path, target: Path, *, move: bool) -> None:
 
 def _copy(path: Path, target: Path) -> None:
     """A whole copy or none, on another device."""
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    sweep_leftovers(target.parent)
+    temporary = temporary_name(target)
     try:
         with path.open("rb") as source, temporary.open("xb") as copy:
             shutil.copyfileobj(source, copy)

@@ -20,6 +20,7 @@ const page = {
   refresh: loadProducts,
   choose,
   inspect,
+  tellSwap,
 };
 
 let shown = null; // the view on the screen: {name, keys, drop, close}
@@ -41,6 +42,21 @@ function choose(name) {
   state.product = name;
   localStorage.setItem("product", name);
   byId("product").value = name;
+}
+
+/** Say which version is in service now; Undo goes back, and redraws the view if it is still there. */
+function tellSwap(version, before, redraw, how = "") {
+  const view = shown;
+  async function undo() {
+    try {
+      await api.rollBack(version.product, before);
+      await loadProducts();
+      if (shown === view) await redraw();
+    } catch (error) {
+      toast(error.message, { kind: "error" });
+    }
+  }
+  toast(`Version ${version.number} is in service${how}.`, { action: "Undo", does: undo });
 }
 
 // --- Views ---------------------------------------------------------------------------------------

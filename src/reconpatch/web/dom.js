@@ -63,6 +63,12 @@ export function speak(text) {
   byId("spoken").textContent = text;
 }
 
+/** A button that asks for photos, and the hidden input behind it; `take` is given the files. */
+export function photoChooser(id, take, ...text) {
+  const input = h("input", { type: "file", id, multiple: true, accept: "image/*,.tif,.tiff,.bmp,.webp", class: "unseen", onchange: () => { const files = [...input.files]; input.value = ""; take(files); } });
+  return [h("button", { type: "button", onclick: () => input.click() }, ...text), input];
+}
+
 /** Run what a button asks for: disabled meanwhile, its error shown. */
 export async function during(button, work) {
   if (button.disabled) return undefined;

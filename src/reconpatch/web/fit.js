@@ -1,7 +1,7 @@
 // Fit: choose or drop good photos, watch the fit, compare it with the model in service, put it there.
 
 import * as api from "./api.js";
-import { count, during, h, number, toast } from "./dom.js";
+import { count, during, h, number, photoChooser, toast } from "./dom.js";
 
 const EVERY = 1000;
 
@@ -19,7 +19,6 @@ export function fitView(main, page) {
     h("option", { value: "balanced", selected: true }, "balanced"),
     h("option", { value: "best" }, "best: fewest misses"));
   const begin = h("button", { type: "submit", class: "primary" }, "Fit");
-  const file = h("input", { type: "file", id: "fit-files", multiple: true, accept: "image/*,.tif,.tiff,.bmp,.webp", class: "unseen", onchange: (event) => { const files = [...event.target.files]; event.target.value = ""; drop(files); } });
   const dropped = h("p", { class: "dropped" });
   const forget = h("button", { type: "button", class: "quiet", onclick: () => during(forget, async () => show(await api.clearDropped())) }, "Forget them");
   const form = h("form", { onsubmit: start },
@@ -28,7 +27,7 @@ export function fitView(main, page) {
       h("label", { for: "fit-folder" }, "From "), folder,
       h("div", { class: "dropzone" },
         h("p", {}, "Or drop photos of good parts here, 100 or more if you can."),
-        h("div", { class: "row" }, h("button", { type: "button", onclick: () => file.click() }, "Choose good photos"), file, forget), dropped)),
+        h("div", { class: "row" }, photoChooser("fit-files", drop, "Choose good photos"), forget), dropped)),
     h("div", { class: "row controls" },
       h("label", {}, "Product ", product, h("datalist", { id: "fit-products" }, page.products.map((one) => h("option", { value: one.name })))),
       h("label", {}, "Quality ", quality), begin));

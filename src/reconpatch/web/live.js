@@ -2,7 +2,7 @@
 // and a strip of the photos before it.
 
 import * as api from "./api.js";
-import { count, during, h, number, percent, speak, svg, time, toast } from "./dom.js";
+import { count, during, h, number, percent, photoChooser, speak, svg, time, toast } from "./dom.js";
 import { webcamPanel } from "./webcam.js";
 
 const STRIP = 24;
@@ -29,7 +29,7 @@ export function liveView(main, page, [wanted]) {
   const feedback = h("section", { class: "feedback", "aria-label": "What was it really?" }, good, defect, said, back);
   const strip = h("ol", { class: "strip", "aria-label": "Last photos, newest first" });
   const newest = h("button", { type: "button", class: "newest", onclick: followNewest }, "Follow the newest");
-  const file = h("input", { type: "file", id: "file", multiple: true, accept: "image/*,.tif,.tiff,.bmp,.webp", class: "unseen", onchange: take });
+  const choose = photoChooser("file", inspectAll, "Choose photos ", h("kbd", {}, "O"));
   const webcam = webcamPanel((blob) => page.inspect([blob]).then(look));
   const wallHint = h("p", { class: "wall-hint" }, "Wall view: W ends it");
 
@@ -41,7 +41,7 @@ export function liveView(main, page, [wanted]) {
           h("h2", {}, "Inspect"),
           h("p", {}, "Drop photos anywhere, or"),
           h("div", { class: "row" },
-            h("button", { type: "button", onclick: () => file.click() }, "Choose photos ", h("kbd", {}, "O")), file, webcam.button),
+            choose, webcam.button),
           webcam.element)),
       h("section", { class: "last", "aria-label": "Last photos" },
         h("div", { class: "row" }, h("h2", {}, "Last photos"), newest), strip)), wallHint);
@@ -153,12 +153,6 @@ export function liveView(main, page, [wanted]) {
     });
   }
 
-  async function take(event) {
-    const files = [...event.target.files];
-    event.target.value = "";
-    await inspectAll(files);
-  }
-
   async function inspectAll(files) {
     follow = true;
     await page.inspect(files);
@@ -181,7 +175,7 @@ export function liveView(main, page, [wanted]) {
     keys: {
       ArrowLeft: () => step(-1), ArrowRight: () => step(1), n: followNewest,
       g: () => say("good", good), d: () => say("defect", defect), u: () => say(null, back),
-      h: stage.toggleHeat, r: stage.toggleFrames, o: () => file.click(), c: webcam.toggle,
+      h: stage.toggleHeat, r: stage.toggleFrames, o: () => choose[0].click(), c: webcam.toggle,
       " ": webcam.capture, w: () => document.body.classList.toggle("wall"),
       Escape: () => document.body.classList.remove("wall"),
     },

@@ -62,10 +62,7 @@ export function modelsView(main, page) {
     const before = page.facts.version;
     during(button, async () => {
       await api.rollBack(page.product, version.number);
-      toast(`Version ${version.number} is in service.`, {
-        action: "Undo",
-        does: () => api.rollBack(page.product, before).then(() => (closed ? page.refresh() : load()), (error) => toast(error.message, { kind: "error" })),
-      });
+      page.tellSwap(version, before, load);
       await load();
     });
   }
@@ -131,10 +128,7 @@ export function modelsView(main, page) {
     during(button, async () => {
       const before = page.facts.version;
       const { version } = await api.update(page.product, { force });
-      toast(`Version ${version.number} is in service.`, {
-        action: "Undo",
-        does: () => api.rollBack(page.product, before).then(() => (closed ? page.refresh() : load()), (error) => toast(error.message, { kind: "error" })),
-      });
+      page.tellSwap(version, before, load);
       await load();
     });
   }

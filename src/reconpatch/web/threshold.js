@@ -233,10 +233,7 @@ export function thresholdView(main, page) {
       const before = page.facts.version;
       const version = await api.setThreshold(page.product, { score: value });
       await page.refresh();
-      toast(`Version ${version.number} is in service, with the threshold ${number(version.threshold)}.`, {
-        action: "Undo",
-        does: () => api.rollBack(page.product, before).then(page.refresh).then(() => (closed ? null : load()), (error) => toast(error.message, { kind: "error" })),
-      });
+      page.tellSwap(version, before, load, `, with the threshold ${number(version.threshold)}`);
       await load();
     }).then(() => move(value));
   }
