@@ -123,8 +123,8 @@ NO_REFUSALS = {
     "ClientDisconnect": "Starlette's own word for it, which Starlette catches",
     "_ChangedError": "watch.py catches it",
     "FileExistsError": "watch.py, in the place of os.link, whose error it is",
-    "ValueError": "becomes a ModelFileError or a PhotoError (private functions, from_dict), or is a "
-    "slip in our own code (map_to_photo, process_bind_param)",
+    "ValueError": "becomes a ModelFileError or a PhotoError (private functions, from_dict), or is "
+    "a slip in our own code (map_to_photo, process_bind_param)",
 }
 
 
