@@ -14,6 +14,7 @@ from reconpatch.images import read_photo
 from reconpatch.layout import Layout, cells_in
 from reconpatch.preprocessing import Preprocessing
 from reconpatch.scoring import ScoringSettings, anomaly_map, draw, top_score
+from reconpatch.settings import automatic_tile, settings_for
 
 # --- The lattice ---------------------------------------------------------------------------------
 
@@ -276,3 +277,30 @@ def test_tiles_beyond_the_photo_are_mirrored():
     mirrored = np.pad(pixels, ((0, 40), (0, 50)), "symmetric")
     y, x = last.y * 4, last.x * 4
     np.testing.assert_allclose(found, mirrored[y : y + 32, x : x + 32], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "photo", "expected"),
+    [
+        # The smallest defect that matters shows as 12 pixels of the input.
+        ({"tile": "auto", "smallest_defect": 12}, (200, 220), (0, 64, 224)),
+        ({"tile": "auto", "smallest_defect": 60}, (1000, 2000), (0, 64, 448)),
+        ({"tile": "auto", "smallest_defect": 24}, (6000, 8000), (1024, 128, 512)),
+        ({"tile": "auto", "smallest_defect": 6}, (6000, 8000), (512, 64, 512)),
+        ({"tile": "auto", "smallest_defect": 24, "size": 320}, (6000, 8000), (640, 128, 320)),
+        ({"tile": 512}, (6000, 8000), (512, 64, 512)),
+        ({"tile": 2048}, (6000, 8000), (2048, 64, 1024)),
+        ({"tile": 512, "size": 256}, (6000, 8000), (512, 64, 256)),
+        ({}, (1000, 900), (0, 64, 320)),
+    ],
+)
+def test_what_a_tile_comes_to(given, photo, expected):
+    found = automatic_tile(settings_for("default", **given), photo)
+    assert (found.tile, found.overlap, found.size) == (*expected[:2], (expected[2], expected[2]))
+
+
+def test_a_quality_does_not_choose_the_size_of_tiles(large_folder):
+    fitted = reconpatch.fit(
+        large_folder, quality="fast", tile=64, overlap=16, weights="random", bank=100, defects=0
+    )
+    assert fitted.settings.size == (64, 64)

@@ -113,6 +113,8 @@ def test_a_model_is_read_without_any_engine(small_model_file: Path) -> None:
         (["fit", "GOOD", "-o", "OUTPUT"], ("torch",), "train"),
         (["fit", "GOOD", "-o", "OUTPUT"], ("timm",), "train"),
         (["fit", "GOOD", "-o", "OUTPUT"], ("onnx",), "train"),
+        (["score", "GOOD", "GOOD", "-o", "OUTPUT"], ("pyarrow",), "score"),
+        (["score", "GOOD", "GOOD", "-o", "OUTPUT"], ("fsspec",), "score"),
         (["demo", "-o", "OUTPUT"], DEMO, "demo"),
         (["demo", "-o", "OUTPUT"], ("torch",), "train"),
     ],

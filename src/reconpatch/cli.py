@@ -1,8 +1,8 @@
 """The command line. Results go to stdout, progress and messages to stderr.
 
 Exit codes: 0 all photos are good (or the command did what it was asked); 1 at least one photo is
-anomalous; 2 an error, nothing was done; 3 done, but at least one photo could not be inspected;
-130 stopped with Ctrl-C.
+anomalous; 2 an error, nothing was done; 3 done, but at least one photo could not be inspected, or
+one product or part of a benchmark not be done; 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from reconpatch.cli_parts import (
     Json,
     MaxPixels,
     ModelFile,
+    On,
     Overwrite,
     Threads,
     expand,
@@ -268,6 +269,7 @@ def fit(
             show_default="none",
         ),
     ] = None,
+    on: On = None,
     threads: Threads = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -311,6 +313,7 @@ def fit(
             progress=progress,
             memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
             roi=roi,
+            on=on,
         )
         model = fit_members(good, settings, options, scales)
     model.save(output, overwrite=overwrite)
@@ -459,6 +462,7 @@ def benchmark(
     ] = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Annotated[str, typer.Option(help="cpu or cuda (not measured).")] = "cpu",
+    on: On = None,
     threads: Threads = 0,
 ) -> None:
     """Fit and test every category with every method and seed; tables beside the paper's.
@@ -483,6 +487,7 @@ def benchmark(
             threads=threads,
             max_pixels=max_pixels,
             beside=beside or [],
+            on=on,
             progress=progress,
         )
     print((outcome.folder / "results.md").read_text(encoding="utf-8"))

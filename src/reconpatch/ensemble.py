@@ -361,6 +361,8 @@ def members_of(
         )
     if "bank" in taken:  # whoever says how many rows means it
         taken = {*taken, "bank_least"}
+    if "tile" in taken:  # which has a size of its own
+        taken = {*taken, "size"}
     base = QUALITIES[quality]
     if len(base) > 1:
         if backbone is not None or size is not None:

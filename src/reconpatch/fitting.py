@@ -39,6 +39,7 @@ from reconpatch.errors import (
 from reconpatch.features import Extractor, FeatureEngine, FeatureExtractor
 from reconpatch.good_photos import (
     CALIBRATED,
+    Covering,
     GoodScores,
     TrainingPhoto,
     assign_groups,
@@ -67,7 +68,7 @@ from reconpatch.preprocessing import Preprocessing
 from reconpatch.read_ahead import read_ahead
 from reconpatch.region_of_interest import RegionOfInterest
 from reconpatch.registration import Registration
-from reconpatch.representation import Representation, TrainingLog, make_representation
+from reconpatch.representation import Representation, make_representation
 from reconpatch.settings import (
     FitSettings,
     automatic_tile,
@@ -116,6 +117,8 @@ class FitOptions:
             (H, W) bool array, True where photos are inspected; None: everywhere.
         memory_limit: bytes that the process may take; features beyond go to a temporary file, and
             the bank is a coreset of coresets. 0 for no limit.
+        on: where the photos are read; None for this process, else see
+            `reconpatch.workers.check_on`.
     """
 
     weights: str | Path | None = None
@@ -130,6 +133,7 @@ class FitOptions:
     engine: FeatureEngine = FeatureExtractor
     timer: Callable[[], float] = time.perf_counter
     memory_limit: int = 0
+    on: str | None = None
     roi: str | Path | npt.NDArray[np.bool_] | None = None
 
 
@@ -177,6 +181,73 @@ def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings]
 
 def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
     """Fit with settings and options that are put together already; see `fit`."""
+    if options.on is None:
+        return _fit_model(good, settings, options, Steps())
+    from reconpatch.distributed_fit import by_workers
+
+    with by_workers(options) as steps:
+        return _fit_model(good, settings, options, steps)
+
+
+class Steps:
+    """The steps that go over all photos, in this process; `distributed_fit` has others."""
+
+    def kept_photos(self, photos: int) -> int:
+        """Of how many photos the features are kept here."""
+        return photos
+
+    def extract(
+        self,
+        reading: Reading,
+        module: PatchFeatures,  # noqa: ARG002 - for workers
+        extractor: Extractor,
+        patches: PatchStore,
+        threads: int,
+    ) -> Read:
+        """Read every photo, and keep the features."""
+        return reading.extract(extractor, patches, threads)
+
+    def training_patches(
+        self, patches: PatchStore, photos: Sequence[TrainingPhoto], settings: FitSettings
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """(N, C) features that f is trained on, and the (N,) groups of their photos.
+
+        Of those that are not in memory, as many as may be.
+        """
+        groups = np.array([photo.group for photo in photos])
+        if patches.in_memory:
+            return patches.flat, np.repeat(groups, patches.places)
+        rng = np.random.default_rng(settings.seed)
+        chosen = np.sort(rng.choice(patches.patches, patches.at_hand, replace=False))
+        return patches.take(chosen), groups[chosen // patches.places]
+
+    def photo(self, patches: PatchStore) -> Callable[[int], Floats]:
+        """What gives the (P, D) represented patches of a photo whose features are kept."""
+        return patches.photo
+
+    def bank(
+        self,
+        f: Representation,  # noqa: ARG002 - for workers
+        patches: PatchStore,
+        settings: FitSettings,
+        progress: Callable[[int, int], None] | None,
+    ) -> MemoryBank:
+        """The memory bank of f; `patches` are represented already."""
+        return build_bank(patches, settings, progress=progress)
+
+    def cover(
+        self,
+        f: Representation,  # noqa: ARG002 - for workers
+        bank: MemoryBank,
+        patches: PatchStore,
+        photos: Sequence[TrainingPhoto],
+        progress: Callable[[int, int], None] | None,
+    ) -> Covering:
+        """How the bank covers the patches of all photos."""
+        return cover(bank, patches.photo, photos, progress=progress)
+
+
+def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
     _require_training_packages()
     _check_device(options.device)
     sources, names, folder = _sources(good)
@@ -192,10 +263,11 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         report(1, 1)
     layout = preprocessing.layout(extractor.grid, sizes.first)
     settings = _bounded_bank(settings, layout, len(sources))
-    with _store_for(len(sources), layout.places, extractor, options) as patches:
+    kept = steps.kept_photos(len(sources))
+    with _store_for(kept, layout.places, extractor, options) as patches:
         with clock.step("extract features"):
-            reading = _Reading(sources, names, settings, preprocessing, layout, options)
-            read = reading.extract(extractor, patches, threads)
+            reading = Reading(sources, names, settings, preprocessing, layout, options)
+            read = steps.extract(reading, module, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group)
         notes = read.notes + notes
@@ -204,8 +276,13 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
             chosen = dict(islice(read.prepared.items(), settings.defects))
             defects = make_defects(chosen, settings.seed, extractor)
         with clock.step("train f"):
-            f, log = _train(patches, photos, settings, options)
-        fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options)
+            p, parts = steps.training_patches(patches, photos, settings)
+            f, log = make_representation(
+                p, settings.method, settings.training, seed=settings.seed, parts=parts,
+                device=options.device, progress=_report(options, "train f"),
+            )  # fmt: skip
+            del p
+        fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options, steps)
         fitted, guarded = fit.with_banks(f, patches)
     with clock.step("write the graph"):
         graph = _graph(module, fitted, settings)
@@ -243,26 +320,6 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
     return model.with_samples([checked])
 
 
-def _train(
-    patches: PatchStore,
-    photos: Sequence[TrainingPhoto],
-    settings: FitSettings,
-    options: FitOptions,
-) -> tuple[Representation, TrainingLog | None]:
-    """f for the patch features; of those that are not in memory, for as many as may be."""
-    groups = np.array([photo.group for photo in photos])
-    if patches.in_memory:
-        p, parts = patches.flat, np.repeat(groups, patches.places)
-    else:
-        rng = np.random.default_rng(settings.seed)
-        chosen = np.sort(rng.choice(patches.patches, patches.at_hand, replace=False))
-        p, parts = patches.take(chosen), groups[chosen // patches.places]
-    return make_representation(
-        p, settings.method, settings.training, seed=settings.seed, parts=parts,
-        device=options.device, progress=_report(options, "train f"),
-    )  # fmt: skip
-
-
 @dataclass(frozen=True)
 class _Fitted:
     """A representation with its bank, and what the good photos and the made defects are by it."""
@@ -286,6 +343,7 @@ class _Fit:
     grid: tuple[int, int]  # of a view
     clock: Clock
     options: FitOptions
+    steps: Steps
 
     def with_banks(self, f: Representation, patches: PatchStore) -> tuple[_Fitted, Guard | None]:
         """The bank of f, or that of the identity where the guard prefers it; p gives way to r.
@@ -315,16 +373,17 @@ class _Fit:
 
     def with_bank(self, f: Representation, patches: PatchStore, prefix: str = "") -> _Fitted:
         """The bank of represented patches, calibrated, and tried on the made defects."""
-        settings, photos = self.settings, self.photos
+        settings, photos, steps = self.settings, self.photos, self.steps
+        photo = steps.photo(patches)
         with self.clock.step(f"{prefix}build the memory bank"):
             report = self._report(f"{prefix}build the memory bank")
-            bank = build_bank(patches, settings, progress=report)
+            bank = steps.bank(f, patches, settings, report)
         with self.clock.step(f"{prefix}calibrate"):
             report = self._report(f"{prefix}search for each photo")
-            covering = cover(bank, patches.photo, photos, progress=report)
-            bank = with_stand_ins(bank, patches.photo, photos, covering)
+            covering = steps.cover(f, bank, patches, photos, report)
+            bank = with_stand_ins(bank, photo, photos, covering)
             scores = leave_one_out(
-                patches.photo, photos, bank, settings.scoring, self.layout, covering=covering,
+                photo, photos, bank, settings.scoring, self.layout, covering=covering,
                 progress=self._report(f"{prefix}calibrate"),
             )  # fmt: skip
             calibration = Calibration(
@@ -394,16 +453,16 @@ def build_bank(
     if 0 < settings.candidates < patches.patches:
         count = max(settings.candidates, rows)
         candidates = np.sort(rng.permutation(patches.patches)[:count])
-        picked = candidates[_pick(patches.take(candidates), rows, settings, rng, progress)]
+        picked = candidates[pick(patches.take(candidates), rows, settings, rng, progress)]
     elif patches.in_memory:
-        picked = _pick(patches.flat, rows, settings, rng, progress)
+        picked = pick(patches.flat, rows, settings, rng, progress)
     else:
         picked = _picked_by_merging(patches, rows, settings, rng, progress)
     kept = patches.take(picked)
     return MemoryBank(kept, picked // patches.places, picked % patches.places, kept)
 
 
-def _pick(
+def pick(
     r: Floats,
     rows: int,
     settings: FitSettings,
@@ -433,14 +492,14 @@ def _picked_by_merging(
     at_hand = max(patches.at_hand - 2 * rows, patches.at_hand // 2)
     for start, block in patches.blocks(at_hand):
         r = block.reshape(-1, patches.channels)
-        mine = _pick(r, rows, settings, rng) if len(r) > rows else np.arange(len(r))
+        mine = pick(r, rows, settings, rng) if len(r) > rows else np.arange(len(r))
         picked = np.concatenate([picked, mine + start * patches.places])
         if len(picked) > max(2 * rows, at_hand // 2):
-            picked = picked[_pick(patches.take(picked), rows, settings, rng)]
+            picked = picked[pick(patches.take(picked), rows, settings, rng)]
         if progress is not None:
             progress(min(rows, rows * (start + len(block)) // len(patches)), rows)
     if len(picked) > rows:
-        picked = picked[_pick(patches.take(picked), rows, settings, rng)]
+        picked = picked[pick(patches.take(picked), rows, settings, rng)]
     return picked
 
 
@@ -453,7 +512,7 @@ def default_threads() -> int:
 def read_good(good: GoodSource, options: FitOptions) -> Iterator[Photo]:
     """The good photos as a fit reads them: in its order, under its names."""
     sources, names, _ = _sources(good)
-    return _readable(sources, names, options)
+    return readable(sources, names, options)
 
 
 # --- Steps ---------------------------------------------------------------------------------------
@@ -486,7 +545,7 @@ def _preprocessing(
 ) -> Preprocessing:
     region, registration = None, None
     if settings.register:
-        registration = Registration.to(next(_readable(sources, names, options)))
+        registration = Registration.to(next(readable(sources, names, options)))
     if isinstance(options.roi, np.ndarray):
         region = RegionOfInterest.of(options.roi)
     elif options.roi is not None:
@@ -599,13 +658,13 @@ def _backbone(
 
 def _white_level(sources: Sequence[PhotoSource], names: Sequence[str], options: FitOptions) -> int:
     """The white level that covers all photos of 16 bits."""
-    photos = _readable(sources, names, options)
+    photos = readable(sources, names, options)
     return white_level_for(
         max(int(photo.pixels.max()) for photo in photos if photo.pixels.dtype == np.uint16)
     )
 
 
-def _readable(
+def readable(
     sources: Iterable[PhotoSource],
     names: Sequence[str],
     options: FitOptions,
@@ -629,7 +688,7 @@ def _refuse_or_note(error: PhotoError, options: FitOptions) -> str:
 
 
 @dataclass
-class _Read:
+class Read:
     """What one pass over the photos leaves behind, apart from their features."""
 
     preprocessing: Preprocessing
@@ -642,7 +701,7 @@ class _Read:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
     """One pass over the photos: of each its record, its thumbnail and its patch features."""
 
     sources: Sequence[PhotoSource]
@@ -651,8 +710,9 @@ class _Reading:
     preprocessing: Preprocessing
     layout: Layout
     options: FitOptions
+    views: frozenset[int] | None = None  # photos to keep a view of; None: see `kept_views`
 
-    def extract(self, extractor: Extractor, patches: PatchStore, threads: int) -> _Read:
+    def extract(self, extractor: Extractor, patches: PatchStore, threads: int) -> Read:
         """Read every photo once.
 
         Photos are decoded, and prepared where they are seen at once, by threads while the engine
@@ -661,10 +721,9 @@ class _Reading:
         """
         sources, options = self.sources, self.options
         level = options.white_level
-        read = _Read(self.preprocessing)
+        read = Read(self.preprocessing)
         report = _report(options, "extract features") or _silent
-        evenly = np.linspace(0, len(sources) - 1, min(_kept_photos(self.settings), len(sources)))
-        kept = set(np.rint(evenly).astype(int).tolist())
+        kept = kept_views(self.settings, len(sources)) if self.views is None else self.views
         waiting: list[Floats] = []
 
         def flush() -> None:
@@ -746,9 +805,11 @@ class _Reading:
         return self.options.thumbnails and len(self.sources) <= CALIBRATED
 
 
-def _kept_photos(settings: FitSettings) -> int:
-    """How many prepared photos are kept: for made defects, and for the sample of the file."""
-    return max(settings.defects, SAMPLE_PHOTOS // 2)
+def kept_views(settings: FitSettings, photos: int) -> frozenset[int]:
+    """Photos that are kept prepared: for made defects, and for the sample of the file."""
+    count = max(settings.defects, SAMPLE_PHOTOS // 2)
+    evenly = np.linspace(0, photos - 1, min(count, photos))
+    return frozenset(np.rint(evenly).astype(int).tolist())
 
 
 class _Decoded(NamedTuple):
@@ -770,7 +831,7 @@ def _check_same_size(photo: Photo, layout: Layout) -> None:
 
 
 def _thumbnails_of(
-    bank: MemoryBank, sources: Sequence[PhotoSource], read: _Read, options: FitOptions
+    bank: MemoryBank, sources: Sequence[PhotoSource], read: Read, options: FitOptions
 ) -> list[bytes]:
     """Thumbnails of the photos that the bank has rows of; of the others of very many, none."""
     if not options.thumbnails:
