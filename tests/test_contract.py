@@ -46,7 +46,7 @@ SIGNATURES = {
 }
 ATTRIBUTES = {
     FitOptions: "weights group thumbnails skip_unreadable max_pixels white_level device threads "
-    "progress memory_limit roi",
+    "progress memory_limit on roi",
     Result: "name score threshold anomalous p_value heatmap map_threshold regions closest "
     "inspected",
     Region: "box area peak peak_value",
@@ -55,18 +55,17 @@ ATTRIBUTES = {
 COMMANDS = {
     "bench": "--engine --rounds --json --max-pixels --threads",
     "benchmark": "--output --dataset --categories --methods --seeds --config --set --beside "
-    "--weights --max-pixels --device --threads",
+    "--weights --max-pixels --device --threads --on",
     "calibrate": "--false-alarm-rate --threshold --output --max-pixels --threads --overwrite",
     "demo": "--output --train --test --seed",
     "diff": "--json --max-pixels --threads",
     "evaluate": "--output --json --max-pixels --engine --threads --overwrite",
     "export": "--output --to --int8 --photos --json --max-pixels --threads --overwrite",
     "fit-all": "--output --on --json --threads --overwrite",
-    "score": "--output --on --workers --retry-errors --max-pixels --engine --threads",
     "fit": "--output --recipe --quality --method --backbone --scales --levels --weights --size "
     "--tile --overlap --smallest-defect --register --roi "
     "--resize --bank --false-alarm-rate --seed --group --set --thumbnails --no-thumbnails "
-    "--skip-unreadable --white-level --max-pixels --device --memory-limit --threads --overwrite",
+    "--skip-unreadable --white-level --max-pixels --device --memory-limit --threads --overwrite --on",
     "info": "--json",
     "inspect": "--output --json --max-pixels --engine --threads --overwrite",
     "score": "--output --on --workers --retry-errors --max-pixels --engine --threads",
