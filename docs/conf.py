@@ -24,7 +24,7 @@ myst_heading_anchors = 3
 
 # Docstrings name code in single backticks, and types are clearer where they are described.
 default_role = "code"
-smartquotes = False
+smartquotes_action = "D"  # dashes between a name and what it is; quotes stay as they are
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True
@@ -70,6 +70,7 @@ def _row(parameter: Any) -> str:
 def _text(help_: str | None) -> str:
     """Help as Markdown: what the terminal wraps itself is one line here, and | is no border."""
     text = re.sub(r"(?<!\n)\n(?!\n)", " ", help_ or "")
+    text = re.sub(r"(?<![\w`-])(--[a-z][\w-]*)", r"`\1`", text)
     return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
