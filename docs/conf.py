@@ -73,15 +73,15 @@ def _text(help_: str | None) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
-def leave_out_unwritten(app: Sphinx, page: str, source: list[str]) -> None:
-    """Take the places of pages that are not there out of the navigation."""
+def adapt(app: Sphinx, page: str, source: list[str]) -> None:
+    """Take places of pages that are not there out of the navigation; lead to the site's changes."""
     if page == "index":
         missing = PLACES_KEPT - app.env.found_docs
-        lines = source[0].splitlines()
-        source[0] = "\n".join(line for line in lines if line not in missing)
+        source[0] = "\n".join(line for line in source[0].splitlines() if line not in missing)
+    source[0] = source[0].replace("](../CHANGELOG.md)", "](changes.md)")
 
 
 def setup(app: Sphinx) -> None:
-    """Tell Sphinx of the directive, and of the places kept."""
+    """Tell Sphinx what is added here."""
     app.add_directive("command-line", CommandLine)
-    app.connect("source-read", leave_out_unwritten)
+    app.connect("source-read", adapt)

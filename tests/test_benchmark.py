@@ -31,7 +31,7 @@ from reconpatch.benchmark_report import (
 from reconpatch.datasets import LabelledPhoto
 from reconpatch.errors import OutputError, PhotoError, SettingsError, WeightsError
 from reconpatch.features import FeatureExtractor
-from reconpatch.fitting import FitOptions
+from reconpatch.fit_options import FitOptions
 from reconpatch.other_programs import (
     OtherRecord,
     OtherResults,

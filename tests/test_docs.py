@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from conftest import REPOSITORY, fill, save, scratched, textured
@@ -29,7 +30,7 @@ from reconpatch.cli import app
 from test_cli_station import serving
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in REPOSITORY.glob("docs/*.md"))]
-COMMANDS = {command.callback.__name__ for command in app.registered_commands if command.callback}
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 WAIT = 60
 CERTIFICATE = (
     "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost "
@@ -74,6 +75,7 @@ def workplace(tmp_path: Path, small_model_file: Path, monkeypatch: pytest.Monkey
     fill(tmp_path / "new-good", [800, 801])
     fill(tmp_path / "new", [1000])
     fill(tmp_path / "test" / "good", [900, 901])
+    Image.new("L", (96, 96), 255).save(tmp_path / "roi.png")
     for name in ("new/scratched.png", "test/scratch/a.png", "defects/b.png", "incoming/c.png"):
         save(scratched(textured(len(name))), tmp_path / name)
     save(scratched(textured(1001)), tmp_path / "part.png")
@@ -137,8 +139,7 @@ def check(words: list[str]) -> None:
     """Whether a line can be given as it is: its program, script, options and extras are there."""
     program, rest = words[0], words[1:]
     if program == "reconpatch":
-        command = typer.main.get_command(app).commands[rest[0]]  # type: ignore[attr-defined]
-        command.make_context(rest[0], rest[1:])
+        COMMANDS[rest[0]].make_context(rest[0], rest[1:])
     elif program.startswith("scripts/"):
         assert os.access(REPOSITORY / program, os.X_OK), program
     elif program.endswith("pip"):
@@ -195,14 +196,13 @@ def test_the_readme_begins_with_what_to_run() -> None:
 
 def test_every_command_is_in_the_readme() -> None:
     rows = "".join(re.findall(r"^\|.*$", read("README.md"), re.M))
-    assert {command for command in COMMANDS if f"`{command}`" not in rows} == set()
+    assert {name for name in COMMANDS if f"`{name}`" not in rows} == set()
 
 
 @pytest.fixture(scope="module")
 def options() -> set[str]:
     """All options of all commands and of the scripts in benchmarks/."""
-    group = typer.main.get_command(app)
-    parameters = [p for command in group.commands.values() for p in command.params]  # type: ignore[attr-defined]
+    parameters = [p for command in COMMANDS.values() for p in command.params]
     scripts = "".join(path.read_text("utf-8") for path in REPOSITORY.glob("benchmarks/**/*.py"))
     return {
         *(name for p in parameters for name in (*p.opts, *p.secondary_opts)),

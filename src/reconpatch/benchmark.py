@@ -76,7 +76,8 @@ from reconpatch.settings import FitSettings
 from reconpatch.workers import as_finished, check_on, on_ray
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import Clock, FitOptions, Progress
+    from reconpatch.fit_options import FitOptions, Progress
+    from reconpatch.fitting import Clock
     from reconpatch.model import Inspector
 
 Masks = npt.NDArray[np.bool_]
@@ -228,7 +229,7 @@ def run_benchmark(
         config: the name of a config of the package, or the path of a TOML file.
         changes: settings to change from the config, by the names of `settings_for`; the tables say
             so.
-        weights: see `reconpatch.fitting.FitOptions`, as for the next three.
+        weights: see `reconpatch.fit_options.FitOptions`, as for the next three.
         device: "cpu" or "cuda".
         threads: of the inference engine; 0 takes OMP_NUM_THREADS or all cores.
         max_pixels: larger photos are refused.
@@ -247,7 +248,7 @@ def run_benchmark(
         WorkersError: no Ray cluster answers.
         OutputError: the folder cannot be written, or holds a results.json of something else.
     """
-    from reconpatch.fitting import FitOptions
+    from reconpatch.fit_options import FitOptions
 
     if on is not None:
         check_on(on)

@@ -276,7 +276,7 @@ def fit(
     """Learn from photos of good parts and write a model file."""
     from reconpatch.ensemble import fit_members, members_of
     from reconpatch.files import check_writable
-    from reconpatch.fitting import FitOptions
+    from reconpatch.fit_options import FitOptions
     from reconpatch.memory import parse_bytes
     from reconpatch.settings import ensemble_settings_for, parse_assignments, parse_setting
 
