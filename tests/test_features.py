@@ -8,6 +8,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 import torch
+from timm.layers import Conv2dSame
 
 from reconpatch.backbones import load_backbone, spec
 from reconpatch.errors import ModelFileError, PhotoError, SettingsError
@@ -17,6 +18,7 @@ from reconpatch.patch_features import (
     TorchFeatureExtractor,
     average_neighbourhood,
     export_onnx,
+    fix_padding,
     join_levels,
 )
 
@@ -142,7 +144,49 @@ class TestPatchFeatures:
             PatchFeatures(Pyramid(), (0, 0, 0), (1, 1, 1), s)
 
 
+class SamePadded(torch.nn.Module):
+    """TensorFlow's convolutions of several sizes, strides and groups, the last one not in use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Conv2dSame(3, 4, 3, stride=2)
+        self.blocks = torch.nn.Sequential(
+            Conv2dSame(4, 4, 5, stride=2, groups=4, bias=False),
+            Conv2dSame(4, 6, (2, 3), stride=(1, 3), dilation=2),
+        )
+        self.head = Conv2dSame(6, 6, 7, stride=2)
+        self.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.blocks(self.stem(x))]
+
+
+class TestFixPadding:
+    @pytest.mark.parametrize("size", [(64, 64), (65, 47), (33, 90)])
+    def test_changes_no_bit_of_the_maps(self, size: tuple[int, int]) -> None:
+        module, x = SamePadded(), torch.from_numpy(photos(2, size))
+        before = module(x)[0]
+        fix_padding(module, size)
+        assert torch.equal(module(x)[0], before)
+        assert type(module.head) is Conv2dSame
+
+    @pytest.mark.parametrize("size", [(64, 64), (65, 47)])
+    def test_is_part_of_the_convolutions_in_the_graph(self, size: tuple[int, int]) -> None:
+        module = SamePadded()
+        before = export_onnx(PatchFeatures(module, (0, 0, 0), (1, 1, 1), 1), size)
+        fix_padding(module, size)
+        after = export_onnx(PatchFeatures(module, (0, 0, 0), (1, 1, 1), 1), size)
+        kinds = {node.op_type for node in onnx.load_model_from_string(after).graph.node}
+        assert not kinds & {"Pad", "Ceil"}
+        x = photos(2, size)
+        assert np.array_equal(FeatureExtractor(after, 1)(x), FeatureExtractor(before, 1)(x))
+
+
 class TestExport:
+    def test_no_padding_is_worked_out_for_each_photo(self, graph: bytes) -> None:
+        kinds = {node.op_type for node in onnx.load_model_from_string(graph).graph.node}
+        assert not kinds & {"Pad", "Ceil"}
+
     def test_the_graph_is_valid_and_says_its_sizes(self, graph: bytes) -> None:
         model = onnx.load_model_from_string(graph)
         onnx.checker.check_model(model, full_check=True)

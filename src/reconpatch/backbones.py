@@ -191,7 +191,8 @@ def load_backbone(
         spec: which backbone, at which levels.
         weights: a .safetensors, .pth, .pt or .bin file; None to look for an installed weight
             package, then in the Hugging Face cache, then to download; "random" for random ones.
-        input_size: (H, W) of the photos in pixels; vision transformers are built for one size.
+        input_size: (H, W) of the photos in pixels; vision transformers are built for one size, and
+            so are the zeros around the maps of TensorFlow's networks.
         seed: of random weights.
 
     Raises:
@@ -200,6 +201,8 @@ def load_backbone(
         MissingExtraError: torch or timm is not installed.
     """
     _require_train_extra()
+    from reconpatch.patch_features import fix_padding
+
     if weights == RANDOM:
         model = _create(spec, input_size, seed)
         source = WeightSource("random", f"seed {seed}", "", spec.licence)
@@ -208,6 +211,7 @@ def load_backbone(
         model = _create_with(spec, input_size, _read_state(spec, path, source.sha256), source)
     module = _stop_after(spec, model)
     _check_input_size(spec, module, input_size)
+    fix_padding(module, input_size)
     config = model.pretrained_cfg
     return Backbone(module, source, tuple(config["mean"]), tuple(config["std"]))
 

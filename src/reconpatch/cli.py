@@ -1,8 +1,8 @@
 """The command line. Results go to stdout, progress and messages to stderr.
 
 Exit codes: 0 all photos are good (or the command did what it was asked); 1 at least one photo is
-anomalous; 2 an error, nothing was done; 3 done, but at least one photo could not be inspected;
-130 stopped with Ctrl-C.
+anomalous; 2 an error, nothing was done; 3 done, but at least one photo could not be inspected, or
+one product or part of a benchmark not be done; 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ def fit(
     """Learn from photos of good parts and write a model file."""
     from reconpatch.ensemble import fit_members, members_of
     from reconpatch.files import check_writable
-    from reconpatch.fitting import FitOptions
+    from reconpatch.fit_options import FitOptions
     from reconpatch.memory import parse_bytes
     from reconpatch.settings import ensemble_settings_for, parse_assignments, parse_setting
 
@@ -462,6 +462,7 @@ def benchmark(
     ] = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Annotated[str, typer.Option(help="cpu or cuda (not measured).")] = "cpu",
+    on: On = None,
     threads: Threads = 0,
 ) -> None:
     """Fit and test every category with every method and seed; tables beside the paper's.
@@ -486,6 +487,7 @@ def benchmark(
             threads=threads,
             max_pixels=max_pixels,
             beside=beside or [],
+            on=on,
             progress=progress,
         )
     print((outcome.folder / "results.md").read_text(encoding="utf-8"))

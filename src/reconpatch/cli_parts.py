@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, overload
 import typer
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import Progress
+    from reconpatch.fit_options import Progress
     from reconpatch.images import Photo
 
 # The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.

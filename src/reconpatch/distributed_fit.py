@@ -33,11 +33,13 @@ import numpy.typing as npt
 from reconpatch.coreset import bank_rows
 from reconpatch.errors import SettingsError, WorkersError
 from reconpatch.features import Extractor, FeatureExtractor
-from reconpatch.fitting import FitOptions, Read, Reading, Steps, kept_views, pick, readable
+from reconpatch.fit_options import FitOptions
+from reconpatch.fitting import Steps, pick
 from reconpatch.good_photos import CALIBRATED, Covering, TrainingPhoto, calibrated_photos, cover
 from reconpatch.images import PhotoSource, white_level_for
 from reconpatch.memory_bank import Floats, Ints, MemoryBank
 from reconpatch.patch_store import PatchStore
+from reconpatch.reading import Read, Reading, kept_views, readable
 from reconpatch.representation import Representation
 from reconpatch.settings import FitSettings
 from reconpatch.workers import as_finished, on_ray

@@ -1,6 +1,6 @@
 """A graph whose backbone computes in 8 bits, and what that costs in verdicts.
 
-    graph ── pads into the convolutions ── ranges on good photos ── 8-bit backbone ── gate
+    graph ── ranges on good photos ── 8-bit backbone ── gate
 
 From the resolution of the patches on, the backbone's convolutions, with the activations and sums
 between them, take and give whole numbers of 8 bits; the finer layers before, f, the search, the
@@ -226,7 +226,7 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
     feeds = _feeds(prepared, bank)
     first = next(feeds)
     model = onnx.load_model_from_string(graph)
-    _fold_pads(model, first)
+    _own_weights(model)
     names = _names_in_8_bits(model)
     if not names:
         raise ModelFileError(
@@ -292,12 +292,8 @@ def _feeds(prepared: Iterator[Floats], bank: MemoryBank) -> Iterator[Feed]:
         yield dict(zip(GRAPH_INPUTS, values, strict=True))
 
 
-def _fold_pads(model: Any, feed: Feed) -> None:
-    """Make zeros around a convolution's input an attribute of it, and shared weights their own.
-
-    How many zeros is worked out in the graph, though it never changes. OpenVINO loses a row and a
-    column where it finds such a sum beside 8-bit numbers; both engines save the copy.
-    """
+def _own_weights(model: Any) -> None:
+    """Make weights that the exporter found twice and shared each node's own."""
     graph = model.graph
     stored = {tensor.name for tensor in graph.initializer}
     shared = {
@@ -308,34 +304,7 @@ def _fold_pads(model: Any, feed: Feed) -> None:
     for node in graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = shared.get(name, name)
-    pads = {node.output[0]: node for node in graph.node if node.op_type == "Pad"}
-    amounts = _values(model, [name for pad in pads.values() for name in pad.input[1:3]], feed)
-    for node in graph.node:
-        pad = pads.get(node.input[0]) if node.op_type == "Conv" else None
-        if pad is None or any(np.any(amounts[name]) for name in pad.input[2:3] if name):
-            continue
-        ends = amounts[pad.input[1]].reshape(2, 4)[:, 2:].ravel()  # top, left, bottom, right
-        own = next(a for a in node.attribute if a.name == "pads")
-        own.ints[:] = [int(a) + int(b) for a, b in zip(own.ints, ends, strict=True)]
-        node.input[0] = pad.input[0]
     _remove_unused(graph)
-
-
-def _values(model: Any, names: Sequence[str], feed: Feed) -> Feed:
-    """What values inside the graph are, for one photo."""
-    import onnx
-    from onnxruntime import InferenceSession
-
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    wanted = sorted({name for name in names if name})
-    if not wanted:
-        return {}
-    del probe.graph.output[:]
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    session = InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run(wanted, {given.name: feed[given.name] for given in session.get_inputs()})
-    return dict(zip(wanted, found, strict=True))
 
 
 def _remove_unused(graph: Any) -> None:

@@ -59,6 +59,99 @@ class FeatureMaps(torch.nn.Module):
         return maps
 
 
+class PaddedConvolution(torch.nn.Module):
+    """A convolution with a fixed number of zeros on each side, which ONNX has and torch has not.
+
+    Args:
+        convolution: one that pads nothing by itself; its weights are shared.
+        ends: zeros at the left, right, top and bottom.
+    """
+
+    def __init__(self, convolution: torch.nn.Conv2d, ends: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.ends = ends
+        self.stride: tuple[int, ...] = convolution.stride
+        self.dilation: tuple[int, ...] = convolution.dilation
+        self.groups = convolution.groups
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (B, C', h', w') of maps (B, C, h, w)."""
+        y: torch.Tensor = _Padded.apply(
+            x, self.weight, self.ends, self.stride, self.dilation, self.groups
+        )
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
+class _Padded(torch.autograd.Function):
+    """Tells the exporter that zeros and convolution are one node."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ARG004 - so torch calls it
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        ends: tuple[int, int, int, int],
+        stride: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+    ) -> torch.Tensor:
+        return F.conv2d(F.pad(x, ends), weight, None, stride, 0, dilation, groups)
+
+    @staticmethod
+    def symbolic(
+        g: Any,
+        x: Any,
+        weight: Any,
+        ends: tuple[int, int, int, int],
+        stride: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+    ) -> Any:
+        left, right, top, bottom = ends
+        return g.op(
+            "Conv",
+            x,
+            weight,
+            strides_i=stride,
+            dilations_i=dilation,
+            group_i=groups,
+            pads_i=[top, left, bottom, right],
+        )
+
+
+def fix_padding(backbone: torch.nn.Module, input_size: tuple[int, int]) -> None:
+    """Give TensorFlow's convolutions in a backbone the zeros that photos of (H, W) pixels need.
+
+    They work it out for each photo anew, which leaves dozens of nodes and a copy of the photo in
+    the graph. The maps stay the same to the bit.
+    """
+    from timm.layers import Conv2dSame, get_same_padding
+
+    found = {name: m for name, m in backbone.named_modules() if type(m) is Conv2dSame}
+    sizes: dict[torch.nn.Module, torch.Size] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda m, given: sizes.update({m: given[0].shape[2:]}))
+        for module in found.values()
+    ]
+    with torch.inference_mode():
+        backbone(torch.zeros(1, 3, *input_size))
+    for hook in hooks:
+        hook.remove()
+    for name, module in found.items():
+        if module not in sizes:  # of a stage that is not in use
+            continue
+        (top, bottom), (left, right) = (
+            (total // 2, total - total // 2)
+            for total in map(
+                get_same_padding, sizes[module], module.kernel_size, module.stride, module.dilation
+            )
+        )
+        parent, _, attribute = name.rpartition(".")
+        padded = PaddedConvolution(module, (left, right, top, bottom))
+        setattr(backbone.get_submodule(parent), attribute, padded)
+
+
 class PatchFeatures(torch.nn.Module):
     """Photos in, patch features p out (the paper's p_1 ... p_hw of each photo).
 

@@ -39,7 +39,8 @@ from reconpatch.errors import (
 )
 from reconpatch.evaluation import evaluate, find_test_photos
 from reconpatch.files import atomic_write, cannot_write
-from reconpatch.fitting import FitOptions, parts_of
+from reconpatch.fit_options import FitOptions
+from reconpatch.fitting import parts_of
 from reconpatch.images import MAX_PIXELS, list_photos
 from reconpatch.memory import parse_bytes
 from reconpatch.model import Inspector
@@ -49,7 +50,7 @@ from reconpatch.settings import FitSettings, parse_setting, setting_names
 from reconpatch.workers import as_finished, on_ray
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import Progress
+    from reconpatch.fit_options import Progress
 
 FORMAT = 1  # of summary.json; another number, and nothing in it is used
 SUMMARY, PAGE = "summary.json", "summary.html"

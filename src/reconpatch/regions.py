@@ -25,6 +25,11 @@ class _Runs:
     start: npt.NDArray[np.intp]
     end: npt.NDArray[np.intp]
 
+    @property
+    def length(self) -> npt.NDArray[np.intp]:
+        """How many pixels each has."""
+        return self.end - self.start
+
 
 def label(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], int]:
     """Number the 8-connected components of a mask.
@@ -36,18 +41,11 @@ def label(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], int]:
         (H, W) int32, 0 for the background and 1 to n for the components, in raster order of their
         first pixels; and n.
     """
-    owner, n = _owners(mask)
-    labels = np.zeros(mask.shape, np.int32)
-    labels[mask] = owner + 1
-    return labels, n
-
-
-def _owners(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.intp], int]:
-    """The component, 0 to n - 1, of each pixel that is set, in raster order; and n."""
     runs = _runs_of(mask)
-    first_run = _smallest_connected(runs.row.size, *_touching(runs, mask.shape[1]))
-    distinct, component = np.unique(first_run, return_inverse=True)
-    return np.repeat(component, runs.end - runs.start), distinct.size
+    component, n = _components(runs, mask.shape[1])
+    labels = np.zeros(mask.shape, np.int32)
+    labels[mask] = np.repeat(component + 1, runs.length)
+    return labels, n
 
 
 def find_regions(
@@ -91,6 +89,13 @@ def _runs_of(mask: npt.NDArray[np.bool_]) -> _Runs:
     padded[:, 1:-1] = mask
     row, column = np.nonzero(padded[:, 1:] != padded[:, :-1])
     return _Runs(row=row[::2], start=column[::2], end=column[1::2])
+
+
+def _components(runs: _Runs, width: int) -> tuple[npt.NDArray[np.intp], int]:
+    """The component of each run, 0 to n - 1 in raster order of their first runs; and n."""
+    first_run = _smallest_connected(runs.row.size, *_touching(runs, width))
+    distinct, component = np.unique(first_run, return_inverse=True)
+    return component, distinct.size
 
 
 def _touching(runs: _Runs, width: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -151,21 +156,30 @@ def _around_peak(heatmap: npt.NDArray[np.float32]) -> tuple[Region, ...]:
 
 def _measure(heatmap: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> tuple[Region, ...]:
     """The regions of a mask, measured on the map, highest peak first."""
-    owner, n = _owners(mask)
-    y, x = np.nonzero(mask)
-    area = np.bincount(owner, minlength=n)
-    left, top = _smallest_of_each(owner, x, n), _smallest_of_each(owner, y, n)
-    right, bottom = -_smallest_of_each(owner, -x, n), -_smallest_of_each(owner, -y, n)
-    peak = _first_peak_of_each(owner, heatmap[mask], n)
-    value = heatmap[y[peak], x[peak]]
+    runs = _runs_of(mask)
+    owner, n = _components(runs, mask.shape[1])
+    if not n:
+        return ()
+    area = np.zeros(n, np.intp)
+    np.add.at(area, owner, runs.length)
+    left, top = _smallest_of_each(owner, runs.start, n), _smallest_of_each(owner, runs.row, n)
+    right, bottom = -_smallest_of_each(owner, -runs.end, n), -_smallest_of_each(owner, -runs.row, n)
+    values = heatmap[mask]  # run after run
+    peak_of_run = np.maximum.reduceat(values, np.cumsum(runs.length) - runs.length)
+    best = _first_peak_of_each(owner, peak_of_run, n)
+    row, value = runs.row[best], peak_of_run[best]
+    column = [
+        start + int(heatmap[y, start:end].argmax())
+        for y, start, end in zip(row, runs.start[best], runs.end[best], strict=True)
+    ]
     return tuple(
         Region(
-            box=(int(left[i]), int(top[i]), int(right[i]) + 1, int(bottom[i]) + 1),
+            box=(int(left[i]), int(top[i]), int(right[i]), int(bottom[i]) + 1),
             area=int(area[i]),
-            peak=(int(x[peak[i]]), int(y[peak[i]])),
+            peak=(int(column[i]), int(row[i])),
             peak_value=float(value[i]),
         )
-        for i in np.lexsort((peak, -value))
+        for i in np.lexsort((best, -value))
     )
 
 

@@ -40,7 +40,7 @@ except ImportError:
     raise MissingExtraError("scoring many photos", "score") from None
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import Progress
+    from reconpatch.fit_options import Progress
 
 FORMAT = 1
 _BATCH = 4  # photos in the engine at a time: more take more memory and no less time
