@@ -6,7 +6,8 @@
 `score` fits a model of the category (`--quality fast`), lists its photos over and over under ids of
 their own, and scores the list in one process, by Ray workers, and by Ray workers of which one is
 killed with -9 when a third of the photos is done. `fit` fits each category in one process and by
-workers, and measures both on its test photos. Each run is a new process of `reconpatch`. Needs psutil.
+workers, and measures both on its test photos. Each run is a new process of `reconpatch`; psutil is
+needed.
 """
 
 from __future__ import annotations
