@@ -65,7 +65,8 @@ COMMANDS = {
     "fit": "--output --recipe --quality --method --backbone --scales --levels --weights --size "
     "--tile --overlap --smallest-defect --register --roi "
     "--resize --bank --false-alarm-rate --seed --group --set --thumbnails --no-thumbnails "
-    "--skip-unreadable --white-level --max-pixels --device --memory-limit --threads --overwrite --on",
+    "--skip-unreadable --white-level --max-pixels --device --memory-limit --threads "
+    "--overwrite --on",
     "info": "--json",
     "inspect": "--output --json --max-pixels --engine --threads --overwrite",
     "score": "--output --on --workers --retry-errors --max-pixels --engine --threads",

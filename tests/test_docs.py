@@ -90,6 +90,7 @@ def workplace(tmp_path: Path, small_model_file: Path, monkeypatch: pytest.Monkey
     smudged = textured(802)
     smudged[60:80, 60:80] = 255 - smudged[60:80, 60:80]
     save(smudged, tmp_path / "false-alarms" / "a.png")
+    (tmp_path / "photos.csv").write_text("id,path\n7,new/part1000.png\n")
     shutil.copy(small_model_file, tmp_path / "part.rcp")
     if shutil.which("openssl"):
         subprocess.run(CERTIFICATE.split(), cwd=tmp_path, capture_output=True, check=True)
@@ -181,6 +182,8 @@ def test_examples(
 ) -> None:
     if page != "README.md":
         request.getfixturevalue("quick_fits")
+    if any("--on ray" in block.text and not block.parsed_only for block in blocks(page)):
+        request.getfixturevalue("ray_cluster")
     if re.search(r"fit \S+ -o part\.rcp", read(page)):
         (workplace / "part.rcp").unlink()  # which is then the page's own
     with contextlib.ExitStack() as served:

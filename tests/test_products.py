@@ -98,6 +98,7 @@ def test_a_recipe_and_a_quality(tmp_path: Path) -> None:
         ('[products.cap]\ngood = "a"\nsize = "big"', r"\[products\.cap\]: size is 'big'"),
         ('[products.cap]\ngood = "a"\nthumbnails = "no"', "thumbnails is 'no': give a valid bool"),
         ('[products.cap]\ngood = "a"\nthreads = 2', "has the key 'threads'"),
+        ('[products.cap]\ngood = "a"\non = "ray"', "has the key 'on'"),
         ('[products.cap]\ngood = "a"\nquality = "good"', "the quality is 'good'"),
         ("[products.cap]\ngood = 3", "good is 3: give the path of a folder"),
         ('[products."../cap"]\ngood = "a"', "a product is named with up to 64 letters"),
