@@ -6,7 +6,8 @@
 `score` fits a model of the category (`--quality fast`), lists its photos over and over under ids of
 their own, and scores the list in one process, by Ray workers, and by Ray workers of which one is
 killed with -9 when a third of the photos is done. `fit` fits each category in one process and by
-workers, and measures both on its test photos. Each run is a new process of `reconpatch`.
+workers, and measures both on its test photos. Each run is a new process of `reconpatch`; psutil is
+needed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -93,17 +95,24 @@ def score_and_kill(words: list[str], results: Path, after: float) -> float:
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     killed = None
     while process.poll() is None:
-        workers = [
-            child for child in psutil.Process(process.pid).children(recursive=True)
-            if "ray::MapWorker" in " ".join(child.cmdline())
-        ]  # fmt: skip
+        workers = scoring(process.pid)
         if killed is None and workers and time.perf_counter() - start > after:
-            killed = workers[0].pid
+            killed = workers[0]
             os.kill(killed, signal.SIGKILL)
         time.sleep(0.5)
     if killed is None:
         raise SystemExit(f"no worker was there to be killed: {results}")
     return time.perf_counter() - start
+
+
+def scoring(pid: int) -> list[int]:
+    """The actors that score, of a process that has a cluster of its own."""
+    found = []
+    with suppress(psutil.Error):  # one that ended just now
+        for child in psutil.Process(pid).children(recursive=True):
+            if "ray::MapWorker" in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
 
 
 def scores(folder: Path) -> dict[str, dict[str, object]]:

@@ -193,7 +193,7 @@ def bank_growth(a: Assumed) -> str:
             lines.append((f"{photos:,}", name, f"{rows:,}", f"{size:,.0f}", f"{search:,.0f}",
                           f"{select:,.2f}"))  # fmt: skip
     header = ("photos", "bank", "rows", "MB, stand-ins too", "search, core-ms a photo",
-              "selection, core-hours")  # fmt: skip
+              "selection in one piece, core-hours")  # fmt: skip
     return table(header, lines)
 
 

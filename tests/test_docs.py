@@ -2,7 +2,9 @@
 
 Every fenced block of `bash` or `python` on a page is run, block after block, in a folder that holds
 what the pages name (`workplace`). A block that would take hours, or what no test has, follows the
-comment `<!-- parsed only: WHY -->`; its lines are parsed by the command line and not run.
+comment `<!-- parsed only: WHY -->`; its lines are parsed by the command line and not run. So are
+lines with `--on`: Ray takes long to start, and has tests of its own. A block of `toml` is the file
+that its first line names.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ def read(page: str) -> str:
 def blocks(page: str) -> list[Block]:
     """The blocks of a page that are to be run, in their order."""
     found = re.finditer(
-        r"^(<!-- parsed only: [^>]+ -->\n+)?```(bash|python)\n(.*?)^```", read(page), re.M | re.S
+        r"^(<!-- parsed only: [^>]+ -->\n+)?```(bash|python|toml)\n(.*?)^```",
+        read(page),
+        re.M | re.S,
     )
     return [Block(match[2], match[3], match[1] is not None) for match in found]
 
@@ -74,6 +78,10 @@ def workplace(tmp_path: Path, small_model_file: Path, monkeypatch: pytest.Monkey
     fill(tmp_path / "good-of-this-week", [700, 701])
     fill(tmp_path / "new-good", [800, 801])
     fill(tmp_path / "new", [1000])
+    fill(tmp_path / "bottle" / "good", range(4))
+    fill(tmp_path / "bottle" / "test" / "good", [900])
+    save(scratched(textured(901)), tmp_path / "bottle" / "test" / "scratch" / "a.png")
+    fill(tmp_path / "cap", range(10, 14))
     fill(tmp_path / "test" / "good", [900, 901])
     Image.new("L", (96, 96), 255).save(tmp_path / "roi.png")
     for name in ("new/scratched.png", "test/scratch/a.png", "defects/b.png", "incoming/c.png"):
@@ -82,6 +90,7 @@ def workplace(tmp_path: Path, small_model_file: Path, monkeypatch: pytest.Monkey
     smudged = textured(802)
     smudged[60:80, 60:80] = 255 - smudged[60:80, 60:80]
     save(smudged, tmp_path / "false-alarms" / "a.png")
+    (tmp_path / "photos.csv").write_text("id,path\n7,new/part1000.png\n")
     shutil.copy(small_model_file, tmp_path / "part.rcp")
     if shutil.which("openssl"):
         subprocess.run(CERTIFICATE.split(), cwd=tmp_path, capture_output=True, check=True)
@@ -95,6 +104,7 @@ def quick_fits(monkeypatch: pytest.MonkeyPatch) -> None:
         settings.RECIPES["default"], size=(64, 64), bank=0.2, bank_least=0, defects=0, guard=False
     )
     monkeypatch.setitem(settings.RECIPES, "default", quick)
+    monkeypatch.setitem(settings.QUALITIES, "fast", [{}])
 
 
 class Reader:
@@ -106,6 +116,9 @@ class Reader:
         self.url = ""
 
     def follow(self, block: Block) -> None:
+        if block.language == "toml":
+            Path(block.text.splitlines()[0].removeprefix("# ")).write_text(block.text, "utf-8")
+            return
         if block.language == "python":
             code = compile(block.text, self.page, "exec")
             if not block.parsed_only:
@@ -114,7 +127,7 @@ class Reader:
         for line in block.lines():
             words = shlex.split(line, comments=True)
             check(words)
-            if not block.parsed_only:
+            if not block.parsed_only and "--on" not in words:
                 self.run(words, line)
 
     def run(self, words: list[str], line: str) -> None:
@@ -131,7 +144,7 @@ class Reader:
         elif words[0] == "reconpatch":
             once = ["--once"] * (words[1] == "watch")  # without it, watch runs until Ctrl-C
             done = CliRunner().invoke(app, [*words[1:], *once])
-            found = [1] * (words[1] in ("inspect", "watch"))  # an anomalous photo
+            found = [1] * (words[1] in ("inspect", "score", "watch"))  # an anomalous photo
             assert done.exit_code in [0, *found], done.output
 
 
@@ -169,6 +182,8 @@ def test_examples(
 ) -> None:
     if page != "README.md":
         request.getfixturevalue("quick_fits")
+    if any("--on ray" in block.text and not block.parsed_only for block in blocks(page)):
+        request.getfixturevalue("ray_cluster")
     if re.search(r"fit \S+ -o part\.rcp", read(page)):
         (workplace / "part.rcp").unlink()  # which is then the page's own
     with contextlib.ExitStack() as served:
@@ -183,7 +198,17 @@ def test_no_block_is_left_out() -> None:
         for page in PAGES
         for kind in re.findall(r"^```(\S*)\n(?:.*?)^```$", read(page), re.M | re.S)
     }
-    shown = {"", "bash", "json", "python", "{command-line}", "{eval-rst}", "{include}", "{toctree}"}
+    shown = {
+        "",
+        "bash",
+        "json",
+        "python",
+        "toml",
+        "{command-line}",
+        "{eval-rst}",
+        "{include}",
+        "{toctree}",
+    }
     assert {found for found in kinds if found[1] not in shown} == set()
     commands = re.compile(r"^    (reconpatch|python|pip) ", re.M)
     assert [page for page in PAGES if commands.search(read(page))] == []

@@ -41,7 +41,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_commands(workplace: Path) -> None:
-    lines = "\n".join(blocks("bash")).splitlines()
+    lines = "".join(blocks("bash")).splitlines()
     here, workers, benchmark = (shlex.split(line, comments=True)[1:] for line in lines)
     done = CliRunner().invoke(app, here)
     assert done.exit_code == 0, done.output

@@ -31,13 +31,17 @@ from reconpatch import (
 )
 from reconpatch.cli_parts import (
     MAX_PIXELS,
+    Device,
     Engine,
+    Group,
     Json,
     MaxPixels,
     ModelFile,
     On,
     Overwrite,
+    ReportFolder,
     Threads,
+    Weights,
     expand,
     note,
     show_progress,
@@ -161,9 +165,7 @@ def fit(
         str | None,
         typer.Option(help="Levels of the backbone, such as 2,3.", show_default="its own"),
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="File with the backbone's weights.", metavar="FILE")
-    ] = None,
+    weights: Weights = None,
     size: Annotated[
         list[str] | None,
         typer.Option(
@@ -235,13 +237,7 @@ def fit(
     seed: Annotated[
         int | None, typer.Option(help="Seed of every random step.", show_default="0")
     ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            help="Regular expression whose brackets name the part in a file name, for several "
-            "shots of one part: 'part(\\d+)'.",
-        ),
-    ] = None,
+    group: Group = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, such as alpha=0.3; may be repeated."),
@@ -259,7 +255,7 @@ def fit(
         ),
     ] = 0,
     max_pixels: MaxPixels = MAX_PIXELS,
-    device: Annotated[str, typer.Option(help="cpu or cuda (not measured).")] = "cpu",
+    device: Device = "cpu",
     memory_limit: Annotated[
         str | None,
         typer.Option(
@@ -326,10 +322,7 @@ def inspect(
     photos: Annotated[
         list[Path], typer.Argument(help="Photos, or folders of photos.", metavar="PHOTO")
     ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for overlays and a report.", metavar="DIR"),
-    ] = None,
+    output: ReportFolder = None,
     as_json: Json = False,
     max_pixels: MaxPixels = MAX_PIXELS,
     engine: Engine = "onnxruntime",
@@ -382,10 +375,7 @@ def evaluate(
             metavar="TESTDIR",
         ),
     ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for overlays and a report.", metavar="DIR"),
-    ] = None,
+    output: ReportFolder = None,
     as_json: Json = False,
     max_pixels: MaxPixels = MAX_PIXELS,
     engine: Engine = "onnxruntime",
@@ -457,11 +447,9 @@ def benchmark(
             metavar="FILE",
         ),
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="File with the backbone's weights.", metavar="FILE")
-    ] = None,
+    weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
-    device: Annotated[str, typer.Option(help="cpu or cuda (not measured).")] = "cpu",
+    device: Device = "cpu",
     on: On = None,
     threads: Threads = 0,
 ) -> None:

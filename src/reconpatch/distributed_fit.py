@@ -133,7 +133,7 @@ class StepsByWorkers(Steps):
             whole.thumbnails += part.read.thumbnails
             whole.notes += part.read.notes
             whole.prepared |= {n + i: view for i, view in part.read.prepared.items()}
-            self._row |= {n + i: len(patches) + k for k, i in enumerate(part.kept)}
+            self._row |= {n + i: len(patches) + k for k, i in enumerate(part.kept.tolist())}
             if len(part.kept):
                 patches.add(part.features)
             sample_photo.append(n + part.sample_photo)
@@ -301,7 +301,7 @@ def coreset_of_share(task: CoresetTask) -> ShareCoreset:
     if patches.patches > rows:
         picked = pick(patches.flat, rows, settings, rng)
     else:
-        picked = np.arange(patches.patches)
+        picked = np.arange(patches.patches, dtype=np.int64)
     return ShareCoreset(picked, patches.take(picked))
 
 
