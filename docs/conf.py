@@ -24,13 +24,10 @@ myst_heading_anchors = 3
 
 # Docstrings name code in single backticks, and types are clearer where they are described.
 default_role = "code"
-smartquotes = False
+smartquotes_action = "D"  # dashes between a name and what it is; quotes stay as they are
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True
-
-# Pages that index.md keeps a place for and that may not be written yet.
-PLACES_KEPT = {"hardening", "large", "products", "scale"}
 
 html_theme = "furo"
 html_title = "ReConPatch"
@@ -70,18 +67,16 @@ def _row(parameter: Any) -> str:
 def _text(help_: str | None) -> str:
     """Help as Markdown: what the terminal wraps itself is one line here, and | is no border."""
     text = re.sub(r"(?<!\n)\n(?!\n)", " ", help_ or "")
+    text = re.sub(r"(?<![\w`-])(--[a-z][\w-]*)", r"`\1`", text)
     return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
-def adapt(app: Sphinx, page: str, source: list[str]) -> None:
-    """Take places of pages that are not there out of the navigation; lead to the site's changes."""
-    if page == "index":
-        missing = PLACES_KEPT - app.env.found_docs
-        source[0] = "\n".join(line for line in source[0].splitlines() if line not in missing)
+def lead_into_the_site(_app: Sphinx, _page: str, source: list[str]) -> None:
+    """A link to the file of changes, which a reader of the repository has, leads to its page."""
     source[0] = source[0].replace("](../CHANGELOG.md)", "](changes.md)")
 
 
 def setup(app: Sphinx) -> None:
     """Tell Sphinx what is added here."""
     app.add_directive("command-line", CommandLine)
-    app.connect("source-read", adapt)
+    app.connect("source-read", lead_into_the_site)
