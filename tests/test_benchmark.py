@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from conftest import fill, save, scratch_mask, scratched, textured
+from conftest import fill, kill_workers_at_work, save, scratch_mask, scratched, textured
 from reconpatch import benchmark, benchmark_report, fitting
 from reconpatch.benchmark import run_benchmark
 from reconpatch.benchmark_config import load_config
@@ -780,7 +780,6 @@ def test_workers_give_the_figures_of_one_process_even_when_they_die(
     tree: Path, tmp_path: Path
 ) -> None:
     """Every worker at work is killed when the first record is there; then the run is stopped."""
-    psutil = pytest.importorskip("psutil", reason="needed to find the workers")
     chosen: dict[str, Any] = {"methods": ["patchcore", "untrained"], "seeds": [1, 0]}
     here = run(tree, tmp_path / "here", **chosen)
     calls: list[tuple[str, bool]] = []
@@ -789,10 +788,7 @@ def test_workers_give_the_figures_of_one_process_even_when_they_die(
     def kill_then_stop(record: Record, before: bool) -> None:
         calls.append((record.category, before))
         if len(calls) == 1:
-            for process in psutil.Process().children(recursive=True):
-                if process.name().startswith("ray::_guarded"):
-                    killed.append(process.pid)
-                    process.kill()
+            killed.extend(kill_workers_at_work())
         if len(calls) == 3:
             raise KeyboardInterrupt
 

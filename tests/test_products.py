@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import reconpatch
-from conftest import fill, save, scratched, textured
+from conftest import fill, kill_workers_at_work, save, scratched, textured
 from reconpatch import products
 from reconpatch.cli import app
 from reconpatch.errors import MissingExtraError, SettingsError
@@ -350,15 +350,11 @@ def test_durations(seconds: float, text: str) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_workers_make_the_models_of_one_process(here: tuple[Path, Fitted]) -> None:
     """The worker at work is killed when the first product is done; nothing is lost by it."""
-    psutil = pytest.importorskip("psutil", reason="needed to find the workers")
     path, alone = here
     killed: list[int] = []
 
     def kill(row: Row) -> None:
-        for process in psutil.Process().children(recursive=True):
-            if process.name().startswith("ray::_guarded"):
-                killed.append(process.pid)
-                process.kill()
+        killed.extend(kill_workers_at_work())
 
     products_ = [Product("first", path.parent / "nowhere", None, [], {}), *load_manifest(path)]
     outcome = fit_all(products_, path.parent / "on workers", on="ray", finished=kill)

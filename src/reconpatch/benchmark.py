@@ -17,8 +17,8 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -411,17 +411,20 @@ def _records(
     """The record of each job, and whether it was there before; written as soon as it is made."""
     progress = run.options.progress
     made = _made_on_workers(run, jobs, results, on) if on else _made_here(run, jobs, results)
-    for done, (record, before) in enumerate(made, start=1):
-        if not before:
-            results.put(record)
-        if finished is not None:
-            finished(record, before)
-        if progress is not None:
-            progress("benchmark", done, len(jobs))
-        yield record, before
+    with closing(made):  # whatever stops the run stops the workers at once
+        for done, (record, before) in enumerate(made, start=1):
+            if not before:
+                results.put(record)
+            if finished is not None:
+                finished(record, before)
+            if progress is not None:
+                progress("benchmark", done, len(jobs))
+            yield record, before
 
 
-def _made_here(run: _Run, jobs: Sequence[_Job], results: _Results) -> Iterator[tuple[Record, bool]]:
+def _made_here(
+    run: _Run, jobs: Sequence[_Job], results: _Results
+) -> Generator[tuple[Record, bool], None, None]:
     """One job after the other; those of a category share their features."""
     refused: dict[str, PhotoError] = {}
     for _, of_category in groupby(jobs, key=lambda job: job.category):
@@ -434,7 +437,7 @@ def _made_here(run: _Run, jobs: Sequence[_Job], results: _Results) -> Iterator[t
 
 def _made_on_workers(
     run: _Run, jobs: Sequence[_Job], results: _Results, on: str
-) -> Iterator[tuple[Record, bool]]:
+) -> Generator[tuple[Record, bool], None, None]:
     """Each job as a task of its own, in the order in which they finish."""
     missing = []
     for job in jobs:
@@ -446,8 +449,8 @@ def _made_on_workers(
         return
     options = replace(run.options, progress=None, threads=run.options.threads or 1)
     tasks = [(replace(run, options=options), job) for job in missing]
-    with on_ray(on):
-        for i, record in as_finished(_task, tasks, cpus=options.threads):
+    with on_ray(on), closing(as_finished(_task, tasks, cpus=options.threads)) as finished:
+        for i, record in finished:
             if isinstance(record, WorkersError):
                 record = replace(_blank(missing[i]), error=str(record))
             yield record, False

@@ -20,7 +20,8 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -329,14 +330,16 @@ def fit_all(
     ]
     rows = {p.name: before[p.name] for p in products if p.name in before}
     made: dict[str, Row] = {}
-    for row in _on_workers(tasks, on) if on else _here(tasks, steps):
-        made[row.name] = row
-        rows[row.name] = row.to_dict()
-        _write_summary(folder / SUMMARY, [rows[p.name] for p in products if p.name in rows])
-        if finished is not None:
-            finished(row)
-        if progress is not None:
-            progress("products", len(made), len(products))
+    coming = _on_workers(tasks, on) if on else _here(tasks, steps)
+    with closing(coming):  # whatever stops the run stops the workers at once
+        for row in coming:
+            made[row.name] = row
+            rows[row.name] = row.to_dict()
+            _write_summary(folder / SUMMARY, [rows[p.name] for p in products if p.name in rows])
+            if finished is not None:
+                finished(row)
+            if progress is not None:
+                progress("products", len(made), len(products))
     outcome = Fitted([made[p.name] for p in products], folder, time.monotonic() - start)
     with atomic_write(folder / PAGE) as file:
         for piece in page(outcome):
@@ -379,15 +382,15 @@ class _Task:
     before: Mapping[str, Any] | None  # its row of the run before
 
 
-def _here(tasks: Sequence[_Task], steps: Progress | None) -> Iterator[Row]:
+def _here(tasks: Sequence[_Task], steps: Progress | None) -> Generator[Row, None, None]:
     for task in tasks:
         yield _row(task, steps)
 
 
-def _on_workers(tasks: Sequence[_Task], on: str) -> Iterator[Row]:
-    with on_ray(on):
-        cpus = max((task.threads for task in tasks), default=1)
-        for i, row in as_finished(_row, tasks, cpus=cpus):
+def _on_workers(tasks: Sequence[_Task], on: str) -> Generator[Row, None, None]:
+    cpus = max((task.threads for task in tasks), default=1)
+    with on_ray(on), closing(as_finished(_row, tasks, cpus=cpus)) as coming:
+        for i, row in coming:
             if isinstance(row, WorkersError):
                 row = Row(tasks[i].product.name, "failed", str(row))
             yield row
