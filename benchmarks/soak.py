@@ -92,8 +92,8 @@ def models(model: Path, folder: Path, given: argparse.Namespace) -> Rows:
             count.add(name, damaged_file(damaged, paths[0], expected, folder / "part.rcp"))
         yield what, count, f"a file of {len(content):,} bytes"
     before, count = resident(), Count()
-    for name, made_up in hostile(content):
-        count.add(name, made_up_file(made_up, paths, folder))
+    for name, make in hostile(content):
+        count.add(name, made_up_file(make(), paths, folder))
     yield "model file, made up", count, f"memory {before:.0f} -> {resident():.0f} MB"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,18 @@ def good_photo() -> RGB:
 def defective_photo(good_photo: RGB) -> RGB:
     """The same part with a bright scratch."""
     return scratched(good_photo)
+
+
+def kill_workers_at_work() -> list[int]:
+    """Kill every worker of this process's cluster that is at a task; their process ids."""
+    psutil = pytest.importorskip("psutil", reason="needed to find the workers")
+    killed = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "".join(process.cmdline()).startswith("ray::_guarded"):
+                process.kill()
+                killed.append(process.pid)
+    return killed
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from conftest import fill, save, scratch_mask, scratched, textured
+from conftest import fill, kill_workers_at_work, save, scratch_mask, scratched, textured
 from reconpatch import benchmark, benchmark_report, fitting
 from reconpatch.benchmark import run_benchmark
 from reconpatch.benchmark_config import load_config
@@ -31,7 +31,7 @@ from reconpatch.benchmark_report import (
 from reconpatch.datasets import LabelledPhoto
 from reconpatch.errors import OutputError, PhotoError, SettingsError, WeightsError
 from reconpatch.features import FeatureExtractor
-from reconpatch.fitting import FitOptions
+from reconpatch.fit_options import FitOptions
 from reconpatch.other_programs import (
     OtherRecord,
     OtherResults,
@@ -759,3 +759,62 @@ def test_a_missed_defect_is_framed(tmp_path: Path) -> None:
     # Two lines of one pixel each just outside the box; JPEG may blur by a few pixels.
     assert (abs(x.min() - 28), abs(x.max() - 51), abs(y.min() - 8), abs(y.max() - 21)) < (3,) * 4
     assert not off[13:17, 33:47].any()
+
+
+# --- On many workers ------------------------------------------------------------------------------
+
+
+def figures(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The stored records by what they are of, without what a clock says."""
+    by_time = ("created", "seconds", "peak_memory")
+    found = {
+        (r["category"], r["method"], r["seed"]): {k: v for k, v in r.items() if k not in by_time}
+        for r in stored(folder)
+    }
+    assert len(found) == len(stored(folder))
+    return found
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_give_the_figures_of_one_process_even_when_they_die(
+    tree: Path, tmp_path: Path
+) -> None:
+    """Every worker at work is killed when the first record is there; then the run is stopped."""
+    chosen: dict[str, Any] = {"methods": ["patchcore", "untrained"], "seeds": [1, 0]}
+    here = run(tree, tmp_path / "here", **chosen)
+    calls: list[tuple[str, bool]] = []
+    killed: list[int] = []
+
+    def kill_then_stop(record: Record, before: bool) -> None:
+        calls.append((record.category, before))
+        if len(calls) == 1:
+            killed.extend(kill_workers_at_work())
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "workers"
+    with pytest.raises(KeyboardInterrupt):
+        run(tree, folder, on="ray", finished=kill_then_stop, **chosen)
+    assert killed
+    assert len(stored(folder)) == 3
+
+    outcome = run(tree, folder, on="ray", **chosen)
+    assert (outcome.reused, len(outcome.records), outcome.errors) == (3, 8, [])
+    assert figures(folder) == figures(tmp_path / "here")
+    assert measured(folder) == measured(here.folder)
+    assert [(r.category, r.method, r.seed) for r in outcome.records] == [
+        (r.category, r.method, r.seed) for r in here.records
+    ]
+    assert list((folder / "pictures").iterdir())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_category_that_fails_on_workers_says_the_same(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "mvtec"
+    make_category(root / "bottle", 0)
+    make_category(root / "screw", 50)
+    (root / "screw" / "test" / "good" / "part060.png").write_bytes(b"no photo")
+    here, there = (run(root, tmp_path / str(on), on=on) for on in (None, "ray"))
+    assert len(here.errors) == 1
+    assert [r.error for r in there.errors] == [r.error for r in here.errors]
+    assert measured(there.folder) == measured(here.folder)

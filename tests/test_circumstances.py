@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,35 +29,50 @@ from reconpatch.station import Station
 from test_station import WAIT, inspect
 from test_watch import Line, tree
 
-Mount = Callable[..., Path]
 
+class Disks:
+    """Small disks in memory; a test is skipped where none can be mounted."""
 
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mounts small disks in memory; a test is skipped where that is not allowed."""
-    mounted: list[Path] = []
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._mounted: list[Path] = []
 
-    def run(*command: object) -> None:
-        done = subprocess.run(list(map(str, command)), check=False, capture_output=True, text=True)
+    def add(self, size: str) -> Path:
+        """The folder of a new disk."""
+        disk = self._folder / f"disk{len(self._mounted)}"
+        disk.mkdir()
+        self._mount(f"size={size}", disk)
+        self._mounted.append(disk)
+        return disk
+
+    def make_read_only(self, disk: Path) -> None:
+        self._mount("remount,ro", disk)
+
+    def remove(self) -> None:
+        for disk in self._mounted:
+            subprocess.run(["umount", "-l", disk], check=False)
+
+    def _mount(self, options: str, disk: Path) -> None:
+        if shutil.which("mount") is None:
+            pytest.skip("no disk can be mounted here: there is no `mount`")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+        done = subprocess.run(command, check=False, capture_output=True, encoding="utf-8")
         if done.returncode:
             pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
 
-    def small_disk(size: str = "4m", read_only: bool = False) -> Path:
-        folder = tmp_path / f"disk{len(mounted)}"
-        if folder not in mounted:
-            folder.mkdir()
-            if shutil.which("mount") is None:
-                pytest.skip("no disk can be mounted here: there is no `mount`")
-            run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
-            mounted.append(folder)
-        if read_only:
-            run("mount", "-o", "remount,ro", folder)
-        return folder
 
-    small_disk.remount = lambda folder, how: run("mount", "-o", f"remount,{how}", folder)  # type: ignore[attr-defined]
-    yield small_disk
-    for folder in mounted:
-        subprocess.run(["umount", "-l", folder], check=False)
+@pytest.fixture
+def disks(tmp_path: Path) -> Iterator[Disks]:
+    made = Disks(tmp_path)
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def line(tmp_path: Path, small_model_file: Path) -> Iterator[Line]:
+    line = Line(tmp_path, small_model_file)
+    yield line
+    line.records.close()
 
 
 def fill_up(folder: Path) -> Path:
@@ -85,8 +100,8 @@ def refusal(*arguments: object) -> str:
 # --- A full disk ---------------------------------------------------------------------------------
 
 
-def test_a_model_on_a_full_disk_is_not_written(mount: Mount, small_model_file: Path) -> None:
-    disk = mount("64k")
+def test_a_model_on_a_full_disk_is_not_written(disks: Disks, small_model_file: Path) -> None:
+    disk = disks.add("64k")
     output = disk / "part.rcp"
     said = refusal("calibrate", small_model_file, "--threshold", 3, "-o", output)
     assert "part.rcp could not be written: the disk is full; nothing was changed" in said
@@ -94,9 +109,9 @@ def test_a_model_on_a_full_disk_is_not_written(mount: Mount, small_model_file: P
 
 
 def test_a_report_on_a_full_disk_is_not_written(
-    mount: Mount, small_model_file: Path, tmp_path: Path
+    disks: Disks, small_model_file: Path, tmp_path: Path
 ) -> None:
-    disk = mount("16k")
+    disk = disks.add("16k")
     photos = fill(tmp_path / "in", range(2))
     said = refusal("inspect", small_model_file, photos, "-o", disk / "report")
     assert "the disk is full" in said
@@ -104,9 +119,9 @@ def test_a_report_on_a_full_disk_is_not_written(
 
 
 def test_a_station_on_a_full_disk_answers_nothing_and_goes_on_when_there_is_room(
-    mount: Mount, small_model_file: Path
+    disks: Disks, small_model_file: Path
 ) -> None:
-    disk = mount("40m")
+    disk = disks.add("40m")
     with Station(DataFolder(disk / "data"), [small_model_file], threads=1) as station:
         kept = inspect(station, textured(1))
         filler = fill_up(disk)
@@ -123,15 +138,15 @@ def test_a_station_on_a_full_disk_answers_nothing_and_goes_on_when_there_is_room
 
 
 def test_a_watch_on_a_full_disk_says_so_and_inspects_each_photo_once_afterwards(
-    mount: Mount, small_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    disks: Disks, small_model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk = mount("40m")
+    disk = disks.add("40m")
     photos = fill(tmp_path / "in", range(40))
     command = ["watch", small_model_file, photos, "--data", disk / "data", "-o", tmp_path / "out",
                "--move", "--once", "--poll", "0.01", "--threads", "1"]  # fmt: skip
     add, calls = photo_store.PhotoStore.add, [0]
 
-    def add_until_it_is_full(self: Any, content: bytes) -> str:
+    def add_until_it_is_full(self: Any, content: bytes) -> Any:
         calls[0] += 1
         if calls[0] == 3:
             fill_up(disk)
@@ -153,11 +168,11 @@ def test_a_watch_on_a_full_disk_says_so_and_inspects_each_photo_once_afterwards(
 # --- A folder that can only be read --------------------------------------------------------------
 
 
-def test_a_read_only_folder_takes_nothing_and_says_so(mount: Mount, small_model_file: Path) -> None:
-    disk = mount()
+def test_a_read_only_folder_takes_nothing_and_says_so(disks: Disks, small_model_file: Path) -> None:
+    disk = disks.add("8m")
     model = Path(shutil.copy(small_model_file, disk / "part.rcp"))
     photos = fill(disk / "in", range(2))
-    mount.remount(disk, "ro")  # type: ignore[attr-defined]
+    disks.make_read_only(disk)
     before = tree(disk)
     for command in (
         ("calibrate", model, "--threshold", 3),
@@ -176,11 +191,11 @@ def test_a_read_only_folder_takes_nothing_and_says_so(mount: Mount, small_model_
 
 
 def test_photos_that_cannot_be_moved_away_are_kept_and_told(
-    mount: Mount, small_model_file: Path, tmp_path: Path
+    disks: Disks, small_model_file: Path, tmp_path: Path
 ) -> None:
-    disk = mount()
+    disk = disks.add("8m")
     save(textured(1), disk / "in" / "a.png")
-    mount.remount(disk, "ro")  # type: ignore[attr-defined]
+    disks.make_read_only(disk)
     command = ["watch", small_model_file, disk / "in", "--data", tmp_path / "data",
                "-o", tmp_path / "out", "--once", "--poll", "0.01"]  # fmt: skip
     for _ in range(2):
@@ -222,15 +237,14 @@ def test_a_station_keeps_the_order_of_its_records_whatever_the_clock_says(
     for life in range(2):
         with Station(DataFolder(data), [small_model_file], threads=1) as station:
             kept = [inspect(station, textured(100 * life + seed)) for seed in range(3)]
-            version = station.set_threshold(None, score=2.0 + life)
+            version = station.set_threshold("small", score=2.0 + life)
             assert [r.id for r in station.records.export()][:3] == [r.id for r in kept][::-1]
             assert kept[0].time > kept[-1].time
             served = station.records.services(version.product)
-            assert served[0].number == version.number == station.product(None).version.number
+            assert served[0].number == version.number == station.product("small").version.number
             assert station.photos.prune(keep_days=365) == 0
-            assert station.drift(version.product).photos == 0
     with Station(DataFolder(data), threads=1) as station:
-        assert station.product(None).version.number == 3
+        assert station.product("small").version.number == 3
         assert station.records.count() == 6
 
 
@@ -303,7 +317,7 @@ def test_two_watches_with_one_data_folder_are_refused(
     photos = fill(tmp_path / "in", [1])
     with DataFolder(tmp_path / "data"):
         said = refusal("watch", small_model_file, photos, "--data", tmp_path / "data", "--once")
-    assert "is in use by another program: stop that one, or give another folder" in said
+    assert "is in use by another program" in said
 
 
 # --- What a killed writer leaves -----------------------------------------------------------------

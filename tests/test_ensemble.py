@@ -131,7 +131,7 @@ def test_the_papers_rule_takes_scores_against_the_whole_bank(
     ensemble: Ensemble, good_folder: Path
 ) -> None:
     from reconpatch.ensemble import fit_ensemble
-    from reconpatch.fitting import FitOptions
+    from reconpatch.fit_options import FitOptions
 
     small = {k: v for k, v in FIT.items() if k not in ("weights", "threads", "backbone")}
     members = ensemble_settings_for("default", BACKBONES, **small)

@@ -14,10 +14,11 @@ from PIL import Image
 
 import reconpatch
 from conftest import GOOD_PHOTOS, SMALL_FIT, fill, save, scratched, textured
-from reconpatch import fitting
+from reconpatch import fitting, reading
 from reconpatch.backbones import BACKBONES
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
-from reconpatch.fitting import FitOptions, build_bank, default_threads
+from reconpatch.fit_options import FitOptions, default_threads
+from reconpatch.fitting import build_bank
 from reconpatch.model import Model
 from reconpatch.patch_store import PatchStore
 from reconpatch.settings import settings_for
@@ -209,7 +210,7 @@ def test_an_unknown_option_is_refused(good_folder: Path) -> None:
 
 
 def test_more_photos_than_one_batch_of_the_backbone() -> None:
-    count = fitting._BATCH + 1
+    count = reading._BATCH + 1
     photos = [textured(seed) for seed in range(count)]
     model = fit(photos, method="patchcore", thumbnails=False)
     assert len(model.photos) == len(model.calibration.scores) == count
@@ -490,7 +491,7 @@ def test_of_very_many_photos_some_are_scored_and_those_with_rows_have_thumbnails
     good_folder: Path, small_model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("reconpatch.good_photos.CALIBRATED", 3)
-    monkeypatch.setattr(fitting, "CALIBRATED", 3)
+    monkeypatch.setattr(reading, "CALIBRATED", 3)
     model = fit(good_folder, bank=5)
     assert len(model.photos) == GOOD_PHOTOS
     assert model.good.photos.tolist() == [0, 4, 7]  # evenly spread, the last one among them

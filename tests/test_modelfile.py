@@ -58,7 +58,12 @@ def tiny_model(**changes):
             floats(3, 2, 3),
         ),
         "calibration": Calibration(rng.random(3), rng.random(3), 0.05, "generated", 0.125),
-        "provenance": {"created": "today", "notes": ["ä", "caf\udce9"], "seconds": {"fit": 0.5}},
+        "provenance": {
+            "created": "today",
+            "weights": {"location": "a"},
+            "notes": ["ä", "caf\udce9"],
+            "seconds": {"fit": 0.5},
+        },
         "thumbnails": [jpeg(0), jpeg(90), jpeg(255)],
         "engine": StoredGraph(bytes(range(256))),
     }

@@ -18,7 +18,10 @@ import smoke
 from conftest import REPOSITORY, fill
 from reconpatch import cli, images
 
-HEAVY = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "scipy", "sklearn", "cv2")
+HEAVY = (
+    "torch", "torchvision", "timm", "onnx", "onnxruntime", "scipy", "sklearn", "cv2", "ray",
+    "pyarrow", "pandas",
+)  # fmt: skip
 DEMO = ("elpv_dataset",)
 
 # Runs before the code under test; what `missing` names cannot be found, as if not installed.
@@ -69,7 +72,7 @@ def command_line(
         "import reconpatch.cli",
         "import reconpatch.fitting, reconpatch.model, reconpatch.evaluation, reconpatch.demo",
         "from typer.testing import CliRunner; from reconpatch.cli import app\n"
-        "for arguments in (['--help'], ['fit', '--help'], ['inspect', '--help']):\n"
+        "for arguments in (['--help'], ['fit', '--help'], ['fit-all', '--help']):\n"
         "    assert CliRunner().invoke(app, arguments).exit_code == 0",
     ],
     ids=["package", "command line", "modules", "help"],
@@ -113,6 +116,8 @@ def test_a_model_is_read_without_any_engine(small_model_file: Path) -> None:
         (["fit", "GOOD", "-o", "OUTPUT"], ("torch",), "train"),
         (["fit", "GOOD", "-o", "OUTPUT"], ("timm",), "train"),
         (["fit", "GOOD", "-o", "OUTPUT"], ("onnx",), "train"),
+        (["score", "GOOD", "GOOD", "-o", "OUTPUT"], ("pyarrow",), "score"),
+        (["score", "GOOD", "GOOD", "-o", "OUTPUT"], ("fsspec",), "score"),
         (["demo", "-o", "OUTPUT"], DEMO, "demo"),
         (["demo", "-o", "OUTPUT"], ("torch",), "train"),
     ],

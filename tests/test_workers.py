@@ -37,8 +37,10 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "auto"])
-def test_where_no_cluster_answers(address: str) -> None:
+def test_where_no_cluster_answers(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    # Another test's cluster is not the one that is asked for here.
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(WorkersError, match=f"could not be reached at {address}"):  # noqa: SIM117
         with on_ray(f"ray://{address}"):
             pass

@@ -30,8 +30,8 @@ from reconpatch.errors import (
 )
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import GoodSource
     from reconpatch.model import Inspector
+    from reconpatch.reading import GoodSource
 
 __version__ = "0.1.0"
 

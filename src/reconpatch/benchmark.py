@@ -17,8 +17,8 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -54,6 +54,7 @@ from reconpatch.errors import (
     PhotoError,
     SettingsError,
     WeightsError,
+    WorkersError,
 )
 from reconpatch.feature_cache import FeatureCache
 from reconpatch.files import atomic_write, cannot_write
@@ -72,9 +73,11 @@ from reconpatch.other_programs import OtherResults, PhotoCounts, read_other_resu
 from reconpatch.representation import METHODS, Method
 from reconpatch.result import Result
 from reconpatch.settings import FitSettings
+from reconpatch.workers import as_finished, check_on, on_ray
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import Clock, FitOptions, Progress
+    from reconpatch.fit_options import FitOptions, Progress
+    from reconpatch.fitting import Clock
     from reconpatch.model import Inspector
 
 Masks = npt.NDArray[np.bool_]
@@ -207,6 +210,7 @@ def run_benchmark(
     threads: int = 0,
     max_pixels: int = MAX_PIXELS,
     beside: Sequence[Path] = (),
+    on: str | None = None,
     progress: Progress | None = None,
     finished: Callable[[Record, bool], None] | None = None,
 ) -> BenchmarkOutcome:
@@ -225,12 +229,14 @@ def run_benchmark(
         config: the name of a config of the package, or the path of a TOML file.
         changes: settings to change from the config, by the names of `settings_for`; the tables say
             so.
-        weights: see `reconpatch.fitting.FitOptions`, as for the next three.
+        weights: see `reconpatch.fit_options.FitOptions`, as for the next three.
         device: "cpu" or "cuda".
         threads: of the inference engine; 0 takes OMP_NUM_THREADS or all cores.
         max_pixels: larger photos are refused.
         beside: files of other programs' results to put into the tables; see
             `reconpatch.other_programs`.
+        on: workers to run on, see `reconpatch.workers`; None: this process. There each fit extracts
+            its features itself, and `threads` of 0 is one, so that every core runs a fit.
         progress: called with ("benchmark", records done, records) and with the steps of each fit.
         finished: called with each record, and whether it was there before.
 
@@ -239,12 +245,18 @@ def run_benchmark(
             results are malformed, or of other photos.
         PhotoError: the data set does not fit its layout.
         WeightsError, MissingExtraError: no model can be fitted at all.
+        WorkersError: no Ray cluster answers.
         OutputError: the folder cannot be written, or holds a results.json of something else.
     """
-    from reconpatch.fitting import FitOptions
+    from reconpatch.fit_options import FitOptions
 
+    if on is not None:
+        check_on(on)
+        root, folder = root.absolute(), folder.absolute()  # where a worker runs is another matter
+        weights = _absolute(weights)
     chosen, changed = load_config(config), dict(changes or {})
     wanted = [_method(name) for name in _distinct(methods, "methods")]
+    numbers = _distinct(seeds, "seeds")
     options = FitOptions(
         weights=weights, thumbnails=False, max_pixels=max_pixels, device=device, threads=threads,
         progress=progress,
@@ -252,7 +264,7 @@ def run_benchmark(
     run = _Run(chosen, root, folder, options)
     settings = {
         (method, seed): chosen.fit_settings(method, seed, changed)
-        for seed in _distinct(seeds, "seeds")
+        for seed in numbers
         for method in wanted
     }
     others = [read_other_results(path) for path in beside]
@@ -260,16 +272,24 @@ def run_benchmark(
     others = [_of_these_photos(other, photos) for other in others]
     _make_folder(folder)
     results = _Results(folder / "results.json")
-    records = list(_records(run, _jobs(run, dataset, photos, settings), results, finished))
-    order = {str(method): i for i, method in enumerate(wanted)}
-    names = [category.name for category in photos]
-    records.sort(key=lambda pair: (names.index(pair[0].category), order[pair[0].method]))
+    records = list(_records(run, _jobs(run, dataset, photos, settings), results, finished, on))
+    order = [
+        (category.name, method, seed)
+        for category in photos
+        for method in wanted
+        for seed in numbers
+    ]
+    records.sort(key=lambda pair: order.index((pair[0].category, *_of(pair[0]))))
     outcome = BenchmarkOutcome(
         chosen, dataset, changed, weights == RANDOM, [record for record, _ in records],
         sum(reused for _, reused in records), folder, others,
     )  # fmt: skip
     write_tables(outcome)
     return outcome
+
+
+def _of(record: Record) -> tuple[Method, int]:
+    return _method(record.method), record.seed
 
 
 def _distinct(values: Sequence[Any], what: str) -> list[Any]:
@@ -337,6 +357,12 @@ def _jobs(
     return jobs
 
 
+def _absolute(weights: str | Path | None) -> str | Path | None:
+    if weights is None or not Path(weights).is_file():
+        return weights
+    return Path(weights).absolute()
+
+
 def _weights_sha256(weights: str | Path | None) -> str:
     if weights is None or weights == RANDOM:
         return str(weights)
@@ -380,25 +406,58 @@ def _records(
     jobs: Sequence[_Job],
     results: _Results,
     finished: Callable[[Record, bool], None] | None,
+    on: str | None,
 ) -> Iterator[tuple[Record, bool]]:
     """The record of each job, and whether it was there before; written as soon as it is made."""
-    refused: dict[str, PhotoError] = {}
     progress = run.options.progress
-    done = 0
+    made = _made_on_workers(run, jobs, results, on) if on else _made_here(run, jobs, results)
+    with closing(made):  # whatever stops the run stops the workers at once
+        for done, (record, before) in enumerate(made, start=1):
+            if not before:
+                results.put(record)
+            if finished is not None:
+                finished(record, before)
+            if progress is not None:
+                progress("benchmark", done, len(jobs))
+            yield record, before
+
+
+def _made_here(
+    run: _Run, jobs: Sequence[_Job], results: _Results
+) -> Generator[tuple[Record, bool], None, None]:
+    """One job after the other; those of a category share their features."""
+    refused: dict[str, PhotoError] = {}
     for _, of_category in groupby(jobs, key=lambda job: job.category):
         group = list(of_category)
         with _extracting_once(run) if len(group) > 1 else nullcontext(run) as sharing:
             for job in group:
                 before = results.get(job)
-                record = before or _attempt(sharing, job, refused)
-                if before is None:
-                    results.put(record)
-                if finished is not None:
-                    finished(record, before is not None)
-                done += 1
-                if progress is not None:
-                    progress("benchmark", done, len(jobs))
-                yield record, before is not None
+                yield before or _attempt(sharing, job, refused), before is not None
+
+
+def _made_on_workers(
+    run: _Run, jobs: Sequence[_Job], results: _Results, on: str
+) -> Generator[tuple[Record, bool], None, None]:
+    """Each job as a task of its own, in the order in which they finish."""
+    missing = []
+    for job in jobs:
+        if before := results.get(job):
+            yield before, True
+        else:
+            missing.append(job)
+    if not missing:
+        return
+    options = replace(run.options, progress=None, threads=run.options.threads or 1)
+    tasks = [(replace(run, options=options), job) for job in missing]
+    with on_ray(on), closing(as_finished(_task, tasks, cpus=options.threads)) as finished:
+        for i, record in finished:
+            if isinstance(record, WorkersError):
+                record = replace(_blank(missing[i]), error=str(record))
+            yield record, False
+
+
+def _task(run_and_job: tuple[_Run, _Job]) -> Record:
+    return _attempt(*run_and_job, refused={})
 
 
 @contextmanager

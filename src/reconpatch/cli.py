@@ -1,8 +1,8 @@
 """The command line. Results go to stdout, progress and messages to stderr.
 
 Exit codes: 0 all photos are good (or the command did what it was asked); 1 at least one photo is
-anomalous; 2 an error, nothing was done; 3 done, but at least one photo could not be inspected;
-130 stopped with Ctrl-C.
+anomalous; 2 an error, nothing was done; 3 done, but at least one photo could not be inspected, or
+one product or part of a benchmark not be done; 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -31,12 +31,17 @@ from reconpatch import (
 )
 from reconpatch.cli_parts import (
     MAX_PIXELS,
+    Device,
     Engine,
+    Group,
     Json,
     MaxPixels,
     ModelFile,
+    On,
     Overwrite,
+    ReportFolder,
     Threads,
+    Weights,
     expand,
     note,
     show_progress,
@@ -160,9 +165,7 @@ def fit(
         str | None,
         typer.Option(help="Levels of the backbone, such as 2,3.", show_default="its own"),
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="File with the backbone's weights.", metavar="FILE")
-    ] = None,
+    weights: Weights = None,
     size: Annotated[
         list[str] | None,
         typer.Option(
@@ -234,13 +237,7 @@ def fit(
     seed: Annotated[
         int | None, typer.Option(help="Seed of every random step.", show_default="0")
     ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            help="Regular expression whose brackets name the part in a file name, for several "
-            "shots of one part: 'part(\\d+)'.",
-        ),
-    ] = None,
+    group: Group = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, such as alpha=0.3; may be repeated."),
@@ -258,7 +255,7 @@ def fit(
         ),
     ] = 0,
     max_pixels: MaxPixels = MAX_PIXELS,
-    device: Annotated[str, typer.Option(help="cpu or cuda (not measured).")] = "cpu",
+    device: Device = "cpu",
     memory_limit: Annotated[
         str | None,
         typer.Option(
@@ -268,13 +265,14 @@ def fit(
             show_default="none",
         ),
     ] = None,
+    on: On = None,
     threads: Threads = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Learn from photos of good parts and write a model file."""
     from reconpatch.ensemble import fit_members, members_of
     from reconpatch.files import check_writable
-    from reconpatch.fitting import FitOptions
+    from reconpatch.fit_options import FitOptions
     from reconpatch.memory import parse_bytes
     from reconpatch.settings import ensemble_settings_for, parse_assignments, parse_setting
 
@@ -311,6 +309,7 @@ def fit(
             progress=progress,
             memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
             roi=roi,
+            on=on,
         )
         model = fit_members(good, settings, options, scales)
     model.save(output, overwrite=overwrite)
@@ -323,10 +322,7 @@ def inspect(
     photos: Annotated[
         list[Path], typer.Argument(help="Photos, or folders of photos.", metavar="PHOTO")
     ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for overlays and a report.", metavar="DIR"),
-    ] = None,
+    output: ReportFolder = None,
     as_json: Json = False,
     max_pixels: MaxPixels = MAX_PIXELS,
     engine: Engine = "onnxruntime",
@@ -379,10 +375,7 @@ def evaluate(
             metavar="TESTDIR",
         ),
     ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder for overlays and a report.", metavar="DIR"),
-    ] = None,
+    output: ReportFolder = None,
     as_json: Json = False,
     max_pixels: MaxPixels = MAX_PIXELS,
     engine: Engine = "onnxruntime",
@@ -454,11 +447,10 @@ def benchmark(
             metavar="FILE",
         ),
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="File with the backbone's weights.", metavar="FILE")
-    ] = None,
+    weights: Weights = None,
     max_pixels: MaxPixels = MAX_PIXELS,
-    device: Annotated[str, typer.Option(help="cpu or cuda (not measured).")] = "cpu",
+    device: Device = "cpu",
+    on: On = None,
     threads: Threads = 0,
 ) -> None:
     """Fit and test every category with every method and seed; tables beside the paper's.
@@ -483,6 +475,7 @@ def benchmark(
             threads=threads,
             max_pixels=max_pixels,
             beside=beside or [],
+            on=on,
             progress=progress,
         )
     print((outcome.folder / "results.md").read_text(encoding="utf-8"))

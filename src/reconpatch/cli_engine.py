@@ -111,7 +111,7 @@ def bench(
     Without photos, on those that the file carries, which have the size of the model's input.
     """
     from reconpatch.bench import time_engines
-    from reconpatch.fitting import default_threads
+    from reconpatch.fit_options import default_threads
 
     model = reconpatch.load(model_file, threads=threads)
     with show_progress() as progress:

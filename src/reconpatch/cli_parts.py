@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, overload
 import typer
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import Progress
+    from reconpatch.fit_options import Progress
     from reconpatch.images import Photo
 
 # The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.
@@ -30,7 +30,15 @@ Database = Annotated[
         show_default="SQLite in DATA",
     ),
 ]
+Device = Annotated[str, typer.Option(help="cpu or cuda (not measured).")]
 Engine = Annotated[str, typer.Option(help="onnxruntime, or openvino (extra openvino).")]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        help="Regular expression whose brackets name the part in a file name, for several shots of "
+        "one part: 'part(\\d+)'.",
+    ),
+]
 On = Annotated[
     str | None,
     typer.Option(
@@ -43,6 +51,13 @@ On = Annotated[
 ]
 MaxPixels = Annotated[
     int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder for overlays and a report.", metavar="DIR"),
+]
+Weights = Annotated[
+    str | None, typer.Option(help="File with the backbone's weights.", metavar="FILE")
 ]
 
 

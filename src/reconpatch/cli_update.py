@@ -11,6 +11,7 @@ import typer
 import reconpatch
 from reconpatch.cli_parts import (
     MAX_PIXELS,
+    Group,
     Json,
     MaxPixels,
     ModelFile,
@@ -65,13 +66,7 @@ def update(
     force: Annotated[
         bool, typer.Option("--force", help="Write the new version though it misses defects.")
     ] = False,
-    group: Annotated[
-        str | None,
-        typer.Option(
-            help="Regular expression whose brackets name the part in a file name, for several "
-            "shots of one part: 'part(\\d+)'.",
-        ),
-    ] = None,
+    group: Group = None,
     as_json: Json = False,
     max_pixels: MaxPixels = MAX_PIXELS,
     threads: Threads = 0,

@@ -13,7 +13,6 @@ import csv
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,29 +98,6 @@ class Category:
     unlabelled: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     saturation: Mapping[int, Saturation] | None = None
     notes: Sequence[str] = ()
-
-    def describe(self) -> str:
-        """The number of photos of each kind: the name, a line for each split, a line a note."""
-        validation = [f"validation: {len(self.validation)} good"] if self.validation else []
-        unlabelled = [f"{k}: {len(v)} without labels" for k, v in self.unlabelled.items()]
-        notes = [f"note: {note}" for note in self.notes]
-        train = f"train: {len(self.train)} good"
-        return "\n  ".join(
-            [self.name, train, *validation, _describe_test(self.test), *unlabelled, *notes]
-        )
-
-
-def _describe_test(photos: Sequence[LabelledPhoto]) -> str:
-    """Such as "test: 20 good, 3 defective (2 crack, 1 hole), masks for 3 of 3"."""
-    kinds = Counter(photo.label for photo in photos if photo.defective)
-    defective = kinds.total()
-    masked = sum(bool(photo.masks) for photo in photos)
-    text = f"test: {len(photos) - defective} good, {defective} defective"
-    if not defective:
-        return text
-    each = ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds))
-    masks = f"masks for {masked} of {defective}" if masked else "no masks"
-    return f"{text} ({each}), {masks}"
 
 
 @dataclass(frozen=True)
@@ -300,20 +276,6 @@ def duplicates(category: Category, *, max_pixels: int = MAX_PIXELS) -> list[tupl
         for sha256, photo in zip(hashes, category.test, strict=True)
         if sha256 in train
     ]
-
-
-def note_duplicates(category: Category, *, max_pixels: int = MAX_PIXELS) -> Category:
-    """The category with a note for each pair of `duplicates`.
-
-    Raises:
-        PhotoError: a photo cannot be read.
-    """
-    notes = [
-        f"the test photo {test} is the same picture as the training photo {train}: "
-        "its score says nothing about new photos"
-        for train, test in duplicates(category, max_pixels=max_pixels)
-    ]
-    return replace(category, notes=(*category.notes, *notes))
 
 
 # --- Files and folders ----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from reconpatch.images import read_photo
 from reconpatch.metrics import auroc
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import Progress
+    from reconpatch.fit_options import Progress
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def run_demo(
         train: functional cells to learn from.
         test: functional cells, and as many defective ones, to inspect.
         seed: of the fit.
-        progress: see `reconpatch.fitting.Progress`.
+        progress: see `reconpatch.fit_options.Progress`.
 
     Raises:
         MissingExtraError: the extra "demo" or "train" is not installed.

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from reconpatch.ensemble import Ensemble, member_names, scales_to_dict
 from reconpatch.errors import UpdateRefusedError
 from reconpatch.images import Photo
-from reconpatch.model import Inspector, Model
+from reconpatch.model import Inspector
 
 Relation = Literal["same", "parent", "child", "siblings", "unrelated"]
 _RELATIONS: dict[Relation, str] = {
@@ -147,8 +147,8 @@ def diff(old: Inspector, new: Inspector, photos: Iterable[Photo] = ()) -> Differ
         relation=_relation(old, new),
         fingerprints=(old.fingerprint, new.fingerprint),
         settings=_changed(_settings(old), _settings(new)),
-        network_changed=_each(old, _graph) != _each(new, _graph),
-        f_changed=_each(old, _f) != _each(new, _f),
+        network_changed=_graphs(old) != _graphs(new),
+        f_changed=_fs(old) != _fs(new),
         photos=(len(old.photos), len(new.photos)),
         photos_added=tuple(p.name for p in new.photos if p.sha256 not in known_before),
         photos_removed=tuple(p.name for p in old.photos if p.sha256 not in known_after),
@@ -180,17 +180,14 @@ def _rows(model: Inspector) -> Counter[tuple[int, bytes]]:
     )
 
 
-def _graph(model: Model) -> bytes:
-    return model.engine.graph
+def _graphs(model: Inspector) -> list[bytes]:
+    return [member.engine.graph for member in model.members]
 
 
-def _f(model: Model) -> tuple[bytes | None, bytes | None]:
-    f = model.representation
-    return tuple(None if part is None else part.tobytes() for part in (f.weight, f.bias))  # type: ignore[return-value]  # of two
-
-
-def _each(model: Inspector, what: Any) -> list[Any]:
-    return [what(member) for member in model.members]
+def _fs(model: Inspector) -> list[list[bytes | None]]:
+    """Weight and bias of f of each member by their bytes."""
+    fs = [member.representation for member in model.members]
+    return [[None if part is None else part.tobytes() for part in (f.weight, f.bias)] for f in fs]
 
 
 def _settings(model: Inspector) -> dict[str, Any]:

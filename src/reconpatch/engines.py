@@ -376,7 +376,7 @@ def _read_sizes(
         if set(shapes) != set(GRAPH_INPUTS):
             raise ValueError(set(shapes))
         size, grid = (int(height), int(width)), parse_grid(metadata[GRID_KEY])
-        if min(*size, *grid) < 1:
+        if min(grid) < 1 or any(g > s for g, s in zip(grid, size, strict=True)):
             raise ValueError(size, grid)
         return size, grid
     except (KeyError, ValueError, TypeError) as error:

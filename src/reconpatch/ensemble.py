@@ -27,7 +27,8 @@ from reconpatch.scoring import PatchScores
 from reconpatch.settings import AUTOMATIC, QUALITIES, FitSettings, Quality
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import FitOptions, GoodSource, Progress
+    from reconpatch.fit_options import FitOptions, Progress
+    from reconpatch.reading import GoodSource
 
 # Makes the MAD of a normal distribution its standard deviation.
 MAD_TO_STD = 1.4826
@@ -416,7 +417,7 @@ def fit_ensemble(
     Args:
         good: see `reconpatch.fitting.fit`.
         settings: of each member; they differ in the backbone or the size, say.
-        options: see `reconpatch.fitting.FitOptions`; `weights` can be a file only where all
+        options: see `reconpatch.fit_options.FitOptions`; `weights` can be a file only where all
             members have the same backbone.
         statistics: "as_new" takes the scales from the good photos scored as if they were new;
             "training", the paper's rule, from their scores against the whole bank.
@@ -425,7 +426,8 @@ def fit_ensemble(
         SettingsError: there are fewer than two members, they see different parts of a photo, or
             one file of weights is given for several backbones.
     """
-    from reconpatch.fitting import fit_model, read_good
+    from reconpatch.fitting import fit_model
+    from reconpatch.reading import read_good
 
     _check_count(settings)  # before hours of fitting
     _check_views([(s.size, s.resize) for s in settings])

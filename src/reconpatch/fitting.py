@@ -13,15 +13,13 @@ from __future__ import annotations
 import copy
 import datetime
 import importlib.metadata
-import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,12 +31,12 @@ from reconpatch.engines import NumpyEngine, StoredGraph
 from reconpatch.errors import (
     MissingExtraError,
     NotEnoughPhotosError,
-    PhotoError,
     SettingsError,
 )
-from reconpatch.features import Extractor, FeatureEngine, FeatureExtractor
+from reconpatch.features import Extractor, FeatureExtractor
+from reconpatch.fit_options import FitOptions, default_threads, report_to, silent
 from reconpatch.good_photos import (
-    CALIBRATED,
+    Covering,
     GoodScores,
     TrainingPhoto,
     assign_groups,
@@ -46,28 +44,22 @@ from reconpatch.good_photos import (
     leave_one_out,
     with_stand_ins,
 )
-from reconpatch.images import (
-    MAX_PIXELS,
-    Bytes,
-    Photo,
-    PhotoSource,
-    as_bytes,
-    list_photos,
-    photo_size,
-    read_photo,
-    white_level_for,
-)
-from reconpatch.layout import Layout, View
+from reconpatch.layout import Layout
 from reconpatch.memory import physical_bytes, resident_bytes
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
 from reconpatch.parity import SAMPLE_PHOTOS, Sample, checked_sample
 from reconpatch.patch_store import PatchStore
-from reconpatch.preprocessing import Preprocessing
-from reconpatch.read_ahead import read_ahead
-from reconpatch.region_of_interest import RegionOfInterest
-from reconpatch.registration import Registration
-from reconpatch.representation import Representation, TrainingLog, make_representation
+from reconpatch.reading import (
+    GoodSource,
+    Read,
+    Reading,
+    preprocessing_for,
+    sizes_of,
+    sources_of,
+    thumbnails_of,
+)
+from reconpatch.representation import Representation, make_representation
 from reconpatch.settings import (
     FitSettings,
     automatic_tile,
@@ -78,59 +70,13 @@ from reconpatch.trial import Defects, Guard, Trial, guard, make_defects, try_on
 if TYPE_CHECKING:
     from reconpatch.patch_features import PatchFeatures
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the step at work, what is done of it, and what there is to do."""
 
-GoodSource = str | os.PathLike[str] | Sequence[PhotoSource]
-
-_BATCH = 4  # photos through the backbone at a time: more take more memory and no less time
 _ENGINE_BYTES = 300 * 2**20  # what the engine and decoded photos take beside the features
 _LEAST_BYTES = 100 * 2**20
 TILED_ROWS = 8000
 """Most rows that a share of the patches of photos in tiles comes to."""
 TILED_CANDIDATES = 400_000
 """Patches, drawn at random, among which the bank of photos in tiles is picked."""
-THUMBNAIL_SIDE = 256  # pixels of the longer side
-
-
-@dataclass
-class FitOptions:
-    """What a fit needs besides the settings that decide its result.
-
-    Attributes:
-        weights: a file with the backbone's weights; None looks in weight packages, then in
-            timm's cache, then downloads; "random" takes random ones (for tests).
-        group: regular expression whose brackets name the part in a file name; see
-            `reconpatch.good_photos.assign_groups`.
-        thumbnails: whether small pictures of the good photos go into the model.
-        skip_unreadable: leave out photos that cannot be read, instead of refusing to fit.
-        max_pixels: larger photos are refused.
-        white_level: the 16-bit value that becomes white; 0 takes the smallest 2^b - 1 that covers
-            the good photos.
-        device: "cpu" or "cuda".
-        threads: of the inference engine; 0 takes OMP_NUM_THREADS or all cores.
-        progress: see `Progress`.
-        engine: opens a graph for a number of threads; a benchmark's remembers features.
-        timer: seconds by the clock that the steps are timed with.
-        roi: the region of interest: a file as `reconpatch.region_of_interest` reads it, or an
-            (H, W) bool array, True where photos are inspected; None: everywhere.
-        memory_limit: bytes that the process may take; features beyond go to a temporary file, and
-            the bank is a coreset of coresets. 0 for no limit.
-    """
-
-    weights: str | Path | None = None
-    group: str | None = None
-    thumbnails: bool = True
-    skip_unreadable: bool = False
-    max_pixels: int = MAX_PIXELS
-    white_level: int = 0
-    device: str = "cpu"
-    threads: int = 0
-    progress: Progress | None = None
-    engine: FeatureEngine = FeatureExtractor
-    timer: Callable[[], float] = time.perf_counter
-    memory_limit: int = 0
-    roi: str | Path | npt.NDArray[np.bool_] | None = None
 
 
 def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspector:
@@ -177,25 +123,93 @@ def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings]
 
 def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
     """Fit with settings and options that are put together already; see `fit`."""
+    if options.on is None:
+        return _fit_model(good, settings, options, Steps())
+    from reconpatch.distributed_fit import by_workers
+
+    with by_workers(options) as steps:
+        return _fit_model(good, settings, options, steps)
+
+
+class Steps:
+    """The steps that go over all photos, in this process; `distributed_fit` has others."""
+
+    def kept_photos(self, photos: int) -> int:
+        """Of how many photos the features are kept here."""
+        return photos
+
+    def extract(
+        self,
+        reading: Reading,
+        module: PatchFeatures,  # noqa: ARG002 - for workers
+        extractor: Extractor,
+        patches: PatchStore,
+        threads: int,
+    ) -> Read:
+        """Read every photo, and keep the features."""
+        return reading.extract(extractor, patches, threads)
+
+    def training_patches(
+        self, patches: PatchStore, photos: Sequence[TrainingPhoto], settings: FitSettings
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """(N, C) features that f is trained on, and the (N,) groups of their photos.
+
+        Of those that are not in memory, as many as may be.
+        """
+        groups = np.array([photo.group for photo in photos])
+        if patches.in_memory:
+            return patches.flat, np.repeat(groups, patches.places)
+        rng = np.random.default_rng(settings.seed)
+        chosen = np.sort(rng.choice(patches.patches, patches.at_hand, replace=False))
+        return patches.take(chosen), groups[chosen // patches.places]
+
+    def photo(self, patches: PatchStore) -> Callable[[int], Floats]:
+        """What gives the (P, D) represented patches of a photo whose features are kept."""
+        return patches.photo
+
+    def bank(
+        self,
+        f: Representation,  # noqa: ARG002 - for workers
+        patches: PatchStore,
+        settings: FitSettings,
+        progress: Callable[[int, int], None] | None,
+    ) -> MemoryBank:
+        """The memory bank of f; `patches` are represented already."""
+        return build_bank(patches, settings, progress=progress)
+
+    def cover(
+        self,
+        f: Representation,  # noqa: ARG002 - for workers
+        bank: MemoryBank,
+        patches: PatchStore,
+        photos: Sequence[TrainingPhoto],
+        progress: Callable[[int, int], None] | None,
+    ) -> Covering:
+        """How the bank covers the patches of all photos."""
+        return cover(bank, patches.photo, photos, progress=progress)
+
+
+def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
     _require_training_packages()
     _check_device(options.device)
-    sources, names, folder = _sources(good)
-    sizes = _sizes(sources, names)
+    sources, names, folder = sources_of(good)
+    sizes = sizes_of(sources, names)
     settings = automatic_tile(settings, sizes.median)
-    preprocessing = _preprocessing(settings, options, sources, names)
+    preprocessing = preprocessing_for(settings, options, sources, names)
     clock = Clock(options.timer)
     threads = options.threads or default_threads()
-    report = _report(options, "load the backbone") or _silent
+    report = report_to(options, "load the backbone") or silent
     with clock.step("load the backbone"):
         report(0, 1)
         module, extractor, weights = _backbone(settings, options, threads)
         report(1, 1)
     layout = preprocessing.layout(extractor.grid, sizes.first)
     settings = _bounded_bank(settings, layout, len(sources))
-    with _store_for(len(sources), layout.places, extractor, options) as patches:
+    kept = steps.kept_photos(len(sources))
+    with _store_for(kept, layout.places, extractor, options) as patches:
         with clock.step("extract features"):
-            reading = _Reading(sources, names, settings, preprocessing, layout, options)
-            read = reading.extract(extractor, patches, threads)
+            reading = Reading(sources, names, settings, preprocessing, layout, options)
+            read = steps.extract(reading, module, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group)
         notes = read.notes + notes
@@ -204,8 +218,13 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
             chosen = dict(islice(read.prepared.items(), settings.defects))
             defects = make_defects(chosen, settings.seed, extractor)
         with clock.step("train f"):
-            f, log = _train(patches, photos, settings, options)
-        fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options)
+            p, parts = steps.training_patches(patches, photos, settings)
+            f, log = make_representation(
+                p, settings.method, settings.training, seed=settings.seed, parts=parts,
+                device=options.device, progress=report_to(options, "train f"),
+            )  # fmt: skip
+            del p
+        fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options, steps)
         fitted, guarded = fit.with_banks(f, patches)
     with clock.step("write the graph"):
         graph = _graph(module, fitted, settings)
@@ -229,7 +248,7 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         "guard": guarded.to_dict() if guarded else None,
         "notes": notes,
     }
-    thumbnails = read.thumbnails or _thumbnails_of(fitted.bank, sources, read, options)
+    thumbnails = read.thumbnails or thumbnails_of(fitted.bank, sources, read, options)
     half = slice(SAMPLE_PHOTOS // 2)
     good_views = [pixels for _, pixels in read.prepared.values()]
     sample = Sample.of(good_views[half], defects.pixels[half])
@@ -241,26 +260,6 @@ def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> M
         reference = NumpyEngine(extractor, fitted.f, settings.scoring)
         checked = checked_sample(model, lambda x: reference(x, fitted.bank))
     return model.with_samples([checked])
-
-
-def _train(
-    patches: PatchStore,
-    photos: Sequence[TrainingPhoto],
-    settings: FitSettings,
-    options: FitOptions,
-) -> tuple[Representation, TrainingLog | None]:
-    """f for the patch features; of those that are not in memory, for as many as may be."""
-    groups = np.array([photo.group for photo in photos])
-    if patches.in_memory:
-        p, parts = patches.flat, np.repeat(groups, patches.places)
-    else:
-        rng = np.random.default_rng(settings.seed)
-        chosen = np.sort(rng.choice(patches.patches, patches.at_hand, replace=False))
-        p, parts = patches.take(chosen), groups[chosen // patches.places]
-    return make_representation(
-        p, settings.method, settings.training, seed=settings.seed, parts=parts,
-        device=options.device, progress=_report(options, "train f"),
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -286,6 +285,7 @@ class _Fit:
     grid: tuple[int, int]  # of a view
     clock: Clock
     options: FitOptions
+    steps: Steps
 
     def with_banks(self, f: Representation, patches: PatchStore) -> tuple[_Fitted, Guard | None]:
         """The bank of f, or that of the identity where the guard prefers it; p gives way to r.
@@ -315,16 +315,17 @@ class _Fit:
 
     def with_bank(self, f: Representation, patches: PatchStore, prefix: str = "") -> _Fitted:
         """The bank of represented patches, calibrated, and tried on the made defects."""
-        settings, photos = self.settings, self.photos
+        settings, photos, steps = self.settings, self.photos, self.steps
+        photo = steps.photo(patches)
         with self.clock.step(f"{prefix}build the memory bank"):
             report = self._report(f"{prefix}build the memory bank")
-            bank = build_bank(patches, settings, progress=report)
+            bank = steps.bank(f, patches, settings, report)
         with self.clock.step(f"{prefix}calibrate"):
             report = self._report(f"{prefix}search for each photo")
-            covering = cover(bank, patches.photo, photos, progress=report)
-            bank = with_stand_ins(bank, patches.photo, photos, covering)
+            covering = steps.cover(f, bank, patches, photos, report)
+            bank = with_stand_ins(bank, photo, photos, covering)
             scores = leave_one_out(
-                patches.photo, photos, bank, settings.scoring, self.layout, covering=covering,
+                photo, photos, bank, settings.scoring, self.layout, covering=covering,
                 progress=self._report(f"{prefix}calibrate"),
             )  # fmt: skip
             calibration = Calibration(
@@ -344,7 +345,7 @@ class _Fit:
         return replace(fitted, trial=trial)
 
     def _report(self, step: str) -> Callable[[int, int], None] | None:
-        return _report(self.options, step)
+        return report_to(self.options, step)
 
 
 def _calibrated_on(scored: int, photos: int) -> str:
@@ -394,16 +395,16 @@ def build_bank(
     if 0 < settings.candidates < patches.patches:
         count = max(settings.candidates, rows)
         candidates = np.sort(rng.permutation(patches.patches)[:count])
-        picked = candidates[_pick(patches.take(candidates), rows, settings, rng, progress)]
+        picked = candidates[pick(patches.take(candidates), rows, settings, rng, progress)]
     elif patches.in_memory:
-        picked = _pick(patches.flat, rows, settings, rng, progress)
+        picked = pick(patches.flat, rows, settings, rng, progress)
     else:
         picked = _picked_by_merging(patches, rows, settings, rng, progress)
     kept = patches.take(picked)
     return MemoryBank(kept, picked // patches.places, picked % patches.places, kept)
 
 
-def _pick(
+def pick(
     r: Floats,
     rows: int,
     settings: FitSettings,
@@ -433,78 +434,18 @@ def _picked_by_merging(
     at_hand = max(patches.at_hand - 2 * rows, patches.at_hand // 2)
     for start, block in patches.blocks(at_hand):
         r = block.reshape(-1, patches.channels)
-        mine = _pick(r, rows, settings, rng) if len(r) > rows else np.arange(len(r))
+        mine = pick(r, rows, settings, rng) if len(r) > rows else np.arange(len(r))
         picked = np.concatenate([picked, mine + start * patches.places])
         if len(picked) > max(2 * rows, at_hand // 2):
-            picked = picked[_pick(patches.take(picked), rows, settings, rng)]
+            picked = picked[pick(patches.take(picked), rows, settings, rng)]
         if progress is not None:
             progress(min(rows, rows * (start + len(block)) // len(patches)), rows)
     if len(picked) > rows:
-        picked = picked[_pick(patches.take(picked), rows, settings, rng)]
+        picked = picked[pick(patches.take(picked), rows, settings, rng)]
     return picked
 
 
-def default_threads() -> int:
-    """Threads of the inference engine: OMP_NUM_THREADS, or the number of cores."""
-    stated = os.environ.get("OMP_NUM_THREADS", "")
-    return int(stated) if stated.isdecimal() and int(stated) > 0 else os.cpu_count() or 1
-
-
-def read_good(good: GoodSource, options: FitOptions) -> Iterator[Photo]:
-    """The good photos as a fit reads them: in its order, under its names."""
-    sources, names, _ = _sources(good)
-    return _readable(sources, names, options)
-
-
 # --- Steps ---------------------------------------------------------------------------------------
-
-
-class _Sizes(NamedTuple):
-    """Height and width of the photos: those of the first, and the median of each."""
-
-    first: tuple[int, int]
-    median: tuple[int, int]
-
-
-def _sizes(sources: Sequence[PhotoSource], names: Sequence[str]) -> _Sizes:
-    """The photos' sizes; what cannot be read is told of when it is read."""
-    sizes = []
-    for source, name in zip(sources, names, strict=True):
-        with suppress(PhotoError):
-            sizes.append(photo_size(source, name=name))
-    if not sizes:
-        return _Sizes((1, 1), (1, 1))
-    height, width = np.median(sizes, axis=0)
-    return _Sizes(sizes[0], (int(height), int(width)))
-
-
-def _preprocessing(
-    settings: FitSettings,
-    options: FitOptions,
-    sources: Sequence[PhotoSource],
-    names: Sequence[str],
-) -> Preprocessing:
-    region, registration = None, None
-    if settings.register:
-        registration = Registration.to(next(_readable(sources, names, options)))
-    if isinstance(options.roi, np.ndarray):
-        region = RegionOfInterest.of(options.roi)
-    elif options.roi is not None:
-        region = RegionOfInterest.read(options.roi)
-    if region and settings.resize:
-        raise SettingsError(
-            f"resize is {settings.resize} and a region of interest is given, which says already "
-            "what of a photo is inspected: give one of the two"
-        )
-    return Preprocessing(
-        *settings.size,
-        settings.resize or None,
-        options.white_level or 65535,
-        settings.tile,
-        settings.overlap if settings.tile else 0,
-        region,
-        registration,
-    )
 
 
 def _bounded_bank(settings: FitSettings, layout: Layout, photos: int) -> FitSettings:
@@ -547,31 +488,6 @@ def _check_device(device: str) -> None:
         )
 
 
-def _sources(good: GoodSource) -> tuple[list[PhotoSource], list[str], str]:
-    """The photos, what to call each, and the name of the folder, where there is one."""
-    if isinstance(good, str | os.PathLike):
-        folder = Path(good)
-        paths = list_photos(folder)
-        names = [path.relative_to(folder).as_posix() for path in paths]
-        return list(paths), names, folder.resolve().name
-    short = _short_names([Path(p) for p in good if isinstance(p, str | os.PathLike)])
-    names = [
-        short[Path(photo)] if isinstance(photo, str | os.PathLike) else f"<photo {i}>"
-        for i, photo in enumerate(good)
-    ]
-    return list(good), names, ""
-
-
-def _short_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """As many of the last parts of each path as it takes to tell the paths apart."""
-    names: dict[Path, str] = {}
-    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
-        names = {path: Path(*path.parts[-depth:]).as_posix() for path in paths}
-        if len(set(names.values())) == len(names):
-            break
-    return names
-
-
 def _backbone(
     settings: FitSettings, options: FitOptions, threads: int
 ) -> tuple[PatchFeatures, Extractor, dict[str, str]]:
@@ -595,193 +511,6 @@ def _backbone(
         own = copy.deepcopy(module)
         extractor = TorchFeatureExtractor(own, settings.size, options.device)
     return module, extractor, backbone.source.to_dict()
-
-
-def _white_level(sources: Sequence[PhotoSource], names: Sequence[str], options: FitOptions) -> int:
-    """The white level that covers all photos of 16 bits."""
-    photos = _readable(sources, names, options)
-    return white_level_for(
-        max(int(photo.pixels.max()) for photo in photos if photo.pixels.dtype == np.uint16)
-    )
-
-
-def _readable(
-    sources: Iterable[PhotoSource],
-    names: Sequence[str],
-    options: FitOptions,
-) -> Iterator[Photo]:
-    """The photos one by one; those that cannot be read are refused, or skipped."""
-    for source, name in zip(sources, names, strict=True):
-        try:
-            yield read_photo(source, name=name, max_pixels=options.max_pixels)
-        except PhotoError as error:
-            _refuse_or_note(error, options)
-
-
-def _refuse_or_note(error: PhotoError, options: FitOptions) -> str:
-    """A note on a photo that is left out; raises PhotoError unless that was asked for."""
-    if not options.skip_unreadable:
-        raise PhotoError(
-            f"{error} Nothing was fitted: mend or remove the photo, or pass "
-            "--skip-unreadable to fit without it."
-        ) from error
-    return f"left out: {error}"
-
-
-@dataclass
-class _Read:
-    """What one pass over the photos leaves behind, apart from their features."""
-
-    preprocessing: Preprocessing
-    photos: list[TrainingPhoto] = field(default_factory=list)
-    sources: list[int] = field(default_factory=list)  # which source each photo came from
-    thumbnails: list[bytes] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    # The part of some photos to make a defect on, prepared.
-    prepared: dict[int, tuple[View, Bytes]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """One pass over the photos: of each its record, its thumbnail and its patch features."""
-
-    sources: Sequence[PhotoSource]
-    names: Sequence[str]
-    settings: FitSettings
-    preprocessing: Preprocessing
-    layout: Layout
-    options: FitOptions
-
-    def extract(self, extractor: Extractor, patches: PatchStore, threads: int) -> _Read:
-        """Read every photo once.
-
-        Photos are decoded, and prepared where they are seen at once, by threads while the engine
-        is at work on others. Only where there are photos of 16 bits are they all read once more,
-        for the white level.
-        """
-        sources, options = self.sources, self.options
-        level = options.white_level
-        read = _Read(self.preprocessing)
-        report = _report(options, "extract features") or _silent
-        evenly = np.linspace(0, len(sources) - 1, min(_kept_photos(self.settings), len(sources)))
-        kept = set(np.rint(evenly).astype(int).tolist())
-        waiting: list[Floats] = []
-
-        def flush() -> None:
-            if waiting:
-                patches.add(self._of_whole_photos(extractor(np.stack(waiting))))
-                waiting.clear()
-
-        for i, decoded in enumerate(read_ahead(self._decode, range(len(sources)), threads)):
-            report(i + 1, len(sources))
-            if isinstance(decoded, PhotoError):
-                read.notes.append(_refuse_or_note(decoded, options))
-                continue
-            photo = decoded.photo
-            if photo.pixels.dtype == np.uint16 and not level:
-                level = _white_level(sources, self.names, options)
-                read.preprocessing = replace(read.preprocessing, white_level=level)
-            if photo.pixels.dtype == np.uint16:  # those read ahead did not know the level
-                decoded = self._prepare(photo, read.preprocessing)
-            n = len(read.photos)
-            read.photos.append(
-                TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, n)
-            )
-            read.sources.append(i)
-            if self._thumbnails:
-                read.thumbnails.append(decoded.thumbnail)
-            if self.layout.in_tiles:
-                _check_same_size(photo, self.layout)
-                patches.add(self._of_tiles(photo, read.preprocessing, extractor))
-            else:
-                waiting.append(decoded.prepared)
-            if n in kept:
-                read.prepared[n] = self._kept_view(n, decoded, read.preprocessing)
-            if len(waiting) == _BATCH:
-                flush()
-        flush()
-        return read
-
-    def _of_whole_photos(self, features: Floats) -> Floats:
-        """(B, P, C) features of the inspected patches of photos that are seen at once."""
-        (view,) = self.layout.views
-        return features if self.layout.plain else features[:, view.cells]
-
-    def _of_tiles(self, photo: Photo, preprocessing: Preprocessing, extractor: Extractor) -> Floats:
-        """(1, P, C) features of a photo that is seen in tiles."""
-        views = preprocessing.views(photo, self.layout)
-        features: Floats = self.layout.joined(extractor(view[None])[0] for view in views)
-        return features[None]
-
-    def _kept_view(
-        self, n: int, decoded: _Decoded, preprocessing: Preprocessing
-    ) -> tuple[View, Bytes]:
-        """The n-th photo, or the tile of it that is kept: one that is not mostly uninspected."""
-        views = self.layout.views
-        if not self.layout.in_tiles:
-            return views[0], as_bytes(decoded.prepared)
-        most = max(len(view.places) for view in views)
-        worthy = [view for view in views if 2 * len(view.places) >= most]
-        rng = np.random.default_rng([self.settings.seed, n])
-        view = worthy[rng.integers(len(worthy))]
-        return view, as_bytes(preprocessing.view(decoded.photo, self.layout, view))
-
-    def _decode(self, i: int) -> _Decoded | PhotoError:
-        limit = self.options.max_pixels
-        try:
-            photo = read_photo(self.sources[i], name=self.names[i], max_pixels=limit)
-            _ = photo.sha256  # by the thread that reads
-            return self._prepare(self.preprocessing.registered(photo), self.preprocessing)
-        except PhotoError as error:
-            return error
-
-    def _prepare(self, photo: Photo, preprocessing: Preprocessing) -> _Decoded:
-        small = thumbnail(photo, preprocessing.white_level) if self._thumbnails else b""
-        if self.layout.in_tiles:  # a tile at a time, when its turn comes
-            return _Decoded(photo, np.empty(0, np.float32), small)
-        return _Decoded(photo, preprocessing(photo), small)
-
-    @property
-    def _thumbnails(self) -> bool:
-        return self.options.thumbnails and len(self.sources) <= CALIBRATED
-
-
-def _kept_photos(settings: FitSettings) -> int:
-    """How many prepared photos are kept: for made defects, and for the sample of the file."""
-    return max(settings.defects, SAMPLE_PHOTOS // 2)
-
-
-class _Decoded(NamedTuple):
-    """A photo, prepared for the model unless it is seen in tiles, and its thumbnail."""
-
-    photo: Photo
-    prepared: Floats
-    thumbnail: bytes
-
-
-def _check_same_size(photo: Photo, layout: Layout) -> None:
-    height, width = layout.size
-    if (photo.height, photo.width) != (height, width):
-        raise PhotoError(
-            f"{photo.name}: {photo.width} x {photo.height} pixels, and the first good photo has "
-            f"{width} x {height}: photos that are seen in tiles have one size, so leave out or "
-            "crop those of another"
-        )
-
-
-def _thumbnails_of(
-    bank: MemoryBank, sources: Sequence[PhotoSource], read: _Read, options: FitOptions
-) -> list[bytes]:
-    """Thumbnails of the photos that the bank has rows of; of the others of very many, none."""
-    if not options.thumbnails:
-        return []
-    thumbnails = [b""] * len(read.photos)
-    for i in np.unique(bank.photo):
-        source = sources[read.sources[i]]
-        photo = read_photo(source, name=read.photos[i].name, max_pixels=options.max_pixels)
-        photo = read.preprocessing.registered(photo)  # boxes are in that frame
-        thumbnails[i] = thumbnail(photo, read.preprocessing.white_level)
-    return thumbnails
 
 
 def _store_for(photos: int, places: int, extractor: Extractor, options: FitOptions) -> PatchStore:
@@ -808,19 +537,6 @@ def _room(limit: int) -> int:
             f"{taken / 2**20:.0f} MiB before the first photo: give {least} MiB or more"
         )
     return limit - taken
-
-
-def thumbnail(photo: Photo, white_level: int) -> bytes:
-    """A JPEG of a good photo, its longer side at most THUMBNAIL_SIDE pixels."""
-    import io
-
-    from PIL import Image
-
-    image = Image.fromarray(photo.rgb8(white_level))
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
 
 
 def _check_enough(photos: Sequence[TrainingPhoto]) -> None:
@@ -851,17 +567,6 @@ class Clock:
         yield
         passed = self.timer() - start
         self.seconds[name] = round(self.seconds.get(name, 0.0) + passed, 3)
-
-
-def _silent(done: int, total: int) -> None:
-    """Report to nobody."""
-
-
-def _report(options: FitOptions, step: str) -> Callable[[int, int], None] | None:
-    progress = options.progress
-    if progress is None:
-        return None
-    return lambda done, total: progress(step, done, total)
 
 
 def _versions() -> dict[str, str]:

@@ -26,15 +26,18 @@ if TYPE_CHECKING:
     from reconpatch.ensemble import Ensemble
     from reconpatch.model import Model
 
+_MOST_CROPPED = 8
+
 
 def check_model(model: Model) -> None:
     """Raise ValueError, with what cannot be, where the parts of a model do not fit together."""
     _check_provenance(model.provenance)
+    _check_learned(model.provenance)
     _check_photos(model.photos, len(model.thumbnails))
     _check_preprocessing(model.preprocessing)
-    _check_bank(model.bank, len(model.photos))
+    _check_good(model.good, len(model.photos), model.bank.rows.shape[-1])
+    _check_bank(model.bank, len(model.photos), model.good.distances.shape[1])
     _check_representation(model.representation, model.bank.rows.shape[1])
-    _check_good(model.good, len(model.photos), model.bank.rows.shape[1])
     _check_calibration(model.calibration)
     if model.sample is not None:
         _check_sample(model.sample, model.preprocessing)
@@ -56,9 +59,14 @@ def _check_provenance(provenance: Any) -> None:
     _require(isinstance(provenance.get("created"), str), "a time of the fit")
     notes = provenance.get("notes")
     _require(isinstance(notes, list) and all(isinstance(n, str) for n in notes), "notes in words")
-    if guard := provenance.get("guard"):
-        _require(isinstance(guard, dict), "what the guard kept")
-        _require(isinstance(guard.get("kept"), str), "what the guard kept")
+
+
+def _check_learned(provenance: dict[str, Any]) -> None:
+    """What the provenance of a single model says beyond that of an ensemble."""
+    weights, guard = provenance.get("weights"), provenance.get("guard")
+    _require(isinstance(weights, dict) and "location" in weights, "where the weights come from")
+    kept = guard.get("kept") if isinstance(guard, dict) else None
+    _require(guard is None or isinstance(kept, str), "what the guard kept")
 
 
 def _check_photos(photos: Sequence[TrainingPhoto], thumbnails: int) -> None:
@@ -73,20 +81,22 @@ def _check_photos(photos: Sequence[TrainingPhoto], thumbnails: int) -> None:
 def _check_preprocessing(preprocessing: Preprocessing) -> None:
     size = preprocessing.height, preprocessing.width
     _require(all(_is_whole(side, 1, LONGEST_SIDE) for side in size), "an input of a size that can")
-    _require(preprocessing.resize is None or _is_whole(preprocessing.resize, 1), "a whole resize")
+    # Of the smallest photo a crop by more would leave nothing to inspect.
+    resize, most = preprocessing.resize, _MOST_CROPPED * min(size)
+    _require(resize is None or _is_whole(resize, 1, most), "a resize that leaves something")
     _require(_is_whole(preprocessing.white_level, 1, 65535), "a white level")
     for side in (preprocessing.tile, preprocessing.overlap):
         _require(_is_whole(side, 0, LONGEST_SIDE), "tiles of a size that can be")
 
 
-def _check_bank(bank: MemoryBank, photos: int) -> None:
+def _check_bank(bank: MemoryBank, photos: int, places: int) -> None:
     rows = bank.rows
     _require(rows.ndim == 2 and rows.size > 0 and rows.dtype == np.float32, "rows of a bank")
     _require(bool(np.isfinite(rows).all()), "a bank of finite numbers")
     _require(bank.stand_ins.shape == rows.shape, "a stand-in for each row of the bank")
     _require(bank.stand_ins.dtype == np.float32, "a stand-in for each row of the bank")
     _check_indices(bank.photo, (len(rows),), photos, "the photo of each row of the bank")
-    _check_indices(bank.place, (len(rows),), LONGEST_SIDE**2, "the place of each row of the bank")
+    _check_indices(bank.place, (len(rows),), places, "the place of each row of the bank")
 
 
 def _check_representation(f: Representation, dim: int) -> None:

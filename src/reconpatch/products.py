@@ -20,7 +20,8 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -39,7 +40,8 @@ from reconpatch.errors import (
 )
 from reconpatch.evaluation import evaluate, find_test_photos
 from reconpatch.files import atomic_write, cannot_write
-from reconpatch.fitting import FitOptions, parts_of
+from reconpatch.fit_options import FitOptions
+from reconpatch.fitting import parts_of
 from reconpatch.images import MAX_PIXELS, list_photos
 from reconpatch.memory import parse_bytes
 from reconpatch.model import Inspector
@@ -49,7 +51,7 @@ from reconpatch.settings import FitSettings, parse_setting, setting_names
 from reconpatch.workers import as_finished, on_ray
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import Progress
+    from reconpatch.fit_options import Progress
 
 FORMAT = 1  # of summary.json; another number, and nothing in it is used
 SUMMARY, PAGE = "summary.json", "summary.html"
@@ -58,7 +60,7 @@ _KEY = "fit-all"  # in the provenance of a model: what it was made of
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")  # as the station names products
 _OWN = ("good", "test")  # what a product has, and no default says
 _APART = ("recipe", "quality", "backbone", "size")  # of `fit`, beside settings and options
-_NOT_THERE = ("progress", "engine", "timer", "threads")  # options that a run decides, no product
+_NOT_THERE = ("progress", "engine", "timer", "threads", "on")  # a run decides these, no product
 _PICTURE_SIDE = 96
 
 Status = Literal["fitted", "kept", "failed"]
@@ -328,14 +330,16 @@ def fit_all(
     ]
     rows = {p.name: before[p.name] for p in products if p.name in before}
     made: dict[str, Row] = {}
-    for row in _on_workers(tasks, on) if on else _here(tasks, steps):
-        made[row.name] = row
-        rows[row.name] = row.to_dict()
-        _write_summary(folder / SUMMARY, [rows[p.name] for p in products if p.name in rows])
-        if finished is not None:
-            finished(row)
-        if progress is not None:
-            progress("products", len(made), len(products))
+    coming = _on_workers(tasks, on) if on else _here(tasks, steps)
+    with closing(coming):  # whatever stops the run stops the workers at once
+        for row in coming:
+            made[row.name] = row
+            rows[row.name] = row.to_dict()
+            _write_summary(folder / SUMMARY, [rows[p.name] for p in products if p.name in rows])
+            if finished is not None:
+                finished(row)
+            if progress is not None:
+                progress("products", len(made), len(products))
     outcome = Fitted([made[p.name] for p in products], folder, time.monotonic() - start)
     with atomic_write(folder / PAGE) as file:
         for piece in page(outcome):
@@ -378,15 +382,15 @@ class _Task:
     before: Mapping[str, Any] | None  # its row of the run before
 
 
-def _here(tasks: Sequence[_Task], steps: Progress | None) -> Iterator[Row]:
+def _here(tasks: Sequence[_Task], steps: Progress | None) -> Generator[Row, None, None]:
     for task in tasks:
         yield _row(task, steps)
 
 
-def _on_workers(tasks: Sequence[_Task], on: str) -> Iterator[Row]:
-    with on_ray(on):
-        cpus = max((task.threads for task in tasks), default=1)
-        for i, row in as_finished(_row, tasks, cpus=cpus):
+def _on_workers(tasks: Sequence[_Task], on: str) -> Generator[Row, None, None]:
+    cpus = max((task.threads for task in tasks), default=1)
+    with on_ray(on), closing(as_finished(_row, tasks, cpus=cpus)) as coming:
+        for i, row in coming:
             if isinstance(row, WorkersError):
                 row = Row(tasks[i].product.name, "failed", str(row))
             yield row

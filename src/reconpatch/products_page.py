@@ -72,7 +72,7 @@ def _test(row: Row) -> tuple[tuple[str, str], ...]:
     found = sum(kind["flagged"] for kind in detected)
     named = {"image AUROC": row.test["image_auroc"], "AUPRO": row.test["aupro"]}
     return (
-        ("found", f"{found} of {photos['defective']} defects"),
+        ("found", f"{found} of {photos['defective']} defects found"),
         ("false", f"{row.test['false_alarms']} of {photos['good']} good photos flagged"),
         *((name, percent(value)) for name, value in named.items() if value is not None),
     )

@@ -32,7 +32,7 @@ from reconpatch.read_ahead import read_ahead
 from reconpatch.result import Result
 from reconpatch.score_table import SCHEMA, Counts, ScoreTable
 from reconpatch.sources import Source, list_source, read_bytes, read_rows
-from reconpatch.workers import check_on, on_ray
+from reconpatch.workers import RETRIES, check_on, on_ray
 
 try:
     import pyarrow as pa
@@ -40,7 +40,7 @@ except ImportError:
     raise MissingExtraError("scoring many photos", "score") from None
 
 if TYPE_CHECKING:
-    from reconpatch.fitting import Progress
+    from reconpatch.fit_options import Progress
 
 FORMAT = 1
 _BATCH = 4  # photos in the engine at a time: more take more memory and no less time
@@ -285,7 +285,9 @@ def _on_ray(
         from ray.data import ActorPoolStrategy, DataContext, from_arrow_refs
         from ray.exceptions import RayError
 
-        DataContext.get_current().enable_progress_bars = False
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_consecutive_actor_init_deaths = RETRIES  # one that dies at its start, too
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it raises says as much
         cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
         room = min(int(cores) // settings.threads, len(source.portions))

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from reconpatch.errors import SettingsError
 from reconpatch.layout import Layout
@@ -266,21 +265,16 @@ def resize_and_blur_matrix(cells: int, pixels: int, blur: float) -> Floats:
     Both are linear and separable, so two small products do the work of two filters. The blur is
     Gaussian, cut off at 4 sigma, edges mirrored (b a | a b c).
     """
-    resized = _bilinear_matrix(cells, pixels)
-    if blur == 0:
-        return resized.astype(np.float32)
     reach = math.ceil(4 * blur)
     offsets = np.arange(-reach, reach + 1)
-    weights = np.exp(-0.5 * (offsets / blur) ** 2)
-    blurred = np.zeros_like(resized)
-    for offset, weight in zip(offsets, weights / weights.sum(), strict=True):
-        source = (np.arange(pixels) + offset) % (2 * pixels)
-        blurred += weight * resized[np.where(source < pixels, source, 2 * pixels - 1 - source)]
-    return blurred.astype(np.float32)
-
-
-def _bilinear_matrix(cells: int, pixels: int) -> npt.NDArray[np.float64]:
-    """(pixels, cells) bilinear resizing, half-pixel centres, edges repeated."""
-    centres = np.clip((np.arange(pixels) + 0.5) * cells / pixels - 0.5, 0, cells - 1)
-    distance = np.abs(centres[:, None] - np.arange(cells)[None, :])
-    return np.clip(1.0 - distance, 0.0, None)
+    weights = np.exp(-0.5 * (offsets / blur) ** 2) if blur else np.ones(1)
+    source = (np.arange(pixels)[:, None] + offsets) % (2 * pixels)  # (pixels, offsets)
+    source = np.where(source < pixels, source, 2 * pixels - 1 - source)
+    centres = np.clip((source + 0.5) * cells / pixels - 0.5, 0, cells - 1)
+    below = np.minimum(centres.astype(np.int64), max(cells - 2, 0))
+    share = (centres - below) * (weights / weights.sum())
+    matrix = np.zeros((pixels, cells))
+    rows = np.broadcast_to(np.arange(pixels)[:, None], source.shape)
+    np.add.at(matrix, (rows, below), weights / weights.sum() - share)
+    np.add.at(matrix, (rows, np.minimum(below + 1, cells - 1)), share)
+    return matrix.astype(np.float32)

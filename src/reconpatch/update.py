@@ -23,7 +23,6 @@ from reconpatch.coreset import extend_coreset
 from reconpatch.difference import Comparison, Difference, PhotoChange, check_update, diff
 from reconpatch.ensemble import Ensemble, recombine
 from reconpatch.errors import NotEnoughPhotosError
-from reconpatch.fitting import thumbnail
 from reconpatch.good_photos import (
     GoodScores,
     TrainingPhoto,
@@ -36,6 +35,7 @@ from reconpatch.good_photos import (
 from reconpatch.images import Photo
 from reconpatch.memory_bank import Floats, Ints, MemoryBank
 from reconpatch.model import Inspector, Model
+from reconpatch.reading import thumbnail
 
 __all__ = [
     "Comparison",

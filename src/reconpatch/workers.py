@@ -18,7 +18,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -112,7 +112,7 @@ def as_finished(
     *,
     cpus: int = 1,
     retries: int = RETRIES,
-) -> Iterator[tuple[int, Value | WorkersError]]:
+) -> Generator[tuple[int, Value | WorkersError], None, None]:
     """Run a function on every task, on the cluster that `on_ray` connected to.
 
     What is still running when the iterator is left (Ctrl-C, an error) is stopped.
@@ -139,8 +139,9 @@ def as_finished(
             (done,), _ = ray.wait(list(index), num_returns=1)
             yield index.pop(done), _value(ray, done, retries)
     finally:
-        for reference in index:
-            ray.cancel(reference, force=True)
+        if ray.is_initialized():  # or ray.cancel would start a cluster of its own
+            for reference in index:
+                ray.cancel(reference, force=True)
 
 
 def _guarded(work: Callable[[Task], Value], task: Task) -> Value | ReconPatchError:

@@ -1,0 +1,327 @@
+"""The good photos of a fit: where they are, how they are prepared, and one pass over them.
+
+folder, paths, arrays ── decoded and prepared by threads ── views ── patch features
+                               └── records, thumbnails, some views to make defects on
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from reconpatch.errors import PhotoError, SettingsError
+from reconpatch.features import Extractor
+from reconpatch.fit_options import FitOptions, report_to, silent
+from reconpatch.good_photos import CALIBRATED, TrainingPhoto
+from reconpatch.images import (
+    Bytes,
+    Photo,
+    PhotoSource,
+    as_bytes,
+    list_photos,
+    photo_size,
+    read_photo,
+    white_level_for,
+)
+from reconpatch.layout import Layout, View
+from reconpatch.memory_bank import Floats, MemoryBank
+from reconpatch.parity import SAMPLE_PHOTOS
+from reconpatch.patch_store import PatchStore
+from reconpatch.preprocessing import Preprocessing
+from reconpatch.read_ahead import read_ahead
+from reconpatch.region_of_interest import RegionOfInterest
+from reconpatch.registration import Registration
+from reconpatch.settings import FitSettings
+
+GoodSource = str | os.PathLike[str] | Sequence[PhotoSource]
+
+_BATCH = 4  # photos through the backbone at a time: more take more memory and no less time
+THUMBNAIL_SIDE = 256  # pixels of the longer side
+
+
+def sources_of(good: GoodSource) -> tuple[list[PhotoSource], list[str], str]:
+    """The photos, what to call each, and the name of the folder, where there is one."""
+    if isinstance(good, str | os.PathLike):
+        folder = Path(good)
+        paths = list_photos(folder)
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        return list(paths), names, folder.resolve().name
+    short = _short_names([Path(p) for p in good if isinstance(p, str | os.PathLike)])
+    names = [
+        short[Path(photo)] if isinstance(photo, str | os.PathLike) else f"<photo {i}>"
+        for i, photo in enumerate(good)
+    ]
+    return list(good), names, ""
+
+
+def _short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """As many of the last parts of each path as it takes to tell the paths apart."""
+    names: dict[Path, str] = {}
+    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+        names = {path: Path(*path.parts[-depth:]).as_posix() for path in paths}
+        if len(set(names.values())) == len(names):
+            break
+    return names
+
+
+def read_good(good: GoodSource, options: FitOptions) -> Iterator[Photo]:
+    """The good photos as a fit reads them: in its order, under its names."""
+    sources, names, _ = sources_of(good)
+    return readable(sources, names, options)
+
+
+def readable(
+    sources: Iterable[PhotoSource],
+    names: Sequence[str],
+    options: FitOptions,
+) -> Iterator[Photo]:
+    """The photos one by one; those that cannot be read are refused, or skipped."""
+    for source, name in zip(sources, names, strict=True):
+        try:
+            yield read_photo(source, name=name, max_pixels=options.max_pixels)
+        except PhotoError as error:
+            _refuse_or_note(error, options)
+
+
+def _refuse_or_note(error: PhotoError, options: FitOptions) -> str:
+    """A note on a photo that is left out; raises PhotoError unless that was asked for."""
+    if not options.skip_unreadable:
+        raise PhotoError(
+            f"{error} Nothing was fitted: mend or remove the photo, or pass "
+            "--skip-unreadable to fit without it."
+        ) from error
+    return f"left out: {error}"
+
+
+def _white_level(sources: Sequence[PhotoSource], names: Sequence[str], options: FitOptions) -> int:
+    """The white level that covers all photos of 16 bits."""
+    photos = readable(sources, names, options)
+    return white_level_for(
+        max(int(photo.pixels.max()) for photo in photos if photo.pixels.dtype == np.uint16)
+    )
+
+
+class Sizes(NamedTuple):
+    """Height and width of the photos: those of the first, and the median of each."""
+
+    first: tuple[int, int]
+    median: tuple[int, int]
+
+
+def sizes_of(sources: Sequence[PhotoSource], names: Sequence[str]) -> Sizes:
+    """The photos' sizes; what cannot be read is told of when it is read."""
+    sizes = []
+    for source, name in zip(sources, names, strict=True):
+        with suppress(PhotoError):
+            sizes.append(photo_size(source, name=name))
+    if not sizes:
+        return Sizes((1, 1), (1, 1))
+    height, width = np.median(sizes, axis=0)
+    return Sizes(sizes[0], (int(height), int(width)))
+
+
+def preprocessing_for(
+    settings: FitSettings,
+    options: FitOptions,
+    sources: Sequence[PhotoSource],
+    names: Sequence[str],
+) -> Preprocessing:
+    """The preprocessing that settings and options come to; registration reads the first photo."""
+    region, registration = None, None
+    if settings.register:
+        registration = Registration.to(next(readable(sources, names, options)))
+    if isinstance(options.roi, np.ndarray):
+        region = RegionOfInterest.of(options.roi)
+    elif options.roi is not None:
+        region = RegionOfInterest.read(options.roi)
+    if region and settings.resize:
+        raise SettingsError(
+            f"resize is {settings.resize} and a region of interest is given, which says already "
+            "what of a photo is inspected: give one of the two"
+        )
+    return Preprocessing(
+        *settings.size,
+        settings.resize or None,
+        options.white_level or 65535,
+        settings.tile,
+        settings.overlap if settings.tile else 0,
+        region,
+        registration,
+    )
+
+
+@dataclass
+class Read:
+    """What one pass over the photos leaves behind, apart from their features."""
+
+    preprocessing: Preprocessing
+    photos: list[TrainingPhoto] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)  # which source each photo came from
+    thumbnails: list[bytes] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    # The part of some photos to make a defect on, prepared.
+    prepared: dict[int, tuple[View, Bytes]] = field(default_factory=dict)
+
+
+class _Decoded(NamedTuple):
+    """A photo, prepared for the model unless it is seen in tiles, and its thumbnail."""
+
+    photo: Photo
+    prepared: Floats
+    thumbnail: bytes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One pass over the photos: of each its record, its thumbnail and its patch features."""
+
+    sources: Sequence[PhotoSource]
+    names: Sequence[str]
+    settings: FitSettings
+    preprocessing: Preprocessing
+    layout: Layout
+    options: FitOptions
+    views: frozenset[int] | None = None  # photos to keep a view of; None: see `kept_views`
+
+    def extract(self, extractor: Extractor, patches: PatchStore, threads: int) -> Read:
+        """Read every photo once.
+
+        Photos are decoded, and prepared where they are seen at once, by threads while the engine
+        is at work on others. Only where there are photos of 16 bits are they all read once more,
+        for the white level.
+        """
+        sources, options = self.sources, self.options
+        level = options.white_level
+        read = Read(self.preprocessing)
+        report = report_to(options, "extract features") or silent
+        kept = kept_views(self.settings, len(sources)) if self.views is None else self.views
+        waiting: list[Floats] = []
+
+        def flush() -> None:
+            if waiting:
+                patches.add(self._of_whole_photos(extractor(np.stack(waiting))))
+                waiting.clear()
+
+        for i, decoded in enumerate(read_ahead(self._decode, range(len(sources)), threads)):
+            report(i + 1, len(sources))
+            if isinstance(decoded, PhotoError):
+                read.notes.append(_refuse_or_note(decoded, options))
+                continue
+            photo = decoded.photo
+            if photo.pixels.dtype == np.uint16 and not level:
+                level = _white_level(sources, self.names, options)
+                read.preprocessing = replace(read.preprocessing, white_level=level)
+            if photo.pixels.dtype == np.uint16:  # those read ahead did not know the level
+                decoded = self._prepare(photo, read.preprocessing)
+            n = len(read.photos)
+            read.photos.append(
+                TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, n)
+            )
+            read.sources.append(i)
+            if self._thumbnails:
+                read.thumbnails.append(decoded.thumbnail)
+            if self.layout.in_tiles:
+                _check_same_size(photo, self.layout)
+                patches.add(self._of_tiles(photo, read.preprocessing, extractor))
+            else:
+                waiting.append(decoded.prepared)
+            if n in kept:
+                read.prepared[n] = self._kept_view(n, decoded, read.preprocessing)
+            if len(waiting) == _BATCH:
+                flush()
+        flush()
+        return read
+
+    def _of_whole_photos(self, features: Floats) -> Floats:
+        """(B, P, C) features of the inspected patches of photos that are seen at once."""
+        (view,) = self.layout.views
+        return features if self.layout.plain else features[:, view.cells]
+
+    def _of_tiles(self, photo: Photo, preprocessing: Preprocessing, extractor: Extractor) -> Floats:
+        """(1, P, C) features of a photo that is seen in tiles."""
+        views = preprocessing.views(photo, self.layout)
+        features: Floats = self.layout.joined(extractor(view[None])[0] for view in views)
+        return features[None]
+
+    def _kept_view(
+        self, n: int, decoded: _Decoded, preprocessing: Preprocessing
+    ) -> tuple[View, Bytes]:
+        """The n-th photo, or the tile of it that is kept: one that is not mostly uninspected."""
+        views = self.layout.views
+        if not self.layout.in_tiles:
+            return views[0], as_bytes(decoded.prepared)
+        most = max(len(view.places) for view in views)
+        worthy = [view for view in views if 2 * len(view.places) >= most]
+        rng = np.random.default_rng([self.settings.seed, n])
+        view = worthy[rng.integers(len(worthy))]
+        return view, as_bytes(preprocessing.view(decoded.photo, self.layout, view))
+
+    def _decode(self, i: int) -> _Decoded | PhotoError:
+        limit = self.options.max_pixels
+        try:
+            photo = read_photo(self.sources[i], name=self.names[i], max_pixels=limit)
+            _ = photo.sha256  # by the thread that reads
+            return self._prepare(self.preprocessing.registered(photo), self.preprocessing)
+        except PhotoError as error:
+            return error
+
+    def _prepare(self, photo: Photo, preprocessing: Preprocessing) -> _Decoded:
+        small = thumbnail(photo, preprocessing.white_level) if self._thumbnails else b""
+        if self.layout.in_tiles:  # a tile at a time, when its turn comes
+            return _Decoded(photo, np.empty(0, np.float32), small)
+        return _Decoded(photo, preprocessing(photo), small)
+
+    @property
+    def _thumbnails(self) -> bool:
+        return self.options.thumbnails and len(self.sources) <= CALIBRATED
+
+
+def kept_views(settings: FitSettings, photos: int) -> frozenset[int]:
+    """Photos that are kept prepared: for made defects, and for the sample of the file."""
+    count = max(settings.defects, SAMPLE_PHOTOS // 2)
+    evenly = np.linspace(0, photos - 1, min(count, photos))
+    return frozenset(np.rint(evenly).astype(int).tolist())
+
+
+def _check_same_size(photo: Photo, layout: Layout) -> None:
+    height, width = layout.size
+    if (photo.height, photo.width) != (height, width):
+        raise PhotoError(
+            f"{photo.name}: {photo.width} x {photo.height} pixels, and the first good photo has "
+            f"{width} x {height}: photos that are seen in tiles have one size, so leave out or "
+            "crop those of another"
+        )
+
+
+def thumbnails_of(
+    bank: MemoryBank, sources: Sequence[PhotoSource], read: Read, options: FitOptions
+) -> list[bytes]:
+    """Thumbnails of the photos that the bank has rows of; of the others of very many, none."""
+    if not options.thumbnails:
+        return []
+    thumbnails = [b""] * len(read.photos)
+    for i in np.unique(bank.photo):
+        source = sources[read.sources[i]]
+        photo = read_photo(source, name=read.photos[i].name, max_pixels=options.max_pixels)
+        photo = read.preprocessing.registered(photo)  # boxes are in that frame
+        thumbnails[i] = thumbnail(photo, read.preprocessing.white_level)
+    return thumbnails
+
+
+def thumbnail(photo: Photo, white_level: int) -> bytes:
+    """A JPEG of a good photo, its longer side at most THUMBNAIL_SIDE pixels."""
+    import io
+
+    from PIL import Image
+
+    image = Image.fromarray(photo.rgb8(white_level))
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
