@@ -766,9 +766,10 @@ def test_a_missed_defect_is_framed(tmp_path: Path) -> None:
 
 def figures(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
     """The stored records by what they are of, without what a clock says."""
-    by_time = ("created", "seconds", "peak_memory")
+    # Which points of a curve are kept to be drawn hangs on its last digits.
+    left_out = ("created", "seconds", "peak_memory", "curves")
     found = {
-        (r["category"], r["method"], r["seed"]): {k: v for k, v in r.items() if k not in by_time}
+        (r["category"], r["method"], r["seed"]): {k: v for k, v in r.items() if k not in left_out}
         for r in stored(folder)
     }
     assert len(found) == len(stored(folder))
