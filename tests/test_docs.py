@@ -237,8 +237,8 @@ def options() -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_option_named_exists(page: str, options: set[str]) -> None:
-    ours = re.sub(r"(pip install|ray start) [^`\n]*", "", read(page))  # of other programs
-    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", ours))
+    of_ours = re.sub(r"(pip install|ray start) [^`\n]*", "", read(page))
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", of_ours))
     assert named - options == set()
 
 
