@@ -2,9 +2,8 @@
 
 Every fenced block of `bash` or `python` on a page is run, block after block, in a folder that holds
 what the pages name (`workplace`). A block that would take hours, or what no test has, follows the
-comment `<!-- parsed only: WHY -->`; its lines are parsed by the command line and not run. So are
-lines with `--on`: Ray takes long to start, and has tests of its own. A block of `toml` is the file
-that its first line names.
+comment `<!-- parsed only: WHY -->`; its lines are parsed by the command line and not run. A block
+of `toml` is the file that its first line names.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ class Reader:
         for line in block.lines():
             words = shlex.split(line, comments=True)
             check(words)
-            if not block.parsed_only and "--on" not in words:
+            if not block.parsed_only:
                 self.run(words, line)
 
     def run(self, words: list[str], line: str) -> None:
@@ -238,8 +237,8 @@ def options() -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_option_named_exists(page: str, options: set[str]) -> None:
-    without_pip = re.sub(r"pip install [^`\n]*", "", read(page))
-    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", without_pip))
+    of_ours = re.sub(r"(pip install|ray start) [^`\n]*", "", read(page))
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", of_ours))
     assert named - options == set()
 
 

@@ -175,7 +175,8 @@ reconpatch.fit(sys.argv[1], **eval(sys.argv[3])).save(sys.argv[2], overwrite=Tru
     assert done.returncode == -signal.SIGKILL
     assert output.read_bytes() == small_model_file.read_bytes()
     assert len(list(output.parent.glob(".part.rcp.*.part"))) == 1
-    assert list(temporary.iterdir()) == []
+    # ONNX Runtime writes a file of its own when it is imported.
+    assert {path.name for path in temporary.iterdir()} <= {".ses"}
     for path in output.parent.iterdir():
         os.utime(path, (0, 0))  # long ago
     reconpatch.load(output).save(output, overwrite=True)

@@ -104,6 +104,7 @@ def open_session(graph: bytes, threads: int | None) -> onnxruntime.InferenceSess
     """A graph in ONNX Runtime; raises ModelFileError if it is damaged."""
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()  # where a build has any, nothing is told to anybody
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1

@@ -158,7 +158,9 @@ def try_on(
         r = f(defects.features[k])
         distances, nearest = others.nearest(r)
         if layout.in_tiles:
-            whole = good.distances[row_of_photo[i]].copy()
+            whole = np.zeros(layout.places, np.float32)  # of a photo that was not scored itself
+            if i in row_of_photo:
+                whole[:] = good.distances[row_of_photo[i]]
             whole[view.places] = distances[view.cells]
             scored = score_nearest(None, whole, nearest, others, scoring, layout)
         else:
