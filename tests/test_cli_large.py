@@ -47,7 +47,8 @@ def test_tiles_from_fit_to_report(folder, tmp_path):
     x, y = bad["regions"][0]["peak"]
     assert abs(x - 127) < 14
     assert abs(y - 97) < 14
-    assert (tmp_path / "report" / "report.html").is_file()
+    page = (tmp_path / "report" / "report.html").read_text("utf-8")
+    assert "64 x 64 pixels, for each tile of 64 pixels" in page
     said = run("info", tmp_path / "t.rcp").stdout
     assert "tile                   64" in said
     assert "overlap                16" in said
@@ -58,6 +59,8 @@ def test_a_region_hides_what_lies_outside(folder, tmp_path):
     fitted = run("fit", folder / "good", "-o", model, "--roi", folder / "roi.png", *QUICK)
     assert fitted.exit_code == 0, fitted.output
     assert run("inspect", model, folder / "new", "-o", tmp_path / "report").exit_code == 0
+    page = (tmp_path / "report" / "report.html").read_text("utf-8")
+    assert "64 x 64 pixels, 62% of the photo" in page
     said = run("info", model).stdout
     assert "62.5% of 160 x 128 pixels" in said
     assert "base64" not in said

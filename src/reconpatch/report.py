@@ -98,7 +98,14 @@ def _backbone_of(model: Model) -> str:
 
 
 def _input_of(model: Model) -> str:
-    return f"{model.preprocessing.height} x {model.preprocessing.width} pixels"
+    of = model.preprocessing
+    ways = [
+        f"{of.height} x {of.width} pixels",
+        f"for each tile of {of.tile} pixels" if of.tile else "",
+        f"{of.region.share:.0%} of the photo" if of.region else "",
+        "registered" if of.registration else "",
+    ]
+    return ", ".join(filter(None, ways))
 
 
 def _bank_of(model: Model) -> str:
