@@ -221,3 +221,12 @@ def test_the_worst_region_is_the_first():
     heatmap = as_map([[3, 0, 5, 0, 4]])
     assert worst_region(heatmap, 1.0) == find_regions(heatmap, 1.0)[0]
     assert worst_region(heatmap, 9.0) == Region((2, 0, 3, 1), 1, (2, 0), 5.0)
+
+
+def test_runs_are_the_same_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.random.default_rng(0).random((40, 30)) < 0.4
+    whole, n = label(mask)
+    monkeypatch.setattr("reconpatch.regions._STRIP", 90)  # three rows at a time
+    strips, m = label(mask)
+    assert n == m
+    np.testing.assert_array_equal(whole, strips)

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from reconpatch.result import Region
 
+_STRIP = 2**22  # pixels of a mask whose runs are looked for at a time
+
 FALLBACK_SHARE = 0.95
 """Where `find_regions` cuts a map that stays below its threshold: 0 is its minimum, 1 its peak."""
 
@@ -83,12 +85,21 @@ def worst_region(heatmap: npt.NDArray[np.float32], map_threshold: float) -> Regi
 
 
 def _runs_of(mask: npt.NDArray[np.bool_]) -> _Runs:
-    """The runs of an (H, W) mask."""
-    height, width = mask.shape
-    padded = np.zeros((height, width + 2), np.bool_)
-    padded[:, 1:-1] = mask
+    """The runs of an (H, W) mask, some rows at a time: a large one is not held several times."""
+    rows = max(1, _STRIP // max(1, mask.shape[1]))
+    strips = [_runs_of_strip(mask, y, y + rows) for y in range(0, max(1, len(mask)), rows)]
+    return _Runs(*(np.concatenate(parts) for parts in zip(*strips, strict=True)))
+
+
+def _runs_of_strip(
+    mask: npt.NDArray[np.bool_], top: int, bottom: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Row, start and end of the runs in rows top to bottom (exclusive)."""
+    strip = mask[top:bottom]
+    padded = np.zeros((strip.shape[0], strip.shape[1] + 2), np.bool_)
+    padded[:, 1:-1] = strip
     row, column = np.nonzero(padded[:, 1:] != padded[:, :-1])
-    return _Runs(row=row[::2], start=column[::2], end=column[1::2])
+    return row[::2] + top, column[::2], column[1::2]
 
 
 def _components(runs: _Runs, width: int) -> tuple[npt.NDArray[np.intp], int]:
