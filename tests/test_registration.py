@@ -139,3 +139,11 @@ def test_a_registered_model_lasts_in_its_file(registered, tmp_path):
     again = reconpatch.load(tmp_path / "r.rcp")
     bad = part(42, -6, 3, 3, defect=(50, 50))
     assert again.inspect(bad).score == registered.inspect(bad).score
+
+
+def test_a_registered_model_is_not_exported_as_a_bare_graph(registered, tmp_path):
+    from reconpatch.errors import SettingsError
+    from reconpatch.export import export
+
+    with pytest.raises(SettingsError, match="registers photos"):
+        export(registered, tmp_path / "out")

@@ -159,14 +159,17 @@ def _check_asked(to: str, int8: Sequence[Photo] | None) -> None:
 def _check_plain(inspector: Inspector) -> None:
     """Refuse what the graph knows nothing of."""
     of = inspector.preprocessing
-    what = (
-        "looks at photos in tiles" if of.tile else "has a region of interest" if of.region else ""
-    )
-    if what:
-        raise SettingsError(
-            f"the model {what}, which the bare graph knows nothing of: call it with `reconpatch "
-            "inspect` or `serve`, or fit one without for the export"
-        )
+    beside_the_graph = {
+        "looks at photos in tiles": of.tile,
+        "has a region of interest": of.region,
+        "registers photos": of.registration,
+    }
+    for what, has in beside_the_graph.items():
+        if has:
+            raise SettingsError(
+                f"the model {what}, which the bare graph knows nothing of: call it with "
+                "`reconpatch inspect` or `serve`, or fit one without for the export"
+            )
 
 
 # --- Folders that are whole or not there ---------------------------------------------------------

@@ -164,7 +164,8 @@ def photo_size(source: PhotoSource, *, name: str | None = None) -> tuple[int, in
     with _open_file(Path(source), name) as stream, _decoder_errors(name, MAX_PIXELS):
         image = _open_image(stream, MAX_PIXELS)
         with _quiet_pillow():
-            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            # Not the PNG file's own method, which would decode all of it to look behind the pixels.
+            turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return (image.width, image.height) if turned else (image.height, image.width)
 
 
