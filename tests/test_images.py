@@ -30,6 +30,7 @@ from reconpatch.images import (
     PHOTO_SUFFIXES,
     Photo,
     list_photos,
+    photo_size,
     read_photo,
     read_photo_bytes,
     white_level_for,
@@ -1162,3 +1163,17 @@ def test_import_loads_no_decoder() -> None:
 def test_slow_reference_itself() -> None:
     assert bilinear(np.array([[0.0, 4.0]]), 1, 4).tolist() == [[0, 1, 3, 4]]
     assert math.isclose(bilinear(np.array([[0.0], [1.0]]), 3, 1)[1, 0], 0.5)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize(("orientation", "size"), [(1, (40, 60)), (3, (40, 60)), (6, (60, 40))])
+def test_the_size_of_a_turned_photo_is_that_of_the_upright_one(
+    tmp_path: Path, suffix: str, orientation: int, size: tuple[int, int]
+) -> None:
+    image = Image.new("RGB", (60, 40))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{suffix}"
+    image.save(path, exif=exif)
+    read = read_photo(path)
+    assert photo_size(path) == (read.height, read.width) == size

@@ -30,7 +30,11 @@ from reconpatch import (
     cli_watch,
 )
 from reconpatch.cli_parts import (
+    ANOMALOUS,
+    ERROR,
+    INTERRUPTED,
     MAX_PIXELS,
+    UNREADABLE,
     Device,
     Engine,
     Group,
@@ -54,7 +58,6 @@ if TYPE_CHECKING:
     from reconpatch.report import ReportWriter
     from reconpatch.result import Result
 
-ANOMALOUS, ERROR, UNREADABLE, INTERRUPTED = 1, 2, 3, 130
 # The same as in reconpatch.ensemble and reconpatch.settings, which --help must not wait for.
 Statistics = Literal["as_new", "training"]
 Quality = Literal["fast", "balanced", "best"]

@@ -49,6 +49,9 @@ On = Annotated[
         show_default="this process",
     ),
 ]
+ANOMALOUS, ERROR, UNREADABLE, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes; 0 where all photos are good, or the command did what it was asked."""
+
 MaxPixels = Annotated[
     int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
 ]

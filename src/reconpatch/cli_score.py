@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from reconpatch.cli_parts import (
+    ANOMALOUS,
     MAX_PIXELS,
+    UNREADABLE,
     Engine,
     MaxPixels,
     ModelFile,
@@ -18,8 +20,6 @@ from reconpatch.cli_parts import (
     show_progress,
 )
 from reconpatch.errors import SettingsError
-
-_ANOMALOUS, _UNREADABLE = 1, 3
 
 
 def register(app: typer.Typer) -> None:
@@ -71,4 +71,4 @@ def score(
         )  # fmt: skip
     note(f"{output}: {scored}")
     counts = scored.counts
-    raise typer.Exit(_UNREADABLE if counts.unreadable else _ANOMALOUS if counts.anomalous else 0)
+    raise typer.Exit(UNREADABLE if counts.unreadable else ANOMALOUS if counts.anomalous else 0)

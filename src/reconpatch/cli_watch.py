@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconpatch.cli_parts import (
+    ANOMALOUS,
     MAX_PIXELS,
+    UNREADABLE,
     Data,
     Database,
     Json,
@@ -24,8 +26,6 @@ from reconpatch.errors import SettingsError
 
 if TYPE_CHECKING:
     from reconpatch.watch import Sorting, Watched, Watcher
-
-_ANOMALOUS, _UNREADABLE = 1, 3
 
 
 def register(app: typer.Typer) -> None:
@@ -111,7 +111,7 @@ def _run(watcher: Watcher, folder: Path, poll: float, *, once: bool, as_json: bo
             unreadable += seen.record is None
             _say(seen, as_json)
         if once and not watcher.waiting:
-            return _UNREADABLE if unreadable else _ANOMALOUS if anomalous else 0
+            return UNREADABLE if unreadable else ANOMALOUS if anomalous else 0
         if watcher.reachable != reachable:
             reachable = not reachable
             note(f"{folder} is {'there again' if reachable else 'gone; waiting'}", warn=True)

@@ -164,9 +164,12 @@ def photo_size(source: PhotoSource, *, name: str | None = None) -> tuple[int, in
     with _open_file(Path(source), name) as stream, _decoder_errors(name, MAX_PIXELS):
         image = _open_image(stream, MAX_PIXELS)
         with _quiet_pillow():
-            # Not the PNG file's own method, which would decode all of it to look behind the pixels.
-            turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-        return (image.width, image.height) if turned else (image.height, image.width)
+            # A PNG file's own method would decode all of it, to look behind the pixels.
+            exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
+            turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        tags = getattr(image, "tag_v2", {})  # a TIFF file's `size` may be that of the upright photo
+        width, height = tags.get(256, image.width), tags.get(257, image.height)
+        return (int(width), int(height)) if turned else (int(height), int(width))
 
 
 def list_photos(folder: Path) -> list[Path]:

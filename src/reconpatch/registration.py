@@ -26,6 +26,7 @@ from reconpatch.errors import MissingExtraError, PhotoError
 from reconpatch.images import Photo
 from reconpatch.regions import find_regions
 from reconpatch.result import Box, Result
+from reconpatch.stored_picture import stored_picture
 
 if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
@@ -86,8 +87,8 @@ class Registration:
 
     @cached_property
     def _reference(self) -> Floats:
-        with Image.open(io.BytesIO(self.png), formats=("PNG",)) as image:
-            return np.asarray(image.convert("L")).astype(np.float32) / np.float32(255)
+        grey = np.asarray(stored_picture(self.png, "PNG"))[:, :, 0]  # its channels are equal
+        return grey.astype(np.float32) / np.float32(255)
 
     def to_dict(self) -> dict[str, Any]:
         """The reference as JSON-ready values."""
@@ -96,13 +97,14 @@ class Registration:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The registration that `to_dict` gave; ValueError if it is damaged."""
+        """The registration that `to_dict` gave.
+
+        Raises:
+            ModelFileError: its picture cannot be read.
+            ValueError: it is too large.
+        """
         found = cls(int(values["height"]), int(values["width"]), base64.b64decode(values["png"]))
-        try:
-            fits = max(found._reference.shape) <= _SIDE
-        except (OSError, Image.DecompressionBombError, SyntaxError) as error:
-            raise ValueError(f"its reference for registration is damaged: {error}") from error
-        if not fits:
+        if max(found._reference.shape) > _SIDE:
             raise ValueError("its reference for registration is too large")
         return found
 
