@@ -11,6 +11,8 @@ feedback of an operator, and never removed.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -30,6 +32,8 @@ FEEDBACK: tuple[Feedback, ...] = ("good", "defect")
 # Rows read at once where all of them are asked for.
 _PAGE = 1_000
 _LONGEST_NAME = 255
+# Seconds that one waits for another who writes.
+_PATIENCE = 30
 # Any number; the same for all stations, so that only one of them brings the tables up to date.
 _MIGRATION_LOCK = 4_702_113
 
@@ -626,8 +630,8 @@ def _make_durable(engine: sa.Engine) -> None:
     def _connected(connection: Any, _: object) -> None:
         connection.isolation_level = None  # transactions begin where `_begun` says
         cursor = connection.cursor()
-        cursor.execute("PRAGMA busy_timeout=30000")
-        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute(f"PRAGMA busy_timeout={1_000 * _PATIENCE}")
+        _begin_write_ahead_log(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
@@ -637,6 +641,20 @@ def _make_durable(engine: sa.Engine) -> None:
         # A writer that began as a reader would be refused, not made to wait, by another writer.
         writes = connection.get_execution_options().get("reconpatch_writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _begin_write_ahead_log(cursor: Any) -> None:
+    """SQLite itself does not wait here: of two that make this step at once it refuses one."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
 
 
 def _migrate(engine: sa.Engine) -> None:
