@@ -22,7 +22,7 @@ from reconpatch import fit_jobs
 from reconpatch.data_folder import DataFolder
 from reconpatch.errors import NotFoundError, PhotoError, SettingsError, UpdateRefusedError
 from reconpatch.fit_jobs import FitComparison, FitJob, FitJobs
-from reconpatch.records import Record
+from reconpatch.records import Closest, Record
 from reconpatch.service import create_app
 from reconpatch.station import Station
 from test_service import API, HERE, problem
@@ -227,7 +227,8 @@ def record(number: int, feedback: Any = None) -> Record:
     return Record(
         time=datetime.now(UTC), product="disc", version=1, fingerprint="", name=f"{number}.png",
         photo=f"{number:064}", width=1, height=1, score=0.0, threshold=0.0, map_threshold=0.0,
-        p_value=1.0, anomalous=False, inspected=(0, 0, 1, 1), regions=(), closest={}, id=number,
+        p_value=1.0, anomalous=False, inspected=(0, 0, 1, 1), regions=(),
+        closest=Closest("", (0, 0, 1, 1), 0.0), id=number,
         feedback=feedback, feedback_time=None,
     )  # fmt: skip
 

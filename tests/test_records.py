@@ -23,7 +23,8 @@ import sqlalchemy as sa
 
 from reconpatch.errors import MissingExtraError, NotFoundError, RecordsError, SettingsError
 from reconpatch.record_tables import UtcTime, metadata
-from reconpatch.records import FileKey, Filter, Records, Verdict, Version, as_rows
+from reconpatch.records import Closest, FileKey, Filter, Records, Verdict, Version, as_rows
+from reconpatch.result import Region
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOBODY = 65534
@@ -43,8 +44,8 @@ VERDICT = Verdict(
     p_value=0.125,
     anomalous=True,
     inspected=(0, 0, 96, 64),
-    regions=({"box": [1, 2, 3, 4], "area": 4, "peak": [1, 2], "peak_value": 3.5},),
-    closest={"photo": "good/part000.png", "box": [0, 0, 8, 8], "distance": 3.25},
+    regions=(Region(box=(1, 2, 3, 4), area=4, peak=(1, 2), peak_value=3.5),),
+    closest=Closest("good/part000.png", box=(0, 0, 8, 8), distance=3.25),
 )
 GOOD = replace(VERDICT, score=1.0, p_value=0.5, anomalous=False, regions=(), photo="b" * 64)
 
@@ -232,11 +233,21 @@ def test_a_verdict_of_a_result(records: Records, small_model: Any, defective_pho
     found = records.get(records.add([verdict])[0].id)
     assert (found.score, found.p_value) == (result.score, result.p_value)
     assert (found.width, found.height) == (96, 96)
-    assert found.regions == tuple(region.to_dict() for region in result.regions)
-    assert found.closest["photo"] == result.closest.photo
+    assert found.regions == result.regions
+    assert found.closest.photo == result.closest.photo
+    assert found.closest.patch_box == result.closest.patch_box
+    assert found.closest.thumbnail_box == result.closest.thumbnail_box
     assert len(found.name) == 255
     short = Verdict.of(replace(result, name="a\0\udcff"), VERSION, photo="")
     assert short.name == "a\\0\\udcff"
+
+
+def test_rows_of_before_the_patch_boxes_are_read(records: Records) -> None:
+    [added] = records.add([VERDICT])
+    old = {"photo": "good/part000.png", "box": [0, 0, 8, 8], "distance": 3.25}
+    with records._engine.begin() as connection:
+        connection.execute(sa.update(metadata.tables["inspections"]).values(closest=old))
+    assert records.get(added.id) == added
 
 
 def test_verdicts_are_added_all_or_none(records: Records) -> None:

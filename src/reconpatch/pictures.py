@@ -10,7 +10,7 @@ import io
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from PIL import Image
 
 from reconpatch.errors import NotFoundError
 from reconpatch.overlay import SATURATED_AT, colourise, outline, overlay
-from reconpatch.result import Region
 from reconpatch.stored_picture import stored_picture
 
 if TYPE_CHECKING:
@@ -68,8 +67,8 @@ class Pictures:
         """The photo under the colours of its map, its regions framed; see `photo`."""
         with self._drawing:
             rgb, photo = self._rgb(record)
-            regions = [_region(values) for values in record.regions]
-            drawn = overlay(rgb, self._map(record, photo), record.map_threshold, regions)
+            heatmap = self._map(record, photo)
+            drawn = overlay(rgb, heatmap, record.map_threshold, record.regions)
             return _encoded(_smaller(drawn, size), kind)
 
     def heatmap(self, record: Record, size: int | None = None, scale: Scale = "colour") -> Picture:
@@ -98,7 +97,7 @@ class Pictures:
             NotFoundError: the model holds no pictures of its good photos.
         """
         model = self._station.judge_of(record)
-        name, box = record.closest["photo"], record.closest.get("thumbnail_box")
+        name, box = record.closest.photo, record.closest.thumbnail_box
         thumbnails = model.members[0].thumbnails
         index = next((i for i, good in enumerate(model.photos) if good.name == name), None)
         if box is None or index is None or index >= len(thumbnails):
@@ -107,8 +106,7 @@ class Pictures:
                 "thumbnails to see them"
             )
         drawn = stored_picture(thumbnails[index])
-        x0, y0, x1, y1 = box
-        outline(drawn, (x0, y0, x1, y1), line=1)
+        outline(drawn, box, line=1)
         return _encoded(drawn, "jpeg")
 
     def _rgb(self, record: Record) -> tuple[npt.NDArray[np.uint8], Photo]:
@@ -125,12 +123,6 @@ class Pictures:
         while len(self._maps) > 1 and sum(m.size for m in self._maps.values()) > _KEPT_PIXELS:
             self._maps.popitem(last=False)
         return found
-
-
-def _region(values: dict[str, Any]) -> Region:
-    x0, y0, x1, y1 = values["box"]
-    x, y = values["peak"]
-    return Region((x0, y0, x1, y1), values["area"], (x, y), values["peak_value"])
 
 
 def _smaller(image: Image.Image, size: int | None) -> Image.Image:

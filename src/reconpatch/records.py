@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter
 from sqlalchemy.dialects import postgresql, sqlite
 
 from reconpatch.errors import MissingExtraError, NotFoundError, RecordsError, SettingsError
 from reconpatch.record_tables import inspected_files, inspections, photos, services, versions
-from reconpatch.result import Box, Result
+from reconpatch.result import Box, Region, Result
 
 Feedback = Literal["good", "defect"]
 FEEDBACK: tuple[Feedback, ...] = ("good", "defect")
@@ -39,27 +40,27 @@ _MIGRATION_LOCK = 4_702_113
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What an inspection came to, as it is kept.
+class Closest:
+    """The good patch that the worst patch of a photo was compared with.
 
     Attributes:
-        time: when it was decided, in UTC.
-        product: name of the product.
-        version: number of the model's version.
-        fingerprint: SHA-256 of what decided (`Inspector.fingerprint`).
-        name: what the photo was called by whoever sent it.
-        photo: SHA-256 of the photo's file.
-        width: of the photo, in pixels.
-        height: of the photo, in pixels.
-        score: raw image score.
-        threshold: the image score above which a photo was anomalous.
-        map_threshold: value of the map above which a pixel belonged to a region.
-        p_value: see `Result.p_value`.
-        anomalous: score > threshold.
-        inspected: the part of the photo that was looked at, in its pixels.
-        regions: `Region.to_dict()` of each.
-        closest: `ClosestPatch.to_dict()`, and the box in the thumbnail.
+        photo: name of the good photo of the fit.
+        box: the good patch, in that photo's pixels.
+        distance: between the two.
+        patch_box: the worst patch, in pixels of the inspected photo; None in old records.
+        thumbnail_box: the good patch, in pixels of the picture that the service gives of it.
     """
+
+    photo: str
+    box: Box
+    distance: float
+    patch_box: Box | None = None
+    thumbnail_box: Box | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an inspection came to, before it has a number: see `Record`."""
 
     time: datetime
     product: str
@@ -75,8 +76,8 @@ class Verdict:
     p_value: float
     anomalous: bool
     inspected: Box
-    regions: tuple[dict[str, Any], ...]
-    closest: dict[str, Any]
+    regions: tuple[Region, ...]
+    closest: Closest
 
     @classmethod
     def of(cls, result: Result, version: Version, photo: str) -> Verdict:
@@ -88,7 +89,7 @@ class Verdict:
             photo: SHA-256 of the photo's file.
         """
         height, width = result.heatmap.shape
-        box = result.closest.thumbnail_box
+        good = result.closest
         return cls(
             time=datetime.now(UTC),
             product=version.product,
@@ -104,8 +105,10 @@ class Verdict:
             p_value=result.p_value,
             anomalous=result.anomalous,
             inspected=result.inspected,
-            regions=tuple(region.to_dict() for region in result.regions),
-            closest={**result.closest.to_dict(), "thumbnail_box": list(box) if box else None},
+            regions=result.regions,
+            closest=Closest(
+                good.photo, good.box, good.distance, good.patch_box, good.thumbnail_box
+            ),
         )
 
 
@@ -121,6 +124,22 @@ class Record(Verdict):
 
     Attributes:
         id: counts up; a later record has a larger one.
+        time: when it was decided, in UTC.
+        product: name of the product.
+        version: number of the model's version.
+        fingerprint: SHA-256 of what decided (`Inspector.fingerprint`).
+        name: what the photo was called by whoever sent it.
+        photo: SHA-256 of the photo's file.
+        width: of the photo, in pixels.
+        height: of the photo, in pixels.
+        score: raw image score.
+        threshold: the image score above which a photo was anomalous.
+        map_threshold: value of the map above which a pixel belonged to a region.
+        p_value: see `Result.p_value`.
+        anomalous: score > threshold.
+        inspected: the part of the photo that was looked at, in its pixels.
+        regions: the anomalous areas, the worst first.
+        closest: the good patch that the worst one was compared with.
         feedback: what an operator said the part was, or None.
         feedback_time: when, in UTC.
     """
@@ -265,7 +284,7 @@ class Records:
         """
         if not verdicts:
             return []
-        rows = [{**_values(verdict), "station": self.station} for verdict in verdicts]
+        rows = [{**asdict(verdict), "station": self.station} for verdict in verdicts]
         numbered = sa.insert(inspections).returning(inspections.c.id, sort_by_parameter_order=True)
         with self._changing() as connection:
             ids = [int(number) for number in connection.execute(numbered, rows).scalars()]
@@ -281,7 +300,7 @@ class Records:
             ]
             self._insert_or_update(connection, photos, stored)
         return [
-            Record(**_values(verdict), id=number, feedback=None, feedback_time=None)
+            Record(**vars(verdict), id=number, feedback=None, feedback_time=None)
             for number, verdict in zip(ids, verdicts, strict=True)
         ]
 
@@ -532,11 +551,6 @@ class Records:
             yield connection
 
 
-def _values(of: Verdict) -> dict[str, Any]:
-    """The columns of a verdict."""
-    return {field.name: getattr(of, field.name) for field in fields(of)}
-
-
 def _named(row: sa.Row[Any], kind: type[Any]) -> dict[str, Any]:
     """The columns of a row that a dataclass has."""
     return {field.name: getattr(row, field.name) for field in fields(kind)}
@@ -553,11 +567,11 @@ def _too_many(rows: Iterable[sa.Row[Any]], before: datetime | None, excess: int)
     return chosen
 
 
+_RECORD = TypeAdapter(Record)
+
+
 def _record(row: sa.Row[Any]) -> Record:
-    values = _named(row, Record)
-    values["inspected"] = tuple(values["inspected"])
-    values["regions"] = tuple(values["regions"])
-    return Record(**values)
+    return _RECORD.validate_python(row._asdict())
 
 
 # --- Opening -------------------------------------------------------------------------------------
@@ -690,7 +704,7 @@ COLUMNS = (
 def as_rows(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
     """Records as flat rows for a table, such as a CSV file; the worst region stands for all."""
     for record in records:
-        worst = record.regions[0]["peak"] if record.regions else (None, None)
+        worst = record.regions[0].peak if record.regions else (None, None)
         told = {
             "time": record.time.isoformat(timespec="milliseconds"),
             "verdict": "anomalous" if record.anomalous else "good",

@@ -1,17 +1,18 @@
-"""What the service takes and gives, as JSON; OpenAPI is made of these.
+"""What the service takes and gives, as JSON, beside `Record` and the like; OpenAPI is made of both.
 
 Names and units are those of `Result`, `Record` and `Version`, where each is explained.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from reconpatch.records import Filter
+from reconpatch.fit_jobs import FitFolder, FitJob
+from reconpatch.records import Filter, Record, Version
 
 # What PostgreSQL's and SQLite's columns hold.
 RecordId = Annotated[int, Field(ge=1, le=2**63 - 1)]
@@ -46,65 +47,11 @@ class Problem(BaseModel):
     error: str = Field(description="One sentence.")
 
 
-class RegionOut(_Answer):
-    """An anomalous area."""
-
-    box: tuple[int, int, int, int] = Field(description="x0, y0, x1, y1 in pixels of the photo.")
-    area: int = Field(description="Pixels.")
-    peak: tuple[int, int] = Field(description="x, y of the highest value of the map.")
-    peak_value: float
-
-
-class ClosestOut(_Answer):
-    """The good patch that the worst patch was compared with."""
-
-    photo: str = Field(description="Name of the good photo of the fit.")
-    box: tuple[int, int, int, int] = Field(description="The good patch, in that photo's pixels.")
-    patch_box: tuple[int, int, int, int] | None = Field(
-        None, description="The worst patch, in pixels of the inspected photo."
-    )
-    distance: float
-    thumbnail_box: tuple[int, int, int, int] | None = Field(
-        None, description="The good patch, in pixels of the picture that /closest gives."
-    )
-
-
-class RecordOut(_Answer):
-    """A verdict in the records."""
-
-    id: int
-    time: datetime = Field(description="UTC.")
-    product: str
-    version: int = Field(description="Version of the model that judged.")
-    fingerprint: str = Field(description="SHA-256 of what decided.")
-    name: str = Field(description="What the photo was called.")
-    photo: str = Field(description="SHA-256 of the photo's file.")
-    width: int
-    height: int
-    score: float
-    threshold: float
-    map_threshold: float
-    p_value: float
-    anomalous: bool
-    inspected: tuple[int, int, int, int] = Field(description="The part that was looked at.")
-    regions: list[RegionOut]
-    closest: ClosestOut
-    feedback: Literal["good", "defect"] | None
-    feedback_time: datetime | None
-
-
-class RecordsOut(_Answer):
-    """Some records, newest first."""
-
-    records: list[RecordOut]
-    cursor: int | None = Field(description="Give it as `cursor` for the next page; null: the last.")
-
-
 class BatchItem(BaseModel):
     """What came of one photo of a batch: a record or an error."""
 
     name: str
-    record: RecordOut | None = None
+    record: Record | None = None
     error: str | None = None
 
 
@@ -114,30 +61,34 @@ class BatchOut(BaseModel):
     items: list[BatchItem]
 
 
-class VersionOut(_Answer):
-    """A version of a model."""
+@dataclass(frozen=True)
+class VersionOut(Version):
+    """A version of a model, as `Version` says it, and its service.
 
-    product: str
-    number: int
-    file: str
-    sha256: str
-    fingerprint: str
-    threshold: float
-    parent: int | None
-    scores_as: int
-    created: datetime
-    note: str
+    Attributes:
+        in_service: whether it judges now.
+        in_service_since: when it last went into service.
+    """
+
     in_service: bool
-    in_service_since: datetime | None = Field(description="When it last went into service.")
+    in_service_since: datetime | None
 
 
+@dataclass(frozen=True)
 class VersionDetail(VersionOut):
-    """A version of a model, and where it comes from."""
+    """A version of a model, and where it comes from.
 
-    promise: str = Field(description="What the threshold promises, in plain words.")
+    Attributes:
+        promise: what the threshold promises, in plain words.
+        good_photos: how many it knows.
+        provenance: where it comes from.
+        settings: of each member of the model.
+    """
+
+    promise: str
     good_photos: int
     provenance: dict[str, Any]
-    settings: list[dict[str, Any]] = Field(description="Of each member of the model.")
+    settings: list[dict[str, Any]]
 
 
 class VersionsOut(BaseModel):
@@ -180,18 +131,6 @@ class ScoresOut(BaseModel):
     threshold: float
     recent: list[ScoreOut] = Field(description="Up to 1,000 comparable ones, newest first.")
     calibration: list[float] = Field(description="Of good photos, each as if it were new.")
-
-
-class PreviewOut(_Answer):
-    """What a threshold would do."""
-
-    threshold: float
-    photos: int = Field(description="Comparable photos of the recent past, up to 1,000.")
-    anomalous_now: int = Field(description="How many of them were judged anomalous.")
-    anomalous_then: int = Field(description="How many would have been.")
-    false_alarm_rate: float = Field(description="Expected of good photos, by the calibration.")
-    false_alarm_range: tuple[float, float] = Field(description="90 % range of it over fits.")
-    promise: str
 
 
 class DriftOut(_Answer):
@@ -243,64 +182,13 @@ class UpdateOut(BaseModel):
     comparison: dict[str, Any]
 
 
-class FitFolderOut(_Answer):
-    """A folder that fits can learn from."""
-
-    name: str
-    photos: int
-
-
-class ChangeOut(_Answer):
-    """A photo of which two models say different things."""
-
-    record: int
-    name: str
-    feedback: Literal["good", "defect"] | None
-    old_score: float
-    new_score: float
-    old_anomalous: bool
-    new_anomalous: bool
-
-
-class FitComparisonOut(_Answer):
-    """A new model beside the one in service; pairs are (old, new)."""
-
-    photos: int
-    anomalous: tuple[int, int]
-    goods: int = Field(description="Photos that an operator called good.")
-    false_alarms: tuple[int, int] = Field(description="How many of these are flagged.")
-    defects: int = Field(description="Photos that an operator called defects.")
-    found: tuple[int, int] = Field(description="How many of these are flagged.")
-    missed: int = Field(description="Defects that only the old one finds.")
-    changed: list[ChangeOut] = Field(description="With other verdicts; 50 at most.")
-
-
-class FitJobOut(_Answer):
-    """A fit, as far as it has got."""
-
-    product: str
-    source: str
-    quality: str
-    state: Literal["running", "ready", "failed", "cancelled", "in service"]
-    step: str
-    done: int
-    total: int
-    seconds: float
-    good_photos: int
-    threshold: float | None
-    promise: str
-    comparison: FitComparisonOut | None
-    error: str | None
-    version: int | None
-
-
 class FitOut(_Answer):
     """What fits can learn from, and the fit at work or the last one."""
 
     unavailable: str | None = Field(description="Why nothing can be fitted here, or null.")
-    folders: list[FitFolderOut]
+    folders: list[FitFolder]
     dropped: int = Field(description="Photos that were dropped for the next fit.")
-    job: FitJobOut | None
+    job: FitJob | None
 
 
 class FitIn(_Given):

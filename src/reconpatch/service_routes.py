@@ -38,16 +38,13 @@ from reconpatch.service_models import (
     FitServiceIn,
     HealthOut,
     Number,
-    PreviewOut,
     Problem,
     ProductOut,
     ProductsOut,
     Rate,
     RecordFilter,
     RecordId,
-    RecordOut,
     RecordQuery,
-    RecordsOut,
     RescoredItem,
     RescoredOut,
     RollbackIn,
@@ -191,7 +188,7 @@ Found = Annotated[Record, Depends(_found)]
 # --- Inspect -------------------------------------------------------------------------------------
 
 
-@router.post("/inspect", response_model=RecordOut, openapi_extra=_ONE_PHOTO)
+@router.post("/inspect", openapi_extra=_ONE_PHOTO)
 async def inspect(
     request: Request,
     here: Here,
@@ -243,7 +240,7 @@ async def _item(here: Service, file: UploadFile, product: str | None) -> BatchIt
         return BatchItem(name=name, error=str(error))
     except HTTPException as error:
         return BatchItem(name=name, error=str(error.detail))
-    return BatchItem(name=name, record=RecordOut.model_validate(record))
+    return BatchItem(name=name, record=record)
 
 
 async def _inspected(here: Service, content: bytes, name: str, product: str | None) -> Record:
@@ -281,7 +278,7 @@ def _name_of(file: UploadFile) -> str:
 # --- Records -------------------------------------------------------------------------------------
 
 
-@router.get("/records", response_model=RecordsOut)
+@router.get("/records")
 def records(query: Annotated[RecordQuery, Query()], here: Here) -> Page:
     """Records, newest first."""
     return here.station.records.page(query.wanted(), limit=query.limit, before=query.cursor)
@@ -314,7 +311,7 @@ def _harmless(cell: str) -> str:
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 
 
-@router.get("/records/{record}", response_model=RecordOut)
+@router.get("/records/{record}")
 def record(record: Found) -> Record:
     """One record."""
     return record
@@ -368,7 +365,7 @@ def _drawn(picture: Picture) -> Response:
     return Response(picture.content, media_type=picture.media_type)
 
 
-@router.post("/records/{record}/feedback", response_model=RecordOut)
+@router.post("/records/{record}/feedback")
 def feedback(record: RecordNumber, said: FeedbackIn, here: Here) -> Record:
     """Say what the part was."""
     return here.station.records.feedback(record, said.feedback)
@@ -418,7 +415,7 @@ def drift(product: Product, here: Here) -> DriftOut:
     return DriftOut(photos=seen.photos, alarms=seen.alarms, level=seen.level, last=last)
 
 
-@router.get("/products/{product}/threshold", response_model=PreviewOut)
+@router.get("/products/{product}/threshold")
 def preview(
     product: Product,
     here: Here,
@@ -448,7 +445,7 @@ def version(product: Known, number: VersionNumber, here: Here) -> VersionDetail:
     """One version, and where it comes from."""
     model = here.station.versions.inspector(product, number)
     return VersionDetail(
-        **_told(here.station, here.station.versions.get(product, number))[0].model_dump(),
+        **vars(_told(here.station, here.station.versions.get(product, number))[0]),
         promise=model.calibration.promise,
         good_photos=len(model.photos),
         provenance=model.provenance,

@@ -66,7 +66,7 @@ class Watched:
             record = self.record
             names = ("id", "version", "score", "threshold", "anomalous", "p_value")
             values |= {name: getattr(record, name) for name in names}
-            values["regions"] = list(record.regions)
+            values["regions"] = [region.to_dict() for region in record.regions]
             values["inspected_before"] = self.inspected_before
         values["sorted_to"] = None if self.sorted_to is None else str(self.sorted_to)
         if self.alarm is not None:
