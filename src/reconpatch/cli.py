@@ -12,7 +12,6 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -48,6 +47,7 @@ from reconpatch.cli_parts import (
     Weights,
     expand,
     note,
+    photo_files,
     show_progress,
 )
 from reconpatch.errors import PhotoError, ReconPatchError, SettingsError
@@ -524,6 +524,7 @@ def calibrate(
     """
     from reconpatch.calibration import shift_test
     from reconpatch.files import check_writable
+    from reconpatch.fit_options import counted
 
     if threshold is not None and (good or false_alarm_rate is not None):
         raise SettingsError(
@@ -541,7 +542,9 @@ def calibrate(
     if threshold is not None:
         model = before.with_threshold(threshold)
     elif good:
-        model = before.calibrated_on(_photos(expand(good), max_pixels), false_alarm_rate)
+        with show_progress() as progress:
+            photos = counted(photo_files(good, max_pixels), "calibrate", progress)
+            model = before.calibrated_on(photos, false_alarm_rate)
         old = before.calibration
         shift = shift_test(old.scores, model.calibration.scores, old.image_threshold)
         note(shift.message, warn=shift.different)
@@ -609,13 +612,6 @@ def _read(path: Path, max_pixels: int) -> Photo:
     from reconpatch.images import read_photo
 
     return read_photo(path, max_pixels=max_pixels)
-
-
-def _photos(paths: Sequence[Path], max_pixels: int) -> Iterator[Photo]:
-    with show_progress() as progress:
-        for i, path in enumerate(paths):
-            yield _read(path, max_pixels)
-            progress("calibrate", i + 1, len(paths))
 
 
 def _read_or_error(path: Path, max_pixels: int) -> Photo | PhotoError:

@@ -15,14 +15,15 @@ from reconpatch.cli_parts import (
     Json,
     MaxPixels,
     ModelFile,
-    PhotoFiles,
     Threads,
     expand,
+    photo_files,
     show_progress,
 )
 
 if TYPE_CHECKING:
     from reconpatch.bench import EngineTimes
+    from reconpatch.images import Photo
     from reconpatch.model import Inspector
     from reconpatch.parity import Agreement
 
@@ -61,7 +62,7 @@ def verify(
     """
     model = reconpatch.load(model_file, threads=threads)
     names = _engines(engine)
-    found = _agreements(model, expand(photos) if photos else [], names, max_pixels)
+    found = _agreements(model, photo_files(photos or [], max_pixels), names)
     if as_json:
         figures = {who: [a.to_dict() for a in each] for who, each in found.items()}
         print(json.dumps(figures))
@@ -74,7 +75,7 @@ def verify(
 
 
 def _agreements(
-    model: Inspector, paths: Sequence[Path], engines: Sequence[str], max_pixels: int
+    model: Inspector, photos: Sequence[Photo], engines: Sequence[str]
 ) -> dict[str, list[Agreement]]:
     """What each engine says, by the name of the member."""
     from reconpatch.ensemble import member_names
@@ -82,9 +83,7 @@ def _agreements(
 
     names = member_names([member.settings for member in model.members])
     return {
-        name: verify_photos(member, PhotoFiles(paths, max_pixels), engines)
-        if paths
-        else verify_sample(member, engines)
+        name: verify_photos(member, photos, engines) if photos else verify_sample(member, engines)
         for name, member in zip(names, model.members, strict=True)
     }
 

@@ -15,9 +15,8 @@ from reconpatch.cli_parts import (
     MaxPixels,
     ModelFile,
     Overwrite,
-    PhotoFiles,
     Threads,
-    expand,
+    photo_files,
 )
 from reconpatch.errors import SettingsError
 
@@ -66,7 +65,7 @@ def export(
     if photos and not int8:
         raise SettingsError("--photos is for --int8 alone: add --int8, or leave it out")
     model = reconpatch.load(model_file, threads=threads)
-    good = PhotoFiles(expand(photos or []), max_pixels) if int8 else None
+    good = photo_files(photos or [], max_pixels) if int8 else None
     exported = run(model, output, to=to, int8=good, name=model_file.stem, overwrite=overwrite)
     if as_json:
         print(json.dumps({"folder": str(output), **exported.to_dict()}))

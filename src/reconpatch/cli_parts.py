@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, overload
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from reconpatch.fit_options import Progress
-    from reconpatch.images import Photo
+    from reconpatch.images import PhotosInTurn
 
 # The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.
 MAX_PIXELS = 80_000_000
@@ -64,32 +65,6 @@ Weights = Annotated[
 ]
 
 
-class PhotoFiles(Sequence["Photo"]):
-    """Photos of files, each read when it is asked for, so that no more than one is in memory.
-
-    Args:
-        paths: the files.
-        max_pixels: larger photos are refused.
-    """
-
-    def __init__(self, paths: Sequence[Path], max_pixels: int) -> None:
-        self._paths, self._max_pixels = paths, max_pixels
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    @overload
-    def __getitem__(self, index: int) -> Photo: ...
-    @overload
-    def __getitem__(self, index: slice) -> PhotoFiles: ...
-    def __getitem__(self, index: int | slice) -> Photo | PhotoFiles:
-        from reconpatch.images import read_photo
-
-        if isinstance(index, slice):
-            return PhotoFiles(self._paths[index], self._max_pixels)
-        return read_photo(self._paths[index], max_pixels=self._max_pixels)
-
-
 def need_extra(what: str, extra: str, *packages: str) -> None:
     """Find out before anything starts whether the packages of an extra are there.
 
@@ -112,6 +87,13 @@ def expand(photos: Sequence[Path]) -> list[Path]:
     return [
         path for given in photos for path in (list_photos(given) if given.is_dir() else [given])
     ]
+
+
+def photo_files(photos: Sequence[Path], max_pixels: int) -> PhotosInTurn:
+    """The photos of files and folders, each read when it is asked for."""
+    from reconpatch.images import PhotosInTurn, read_photo
+
+    return PhotosInTurn([partial(read_photo, p, max_pixels=max_pixels) for p in expand(photos)])
 
 
 def note(text: str, *, warn: bool = False) -> None:

@@ -16,10 +16,9 @@ from reconpatch.cli_parts import (
     MaxPixels,
     ModelFile,
     Overwrite,
-    PhotoFiles,
     Threads,
-    expand,
     note,
+    photo_files,
     show_progress,
 )
 from reconpatch.errors import SettingsError
@@ -90,7 +89,7 @@ def update(
     old = reconpatch.load(model_file, threads=threads)
     check_writable(output, overwrite=overwrite)
     new_good, alarms, faults = (
-        PhotoFiles(expand(given or []), max_pixels) for given in (good, confirmed, defects)
+        photo_files(given or [], max_pixels) for given in (good, confirmed, defects)
     )
     with show_progress() as progress:
         new = run(old, new_good, confirmed=alarms, group=group, progress=progress)
@@ -124,7 +123,7 @@ def diff(
     from reconpatch.difference import diff as compare
 
     old, new = (reconpatch.load(file, threads=threads) for file in (old_file, new_file))
-    difference = compare(old, new, PhotoFiles(expand(photos or []), max_pixels))
+    difference = compare(old, new, photo_files(photos or [], max_pixels))
     if as_json:
         print(json.dumps(difference.to_dict()))
         return

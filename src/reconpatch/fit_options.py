@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from reconpatch.features import FeatureEngine, FeatureExtractor
 from reconpatch.images import MAX_PIXELS
 
+T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step at work, what is done of it, and what there is to do."""
 
@@ -65,6 +67,15 @@ def default_threads() -> int:
     """Threads of the inference engine: OMP_NUM_THREADS, or the number of cores."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
     return int(stated) if stated.isdecimal() and int(stated) > 0 else os.cpu_count() or 1
+
+
+def counted(items: Iterable[T], step: str, progress: Progress) -> Iterator[T]:
+    """The items, and what is done of them told after each; nobody knows how long a stream is."""
+    total = len(items) if isinstance(items, Sized) else 0
+    for done, item in enumerate(items, start=1):
+        yield item
+        if total:
+            progress(step, done, total)
 
 
 def silent(done: int, total: int) -> None:

@@ -10,12 +10,12 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -191,6 +191,29 @@ def list_photos(folder: Path) -> list[Path]:
             f"files ending in {', '.join(sorted(PHOTO_SUFFIXES))} count."
         )
     return sorted(photos, key=lambda path: path.relative_to(folder).as_posix())
+
+
+class PhotosInTurn(Sequence[Photo]):
+    """Photos that are read when it is their turn, so that no more than one is in memory.
+
+    Args:
+        reads: reads each.
+    """
+
+    def __init__(self, reads: Sequence[Callable[[], Photo]]) -> None:
+        self._reads = reads
+
+    def __len__(self) -> int:
+        return len(self._reads)
+
+    @overload
+    def __getitem__(self, index: int) -> Photo: ...
+    @overload
+    def __getitem__(self, index: slice) -> PhotosInTurn: ...
+    def __getitem__(self, index: int | slice) -> Photo | PhotosInTurn:
+        if isinstance(index, slice):
+            return PhotosInTurn(self._reads[index])
+        return self._reads[index]()
 
 
 def as_bytes(prepared: npt.NDArray[np.float32]) -> Bytes:

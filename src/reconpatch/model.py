@@ -187,9 +187,7 @@ class Inspector(ABC):
             raise SettingsError(f"the threshold is {value}: give a score of 0 or more")
         return self.with_calibration(replace(self.calibration, set_by_hand=float(value)))
 
-    def calibrated_on(
-        self, photos: Sequence[Photo] | Iterator[Photo], rate: float | None = None
-    ) -> Self:
+    def calibrated_on(self, photos: Iterable[Photo], rate: float | None = None) -> Self:
         """The same model with its thresholds set anew on other good photos.
 
         Photos of the fit are known by their pixels and scored without the rows of their group.

@@ -12,7 +12,7 @@ update promises, and why the radius is what it is: docs/teach.md.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -23,6 +23,7 @@ from reconpatch.coreset import extend_coreset
 from reconpatch.difference import Comparison, Difference, PhotoChange, check_update, diff
 from reconpatch.ensemble import Ensemble, recombine
 from reconpatch.errors import NotEnoughPhotosError
+from reconpatch.fit_options import Progress, counted
 from reconpatch.good_photos import (
     GoodScores,
     TrainingPhoto,
@@ -33,7 +34,7 @@ from reconpatch.good_photos import (
     rescore,
 )
 from reconpatch.images import Photo
-from reconpatch.memory_bank import Floats, Ints, MemoryBank
+from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
 from reconpatch.reading import thumbnail
 
@@ -46,8 +47,6 @@ __all__ = [
     "diff",
     "update",
 ]
-
-Progress = Callable[[str, int, int], None]
 
 
 def update(
@@ -78,7 +77,7 @@ def update(
         NotEnoughPhotosError: no photo is given that the model does not know already.
         SettingsError: `group` is no regular expression, or matches no new photo's name.
     """
-    report = progress or _silent
+    report = progress or (lambda *_: None)
     new = _read(model, good, confirmed, report)
     if not (new.photos or new.promoted):
         raise NotEnoughPhotosError(
@@ -86,22 +85,12 @@ def update(
             "good photo or confirmed false alarm that is new to it"
         )
     new = replace(new, photos=_grouped(new.photos, model.photos, group))
-    counts = _Counts(len(new.photos) - new.confirmed, new.confirmed, len(new.promoted))
-    members = [_updated(m, new, i, counts, report) for i, m in enumerate(model.members)]
+    members = [_updated(m, new, i, report) for i, m in enumerate(model.members)]
     if not isinstance(model, Ensemble):
         return members[0]
     combined = recombine(model, members, members[0].calibration.source)
     rows = sum(len(m.bank) for m in members) - sum(len(m.bank) for m in model.members)
-    return replace(combined, provenance=_provenance(model, counts, rows, radius=None))
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """How many photos an update adds."""
-
-    good: int
-    confirmed: int
-    promoted: int
+    return replace(combined, provenance=_provenance(model, new, rows, radius=None))
 
 
 # --- Photos --------------------------------------------------------------------------------------
@@ -113,7 +102,7 @@ class _NewPhotos:
 
     Attributes:
         photos: new good photos, then confirmed false alarms.
-        confirmed: how many of them are the latter.
+        good: how many of them are the former.
         promoted: indices of the model's photos that entered as confirmed and are now among `good`.
         promoted_patches: of each member, (P, D) represented patches of each of those.
         patches: of each member, (P, D) represented patches of each new photo.
@@ -121,7 +110,7 @@ class _NewPhotos:
     """
 
     photos: Sequence[TrainingPhoto]
-    confirmed: int
+    good: int
     promoted: Sequence[int]
     promoted_patches: Sequence[Sequence[Floats]]
     patches: Sequence[Sequence[Floats]]
@@ -141,7 +130,7 @@ def _read(
     promoted_patches: list[list[Floats]] = [[] for _ in members]
     thumbnails: list[bytes] = []
     seen: set[str] = set()
-    for photo in _counted(good, "look at good photos", report):
+    for photo in counted(good, "look at good photos", report):
         if photo.sha256 in seen:
             continue
         seen.add(photo.sha256)
@@ -153,13 +142,11 @@ def _read(
             for own, member in zip(promoted_patches, members, strict=True):
                 own.append(member.represent(photo))
     new_good = len(photos)
-    for photo in _counted(confirmed, "look at false alarms", report):
+    for photo in counted(confirmed, "look at false alarms", report):
         if photo.sha256 not in seen and photo.sha256 not in of_hash:
             seen.add(photo.sha256)
             _add(photo, members, photos, patches, thumbnails)
-    return _NewPhotos(
-        photos, len(photos) - new_good, promoted, promoted_patches, patches, thumbnails
-    )
+    return _NewPhotos(photos, new_good, promoted, promoted_patches, patches, thumbnails)
 
 
 def _add(
@@ -179,14 +166,6 @@ def _add(
         thumbnails.append(thumbnail(photo, members[0].white_level))
 
 
-def _counted(photos: Iterable[Photo], step: str, report: Progress) -> Iterator[Photo]:
-    total = len(photos) if isinstance(photos, Sequence) else 0
-    for done, photo in enumerate(photos, start=1):
-        yield photo
-        if total:  # nobody knows how long a stream is
-            report(step, done, total)
-
-
 def _grouped(
     new: Sequence[TrainingPhoto], known: Sequence[TrainingPhoto], pattern: str | None
 ) -> list[TrainingPhoto]:
@@ -200,15 +179,13 @@ def _grouped(
 # --- One member ----------------------------------------------------------------------------------
 
 
-def _updated(
-    model: Model, new: _NewPhotos, member: int, counts: _Counts, report: Progress
-) -> Model:
+def _updated(model: Model, new: _NewPhotos, member: int, report: Progress) -> Model:
     patches = new.patches[member]
     radius = covering_radius(model)
     report("add to the memory bank", 0, 1)
-    good, confirmed = patches[: counts.good], patches[counts.good :]
+    good, confirmed = patches[: new.good], patches[new.good :]
     added = _new_rows(model.bank, good, confirmed, radius, min(radius, _own_threshold(model)))
-    order = _order(len(model.photos), _calibrating(model), new.promoted, counts)
+    order = _order(len(model.photos), _calibrating(model), new)
     photos = [[*model.photos, *new.photos][i] for i in order]
     thumbnails = [*model.thumbnails, *new.thumbnails]
     bank = _grown(model.bank, patches, added, len(model.photos), order)
@@ -228,7 +205,7 @@ def _updated(
         good=scores,
         calibration=calibration,
         thumbnails=[thumbnails[i] for i in order] if thumbnails else (),
-        provenance=_provenance(model, counts, len(bank) - len(model.bank), radius),
+        provenance=_provenance(model, new, len(bank) - len(model.bank), radius),
     )
 
 
@@ -255,13 +232,13 @@ def _source(photos: int) -> str:
 
 
 def _provenance(
-    parent: Inspector, counts: _Counts, rows: int, radius: float | None
+    parent: Inspector, new: _NewPhotos, rows: int, radius: float | None
 ) -> dict[str, Any]:
     updated = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "good_photos": counts.good,
-        "confirmed_false_alarms": counts.confirmed,
-        "confirmed_now_good": counts.promoted,
+        "good_photos": new.good,
+        "confirmed_false_alarms": len(new.photos) - new.good,
+        "confirmed_now_good": len(new.promoted),
         "rows": rows,
         "radius": radius,
     }
@@ -290,41 +267,31 @@ def _own_threshold(model: Model) -> float:
 # --- Bank ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Which patches become rows: (K,) index of the new photo, and place in its grid."""
-
-    photo: Ints
-    place: Ints
-
-
 def _new_rows(
     bank: MemoryBank,
     good: Sequence[Floats],
     confirmed: Sequence[Floats],
     radius: float,
     radius_confirmed: float,
-) -> _Rows:
-    """Greedy picks of the good photos down to the radius, then all that is new in false alarms.
+) -> list[tuple[int, int]]:
+    """Which patches become rows: the index of their new photo, and their place in its grid.
 
-    Of a false alarm that a person confirmed every patch enters that is further away: picks alone
-    would leave it as far from the bank as the radius.
+    Greedy picks of the good photos down to the radius, then all that is new in false alarms. Of a
+    false alarm that a person confirmed every patch enters that is further away: picks alone would
+    leave it as far from the bank as the radius.
     """
     of_good = _picks(bank, good, radius)
-    grown = _with_rows(bank, [good[i][place] for i, place in of_good])
+    grown = bare_bank(np.concatenate([bank.rows, *(good[i][[place]] for i, place in of_good)]))
     of_confirmed = [
         (len(good) + i, int(place))
         for i, r in enumerate(confirmed)
         for place in np.flatnonzero(grown.nearest(r)[0] > radius_confirmed)
     ]
-    picked = np.array([*of_good, *of_confirmed], dtype=np.int64).reshape(-1, 2)
-    return _Rows(picked[:, 0], picked[:, 1])
+    return [*of_good, *of_confirmed]
 
 
 def _picks(bank: MemoryBank, patches: Sequence[Floats], radius: float) -> list[tuple[int, int]]:
     """Photo and place of the greedy picks."""
-    if not patches:
-        return []
     beyond = []
     for photo, r in enumerate(patches):
         distance, _ = bank.nearest(r)
@@ -338,41 +305,34 @@ def _picks(bank: MemoryBank, patches: Sequence[Floats], radius: float) -> list[t
     return [beyond[i][:2] for i in extend_coreset(features, nearest, radius)]
 
 
-def _with_rows(bank: MemoryBank, rows: Sequence[Floats]) -> MemoryBank:
-    """A bank for a search alone, with more rows from nowhere."""
-    if not rows:
-        return bank
-    return bare_bank(np.concatenate([bank.rows, np.stack(rows)]))
-
-
-def _order(known: int, calibrating: int, promoted: Sequence[int], counts: _Counts) -> list[int]:
+def _order(known: int, calibrating: int, new: _NewPhotos) -> list[int]:
     """Indices of known and new photos, in the order in which the new version has them."""
-    confirmed = [i for i in range(calibrating, known) if i not in set(promoted)]
-    new = range(known, known + counts.good + counts.confirmed)
+    confirmed = [i for i in range(calibrating, known) if i not in set(new.promoted)]
+    added = range(known, known + len(new.photos))
     return [
         *range(calibrating),
-        *promoted,
-        *new[: counts.good],
+        *new.promoted,
+        *added[: new.good],
         *confirmed,
-        *new[counts.good :],
+        *added[new.good :],
     ]
 
 
 def _grown(
     bank: MemoryBank,
     patches: Sequence[Floats],
-    added: _Rows,
+    added: Sequence[tuple[int, int]],
     known: int,
     order: Sequence[int],
 ) -> MemoryBank:
     """The bank with its new rows, its photos counted in their new order; stand-ins are to come."""
-    rows = [patches[i][place] for i, place in zip(added.photo, added.place, strict=True)]
-    more = np.array(rows, dtype=np.float32).reshape(-1, bank.rows.shape[1])
+    photo, place = np.array(added, dtype=np.int64).reshape(-1, 2).T
+    more = np.concatenate([bank.rows[:0], *(patches[i][[at]] for i, at in added)])
     place_of = np.argsort(np.array(order))
     return MemoryBank(
         rows=np.concatenate([bank.rows, more]),
-        photo=place_of[np.concatenate([bank.photo, known + added.photo])],
-        place=np.concatenate([bank.place, added.place]),
+        photo=place_of[np.concatenate([bank.photo, known + photo])],
+        place=np.concatenate([bank.place, place]),
         stand_ins=np.concatenate([bank.stand_ins, more]),
     )
 
@@ -465,7 +425,3 @@ def _calibrating(model: Model) -> int:
     The last of them is always among those that are scored.
     """
     return int(model.good.photos[-1]) + 1
-
-
-def _silent(step: str, done: int, total: int) -> None:
-    """Report to nobody."""
