@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 
 import reconpatch
 from conftest import SMALL_FIT, fill, scratched, textured
-from reconpatch import fit_jobs
+from reconpatch import fit_jobs, fit_process
 from reconpatch.data_folder import DataFolder
 from reconpatch.errors import NotFoundError, PhotoError, SettingsError, UpdateRefusedError
 from reconpatch.fit_jobs import FitComparison, FitJob, FitJobs
@@ -129,6 +129,29 @@ def test_what_a_fit_refuses_is_told(fits: FitJobs) -> None:
     assert job.state == "failed"
     assert job.error is not None
     assert "photo" in job.error
+
+
+def test_a_fit_takes_photos_as_large_as_its_station(fits: FitJobs, station: Station) -> None:
+    station.limits = replace(station.limits, max_pixels=9_000)
+    fits.start("disc", "monday")
+    job = finished(fits)
+    assert job.error is not None
+    assert "over the limit of 9,000" in job.error
+
+
+def test_a_comparison_takes_photos_as_large_as_its_station(small_model_file: Path) -> None:
+    told: list[dict[str, Any]] = []
+    photo = small_model_file.with_name("photo.png")
+    photo.write_bytes(png(textured(1)))
+    model = str(small_model_file)
+    for most in (9_215, 9_216):
+        fit_process.compare(
+            lambda **values: told.append(values),
+            new=model, old=model, photos=[(str(photo), "a.png")], max_pixels=most,
+        )  # fmt: skip
+    unread, read = (values["compared"]["scores"] for values in told if "compared" in values)
+    assert unread == [None]
+    assert read != [None]
 
 
 def test_a_process_that_is_killed_is_told(fits: FitJobs) -> None:

@@ -193,6 +193,39 @@ def test_uploads_are_refused_before_they_are_read(
     assert problem(threshold, 413)
 
 
+@pytest.mark.parametrize("path", ["inspect", "fit/photos", "products/disc/update"])
+def test_past_the_bound_of_uploads_no_more_are_read(client: TestClient, path: str) -> None:
+    service = client.app.state.service
+    service._open = 2 * client.station.limits.queue
+    answer = client.post(f"{API}/{path}", content=png(textured(0)))
+    assert "photos are waiting" in problem(answer, 503)
+    assert answer.headers["retry-after"] == "1"
+    service._open = 0
+    assert client.post(f"{API}/{path}", content=png(textured(0))).status_code in (200, 400)
+    assert service._open == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [("inspect", "file"), ("inspect-batch", "files"), ("inspect", "none")]
+)
+def test_names_that_are_no_unicode(client: TestClient, path: str, field: str) -> None:
+    """Half a surrogate pair, which UTF-7 lets through and UTF-8 cannot say."""
+    body = (
+        f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="+2AA-.png"\r\n\r\n'
+    ).encode() + b"no photo\r\n--x--\r\n"
+    kind = "multipart/form-data; boundary=x; charset=utf-7"
+    answer = client.post(f"{API}/{path}", content=body, headers={"Content-Type": kind})
+    if path == "inspect":
+        assert problem(answer, 422)
+    else:
+        assert "\\ud800.png" in answer.json()["items"][0]["error"]
+    strange = client.put(
+        f"{API}/products/disc/threshold", content=b'{"\\ud800": 1}',
+        headers={"Content-Type": "application/json"},
+    )  # fmt: skip
+    assert problem(strange, 422)
+
+
 def test_an_upload_that_stands_still_is_given_up(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -521,7 +554,7 @@ def test_an_update_that_would_miss_a_defect_is_refused_unless_forced(
 ) -> None:
     """Stands in for an update that goes wrong: the new version finds nothing any more."""
     monkeypatch.setattr(
-        "reconpatch.update.update", lambda model, *_, **__: model.with_threshold(1e9)
+        "reconpatch.station.update", lambda model, *_, **__: model.with_threshold(1e9)
     )
     defect = inspect(client, scratched(textured(2)), "defect.png")
     tell(client, defect, "defect")

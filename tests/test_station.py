@@ -461,6 +461,19 @@ def test_a_data_folder_that_is_a_file(tmp_path):
         DataFolder(tmp_path / "data")
 
 
+def test_a_station_without_its_drift_frees_its_database(start, model_file, monkeypatch):
+    closed = []
+
+    def refuse(*_):
+        raise RecordsError("the database is away")
+
+    monkeypatch.setattr(station_module, "VersionDrift", refuse)
+    monkeypatch.setattr(station_module.Records, "close", lambda _: closed.append(True))
+    with pytest.raises(RecordsError):
+        start(model_file)
+    assert closed == [True]
+
+
 def test_a_station_that_cannot_start_frees_its_database(start, model_file, tmp_path):
     with pytest.raises(SettingsError):
         start()

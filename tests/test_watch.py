@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,6 +181,14 @@ def test_a_new_file_under_an_old_name_is_inspected(line: Line) -> None:
     assert line.records.count() == 2
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_that_is_called_a_photo_is_not_waited_for(line: Line) -> None:
+    os.mkfifo(line.folder / "a.png")
+    watcher = line.watcher()
+    assert list(watcher.look()) == []
+    assert watcher.waiting == 0  # to read it would last until somebody writes
+
+
 # --- Sorting -------------------------------------------------------------------------------------
 
 
@@ -202,6 +211,35 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         sort_file(path, tmp_path / "out" / "a.png", sha256, move=True)
     contents = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
     assert contents == {"a.png": b"0", "a-2.png": b"1", "a-3.png": b"2"}
+
+
+def test_a_camera_that_gives_all_its_files_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thousands of files that have the name already are not read for each new one."""
+    path, out = tmp_path / "a.png", tmp_path / "out"
+    read: list[str] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda p: read.append(p.name) or read_bytes(p))
+    for number in range(4):
+        path.write_bytes(b"%04d" % number)  # of one size, as those of a format without compression
+        os.utime(path, (10 * number, 10 * number))
+        sort_file(path, out / "a.png", "0", move=True)
+    assert len(tree(out)) == 4
+    assert read == []
+
+
+def test_a_link_is_sorted_as_the_photo_that_it_stands_for(tmp_path: Path) -> None:
+    save(textured(1000), tmp_path / "elsewhere" / "a.png")
+    link = tmp_path / "in" / "a.png"
+    link.parent.mkdir()
+    link.symlink_to(Path("..", "elsewhere", "a.png"))
+    content = link.read_bytes()
+    target = tmp_path / "out" / "good" / "a.png"
+    sort_file(link, target, hashlib.sha256(content).hexdigest(), move=True)
+    assert target.read_bytes() == content
+    assert not link.exists()
+    assert (tmp_path / "elsewhere" / "a.png").exists()
 
 
 @pytest.mark.parametrize("move", [True, False])
@@ -284,8 +322,8 @@ def test_a_move_that_was_cut_short_after_its_copy_is_finished(line: Line) -> Non
     path = line.put("a.png", textured(1000))
     (before,) = two_looks(line.watcher())
     assert before.record is not None
-    save(textured(1000), line.out / "good" / "a.png")
-    (line.out / "good" / "a.png").write_bytes(path.read_bytes())
+    (line.out / "good").mkdir(parents=True)
+    shutil.copy2(path, line.out / "good" / "a.png")
     (seen,) = line.watcher(line.out, sorting="move").look()
     assert tree(line.out) == ["good/a.png"]
     assert not path.exists()
@@ -356,6 +394,28 @@ def test_a_state_of_another_version_is_not_gone_on_with(line: Line) -> None:
     state = json.loads((line.data / "drift.json").read_text())
     assert state["fingerprint"] == line.served.version.fingerprint
     assert DriftMonitor.from_dict(state["monitor"]).photos == 1
+
+
+@pytest.mark.parametrize("damaged", ["null", "[]", "{}", '"a"', "own", "no monitor"])
+def test_a_state_that_is_damaged_is_made_anew_from_the_records(line: Line, damaged: str) -> None:
+    line.put("a.png", textured(1000))
+    two_looks(line.watcher())
+    state = json.loads((line.data / "drift.json").read_text())
+    own = {"fingerprint": state["fingerprint"]}
+    made = {"own": json.dumps(own), "no monitor": json.dumps({**own, "record": 1, "monitor": {}})}
+    (line.data / "drift.json").write_text(made.get(damaged, damaged))
+    drift = line.watcher()._drift
+    assert (drift.monitor.photos, drift.monitor.to_dict()) == (1, state["monitor"])
+
+
+def test_a_record_that_is_told_twice_counts_once(line: Line) -> None:
+    """As when a version comes back into service while its last batch is still being committed."""
+    line.put("a.png", textured(1000))
+    watcher = line.watcher()
+    (seen,) = two_looks(watcher)
+    assert seen.record is not None
+    watcher._drift.add(seen.record)
+    assert watcher._drift.monitor.photos == 1
 
 
 # --- The command line ----------------------------------------------------------------------------

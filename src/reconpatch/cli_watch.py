@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,23 +83,22 @@ def watch(
     if move is not None and output is None:
         raise SettingsError("--move and --link say how photos get to a folder: give it with -o DIR")
     sorting: Sorting = "move" if move else "link"
-    with DataFolder(data) as station:
-        records = Records(database or station.database, station.station)
-        try:
-            versions = ModelVersions(station.models, records, threads=threads)
-            product = versions.adopt(model_file)
-            served = versions.serve(product)
-            watcher = Watcher(
-                folder, served, records, PhotoStore(station.photos, records),
-                station.drift(product), output=output, sorting=sorting,
-                patience=patience, max_pixels=max_pixels,
-            )  # fmt: skip
-            note(f"{product}: version {served.version.number}; watching {folder}")
-            for alarm in watcher.missed_alarms:
-                note(f"Drift: {alarm.message}", warn=True)
-            code = _run(watcher, folder, poll, once=once, as_json=as_json)
-        finally:
-            records.close()
+    with (
+        DataFolder(data) as station,
+        closing(Records(database or station.database, station.station)) as records,
+    ):
+        versions = ModelVersions(station.models, records, threads=threads)
+        product = versions.adopt(model_file)
+        served = versions.serve(product)
+        watcher = Watcher(
+            folder, served, records, PhotoStore(station.photos, records),
+            station.drift(product), output=output, sorting=sorting,
+            patience=patience, max_pixels=max_pixels,
+        )  # fmt: skip
+        note(f"{product}: version {served.version.number}; watching {folder}")
+        for alarm in watcher.missed_alarms:
+            note(f"Drift: {alarm.message}", warn=True)
+        code = _run(watcher, folder, poll, once=once, as_json=as_json)
     raise typer.Exit(code)
 
 

@@ -24,6 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from reconpatch.difference import PhotoChange
 from reconpatch.errors import (
     MissingExtraError,
     NotFoundError,
@@ -35,6 +36,7 @@ from reconpatch.files import atomic_write, make_folder
 from reconpatch.images import list_photos, read_photo_bytes
 from reconpatch.model_versions import check_name
 from reconpatch.records import Feedback, Filter, Record, Version
+from reconpatch.settings import Quality
 
 if TYPE_CHECKING:
     from reconpatch.station import Station
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("reconpatch.fits")
 
 State = Literal["running", "ready", "failed", "cancelled", "in service"]
-Quality = Literal["fast", "balanced", "best"]
 
 DROPPED = "dropped photos"
 """What a fit's source is called that is no folder."""
@@ -59,16 +60,11 @@ _TRAINING = ("torch", "timm", "onnx")
 
 
 @dataclass(frozen=True)
-class Change:
-    """A photo of which the two models say different things."""
+class Change(PhotoChange):
+    """What the two models say of the photo of a record."""
 
     record: int
-    name: str
     feedback: Feedback | None
-    old_score: float
-    new_score: float
-    old_anomalous: bool
-    new_anomalous: bool
 
 
 @dataclass(frozen=True)
@@ -261,7 +257,11 @@ class FitJobs:
             asked = {
                 "good": str(good.absolute()),
                 "output": str(self._output),
-                "options": {**self._options, "quality": quality},
+                "options": {
+                    "max_pixels": self._station.limits.max_pixels,
+                    **self._options,
+                    "quality": quality,
+                },
             }
             self._thread = threading.Thread(
                 target=self._follow, args=(self._process, product, asked), name="fit"
@@ -377,12 +377,14 @@ class FitJobs:
                 records = self._to_compare(product) if served is not None else []
                 old = self._station.versions.path(served.version) if served is not None else None
                 photos = [(str(self._station.photos.path(r.photo)), r.name) for r in records]
+                largest = max((r.width * r.height for r in records), default=0)
                 _ask(
                     process.stdin,
                     {
                         "new": str(self._output),
                         "old": str(old.absolute()) if old is not None else None,
                         "photos": photos,
+                        "max_pixels": max(self._station.limits.max_pixels, largest),
                     },
                 )
             elif "compared" in told:
@@ -427,8 +429,8 @@ def _comparison(
     """
     changes = [
         Change(
-            record.id, record.name, record.feedback, old, new,
-            old > thresholds[0], new > thresholds[1],
+            record.name, old, new, old > thresholds[0], new > thresholds[1],
+            record.id, record.feedback,
         )
         for record, both in zip(records, scores, strict=True)
         if both is not None

@@ -3,7 +3,8 @@
     stdin    {"good": folder, "output": file, "options": {...}}      what to fit
     stdout   {"step": name, "done": n, "total": n}                   whenever that changes
     stdout   {"fitted": number of good photos}                       the model's file is written
-    stdin    {"old": file, "photos": [[file, name], ...]}            what to compare on
+    stdin    {"new": file, "old": file or null,
+              "photos": [[file, name], ...], "max_pixels": n}        what to compare, and on what
     stdout   {"step": ...}, then {"compared": {...}}                 and the process ends
     stdout   {"error": sentence}                                     instead of any of these
 
@@ -66,7 +67,9 @@ def fit(tell: Tell, *, good: str, output: str, options: dict[str, Any]) -> None:
     tell(fitted=len(model.photos))
 
 
-def compare(tell: Tell, *, new: str, old: str | None, photos: list[tuple[str, str]]) -> None:
+def compare(
+    tell: Tell, *, new: str, old: str | None, photos: list[tuple[str, str]], max_pixels: int
+) -> None:
     """Score photos with the new model and the old one; null where a photo cannot be read."""
     import reconpatch
     from reconpatch.images import read_photo
@@ -75,7 +78,7 @@ def compare(tell: Tell, *, new: str, old: str | None, photos: list[tuple[str, st
     scores: list[list[float] | None] = []
     for done, (file, name) in enumerate(photos, start=1):
         try:
-            photo = read_photo(Path(file), name=name)
+            photo = read_photo(Path(file), name=name, max_pixels=max_pixels)
             scores.append([model.judge([photo])[0].score for model in models])
         except PhotoError:
             scores.append(None)  # removed in the meantime

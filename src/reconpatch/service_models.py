@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from reconpatch.fit_jobs import FitFolder, FitJob
-from reconpatch.records import Filter, Record, Version
+from reconpatch.records import Feedback, Filter, Record, Version
+from reconpatch.settings import Quality
 
 # What PostgreSQL's and SQLite's columns hold.
 RecordId = Annotated[int, Field(ge=1, le=2**63 - 1)]
@@ -122,7 +123,7 @@ class ScoreOut(_Answer):
     id: int
     score: float
     anomalous: bool
-    feedback: Literal["good", "defect"] | None
+    feedback: Feedback | None
 
 
 class ScoresOut(BaseModel):
@@ -172,7 +173,7 @@ class RollbackIn(_Given):
 class FeedbackIn(_Given):
     """What the part was; null takes back what was said."""
 
-    feedback: Literal["good", "defect"] | None
+    feedback: Feedback | None
 
 
 class UpdateOut(BaseModel):
@@ -198,7 +199,7 @@ class FitIn(_Given):
     folder: str | None = Field(
         None, max_length=4_096, description="Name of a folder; null: the photos dropped."
     )
-    quality: Literal["fast", "balanced", "best"] = "balanced"
+    quality: Quality = "balanced"
 
 
 class FitServiceIn(_Given):

@@ -170,13 +170,15 @@ def _found(record: RecordNumber, here: Here) -> Record:
     return here.station.records.get(record)
 
 
-async def _raw(request: Request) -> bytes:
-    return await request.body()
+async def _raw(request: Request, here: Here) -> AsyncIterator[bytes]:
+    with here.admitted():
+        yield await request.body()
 
 
-async def _good(request: Request, _: Known, here: Here) -> list[NamedBytes]:
-    async with _files(request, "good") as files:
-        return [(await here.content(file), _name_of(file)) for file in files or ()]
+async def _good(request: Request, _: Known, here: Here) -> AsyncIterator[list[NamedBytes]]:
+    with here.admitted():
+        async with _files(request, "good") as files:
+            yield [(await here.content(file), _name_of(file)) for file in files or ()]
 
 
 Known = Annotated[str, Depends(_known)]
@@ -272,7 +274,8 @@ async def _files(
 
 def _name_of(file: UploadFile) -> str:
     """What a file was called, without the folders that some browsers send along."""
-    return (file.filename or "photo").replace("\\", "/").rsplit("/", 1)[-1] or "photo"
+    name = (file.filename or "").replace("\\", "/").rsplit("/", 1)[-1] or "photo"
+    return name.encode("utf-8", "backslashreplace").decode()  # UTF-7 has what no answer can say
 
 
 # --- Records -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from reconpatch.data_folder import DataFolder
+from reconpatch.difference import Comparison, check_update, diff
 from reconpatch.errors import (
     BusyError,
     NotFoundError,
@@ -32,14 +33,14 @@ from reconpatch.errors import (
     ReconPatchError,
     SettingsError,
 )
-from reconpatch.images import MAX_PIXELS, Photo, read_photo_bytes
+from reconpatch.images import MAX_PIXELS, Photo, PhotosInTurn, read_photo_bytes
 from reconpatch.model_versions import ModelVersions, Served
 from reconpatch.photo_store import PhotoStore
 from reconpatch.records import Feedback, Filter, Record, Records, Version
+from reconpatch.update import update
 from reconpatch.version_drift import VersionDrift
 
 if TYPE_CHECKING:
-    from reconpatch.difference import Comparison
     from reconpatch.model import Inspector
     from reconpatch.result import Result
 
@@ -149,13 +150,13 @@ class Station:
         self.versions = ModelVersions(data.models, self.records, threads=threads)
         try:
             self._served = self._load(models)
+            self._drifts = {name: self._drift_of(served) for name, served in self._served.items()}
         except BaseException:
             self.records.close()
             raise
         self._queue = _Queue(self.limits.queue, self.limits.queue_bytes)
         self._changing = threading.RLock()
         self._drifting = threading.Lock()
-        self._drifts = {name: self._drift_of(served) for name, served in self._served.items()}
         self._stopping = threading.Event()
         self._seconds_a_photo = 0.1
         self._readers = ThreadPoolExecutor(_READERS, "read")
@@ -448,8 +449,6 @@ class Station:
         Raises:
             SettingsError: there is nothing to learn from.
         """
-        from reconpatch.difference import diff
-
         served = self.product(product)
         new, comparison, _ = self._learned(served, good, force=True)
         changes = [*comparison.sentences(), *diff(served.inspector, new).sentences()]
@@ -459,9 +458,6 @@ class Station:
         self, served: Served, good: Sequence[NamedBytes], *, force: bool
     ) -> tuple[Inspector, Comparison, str]:
         """A model that knows more, how it compares with the one in service, and a note on it."""
-        from reconpatch.difference import check_update
-        from reconpatch.update import update
-
         name = served.version.product
         goods = self._told(name, "good")
         defects = self._told(name, "defect")
@@ -471,17 +467,17 @@ class Station:
                 "or give good photos"
             )
         read = partial(read_photo_bytes, max_pixels=self.limits.max_pixels)
-        given = _InTurn([partial(read, content, name=file) for content, file in good])
+        given = PhotosInTurn([partial(read, content, name=file) for content, file in good])
         new = update(served.inspector, given, confirmed=goods)
         comparison = check_update(served.inspector, new, goods, defects, force=force)
         note = f"learned {len(goods)} confirmed good photos and {len(good)} new ones"
         return new, comparison, note
 
-    def _told(self, product: str, said: Feedback) -> _InTurn:
+    def _told(self, product: str, said: Feedback) -> PhotosInTurn:
         """The stored photos of which an operator said this, each once; of good ones the flagged."""
         wanted = Filter(product=product, feedback=said, anomalous=True if said == "good" else None)
         records = self.stored(self.records.export(wanted))
-        return _InTurn([partial(self.photo, record) for record in records])
+        return PhotosInTurn([partial(self.photo, record) for record in records])
 
     def _swap(self, served: Served) -> Version:
         name = served.version.product
@@ -561,19 +557,6 @@ class Station:
             self.photos.prune(keep_days=limits.keep_days, keep_bytes=limits.keep_bytes)
         except (ReconPatchError, OSError):
             log.exception("the station could not be tidied; this is tried again")
-
-
-@dataclass(frozen=True)
-class _InTurn:
-    """Photos that are read when it is their turn, so that no more than one is in memory."""
-
-    reads: Sequence[Callable[[], Photo]]
-
-    def __len__(self) -> int:
-        return len(self.reads)
-
-    def __iter__(self) -> Iterator[Photo]:
-        return (read() for read in self.reads)
 
 
 def _with_threshold(model: Inspector, score: float | None, rate: float | None) -> Inspector:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from reconpatch.drift import DriftAlarm, DriftMonitor
 from reconpatch.files import atomic_write, make_folder
@@ -32,13 +31,9 @@ class VersionDrift:
 
     def __init__(self, file: Path, served: Served, records: Records) -> None:
         self._file, self.version = file, served.version
-        self._last, self._saved = 0, 0
-        self.monitor = DriftMonitor(served.inspector.calibration)
+        self.monitor, self._last = self._load() or (DriftMonitor(served.inspector.calibration), 0)
+        self._saved = self._last
         self.last_alarm: DriftAlarm | None = None
-        state = self._load()
-        if state is not None:
-            self._last = self._saved = state["record"]
-            self.monitor = DriftMonitor.from_dict(state["monitor"])
         # What was recorded after the state was saved, or by a service, in the order of the photos.
         wanted = Filter(product=self.version.product, version=self.version.number)
         missed = []
@@ -50,8 +45,8 @@ class VersionDrift:
         self.missed_alarms = tuple(alarm for alarm in alarms if alarm is not None)
 
     def add(self, record: Record) -> DriftAlarm | None:
-        """One more record of this version, in the order of their numbers."""
-        return self._add(record.id, record.score)
+        """One more record of this version, in the order of their numbers; a known one is none."""
+        return self._add(record.id, record.score) if record.id > self._last else None
 
     def _add(self, number: int, score: float) -> DriftAlarm | None:
         self._last = number
@@ -73,10 +68,12 @@ class VersionDrift:
             file.write(json.dumps(state).encode())
         self._saved = self._last
 
-    def _load(self) -> dict[str, Any] | None:
-        """The state of this very version, if there is one that can be read."""
+    def _load(self) -> tuple[DriftMonitor, int] | None:
+        """The monitor of this very version and its last record, if they can be read."""
         try:
-            state: dict[str, Any] = json.loads(self._file.read_bytes())
-        except (OSError, ValueError):
-            return None
-        return state if state.get("fingerprint") == self.version.fingerprint else None
+            state = json.loads(self._file.read_bytes())
+            if state["fingerprint"] != self.version.fingerprint:
+                return None
+            return DriftMonitor.from_dict(state["monitor"]), int(state["record"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None  # the records have it all

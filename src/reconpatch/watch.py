@@ -16,6 +16,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ Sorting = Literal["move", "link"]
 
 # Where a link cannot be made at all: another device, or a file system without links.
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+# Seconds; no file system keeps times more coarsely.
+_CLOCK_STEP = 2.0
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ class Watcher:
                 path = here / name
                 if name.startswith(".") or path.suffix.lower() not in PHOTO_SUFFIXES:
                     continue
-                with contextlib.suppress(OSError):  # it has gone again
+                with contextlib.suppress(OSError):  # it has gone again, or is no file
                     yield _key(path)
 
     def _take(self, key: FileKey, first_seen: float | None) -> Watched | None:
@@ -203,8 +206,7 @@ class Watcher:
         target = None
         if self._output is not None:
             with contextlib.suppress(OSError):
-                content = path.read_bytes()
-                target = self._sort(path, "error", hashlib.sha256(content).hexdigest())
+                target = self._sort(path, "error", _sha256(path))
         return Watched(path, None, error=error, sorted_to=target)
 
     def _sort(self, path: Path, verdict: str, sha256: str) -> Path | None:
@@ -219,7 +221,10 @@ class _ChangedError(Exception):
 
 
 def _key(path: Path) -> FileKey:
+    """What a file is known by; OSError where it has gone, or is a pipe or the like."""
     state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     return FileKey(str(path), state.st_size, state.st_mtime_ns)
 
 
@@ -300,7 +305,7 @@ def _place(path: Path, target: Path, sha256: str, *, move: bool) -> tuple[Path, 
 def _link(path: Path, target: Path, *, move: bool) -> None:
     """A new name for a file, or for a copy of it; FileExistsError where the name is taken."""
     try:
-        os.link(path, target)
+        os.link(path.resolve(), target)  # of a link, the photo that it stands for
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -335,8 +340,17 @@ def _copy(path: Path, target: Path) -> None:
 
 def _is(name: Path, path: Path, sha256: str) -> bool:
     """Whether a name that is taken stands for this very photo."""
-    if not name.exists():  # a symbolic link to what has gone
+    try:
+        there = name.stat()
+    except OSError:  # a symbolic link to what has gone
         return False
-    if name.samefile(path):
+    here = path.stat()
+    if os.path.samestat(there, here):
         return True
-    return name.is_file() and hashlib.sha256(name.read_bytes()).hexdigest() == sha256
+    # A copy has the same time of change. Thousands may have one name, and are not all read for it.
+    alike = there.st_size == here.st_size and abs(there.st_mtime - here.st_mtime) < _CLOCK_STEP
+    return alike and name.is_file() and _sha256(name) == sha256
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
