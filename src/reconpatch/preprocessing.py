@@ -145,8 +145,9 @@ class Preprocessing:
         resized = _resize(pixels, self.height, self.width, source)
         # Mono becomes RGB only here, which gives the same as before the resize for less work.
         channels = np.broadcast_to(np.atleast_3d(resized), (self.height, self.width, 3))
-        prepared = np.ascontiguousarray(channels.transpose(2, 0, 1))
-        return prepared / np.float32(255) if prepared.dtype == np.uint8 else prepared
+        turned = np.ascontiguousarray(channels.transpose(2, 0, 1))
+        prepared: npt.NDArray[np.float32] = turned
+        return prepared / np.float32(255) if turned.dtype == np.uint8 else prepared
 
     def _blanked(self, pixels: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
         """Pixels (H, W) or (H, W, 3), grey outside of an (H, W) region."""
