@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from conftest import fill, kill_workers_at_work, save, scratch_mask, scratched, textured
-from reconpatch import benchmark, benchmark_report, fitting
+from reconpatch import benchmark, benchmark_report, patch_features
 from reconpatch.benchmark import run_benchmark
 from reconpatch.benchmark_config import load_config
 from reconpatch.benchmark_report import (
@@ -31,14 +31,12 @@ from reconpatch.benchmark_report import (
 from reconpatch.datasets import LabelledPhoto
 from reconpatch.errors import OutputError, PhotoError, SettingsError, WeightsError
 from reconpatch.features import FeatureExtractor
-from reconpatch.fit_options import FitOptions
 from reconpatch.other_programs import (
     OtherRecord,
     OtherResults,
     PhotoCounts,
     write_other_results,
 )
-from reconpatch.patch_features import export_onnx
 from reconpatch.published import PUBLISHED, published
 from reconpatch.result import ClosestPatch, Result
 from reconpatch.settings import FitSettings
@@ -66,21 +64,19 @@ def make_category(folder: Path, first: int, good: str = "good", bad: str = "scra
 
 @pytest.fixture(scope="module", autouse=True)
 def each_backbone_once() -> Iterator[None]:
-    """Many fits of this module share a backbone: it is made and exported once."""
+    """Many fits of this module share a backbone: it is made once."""
     made: dict[tuple[Any, ...], Any] = {}
-    make = fitting._backbone
+    make = patch_features.load_patch_features
 
-    def remembered(settings: FitSettings, options: FitOptions, threads: int) -> Any:
+    def remembered(settings: FitSettings, weights: str | Path | None) -> Any:
         s = settings
-        key = (s.backbone, s.levels, s.size, s.neighbourhood, s.seed, options.weights)
+        key = (s.backbone, s.levels, s.size, s.neighbourhood, s.seed, weights)
         if key not in made:
-            module, _, weights = make(settings, options, threads)
-            made[key] = module, export_onnx(module, settings.size), weights
-        module, graph, weights = made[key]
-        return module, options.engine(graph, threads), weights
+            made[key] = make(settings, weights)
+        return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "_backbone", remembered)
+        patch.setattr(patch_features, "load_patch_features", remembered)
         yield
 
 
