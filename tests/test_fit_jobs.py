@@ -164,6 +164,23 @@ def test_a_process_that_is_killed_is_told(fits: FitJobs) -> None:
     assert "out of memory" in job.error
 
 
+def test_the_end_of_one_fit_is_not_that_of_the_next(fits: FitJobs) -> None:
+    """A fit may begin when another is ready, and the process of that one not quite at its end."""
+    fits.start("disc", "monday")
+    process = fits._process
+    assert process is not None
+    fits.cancel()
+    fits._job = FitJob("disc", "monday", "fast")
+    fits._process = following = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"]
+    )
+    fits._follow(process, "disc", {})
+    assert fits.job is not None
+    assert fits.job.state == "running"
+    fits.close()
+    assert following.wait(WAIT) != 0
+
+
 def test_closing_ends_the_process(fits: FitJobs) -> None:
     fits.start("disc", "monday")
     process = fits._process

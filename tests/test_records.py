@@ -266,7 +266,7 @@ def test_a_record_that_is_not_there(records: Records) -> None:
 
 def test_stations_see_their_own_rows_only(records: Records, database: str | Path) -> None:
     [added] = records.add([VERDICT], files=[FileKey("/a", 1, 2)], photo_bytes=[10])
-    records.add_version(VERSION, in_service=True)
+    records.add_version(VERSION)
     other = Records(database, "line 2")
     with pytest.raises(NotFoundError):
         other.get(added.id)
@@ -274,7 +274,7 @@ def test_stations_see_their_own_rows_only(records: Records, database: str | Path
     assert other.products() == other.versions("bottle") == other.services("bottle") == []
     assert other.find_file(FileKey("/a", 1, 2)) is None
     assert other.photo_bytes() == 0
-    other.add_version(VERSION, in_service=True)  # its own version 1 of its own bottle
+    other.add_version(VERSION)  # its own version 1 of its own bottle
     other.close()
 
 
@@ -382,25 +382,24 @@ def test_writers_wait_for_each_other(records: Records) -> None:
 
 def test_versions_and_what_is_in_service(records: Records) -> None:
     second = replace(VERSION, number=2, parent=1, threshold=3.0, note="threshold set by hand")
-    records.add_version(VERSION, in_service=True)
-    records.add_version(second, in_service=False)
+    records.add_version(VERSION)
+    records.add_version(second)
     assert records.products() == ["bottle"]
     assert records.versions("bottle") == [VERSION, second]
-    assert [service.number for service in records.services("bottle")] == [1]
-    records.put_in_service("bottle", 2)
+    assert [service.number for service in records.services("bottle")] == [2, 1]
     records.put_in_service("bottle", 1)
     services = records.services("bottle")
     assert [service.number for service in services] == [1, 2, 1]
     assert services[0].since >= services[1].since >= services[2].since
     with pytest.raises(RecordsError):
-        records.add_version(second, in_service=True)  # numbers are given once
+        records.add_version(second)  # numbers are given once
     assert records.versions("cable") == []
 
 
 def test_recent_scores_are_those_that_can_be_compared(records: Records) -> None:
     for number, scores_as in ((1, 1), (2, 1), (3, 3)):
         version = replace(VERSION, number=number, scores_as=scores_as)
-        records.add_version(version, in_service=True)
+        records.add_version(version)
         for i in range(2):
             score = 10.0 * number + i
             records.add([replace(VERDICT, version=number, score=score)])

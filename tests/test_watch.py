@@ -181,6 +181,19 @@ def test_a_new_file_under_an_old_name_is_inspected(line: Line) -> None:
     assert line.records.count() == 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode on this system")
+def test_a_name_that_is_no_unicode(line: Line) -> None:
+    path = line.folder / os.fsdecode(b"part \xff.png")
+    path.write_bytes(png(textured(1000)))
+    (seen,) = two_looks(line.watcher())
+    assert seen.record is not None
+    assert seen.record.name == "part \\udcff.png"
+    (again,) = line.watcher(line.out, sorting="move").look()
+    assert again.inspected_before
+    assert (line.out / "good" / path.name).is_file()
+    assert line.records.count() == 1
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_that_is_called_a_photo_is_not_waited_for(line: Line) -> None:
     os.mkfifo(line.folder / "a.png")
@@ -219,8 +232,7 @@ def test_a_camera_that_gives_all_its_files_one_name(
     """The thousands of files that have the name already are not read for each new one."""
     path, out = tmp_path / "a.png", tmp_path / "out"
     read: list[str] = []
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda p: read.append(p.name) or read_bytes(p))
+    monkeypatch.setattr(watch, "sha256_of", lambda p: read.append(p.name) or "1")
     for number in range(4):
         path.write_bytes(b"%04d" % number)  # of one size, as those of a format without compression
         os.utime(path, (10 * number, 10 * number))
@@ -381,9 +393,9 @@ def test_drift_is_told_and_goes_on_from_the_records(line: Line) -> None:
     assert alarms[0].direction == "flagged"
     # A state from before the last photo catches up with the records, alarm included.
     fresh = line.watcher()
-    assert fresh.missed_alarms == ()
+    assert fresh.drift.missed_alarms == ()
     (line.data / "drift.json").unlink()
-    assert line.watcher().missed_alarms == tuple(alarms)
+    assert line.watcher().drift.missed_alarms == tuple(alarms)
 
 
 def test_a_state_of_another_version_is_not_gone_on_with(line: Line) -> None:
@@ -404,7 +416,7 @@ def test_a_state_that_is_damaged_is_made_anew_from_the_records(line: Line, damag
     own = {"fingerprint": state["fingerprint"]}
     made = {"own": json.dumps(own), "no monitor": json.dumps({**own, "record": 1, "monitor": {}})}
     (line.data / "drift.json").write_text(made.get(damaged, damaged))
-    drift = line.watcher()._drift
+    drift = line.watcher().drift
     assert (drift.monitor.photos, drift.monitor.to_dict()) == (1, state["monitor"])
 
 
@@ -414,8 +426,8 @@ def test_a_record_that_is_told_twice_counts_once(line: Line) -> None:
     watcher = line.watcher()
     (seen,) = two_looks(watcher)
     assert seen.record is not None
-    watcher._drift.add(seen.record)
-    assert watcher._drift.monitor.photos == 1
+    watcher.drift.add(seen.record)
+    assert watcher.drift.monitor.photos == 1
 
 
 # --- The command line ----------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def watch(
             patience=patience, max_pixels=max_pixels,
         )  # fmt: skip
         note(f"{product}: version {served.version.number}; watching {folder}")
-        for alarm in watcher.missed_alarms:
+        for alarm in watcher.drift.missed_alarms:
             note(f"Drift: {alarm.message}", warn=True)
         code = _run(watcher, folder, poll, once=once, as_json=as_json)
     raise typer.Exit(code)
@@ -112,7 +112,7 @@ def _run(watcher: Watcher, folder: Path, poll: float, *, once: bool, as_json: bo
             _say(seen, as_json)
         if once and not watcher.waiting:
             return UNREADABLE if unreadable else ANOMALOUS if anomalous else 0
-        if watcher.reachable != reachable:
+        if folder.is_dir() != reachable:  # a network share comes and goes
             reachable = not reachable
             note(f"{folder} is {'there again' if reachable else 'gone; waiting'}", warn=True)
         time.sleep(poll)

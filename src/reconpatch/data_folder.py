@@ -27,12 +27,21 @@ class DataFolder:
     Args:
         path: the folder, made where it is missing.
 
+    Attributes:
+        station: the station's name in the records.
+        database: where the records are, unless they are in another database.
+        photos: folder of the inspected photos.
+        models: folder of the products' folders.
+
     Raises:
         OutputError: another program uses the folder, or it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.database, self.photos, self.models = (
+            path / name for name in ("records.sqlite", "photos", "models")
+        )
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / "lock").open("a+b")
@@ -49,21 +58,6 @@ class DataFolder:
         for folder in (path, path / "drift"):
             sweep_leftovers(folder)
         self.station = _station_name(path / "station.txt")
-
-    @property
-    def database(self) -> Path:
-        """Where the records are, unless they are in another database."""
-        return self.path / "records.sqlite"
-
-    @property
-    def photos(self) -> Path:
-        """Folder of the inspected photos."""
-        return self.path / "photos"
-
-    @property
-    def models(self) -> Path:
-        """Folder of the products' folders."""
-        return self.path / "models"
 
     def drift(self, product: str) -> Path:
         """File of the state of a product's drift monitor."""

@@ -83,6 +83,10 @@ class DriftMonitor:
         defects: share of defective parts that is no drift yet; 0 or more, below 1.
         seed: of the ranks among equal scores.
 
+    Attributes:
+        photos: how many were seen.
+        alarms: how many there were.
+
     Raises:
         SettingsError: `per_10000` or `defects` is out of its range.
     """
@@ -109,19 +113,9 @@ class DriftMonitor:
         self._cap = _cap(calibration)
         below = calibration.scores[calibration.scores < self._cap]
         self._counts = Counter(coarse(float(score)) for score in below)
-        self._photos = self._alarms = 0
+        self.photos = self.alarms = 0
         self._shifts = [0.0] * len(_SHIFTS)
         self._shares = [0.0] * len(_POWERS)
-
-    @property
-    def photos(self) -> int:
-        """How many photos were seen."""
-        return self._photos
-
-    @property
-    def alarms(self) -> int:
-        """How many alarms there were."""
-        return self._alarms
 
     @property
     def level(self) -> float:
@@ -137,7 +131,7 @@ class DriftMonitor:
         Returns:
             An alarm, after which the statistic begins again at 0, or None.
         """
-        self._photos += 1
+        self.photos += 1
         flagged = score >= self._cap
         self._shares = [
             (1 + r) * _bet_on_share(flagged, self._flagged, power)
@@ -151,8 +145,8 @@ class DriftMonitor:
             ]
         if self.level < 1:
             return None
-        alarm = DriftAlarm(self._photos, self._direction(), self._per_10000)
-        self._alarms += 1
+        alarm = DriftAlarm(self.photos, self._direction(), self._per_10000)
+        self.alarms += 1
         self._shifts, self._shares = [0.0] * len(_SHIFTS), [0.0] * len(_POWERS)
         return alarm
 
@@ -160,7 +154,7 @@ class DriftMonitor:
         """The share of higher scores, of equal ones a random part; the score joins the others."""
         self._counts[score] += 1
         higher = sum(count for other, count in self._counts.items() if other > score)
-        part = random.Random(f"{self._seed} {self._photos}").random()
+        part = random.Random(f"{self._seed} {self.photos}").random()
         p = (higher + part * self._counts[score]) / self._counts.total()
         return min(max(p, _SMALLEST_P), 1 - _SMALLEST_P)
 
@@ -185,8 +179,8 @@ class DriftMonitor:
             "seed": self._seed,
             "cap": self._cap,
             "counts": sorted([score, count] for score, count in self._counts.items()),
-            "photos": self._photos,
-            "alarms": self._alarms,
+            "photos": self.photos,
+            "alarms": self.alarms,
             "shifts": self._shifts,
             "shares": self._shares,
         }
@@ -198,7 +192,7 @@ class DriftMonitor:
         monitor._per_10000, monitor._flagged = state["per_10000"], state["flagged"]
         monitor._seed, monitor._cap = state["seed"], state["cap"]
         monitor._counts = Counter(dict(state["counts"]))
-        monitor._photos, monitor._alarms = state["photos"], state["alarms"]
+        monitor.photos, monitor.alarms = state["photos"], state["alarms"]
         monitor._shifts, monitor._shares = list(state["shifts"]), list(state["shares"])
         return monitor
 

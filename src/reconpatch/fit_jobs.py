@@ -352,6 +352,8 @@ class FitJobs:
             log.exception("a fit could not be followed")
             process.kill()
         with self._lock:
+            if self._process is not process:
+                return  # the next one has begun
             self._process = None
             if self._job is not None and self._job.state == "running":
                 self._change(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import reconpatch
 from reconpatch.errors import ModelFileError, NotFoundError, SettingsError
-from reconpatch.files import atomic_write, make_folder
+from reconpatch.files import atomic_write, make_folder, sha256_of
 from reconpatch.model import Inspector
 from reconpatch.records import Records, Version
 
@@ -138,7 +138,7 @@ class ModelVersions:
             product=product,
             number=number,
             file=path.name,
-            sha256=_sha256(path),
+            sha256=sha256_of(path),
             fingerprint=inspector.fingerprint,
             threshold=inspector.threshold,
             parent=parent.number if parent else None,
@@ -146,22 +146,18 @@ class ModelVersions:
             created=datetime.now(UTC),
             note=note,
         )
-        self._records.add_version(version, in_service=True)
+        self._records.add_version(version)
         return Served(version, inspector)
 
     def _load(self, product: str, number: int) -> Inspector:
         version = self.get(product, number)
         inspector = self.read(self.path(version))
-        if _sha256(self.path(version)) != version.sha256:
+        if sha256_of(self.path(version)) != version.sha256:
             raise ModelFileError(
                 f"{self.path(version)} is not the model that the records tell of: copy the right "
                 "file there, or roll back to another version"
             )
         return inspector
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def check_name(name: str) -> str:

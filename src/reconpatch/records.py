@@ -95,7 +95,7 @@ class Verdict:
             product=version.product,
             version=version.number,
             fingerprint=version.fingerprint,
-            name=_storable(result.name),
+            name=_storable(result.name)[-_LONGEST_NAME:],  # its end tells more
             photo=photo,
             width=width,
             height=height,
@@ -112,10 +112,9 @@ class Verdict:
         )
 
 
-def _storable(name: str) -> str:
-    """A name that every database takes: valid Unicode, no NUL, and not endless (its end stays)."""
-    valid = name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-    return valid[-_LONGEST_NAME:]
+def _storable(text: str) -> str:
+    """Text that every database takes: valid Unicode without NUL."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 @dataclass(frozen=True)
@@ -162,6 +161,10 @@ class FileKey:
     path: str
     size: int
     mtime_ns: int
+
+    def columns(self) -> dict[str, Any]:
+        """The file as it is kept; a path need not be Unicode."""
+        return {**asdict(self), "path": _storable(self.path)}
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,7 @@ class Records:
         with self._changing() as connection:
             ids = [int(number) for number in connection.execute(numbered, rows).scalars()]
             found = [
-                {**asdict(file), "record": number}
+                {**file.columns(), "record": number}
                 for number, file in zip(ids, files, strict=False)
                 if file is not None
             ]
@@ -414,7 +417,7 @@ class Records:
         """The record of a file that was inspected before, or None."""
         query = sa.select(inspected_files.c.record).where(
             self._own(inspected_files),
-            *(inspected_files.c[name] == value for name, value in asdict(file).items()),
+            *(inspected_files.c[name] == value for name, value in file.columns().items()),
         )
         with self._reading() as connection:
             found = connection.execute(query).scalar_one_or_none()
@@ -422,13 +425,12 @@ class Records:
 
     # --- Versions ------------------------------------------------------------------------------
 
-    def add_version(self, version: Version, *, in_service: bool) -> None:
-        """Keep a new version, and put it into service in the same step where asked."""
+    def add_version(self, version: Version) -> None:
+        """Keep a new version and put it into service, in one step."""
         with self._changing() as connection:
             row = {**asdict(version), "station": self.station}
             connection.execute(sa.insert(versions).values(row))
-            if in_service:
-                self._serve(connection, version.product, version.number)
+            self._serve(connection, version.product, version.number)
 
     def put_in_service(self, product: str, number: int) -> None:
         """From now on this version judges."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 import stat
@@ -25,7 +24,7 @@ from typing import Any, Literal
 
 from reconpatch.drift import DriftAlarm
 from reconpatch.errors import OutputError, PhotoError, SettingsError
-from reconpatch.files import cannot_write, sweep_leftovers, temporary_name
+from reconpatch.files import cannot_write, sha256_of, sweep_leftovers, temporary_name
 from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, read_photo_bytes
 from reconpatch.model_versions import Served
 from reconpatch.photo_store import PhotoStore
@@ -92,6 +91,9 @@ class Watcher:
         max_pixels: larger photos are errors.
         clock: seconds that only rise.
 
+    Attributes:
+        drift: the monitor of the version.
+
     Raises:
         PhotoError: there is no such folder.
         SettingsError: `output` is the folder itself.
@@ -121,7 +123,7 @@ class Watcher:
                 f"{output} is the folder that is watched: give another one for the sorted photos"
             )
         self._served, self._records, self._photos = served, records, photos
-        self._drift = VersionDrift(drift_file, served, records)
+        self.drift = VersionDrift(drift_file, served, records)
         self._sorting, self._patience, self._max_pixels = sorting, patience, max_pixels
         self._clock = clock
         self._first_seen: dict[FileKey, float] = {}
@@ -131,16 +133,6 @@ class Watcher:
     def waiting(self) -> int:
         """Files seen at the last look that are neither inspected nor given up yet."""
         return len(self._first_seen)
-
-    @property
-    def missed_alarms(self) -> tuple[DriftAlarm, ...]:
-        """Drift alarms of photos that were recorded, but not told of before a process ended."""
-        return self._drift.missed_alarms
-
-    @property
-    def reachable(self) -> bool:
-        """Whether the folder is there; a network share comes and goes."""
-        return self._folder.is_dir()
 
     def look(self) -> Iterator[Watched]:
         """Look through the folder once; what became of each file that is done with, as it is."""
@@ -157,7 +149,7 @@ class Watcher:
                 self._done.add(key)
                 if outcome.error or not outcome.inspected_before or outcome.sorted_to:
                     yield outcome
-        self._drift.save()
+        self.drift.save()
 
     def _files(self) -> Iterator[FileKey]:
         """All visible photos, by name, but those in the output folder."""
@@ -199,14 +191,14 @@ class Watcher:
         photo = read_photo_bytes(content, name=name, max_pixels=self._max_pixels)
         result = self._served.inspector.inspect(photo)
         [record] = self._photos.keep(self._served.version, [(content, result)], files=[key])
-        return record, self._drift.add(record)
+        return record, self.drift.add(record)
 
     def _give_up(self, key: FileKey, error: str) -> Watched:
         path = Path(key.path)
         target = None
         if self._output is not None:
             with contextlib.suppress(OSError):
-                target = self._sort(path, "error", _sha256(path))
+                target = self._sort(path, "error", sha256_of(path))
         return Watched(path, None, error=error, sorted_to=target)
 
     def _sort(self, path: Path, verdict: str, sha256: str) -> Path | None:
@@ -349,8 +341,4 @@ def _is(name: Path, path: Path, sha256: str) -> bool:
         return True
     # A copy has the same time of change. Thousands may have one name, and are not all read for it.
     alike = there.st_size == here.st_size and abs(there.st_mtime - here.st_mtime) < _CLOCK_STEP
-    return alike and name.is_file() and _sha256(name) == sha256
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return alike and name.is_file() and sha256_of(name) == sha256
