@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from conftest import fill, kill_workers_at_work, save, scratch_mask, scratched, textured
-from reconpatch import benchmark, benchmark_report, patch_features
+from reconpatch import benchmark, benchmark_report, fitting
 from reconpatch.benchmark import run_benchmark
 from reconpatch.benchmark_config import load_config
 from reconpatch.benchmark_report import (
@@ -31,6 +31,7 @@ from reconpatch.benchmark_report import (
 from reconpatch.datasets import LabelledPhoto
 from reconpatch.errors import OutputError, PhotoError, SettingsError, WeightsError
 from reconpatch.features import FeatureExtractor
+from reconpatch.graph_writing import Graphs
 from reconpatch.other_programs import (
     OtherRecord,
     OtherResults,
@@ -64,19 +65,18 @@ def make_category(folder: Path, first: int, good: str = "good", bad: str = "scra
 
 @pytest.fixture(scope="module", autouse=True)
 def each_backbone_once() -> Iterator[None]:
-    """Many fits of this module share a backbone: it is made once."""
-    made: dict[tuple[Any, ...], Any] = {}
-    make = patch_features.load_patch_features
+    """Many fits of this module share a backbone: its graphs are written once."""
+    made: dict[tuple[Any, ...], Graphs] = {}
+    make = fitting.write
 
-    def remembered(settings: FitSettings, weights: str | Path | None) -> Any:
-        s = settings
-        key = (s.backbone, s.levels, s.size, s.neighbourhood, s.seed, weights)
+    def remembered(settings: FitSettings, weights: str | Path | None, photos: int) -> Graphs:
+        key = (repr(settings), weights, photos)
         if key not in made:
-            made[key] = make(settings, weights)
+            made[key] = make(settings, weights, photos)
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(patch_features, "load_patch_features", remembered)
+        patch.setattr(fitting, "write", remembered)
         yield
 
 

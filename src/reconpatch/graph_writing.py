@@ -101,7 +101,9 @@ def stay_here() -> None:
 
 
 def _stays_here() -> bool:
-    return "torch" in sys.modules or not sys.executable or getattr(sys, "frozen", False)
+    # Where Python is part of another program, `sys.executable` may be that program.
+    is_python = Path(sys.executable or "").name.lower().startswith("python")
+    return "torch" in sys.modules or not is_python
 
 
 def write_here(settings: FitSettings, weights: str | Path | None, photos: int) -> Graphs:
