@@ -282,6 +282,16 @@ def test_names_that_no_product_can_have(start, model_file, stem):
         start(file)
 
 
+def test_products_that_some_systems_would_take_for_one(station, small_model, tmp_path):
+    kept = tmp_path / "data" / "models" / "disc" / "0001.rcp"
+    before = kept.read_bytes()
+    with pytest.raises(SettingsError, match="upper and lower case"):
+        station.put_into_service("Disc", small_model, note="fitted")
+    assert sorted(station.products) == ["disc"]
+    assert kept.read_bytes() == before
+    assert not kept.parents[1].joinpath("Disc").exists()
+
+
 def test_two_models_of_one_name_are_refused(start, model_file):
     with pytest.raises(SettingsError, match="several model files are called disc"):
         start(model_file, model_file)

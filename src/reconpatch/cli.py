@@ -29,7 +29,6 @@ from reconpatch import (
     cli_watch,
 )
 from reconpatch.cli_parts import (
-    ANOMALOUS,
     ERROR,
     INTERRUPTED,
     MAX_PIXELS,
@@ -49,6 +48,7 @@ from reconpatch.cli_parts import (
     note,
     photo_files,
     show_progress,
+    verdict_code,
 )
 from reconpatch.errors import PhotoError, ReconPatchError, SettingsError
 
@@ -364,7 +364,7 @@ def inspect(
         print(_summary(len(paths), anomalous, unreadable))
     if page is not None:
         note(f"Report: {page}")
-    raise typer.Exit(UNREADABLE if unreadable else ANOMALOUS if anomalous else 0)
+    raise typer.Exit(verdict_code(anomalous, unreadable))
 
 
 @app.command()

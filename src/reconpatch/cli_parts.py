@@ -135,6 +135,11 @@ def show_progress() -> Iterator[Progress]:
         yield update
 
 
+def verdict_code(anomalous: int, unreadable: int) -> int:
+    """The exit code after so many anomalous photos and so many that could not be inspected."""
+    return UNREADABLE if unreadable else ANOMALOUS if anomalous else 0
+
+
 class _LineProgress:
     """A line when a step is done; nothing in between, so that logs stay short."""
 

@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from reconpatch.cli_parts import (
-    ANOMALOUS,
     MAX_PIXELS,
-    UNREADABLE,
     Engine,
     MaxPixels,
     ModelFile,
@@ -18,6 +16,7 @@ from reconpatch.cli_parts import (
     Threads,
     note,
     show_progress,
+    verdict_code,
 )
 from reconpatch.errors import SettingsError
 
@@ -71,4 +70,4 @@ def score(
         )  # fmt: skip
     note(f"{output}: {scored}")
     counts = scored.counts
-    raise typer.Exit(UNREADABLE if counts.unreadable else ANOMALOUS if counts.anomalous else 0)
+    raise typer.Exit(verdict_code(counts.anomalous, counts.unreadable))

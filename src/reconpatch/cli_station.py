@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -196,11 +195,11 @@ def _server(app: Any, tls: dict[str, Any]) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _log_to_stderr(quiet: Sequence[str] = ("alembic", "uvicorn")) -> None:
+def _log_to_stderr() -> None:
     import logging
 
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for name in quiet:
+    for name in ("alembic", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconpatch.cli_parts import (
-    ANOMALOUS,
     MAX_PIXELS,
-    UNREADABLE,
     Data,
     Database,
     Json,
@@ -22,6 +20,7 @@ from reconpatch.cli_parts import (
     Threads,
     need_extra,
     note,
+    verdict_code,
 )
 from reconpatch.errors import SettingsError
 
@@ -111,7 +110,7 @@ def _run(watcher: Watcher, folder: Path, poll: float, *, once: bool, as_json: bo
             unreadable += seen.record is None
             _say(seen, as_json)
         if once and not watcher.waiting:
-            return UNREADABLE if unreadable else ANOMALOUS if anomalous else 0
+            return verdict_code(anomalous, unreadable)
         if folder.is_dir() != reachable:  # a network share comes and goes
             reachable = not reachable
             note(f"{folder} is {'there again' if reachable else 'gone; waiting'}", warn=True)

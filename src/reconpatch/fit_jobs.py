@@ -34,7 +34,6 @@ from reconpatch.errors import (
 )
 from reconpatch.files import atomic_write, make_folder
 from reconpatch.images import list_photos, read_photo_bytes
-from reconpatch.model_versions import check_name
 from reconpatch.records import Feedback, Filter, Record, Version
 from reconpatch.settings import Quality
 
@@ -238,7 +237,7 @@ class FitJobs:
             NotFoundError: there is no such folder.
             SettingsError: a fit is at work already, or the name cannot be a product's.
         """
-        check_name(product)
+        self._station.versions.check_new(product)
         if self.unavailable is not None:
             raise MissingExtraError("fit", "train")
         good = self._source(folder)

@@ -65,6 +65,22 @@ class ModelVersions:
                 return version
         raise NotFoundError(f"{product} has no version {number}: give one that is listed")
 
+    def check_new(self, product: str) -> str:
+        """The name of a product that there is, or that there may be beside the others.
+
+        Raises:
+            SettingsError: it cannot be one, or is another's in upper and lower case: the two would
+                share a folder on some systems, and their files write over each other.
+        """
+        known = self._records.products()
+        alike = [name for name in known if name.casefold() == check_name(product).casefold()]
+        if alike and product not in alike:
+            raise SettingsError(
+                f"the product is called {product!r}, and there is {alike[0]!r}: give that name, or "
+                "one that differs in more than upper and lower case"
+            )
+        return product
+
     def read(self, file: Path) -> Inspector:
         """A model file, for as many threads as a version gets."""
         return reconpatch.load(file, threads=self._threads)
@@ -125,7 +141,7 @@ class ModelVersions:
             content: the model's file, where there is one already.
         """
         number = max((v.number for v in self._records.versions(product)), default=0) + 1
-        path = self._folder / check_name(product) / f"{number:04}.rcp"
+        path = self._folder / self.check_new(product) / f"{number:04}.rcp"
         # A file of this number without a row was left by a process that was killed right here.
         if content is None:
             inspector.save(path, overwrite=True)
