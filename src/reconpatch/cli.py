@@ -49,6 +49,7 @@ from reconpatch.cli_parts import (
     photo_files,
     show_progress,
     verdict_code,
+    verdict_line,
 )
 from reconpatch.errors import PhotoError, ReconPatchError, SettingsError
 
@@ -637,8 +638,7 @@ def _open_report(folder: Path, model: Inspector, model_file: Path, overwrite: bo
 
 
 def _line(result: Result) -> str:
-    verdict = "ANOMALOUS" if result.anomalous else "good     "
-    line = f"{verdict}  {result.score:8.3f}  p = {result.p_value:.3f}  {result.name}"
+    line = verdict_line(result)
     if result.regions:
         worst = result.regions[0]
         line += f"  at x {worst.peak[0]}, y {worst.peak[1]}"

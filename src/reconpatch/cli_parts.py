@@ -15,6 +15,8 @@ import typer
 if TYPE_CHECKING:
     from reconpatch.fit_options import Progress
     from reconpatch.images import PhotosInTurn
+    from reconpatch.records import Record
+    from reconpatch.result import Result
 
 # The same number as reconpatch.images.MAX_PIXELS, which --help must not wait for; a test compares.
 MAX_PIXELS = 80_000_000
@@ -133,6 +135,12 @@ def show_progress() -> Iterator[Progress]:
             bars.update(tasks[step], completed=done, total=total)
 
         yield update
+
+
+def verdict_line(judged: Result | Record) -> str:
+    """The verdict on a photo as a line of text."""
+    verdict = "ANOMALOUS" if judged.anomalous else "good     "
+    return f"{verdict}  {judged.score:8.3f}  p = {judged.p_value:.3f}  {judged.name}"
 
 
 def verdict_code(anomalous: int, unreadable: int) -> int:

@@ -21,6 +21,7 @@ from reconpatch.cli_parts import (
     need_extra,
     note,
     verdict_code,
+    verdict_line,
 )
 from reconpatch.errors import SettingsError
 
@@ -121,10 +122,8 @@ def _say(seen: Watched, as_json: bool) -> None:
     """One line a file, flushed, so that a program that reads them can act on each at once."""
     if as_json:
         print(json.dumps(seen.to_dict()), flush=True)
-    elif (record := seen.record) is not None:
-        verdict = "ANOMALOUS" if record.anomalous else "good     "
-        figures = f"{record.score:8.3f}  p = {record.p_value:.3f}"
-        print(f"{verdict}  {figures}  {record.name}", flush=True)
+    elif seen.record is not None:
+        print(verdict_line(seen.record), flush=True)
     if seen.error:
         note(f"Not inspected: {seen.error}", warn=True)
     if seen.alarm is not None:
