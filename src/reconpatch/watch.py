@@ -162,8 +162,9 @@ class Watcher:
                 path = here / name
                 if name.startswith(".") or path.suffix.lower() not in PHOTO_SUFFIXES:
                     continue
-                with contextlib.suppress(OSError):  # it has gone again, or is no file
-                    yield _key(path)
+                with contextlib.suppress(OSError):  # it has gone again
+                    if key := _key(path):
+                        yield key
 
     def _take(self, key: FileKey, first_seen: float | None) -> Watched | None:
         """What became of a file; None where it has to wait."""
@@ -212,11 +213,11 @@ class _ChangedError(Exception):
     """A file is still being written, or has gone."""
 
 
-def _key(path: Path) -> FileKey:
-    """What a file is known by; OSError where it has gone, or is a pipe or the like."""
+def _key(path: Path) -> FileKey | None:
+    """What a file is known by; None of a pipe and the like, which would be read for ever."""
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return None
     return FileKey(str(path), state.st_size, state.st_mtime_ns)
 
 
