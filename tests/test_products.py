@@ -300,7 +300,7 @@ def test_a_test_folder_that_does_not_fit_costs_no_model(tmp_path: Path) -> None:
     outcome = fit_all(load_manifest(path)[:1], tmp_path / "models", threads=1)
     (row,) = outcome.rows
     assert row.status == "fitted"
-    assert "a test folder holds one folder for the good photos" in str(row.test_error)
+    assert "lies beside the folders of" in str(row.test_error)
     assert outcome.failures == [row]
     assert "Not measured on test photos" in (outcome.folder / "summary.html").read_text("utf-8")
 

@@ -31,7 +31,6 @@ from PIL import Image
 from reconpatch.backbones import RANDOM
 from reconpatch.benchmark_config import Config, load_config
 from reconpatch.benchmark_report import (
-    METRICS,
     BenchmarkOutcome,
     Gallery,
     Picture,
@@ -57,17 +56,16 @@ from reconpatch.errors import (
     WorkersError,
 )
 from reconpatch.feature_cache import FeatureCache
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, make_folder
 from reconpatch.images import MAX_PIXELS, Photo, read_photo
 from reconpatch.memory import peak_bytes
 from reconpatch.metrics import (
     MEMORY_LIMIT,
+    METRICS,
     PixelMetrics,
     SaturatedOverlap,
     auroc,
-    average_precision,
-    f1_max,
-    saturation_pixels,
+    image_metrics,
 )
 from reconpatch.other_programs import OtherResults, PhotoCounts, read_other_results
 from reconpatch.representation import METHODS, Method
@@ -270,7 +268,7 @@ def run_benchmark(
     others = [read_other_results(path) for path in beside]
     photos = load_dataset(root, dataset, categories)
     others = [_of_these_photos(other, photos) for other in others]
-    _make_folder(folder)
+    make_folder(folder / "pictures")
     results = _Results(folder / "results.json")
     records = list(_records(run, _jobs(run, dataset, photos, settings), results, finished, on))
     order = [
@@ -322,13 +320,6 @@ def _of_these_photos(other: OtherResults, photos: Sequence[Category]) -> OtherRe
             f"{other.title} has no record of {', '.join(names)}: leave its file out, or measure it"
         )
     return other.only(names)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
 
 
 def _jobs(
@@ -522,7 +513,8 @@ def _measure(run: _Run, job: _Job) -> Record:
         tested = _inspect(run, job, model, pixels, clock)
         with clock.step("metrics"):
             by_kind = _by_kind(job.photos, tested.scores, pixels)
-            metrics = {**tested.image_metrics(), **pixels.metrics(), **_means(by_kind)}
+            image = image_metrics(tested.defective, tested.scores)
+            metrics = {**image, **pixels.metrics(), **_means(by_kind)}
             curves = pixels.curves()
     provenance = model.provenance
     notes = [
@@ -610,9 +602,8 @@ def _defects(
                 f"{labelled.path} has a defect of pixel value {value}, which defects_config.json "
                 "does not name: unpack the data set again"
             )
-        threshold, relative = category.saturation[value]
-        area = int(np.count_nonzero(mask))
-        defects.append((move(mask), saturation_pixels(area, threshold, relative=relative)))
+        saturation = category.saturation[value].pixels(int(np.count_nonzero(mask)))
+        defects.append((move(mask), saturation))
     return defects
 
 
@@ -656,10 +647,7 @@ class _Pixels:
 
     def metrics(self) -> dict[str, float | None]:
         """The figures of all photos; nothing without masks."""
-        if not self._masks:
-            return {}
-        figures = dict(self._all.result())
-        return {**figures, "pixel_f1_max_oracle": figures.pop("pixel_f1_max")}
+        return {**self._all.result()} if self._masks else {}
 
     def saturated(self, kind: str) -> dict[str, float]:
         """sPRO over the good photos and those of one kind."""
@@ -763,18 +751,6 @@ class _Tested:
     @property
     def defective(self) -> Masks:
         return np.array([label != GOOD for _, label in self.labelled])
-
-    def image_metrics(self) -> dict[str, float | None]:
-        labels, scores = self.defective, self.scores
-        names = ("image_auroc", "image_ap", "image_f1_max_oracle")
-        if labels.all() or not labels.any():
-            return dict.fromkeys(names)
-        figures = (
-            auroc(labels, scores),
-            average_precision(labels, scores),
-            f1_max(labels, scores)[0],
-        )
-        return dict(zip(names, figures, strict=True))
 
     def counts(self) -> dict[str, int]:
         defective = int(self.defective.sum())

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from reconpatch.files import atomic_write
+from reconpatch.metrics import METRICS
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.pages import rendered
 from reconpatch.published import Published, published
@@ -142,21 +143,6 @@ class BenchmarkOutcome:
     def errors(self) -> list[Record]:
         """The records without figures."""
         return [record for record in self.records if record.error is not None]
-
-
-METRICS: Mapping[str, str] = {
-    "image_auroc": "image AUROC",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO at 0.3",
-    "aupro_005": "AUPRO at 0.05",
-    "auspro_005": "sPRO at 0.05",
-    "auspro": "sPRO at 0.3",
-    "image_ap": "image AP",
-    "pixel_ap": "pixel AP",
-    "image_f1_max_oracle": "image F1-max (oracle)",
-    "pixel_f1_max_oracle": "pixel F1-max (oracle)",
-}
-"""Titles of the metrics of a record, in the order of the tables; higher is better in all."""
 
 
 # --- Pictures of what went wrong ------------------------------------------------------------------

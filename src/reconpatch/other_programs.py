@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from reconpatch.benchmark_report import METRICS
 from reconpatch.errors import SettingsError
 from reconpatch.files import atomic_write
+from reconpatch.metrics import METRICS
 
 FORMAT = 1
 """Of the file; another number is refused."""

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from reconpatch.backbones import RANDOM
+from reconpatch.datasets import find_test_photos
 from reconpatch.ensemble import fit_members, member_names
 from reconpatch.errors import (
     MissingExtraError,
@@ -38,8 +39,8 @@ from reconpatch.errors import (
     SettingsError,
     WorkersError,
 )
-from reconpatch.evaluation import evaluate, find_test_photos
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.evaluation import evaluate
+from reconpatch.files import atomic_write, make_folder
 from reconpatch.fit_options import FitOptions
 from reconpatch.fitting import parts_of
 from reconpatch.images import MAX_PIXELS, list_photos
@@ -318,10 +319,7 @@ def fit_all(
         WorkersError: no Ray cluster answers.
     """
     folder = folder.absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    make_folder(folder)
     start = time.monotonic()
     before = _read_summary(folder / SUMMARY)
     tasks = [
@@ -504,7 +502,7 @@ def _tested(row: Row, model: Inspector, task: _Task) -> Row:
         if before.get("test_key") == key and before.get("test"):
             return replace(row, test=before["test"], test_key=key)
         limit = product.options.get("max_pixels", MAX_PIXELS)
-        figures = evaluate(model, product.test, max_pixels=limit)
+        figures = evaluate(model, photos, max_pixels=limit)
         return replace(row, test=figures.to_dict(), test_key=key)
     except (PhotoError, OSError) as error:
         return replace(row, test_error=_sentence(error))

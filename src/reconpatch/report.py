@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from reconpatch.calibration import promise
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, make_folder
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.pages import rendered
 from reconpatch.result import Box, Region, Result
@@ -162,10 +162,7 @@ class ReportWriter:
         self._pictures: dict[int, _Pictures] = {}
         self._lowest_shown: list[tuple[float, int]] = []
         self._taken: set[str] = set()
-        try:
-            (folder / "overlays").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
+        make_folder(folder / "overlays")
 
     def add(
         self, photo_rgb: npt.NDArray[np.uint8], result: Result, label: str | None = None
@@ -183,13 +180,10 @@ class ReportWriter:
         """
         painted = overlay(photo_rgb, result.heatmap, result.map_threshold, result.regions)
         relative = unique_name(safe_name(result.name), self._taken)
-        # Photo-sized PNGs cost more time than the inspection at the default compression.
         path = self._folder / "overlays" / relative
-        try:
-            path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise cannot_write(path, error) from error
+        make_folder(path.parent)
         with atomic_write(path) as file:
+            # Photo-sized PNGs cost more time than the inspection at the default compression.
             painted.save(file, "PNG", compress_level=1)
         entry = _Entry(
             name=result.name,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from reconpatch.datasets import PRIVATE_SPLITS
 from reconpatch.errors import OutputError
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, make_folder
 
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
@@ -100,9 +100,6 @@ def _float16_image(anomaly_map: npt.NDArray[np.float32], photo: Path) -> Image.I
 
 
 def _write_image(image: Image.Image, path: Path, kind: str, **options: Any) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    make_folder(path.parent)
     with atomic_write(path) as handle:
         image.save(handle, format=kind, **options)
