@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -499,10 +498,10 @@ def curve_plot(
         curves: for each the number of its colour, its name, and (n, 2) points, x never falling.
         x_end: where the plot ends.
     """
-    ticks = tuple((_x(share), f"{share * x_end:g}") for share in (0, 0.25, 0.5, 0.75, 1))
+    ticks = tuple((_x(share), f"{share * x_end:g}") for share in (0, 0.5, 1))
     heights = tuple((_y(share), f"{share:g}") for share in (0, 0.5, 1))
     lines = tuple(Line(_polyline(points, x_end), i, name) for i, name, points in curves)
-    return Plot(title, x_name, ticks[::2], heights, lines)
+    return Plot(title, x_name, ticks, heights, lines)
 
 
 def _polyline(points: Floats, x_end: float) -> str:
@@ -663,7 +662,12 @@ def _html(outcome: BenchmarkOutcome, tables: Sequence[Table]) -> Iterator[bytes]
     sections = _sections(outcome)
     return rendered(
         "benchmark.html.j2",
-        {"data_uri": lambda file: _data_uri(outcome.folder / file)},
+        # Nothing where someone has removed a picture.
+        {
+            "read": lambda file: (
+                path.read_bytes() if (path := outcome.folder / file).is_file() else b""
+            )
+        },
         headline=_headline(outcome),
         config=outcome.config,
         facts=facts(outcome),
@@ -683,13 +687,6 @@ def _html(outcome: BenchmarkOutcome, tables: Sequence[Table]) -> Iterator[bytes]
     )
 
 
-def _data_uri(path: Path) -> str:
-    """A picture as a data URI, or nothing where someone has removed it."""
-    if not path.is_file():
-        return ""
-    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-
-
 def _sections(outcome: BenchmarkOutcome) -> list[Section]:
     seed = _seeds(outcome)[0]
     categories = _categories(outcome)
@@ -703,7 +700,11 @@ def _section(outcome: BenchmarkOutcome, category: str, seed: int, pictures: int)
     records = [r for r in outcome.records if r.category == category and r.error is None]
     first = [record for record in records if record.seed == seed]
     shown = [
-        (picture, record.method, _against(picture.score, record.threshold["value"]))
+        (
+            picture,
+            record.method,
+            f"score {picture.score:.4g}, threshold {record.threshold['value']:.4g}",
+        )
         for record in first
         for picture in _worst(record.pictures, pictures)
     ]
@@ -717,10 +718,6 @@ def _worst(pictures: Sequence[Picture], count: int) -> list[Picture]:
     kinds = [[p for p in pictures if p.kind == kind] for kind in ("miss", "false alarm")]
     ranked = [p for i in range(PICTURES_EACH) for kind in kinds for p in kind[i : i + 1]]
     return sorted(ranked[:count], key=lambda picture: picture.kind, reverse=True)
-
-
-def _against(score: float, threshold: float) -> str:
-    return f"score {score:.4g}, threshold {threshold:.4g}"
 
 
 def _plots(records: Sequence[Record], methods: Sequence[str]) -> Iterator[Plot]:

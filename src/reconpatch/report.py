@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import heapq
 import io
 import math
@@ -12,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
@@ -285,13 +284,13 @@ def _safe_part(part: str) -> str:
 
 def _pictures(painted: Image.Image, photo: Image.Image, result: Result) -> _Pictures:
     if not result.anomalous:
-        return _Pictures(_small_jpeg(painted, _TILE_SIDE), _small_jpeg(photo, _TILE_SIDE))
+        return _Pictures(small_jpeg(painted, _TILE_SIDE), small_jpeg(photo, _TILE_SIDE))
     worst, closest = _comparison(photo, result)
     return _Pictures(
-        _small_jpeg(painted, _LARGE_SIDE),
-        _small_jpeg(photo, _LARGE_SIDE),
-        _encode(worst, "JPEG", quality=_JPEG_QUALITY),
-        _encode(closest, "JPEG", quality=_JPEG_QUALITY) if closest else None,
+        small_jpeg(painted, _LARGE_SIDE),
+        small_jpeg(photo, _LARGE_SIDE),
+        _jpeg(worst),
+        _jpeg(closest) if closest else None,
     )
 
 
@@ -366,29 +365,24 @@ def _crop(image: Image.Image, window: Box, marked: Box, size: tuple[int, int]) -
     return cropped
 
 
-def _small_jpeg(image: Image.Image, longest: int) -> bytes:
+def small_jpeg(image: Image.Image, longest: int) -> bytes:
+    """A JPEG of an image, its longer side no longer than a number of pixels."""
     small = image.copy()
     small.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return _encode(small, "JPEG", quality=_JPEG_QUALITY)
+    return _jpeg(small)
 
 
-def _encode(image: Image.Image, kind: str, **options: int) -> bytes:
+def _jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
-
-
-def data_uri(jpeg: bytes) -> str:
-    """A JPEG as a page holds it."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 # --- Histogram ------------------------------------------------------------------------------------
 
 _BINS = 40
-_CUT_AT = (
-    4.0  # x threshold; scores beyond go into the last bar, or one wild photo squeezes the rest
-)
+# x threshold; scores beyond go into the last bar, or one wild photo squeezes the rest
+_CUT_AT = 4.0
 _MAX_LABELS = 6
 _WIDTH, _LEFT, _RIGHT, _TOP = 760, 44, 14, 34
 _PANEL, _CAPTION, _GAP = 124, 24, 22
@@ -624,25 +618,17 @@ def _render(
 ) -> Iterator[bytes]:
     """The page piece by piece, so that its pictures are never all in memory as text."""
     order = sorted(range(len(entries)), key=lambda number: (-entries[number].score, number))
-    values = _page_values(context, entries, errors)
-    rows = [(entries[number], pictures.get(number)) for number in order]
-    filters: dict[str, Callable[..., Any]] = {
-        "figure": figure, "multiple": multiple, "data_uri": data_uri, "photos": _photos,
-    }  # fmt: skip
-    return rendered("report.html.j2", filters, **values, rows=rows)
-
-
-def _page_values(
-    context: ReportContext, entries: Sequence[_Entry], errors: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
     anomalous = sum(entry.anomalous for entry in entries)
-    return {
-        "context": context,
-        "errors": errors,
-        "anomalous": anomalous,
-        "headline": headline(anomalous, len(entries)),
-        "histogram": _histogram(context, entries),
-        "label_rows": _label_rows(entries),
-        "gradient": css_gradient(),
-        "pictures_shown": PICTURES_SHOWN,
-    }
+    return rendered(
+        "report.html.j2",
+        {"figure": figure, "multiple": multiple, "photos": _photos},
+        rows=[(entries[number], pictures.get(number)) for number in order],
+        context=context,
+        errors=errors,
+        anomalous=anomalous,
+        headline=headline(anomalous, len(entries)),
+        histogram=_histogram(context, entries),
+        label_rows=_label_rows(entries),
+        gradient=css_gradient(),
+        pictures_shown=PICTURES_SHOWN,
+    )
