@@ -26,6 +26,7 @@ from reconpatch import (
     cli_products,
     cli_score,
     cli_station,
+    cli_submission,
     cli_update,
     cli_watch,
 )
@@ -588,6 +589,7 @@ cli_engine.register(app)
 cli_export.register(app)
 cli_score.register(app)
 cli_station.register(app)
+cli_submission.register(app)
 cli_update.register(app)
 cli_watch.register(app)
 cli_products.register(app)
