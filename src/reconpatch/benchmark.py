@@ -252,7 +252,8 @@ def run_benchmark(
     others = [read_other_results(path) for path in beside]
     photos = load_dataset(root, dataset, categories)
     others = [_of_these_photos(other, photos) for other in others]
-    make_folder(folder / "pictures")
+    for made in (folder, folder / "pictures"):  # which of them is in the way is told
+        make_folder(made)
     results = _Results(folder / "results.json")
     records = list(_records(run, _jobs(run, dataset, photos, settings), results, finished, on))
     order: list[tuple[str, str, int]] = [

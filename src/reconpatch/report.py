@@ -161,7 +161,8 @@ class ReportWriter:
         self._pictures: dict[int, _Pictures] = {}
         self._lowest_shown: list[tuple[float, int]] = []
         self._taken: set[str] = set()
-        make_folder(folder / "overlays")
+        for made in (folder, folder / "overlays"):  # which of them is in the way is told
+            make_folder(made)
 
     def add(
         self, photo_rgb: npt.NDArray[np.uint8], result: Result, label: str | None = None
