@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from reconpatch.datasets import GOOD
 from reconpatch.files import atomic_write
 from reconpatch.metrics import METRICS
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.pages import rendered
 from reconpatch.published import Published, published
-from reconpatch.result import Box, Result
+from reconpatch.result import Result
 
 if TYPE_CHECKING:
     from reconpatch.benchmark_config import Config
@@ -188,22 +189,15 @@ def _side_by_side(
     """The photo, its defects framed, and its heat map; 260 pixels each on the longer side."""
     photo = Image.fromarray(rgb)
     painted = overlay(rgb, result.heatmap, max(result.map_threshold, 0.0), result.regions)
-    for box in filter(None, map(_box, masks)):
-        outline(photo, box)
+    for mask in masks:
+        if box := Image.fromarray(mask).getbbox():
+            outline(photo, box)
     for image in (photo, painted):
         image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
     both = Image.new("RGB", (2 * photo.width + 4, photo.height), "white")
     both.paste(photo, (0, 0))
     both.paste(painted, (photo.width + 4, 0))
     return both
-
-
-def _box(mask: Masks) -> Box | None:
-    """The smallest upright box around what is set."""
-    y, x = np.nonzero(mask)
-    if not len(x):
-        return None
-    return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
 
 
 # --- Tables ---------------------------------------------------------------------------------------
@@ -525,7 +519,7 @@ def roc_points(defective: Masks, scores: Floats) -> Floats:
 def histogram(title: str, record: Record) -> Plot:
     """Image scores of good and defective test photos, the threshold marked; counts stacked."""
     scores = np.array([score for _, _, score in record.photos])
-    good = np.array([label == "good" for _, label, _ in record.photos])
+    good = np.array([label == GOOD for _, label, _ in record.photos])
     threshold = record.threshold["value"]
     low, high = min(scores.min(), threshold), max(scores.max(), threshold)
     if threshold > 0:
@@ -742,7 +736,7 @@ def _plots(records: Sequence[Record], methods: Sequence[str]) -> Iterator[Plot]:
 def _points(record: Record, kind: str) -> Floats | None:
     if kind != "image":
         return np.array(record.curves[kind]) if kind in record.curves else None
-    defective = np.array([label != "good" for _, label, _ in record.photos])
+    defective = np.array([label != GOOD for _, label, _ in record.photos])
     if defective.all() or not defective.any():
         return None
     return roc_points(defective, np.array([score for _, _, score in record.photos]))
