@@ -195,7 +195,11 @@ class _PhotoByPhoto:
 
     def _totals(self) -> _Totals:
         totals = _Totals(self._good.size, self._defective.size)
-        _check_pixels(totals)
+        if totals.defective == 0 or totals.good == 0:
+            raise SettingsError(
+                f"The masks mark {totals.defective} of the inspected pixels as defective and "
+                f"{totals.good} as good: give at least one of each."
+            )
         return totals
 
     def _curve(self, saturation: Sequence[float] | None = None) -> Iterator[_Piece]:
@@ -368,10 +372,17 @@ class SaturatedOverlap(_PhotoByPhoto):
                 number above 0.
             OutputError: the temporary file cannot be written.
         """
-        _check_map(self._photos, anomaly_map)
+        if anomaly_map.ndim != 2:
+            raise SettingsError(
+                f"Map number {self._photos} has the shape {anomaly_map.shape}: give it as (H, W)."
+            )
         for mask, saturation in defects:
             _check_pair(self._photos, mask, anomaly_map)
-            _check_saturation(saturation)
+            if not 0 < saturation < math.inf:
+                raise SettingsError(
+                    f"The saturation threshold of a defect is {saturation}: give a number of "
+                    "pixels above 0."
+                )
         inspected = ~np.isnan(anomaly_map)
         in_none, keys = inspected.copy(), [np.empty(0, np.uint64)]
         for number, (mask, _) in enumerate(defects, start=len(self._region_sizes)):
@@ -625,10 +636,8 @@ def _item_curve(
     _, rank = np.unique(-scores, return_inverse=True)
     rank = rank.astype(np.uint32)
     good, defective = np.sort(rank[~labels]), np.sort(rank[labels])
-    keys = _pack(defective, np.uint64(0))
-    gains = _Gains(np.array([defective.size]))
-    blocks = chunks(keys)
-    curve = _curve(chunks(good), blocks, gains, good.size)
+    blocks = chunks(_pack(defective, np.uint64(0)))
+    curve = _curve(chunks(good), blocks, _Gains(np.array([defective.size])), good.size)
     return _Totals(good.size, defective.size), curve
 
 
@@ -701,29 +710,3 @@ def _check_pair(
             "give both as (H, W), of the same size."
         )
     _check_bool(f"mask number {index}", mask)
-
-
-def _check_map(index: int, anomaly_map: npt.NDArray[np.float32]) -> None:
-    """Refuse a map that is not a picture."""
-    if anomaly_map.ndim != 2:
-        raise SettingsError(
-            f"Map number {index} has the shape {anomaly_map.shape}: give it as (H, W)."
-        )
-
-
-def _check_saturation(saturation: float) -> None:
-    """Refuse a saturation threshold that no pixel or no number of pixels reaches."""
-    if not 0 < saturation < math.inf:
-        raise SettingsError(
-            f"The saturation threshold of a defect is {saturation}: give a number of pixels above "
-            "0."
-        )
-
-
-def _check_pixels(totals: _Totals) -> None:
-    """Refuse pixels of one class only."""
-    if totals.defective == 0 or totals.good == 0:
-        raise SettingsError(
-            f"The masks mark {totals.defective} of the inspected pixels as defective and "
-            f"{totals.good} as good: give at least one of each."
-        )
