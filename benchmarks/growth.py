@@ -4,10 +4,10 @@
         --threads 2 --output growth.json
 
 The photos given are repeated, each copy shifted by up to 4 pixels, made up to 3 % brighter or
-darker and given noise of its own, so that no two are the same; they lie in a temporary folder. Each
-fit is a new process of `reconpatch fit`, timed from its start to its exit, with its peak memory
-(largest resident set). What is in the JSON file is not measured again. Beside it a table (.md) and
-a plot (.svg) are written.
+darker and given noise of its own, so that no two are the same; they lie in a temporary folder, or
+in that of `--folder`, which keeps them for another run. Each fit is a new process of `reconpatch
+fit`, timed from its start to its exit, with its peak memory (it and what it starts together). What
+is in the JSON file is not measured again. Beside it a table (.md) and a plot (.svg) are written.
 
 A case is a name and what `reconpatch fit` is given: `--case "1 % bank: --size 224"`, repeated for
 more; without any, those of `CASES` are run.
@@ -22,7 +22,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import cycle
@@ -31,6 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+from watched import watch
 
 CASES = (
     "bank 1 %: --size 224",
@@ -59,6 +59,7 @@ def main() -> None:
     arguments.add_argument("--counts", default="250,500,1000,2000")
     arguments.add_argument("--case", action="append", help='"NAME: OPTIONS of reconpatch fit"')
     arguments.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    arguments.add_argument("--folder", type=Path, help="where the photos are made and stay")
     arguments.add_argument("--repeats", type=int, default=1)
     arguments.add_argument("--python", default=sys.executable, help="of the project's environment")
     arguments.add_argument("--output", type=Path, required=True, help="the JSON file to keep up")
@@ -71,11 +72,13 @@ def main() -> None:
         for count in counts for repeat in range(given.repeats) for name, _ in cases
         if Key(name, count, repeat) not in records
     ]  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         for key in missing:
-            fill(Path(folder), sorted(given.good.iterdir()), key.photos)
+            fill(folder, sorted(given.good.iterdir()), key.photos)
             options = dict(cases)[key.case]
-            records[key] = fit(Path(folder), options, given.python, given.threads)
+            records[key] = fit(folder, options, given.python, given.threads)
             write(given.output, given.threads, records)
             print(*key, json.dumps(records[key]), flush=True)
     shown = {key: record for key, record in records.items() if key.case in dict(cases)}
@@ -131,24 +134,30 @@ def fit(folder: Path, options: Sequence[str], python: str, threads: int) -> dict
         ]  # fmt: skip
         environment = dict(os.environ) | {"OMP_NUM_THREADS": str(threads)}
         load = os.getloadavg()[0]
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
+        ran = watch(command, out, subprocess.STDOUT, environment)
         out.seek(0)
         said = out.read().decode(errors="replace")
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{said}")
+        if ran.code:
+            raise SystemExit(f"{' '.join(command)} ended with {ran.code}:\n{said}")
         rows = re.search(r"bank ([\d,]+) rows", said)
         return {
-            "seconds": round(seconds, 2),
-            "peak_megabytes": round(usage.ru_maxrss * 1024 / 1e6, 1),
+            "seconds": round(ran.seconds, 2),
+            "peak_megabytes": round(ran.peak / 1e6, 1),
             "bank_rows": int(rows[1].replace(",", "")) if rows else None,
+            "radius": round(radius_of(model, python), 3),
             "file_megabytes": round(model.stat().st_size / 1e6, 1),
             "load_before": round(load, 2),
             "said": said,
         }
+
+
+def radius_of(model: Path, python: str) -> float:
+    """The covering radius of the model's bank: no good patch is further from it."""
+    script = (
+        'import sys, reconpatch; print(reconpatch.load(sys.argv[1]).provenance["coreset_radius"])'
+    )
+    told = subprocess.run([python, "-c", script, model], check=True, capture_output=True, text=True)
+    return float(told.stdout)
 
 
 # --- The file, the table --------------------------------------------------------------------------
@@ -172,14 +181,15 @@ def write(path: Path, threads: int, records: Mapping[Key, Mapping[str, Any]]) ->
 
 def as_table(records: Mapping[Key, Mapping[str, Any]]) -> str:
     lines = [
-        "| case | photos | bank rows | fit, s | peak MB | file, MB |",
-        "|---|---|---|---|---|---|",
+        "| case | photos | bank rows | covering radius | fit, s | peak MB | file, MB |",
+        "|---|---|---|---|---|---|---|",
     ]
     for case, points in by_case(records).items():
         for count, found in points.items():
-            rows, file = found[0]["bank_rows"], found[0]["file_megabytes"]
+            rows, file, radius = (found[0][n] for n in ("bank_rows", "file_megabytes", "radius"))
             seconds, peak = (middle(found, name) for name in ("seconds", "peak_megabytes"))
-            lines.append(f"| {case} | {count:,} | {rows} | {seconds:.1f} | {peak:,.0f} | {file} |")
+            of_bank, of_fit = f"{rows:,} | {radius}", f"{seconds:.1f} | {peak:,.0f}"
+            lines.append(f"| {case} | {count:,} | {of_bank} | {of_fit} | {file} |")
     return "\n".join(lines) + "\n"
 
 

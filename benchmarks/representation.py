@@ -34,7 +34,6 @@ from typing import Any
 import numpy as np
 from residual_steps import ResidualSettings, residual_f
 
-from reconpatch.backbones import load_backbone, spec
 from reconpatch.datasets import LabelledPhoto, load_dataset, read_mask
 from reconpatch.ensemble import Scale
 from reconpatch.features import FeatureExtractor
@@ -44,10 +43,10 @@ from reconpatch.images import as_bytes, read_photo
 from reconpatch.layout import Layout
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.metrics import auroc, pixel_metrics
-from reconpatch.patch_features import PatchFeatures, export_onnx
+from reconpatch.patch_features import export_onnx, load_patch_features
 from reconpatch.patch_store import PatchStore
 from reconpatch.preprocessing import Preprocessing
-from reconpatch.representation import Representation, batches, initial_f, make_representation
+from reconpatch.representation import Representation, batches, initial_weight, make_representation
 from reconpatch.scoring import anomaly_map, score_patches, top_score
 from reconpatch.settings import FitSettings, settings_for
 from reconpatch.trial import Defects, Trial, guard, make_defects, try_on
@@ -271,10 +270,7 @@ def extract(category: str, settings: FitSettings, data: Path) -> dict[str, np.nd
 
 def extractor(settings: FitSettings) -> FeatureExtractor:
     """The frozen backbone as a fit exports it."""
-    backbone = load_backbone(
-        spec(settings.backbone, settings.levels or None), input_size=settings.size
-    )
-    module = PatchFeatures(backbone.module, backbone.mean, backbone.std, settings.neighbourhood)
+    module, _ = load_patch_features(settings, None)
     return FeatureExtractor(export_onnx(module, settings.size), 1)
 
 
@@ -339,8 +335,8 @@ def learned(
     """f, and what there is to say of its training."""
     settings = member.settings
     if member.residual is not None:
-        start = initial_f(patches, settings.training, parts, seed=settings.seed)
-        weight = start.weight.detach().numpy()
+        weight = initial_weight(patches, settings.training, parts, seed=settings.seed)
+        assert weight is not None, "a residual f starts from its patches"
         f, log = residual_f(patches, parts, weight, member.residual, settings.seed)
         return f, {"training": log}
     f, steps = make_representation(

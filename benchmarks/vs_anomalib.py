@@ -9,8 +9,8 @@ Written are the JSON file, with every figure and how busy the machine was, and a
 beside it: medians over the runs, and this project's share of anomalib's. What is in the file is
 not measured again: start it with the same file to add `--repeats`, `--rows` or `--parts`.
 
-fit: the whole process, from its start to its exit, and its peak memory (the largest resident set
-of any one process).
+fit: the whole process, from its start to its exit, and its peak memory: what it and the processes
+that it starts took together.
     anomalib: imports, `Engine.fit` on a `Folder`, its checkpoint written. It validates nothing, so
     it sets no threshold: that is the least it can do.
     This project: `reconpatch fit` with its default recipe: imports, training, bank, thresholds,
@@ -31,14 +31,14 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from watched import watch
 
 HERE = Path(__file__).resolve().parent
 THEIRS, OURS = "anomalib", "reconpatch"
@@ -287,19 +287,15 @@ def run(
         environment |= plan.anomalib_env
     command = [plan.pythons[side], *map(str, arguments)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
+        ran = watch(command, out, err, environment)
         out.seek(0)
         err.seek(0)
-        if process.returncode not in allowed:
+        if ran.code not in allowed:
             raise SystemExit(
-                f"{' '.join(command)} ended with {process.returncode}:\n"
+                f"{' '.join(command)} ended with {ran.code}:\n"
                 + err.read().decode(errors="replace")[-4000:]
             )
-        return Process(seconds, usage.ru_maxrss * 1024 / 1e6, out.read().decode())
+        return Process(ran.seconds, ran.peak / 1e6, out.read().decode())
 
 
 def last_line(ran: Process) -> str:

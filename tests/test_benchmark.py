@@ -31,14 +31,13 @@ from reconpatch.benchmark_report import (
 from reconpatch.datasets import LabelledPhoto
 from reconpatch.errors import OutputError, PhotoError, SettingsError, WeightsError
 from reconpatch.features import FeatureExtractor
-from reconpatch.fit_options import FitOptions
+from reconpatch.graph_writing import Graphs
 from reconpatch.other_programs import (
     OtherRecord,
     OtherResults,
     PhotoCounts,
     write_other_results,
 )
-from reconpatch.patch_features import export_onnx
 from reconpatch.published import PUBLISHED, published
 from reconpatch.result import ClosestPatch, Result
 from reconpatch.settings import FitSettings
@@ -66,21 +65,18 @@ def make_category(folder: Path, first: int, good: str = "good", bad: str = "scra
 
 @pytest.fixture(scope="module", autouse=True)
 def each_backbone_once() -> Iterator[None]:
-    """Many fits of this module share a backbone: it is made and exported once."""
-    made: dict[tuple[Any, ...], Any] = {}
-    make = fitting._backbone
+    """Many fits of this module share a backbone: its graphs are written once."""
+    made: dict[tuple[Any, ...], Graphs] = {}
+    make = fitting.write
 
-    def remembered(settings: FitSettings, options: FitOptions, threads: int) -> Any:
-        s = settings
-        key = (s.backbone, s.levels, s.size, s.neighbourhood, s.seed, options.weights)
+    def remembered(settings: FitSettings, weights: str | Path | None, photos: int) -> Graphs:
+        key = (repr(settings), weights, photos)
         if key not in made:
-            module, _, weights = make(settings, options, threads)
-            made[key] = module, export_onnx(module, settings.size), weights
-        module, graph, weights = made[key]
-        return module, options.engine(graph, threads), weights
+            made[key] = make(settings, weights, photos)
+        return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "_backbone", remembered)
+        patch.setattr(fitting, "write", remembered)
         yield
 
 

@@ -134,10 +134,9 @@ def test_f_may_come_before_or_after_the_levels_are_joined(
 ) -> None:
     f, scoring = f_of(dim, extractor), ScoringSettings()
     bank = bank_for(f, extractor)
-    graph = InspectionGraph(module, f, scoring, SIZE, len(bank))
     reference = NumpyEngine(extractor, f, scoring)
     for first in (True, False) if dim else (False,):
-        graph.f_first = first
+        graph = InspectionGraph(module, f, scoring, SIZE, len(bank), f_first=first)
         check_same(OnnxRuntimeEngine(graph.to_onnx(), 1), reference, bank)
 
 

@@ -19,6 +19,7 @@ from reconpatch.backbones import BACKBONES
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
 from reconpatch.fit_options import FitOptions, default_threads
 from reconpatch.fitting import build_bank
+from reconpatch.graph_writing import write
 from reconpatch.model import Model
 from reconpatch.patch_store import PatchStore
 from reconpatch.settings import settings_for
@@ -91,7 +92,7 @@ def test_weights_are_never_random_unless_asked_for(
         asked.append(weights)
         raise reconpatch.WeightsError("none here")
 
-    monkeypatch.setattr("reconpatch.fitting.load_backbone", load)
+    monkeypatch.setattr("reconpatch.patch_features.load_backbone", load)
     with pytest.raises(reconpatch.WeightsError):
         reconpatch.fit(fill(tmp_path / "good", range(2)))
     assert asked == [None]
@@ -292,7 +293,7 @@ def test_a_bank_of_parts_covers_nearly_as_well_as_one_in_one_piece(memory: int) 
 def test_within_a_memory_limit_the_model_is_nearly_the_same(
     good_folder: Path, small_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "_room", lambda limit: limit)
+    monkeypatch.setattr(fitting, "_room", lambda limit, beside: limit)
     limited = fit(good_folder, memory_limit=3 * 100 * 64 * 16 * 4)
     assert len(limited.bank) == len(small_model.bank)
     assert limited.provenance["coreset_radius"] == pytest.approx(
@@ -373,10 +374,10 @@ def test_another_device_is_served_by_torch(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("reconpatch.patch_features.TorchFeatureExtractor", stand_in)
     settings = settings_for(size=(64, 96))
     options = FitOptions(weights="random", device="cuda")
-    module, extractor, _ = fitting._backbone(settings, options, threads=1)
+    graphs = write(settings, "random", photos=2)
+    extractor = fitting._extractor(graphs, settings, options, threads=1)
     assert str(extractor) == "the engine of that device"
     assert given == [(64, 96), "cuda"]
-    assert module.mean.device.type == "cpu"  # for the graph, which has no device
 
 
 def test_both_engines_extract_the_same_features() -> None:
@@ -388,13 +389,13 @@ def test_both_engines_extract_the_same_features() -> None:
         engines.append(TorchFeatureExtractor(module, size, "cpu"))
         return engines[-1]
 
+    settings = settings_for(size=(64, 64))
+    graphs = write(settings, "random", photos=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reconpatch.patch_features.TorchFeatureExtractor", on_the_cpu)
         options = FitOptions(weights="random", device="cuda")
-        fitting._backbone(settings_for(size=(64, 64)), options, threads=1)
-    _, onnx, _ = fitting._backbone(
-        settings_for(size=(64, 64)), FitOptions(weights="random"), threads=1
-    )
+        fitting._extractor(graphs, settings, options, threads=1)
+    onnx = fitting._extractor(graphs, settings, FitOptions(weights="random"), threads=1)
     photos = np.random.default_rng(0).random((2, 3, 64, 64), dtype=np.float32)
     (engine,) = engines
     assert engine.grid == onnx.grid

@@ -10,7 +10,7 @@ from reconpatch.relevant_components import (
     kin_differences,
     relevant_components,
 )
-from reconpatch.representation import TrainingSettings, initial_f, make_representation
+from reconpatch.representation import TrainingSettings, initial_weight, make_representation
 
 
 def rng(seed=0):
@@ -123,8 +123,8 @@ def test_a_fit_without_steps_is_its_start_and_repeats_by_seed():
 
 def test_more_dimensions_than_features_are_left_at_zero():
     patches, parts = noisy_pairs(50)
-    f = initial_f(patches, TrainingSettings(dim=5, init="kin"), parts)
-    weight = f.weight.detach().numpy()
+    weight = initial_weight(patches, TrainingSettings(dim=5, init="kin"), parts)
+    assert weight is not None
     assert weight.shape == (5, 3)
     assert not weight[3:].any()
     assert weight[:3].any()

@@ -25,6 +25,7 @@ from reconpatch.representation import (
     TrainingSettings,
     batches,
     initial_f,
+    initial_weight,
     make_representation,
     principal_directions,
     pseudo_labels,
@@ -333,7 +334,7 @@ def test_the_log_holds_the_loss_of_the_first_and_last_tenth_and_the_movement(
 def test_f_is_trained_in_place_and_progress_counts_the_steps() -> None:
     p = random_patches(40, 6)
     torch.manual_seed(0)
-    f = initial_f(p, SMALL)
+    f = initial_f(6, SMALL, None)
     told: list[tuple[int, int]] = []
     trained, _ = train(f, p, SMALL, seed=0, progress=lambda done, steps: told.append((done, steps)))
     np.testing.assert_array_equal(weight_of(trained), f.weight.detach().numpy())
@@ -390,7 +391,7 @@ def test_projection_and_bias_take_the_shapes_asked_for(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("dim", [3, 6, 9])
 def test_the_orthogonal_start_is_orthogonal_with_no_bias(dim: int) -> None:
     torch.manual_seed(0)
-    f = initial_f(random_patches(10, 6), changed(SMALL, dim=dim))
+    f = initial_f(6, changed(SMALL, dim=dim), None)
     weight = f.weight.detach().numpy()
     product = weight @ weight.T if dim <= 6 else weight.T @ weight
     np.testing.assert_allclose(product, np.eye(min(dim, 6)), atol=1e-5)
@@ -453,8 +454,8 @@ def test_a_constant_feature_gets_no_weight(value: float, dim: int) -> None:
 
 def test_a_pca_start_of_more_dimensions_than_features_is_filled_with_zeros() -> None:
     p = random_patches(50, 6)
-    f = initial_f(p, changed(SMALL, dim=9, init="pca"))
-    weight = f.weight.detach().numpy()
+    weight = initial_weight(p, changed(SMALL, dim=9, init="pca"))
+    assert weight is not None
     np.testing.assert_array_equal(weight[:6], principal_directions(p, 6))
     assert (weight[6:] == 0.0).all()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,13 +20,21 @@ from reconpatch.memory import peak_bytes
 
 
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "benchmarks" / f"{name}.py")
+    folder = REPOSITORY / "benchmarks"
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))  # scripts import each other by their names
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses look for their module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def watched() -> ModuleType:
+    return script("watched")
 
 
 @pytest.fixture(scope="module")
@@ -186,11 +196,12 @@ def test_plot_and_table_hold_every_case(growth: ModuleType) -> None:
     records = {
         growth.Key(case, photos, 0): {
             "seconds": photos / 10, "peak_megabytes": 1000.0, "bank_rows": 7, "file_megabytes": 1,
+            "radius": 2.5,
         }
         for case in ("bank 1 %", "2 < 3 rows") for photos in (250, 500)
     }  # fmt: skip
     table = growth.as_table(records)
-    assert "| bank 1 % | 500 | 7 | 50.0 | 1,000 | 1 |" in table
+    assert "| bank 1 % | 500 | 7 | 2.5 | 50.0 | 1,000 | 1 |" in table
     picture = ElementTree.fromstring(growth.as_svg(records))
     texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert {"bank 1 %", "2 < 3 rows", "fit, seconds", "peak memory, MB"} <= set(texts)
@@ -220,3 +231,17 @@ def test_fits_are_kept_by_key(growth: ModuleType, tmp_path: Path) -> None:
     assert json.loads(path.read_text())["threads"] == 1
     with pytest.raises(SystemExit, match="fits of 1 threads"):
         growth.opened(path, 2)
+
+
+def test_the_memory_of_a_process_counts_those_it_starts(watched: ModuleType) -> None:
+    child = "held = bytearray(60_000_000); import time; time.sleep(0.5)"
+    parent = (
+        "import subprocess, sys; held = bytearray(80_000_000); "
+        f"sys.exit(subprocess.run([sys.executable, '-c', {child!r}]).returncode + 3)"
+    )
+    ran = watched.watch(
+        [sys.executable, "-c", parent], subprocess.DEVNULL, subprocess.DEVNULL, os.environ
+    )
+    assert ran.code == 3
+    assert ran.peak > 140_000_000
+    assert ran.seconds > 0.5

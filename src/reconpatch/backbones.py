@@ -368,11 +368,14 @@ def _sha256(path: Path) -> str:
 def _read_state(spec: BackboneSpec, path: Path, sha256: str) -> State:
     """The tensors of a weights file, by timm's names."""
     import timm
+    import torch
 
     state = _read_tensors(path)
     if sha256 not in {package.sha256 for package in WEIGHT_PACKAGES.values()}:
         return state
-    return match_by_order(state, timm.create_model(spec.timm_name).state_dict())
+    with torch.device("meta"):  # names and shapes alone
+        reference = timm.create_model(spec.timm_name).state_dict()
+    return match_by_order(state, reference)
 
 
 def _read_tensors(path: Path) -> State:

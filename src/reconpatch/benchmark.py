@@ -538,7 +538,9 @@ def _measure(run: _Run, job: _Job) -> Record:
 
 def _fit(run: _Run, job: _Job) -> Inspector:
     from reconpatch.ensemble import fit_members
+    from reconpatch.graph_writing import stay_here
 
+    stay_here()
     with _good_photos(run, job.photos) as good:
         return fit_members(good, job.settings, run.options, run.config.statistics)
 

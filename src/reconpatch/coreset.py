@@ -17,9 +17,10 @@ from reconpatch.errors import SettingsError
 
 Features = npt.NDArray[np.float32]
 
-# Rows re-ranked between two passes over all patches, and rows of one block of such a pass.
+# Rows re-ranked between two passes over all patches, and rows of one block of such a pass: few, so
+# that their distances stay in the processor's cache.
 _CANDIDATES = 4096
-_BLOCK = 16384
+_BLOCK = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +173,11 @@ def _run_of_picks(features: Features, norms: Features, nearest: Features, most: 
 
 def _update(nearest: Features, features: Features, norms: Features, picks: list[int]) -> None:
     """Lower the squared distances to the nearest pick in place, for picks that are new."""
-    centres, centre_norms = features[picks], norms[picks]
+    twice, centre_norms = -2.0 * features[picks].T, norms[picks]
     for start in range(0, len(features), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        product = features[rows] @ centres.T
-        squared = norms[rows] + (centre_norms - 2.0 * product).min(axis=1)
-        np.minimum(nearest[rows], squared, out=nearest[rows])
+        squared = features[rows] @ twice
+        squared += centre_norms
+        np.minimum(nearest[rows], norms[rows] + squared.min(axis=1), out=nearest[rows])
     np.maximum(nearest, 0.0, out=nearest)
     nearest[picks] = 0.0

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +43,6 @@ from reconpatch.reading import Read, Reading, kept_views, readable
 from reconpatch.representation import Representation
 from reconpatch.settings import FitSettings
 from reconpatch.workers import as_finished, on_ray
-
-if TYPE_CHECKING:
-    from reconpatch.patch_features import PatchFeatures
 
 Task = TypeVar("Task")
 Value = TypeVar("Value")
@@ -101,16 +98,14 @@ class StepsByWorkers(Steps):
     def extract(
         self,
         reading: Reading,
-        module: PatchFeatures,
+        graph: bytes,
         extractor: Extractor,
         patches: PatchStore,
         threads: int,
     ) -> Read:
         """See `Steps`."""
-        from reconpatch.patch_features import export_onnx
-
         del extractor, threads  # workers have their own
-        graph = _put(export_onnx(module, reading.settings.size))
+        graph = _put(graph)
         report = _named(self._options, "extract features")
         self._shares = _shares(reading, graph)
         found = _run(read_share, self._shares, report)

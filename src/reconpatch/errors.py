@@ -11,7 +11,7 @@
     ├── MissingExtraError           a command needs packages of an extra that is not installed
     ├── NotFoundError               a product, version, record or photo that is not there
     ├── RecordsError                the records' database cannot be opened or written
-    ├── WorkersError                a Ray cluster cannot be reached, or its workers died
+    ├── WorkersError                a Ray cluster cannot be reached, or a process at work died
     ├── BusyError                   more photos are waiting than the station takes
     └── UpdateRefusedError          a new version would miss a defect that an operator confirmed
 
@@ -77,7 +77,7 @@ class RecordsError(ReconPatchError):
 
 
 class WorkersError(ReconPatchError):
-    """A Ray cluster cannot be reached or started, or the workers that tried a task died."""
+    """A Ray cluster cannot be reached or started, or a process that worked for this one died."""
 
 
 class BusyError(ReconPatchError):

@@ -10,21 +10,20 @@ place of p.
 
 from __future__ import annotations
 
-import copy
 import datetime
 import importlib.metadata
+import importlib.util
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from reconpatch.backbones import load_backbone, spec
 from reconpatch.calibration import Calibration
 from reconpatch.coreset import bank_rows, greedy_coreset, random_projection
 from reconpatch.engines import NumpyEngine, StoredGraph
@@ -44,6 +43,7 @@ from reconpatch.good_photos import (
     leave_one_out,
     with_stand_ins,
 )
+from reconpatch.graph_writing import Graphs, write
 from reconpatch.layout import Layout
 from reconpatch.memory import physical_bytes, resident_bytes
 from reconpatch.memory_bank import Floats, MemoryBank
@@ -66,10 +66,6 @@ from reconpatch.settings import (
     ensemble_settings_for,
 )
 from reconpatch.trial import Defects, Guard, Trial, guard, make_defects, try_on
-
-if TYPE_CHECKING:
-    from reconpatch.patch_features import PatchFeatures
-
 
 _ENGINE_BYTES = 300 * 2**20  # what the engine and decoded photos take beside the features
 _LEAST_BYTES = 100 * 2**20
@@ -141,7 +137,7 @@ class Steps:
     def extract(
         self,
         reading: Reading,
-        module: PatchFeatures,  # noqa: ARG002 - for workers
+        graph: bytes,  # noqa: ARG002 - for workers
         extractor: Extractor,
         patches: PatchStore,
         threads: int,
@@ -201,15 +197,16 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     report = report_to(options, "load the backbone") or silent
     with clock.step("load the backbone"):
         report(0, 1)
-        module, extractor, weights = _backbone(settings, options, threads)
+        graphs = write(settings, options.weights, len(sources))
+        extractor = _extractor(graphs, settings, options, threads)
         report(1, 1)
     layout = preprocessing.layout(extractor.grid, sizes.first)
     settings = _bounded_bank(settings, layout, len(sources))
     kept = steps.kept_photos(len(sources))
-    with _store_for(kept, layout.places, extractor, options) as patches:
+    with _store_for(kept, layout.places, extractor, graphs, options) as patches:
         with clock.step("extract features"):
             reading = Reading(sources, names, settings, preprocessing, layout, options)
-            read = steps.extract(reading, module, extractor, patches, threads)
+            read = steps.extract(reading, graphs.features, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group)
         notes = read.notes + notes
@@ -227,8 +224,9 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options, steps)
         fitted, guarded = fit.with_banks(f, patches)
     with clock.step("write the graph"):
-        graph = _graph(module, fitted, settings)
-        del module  # with the weights, which are in the graph now
+        if graphs.b != min(settings.scoring.b, len(fitted.bank)):  # few photos, and some left out
+            graphs = write(settings, options.weights, len(photos))
+        graph = graphs.inspection(fitted.f)
         engine = _engine(graph, extractor, fitted.f, settings, threads, options)
     if guarded and guarded.kept == "identity":
         notes.append(guarded.sentence())
@@ -237,7 +235,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     provenance = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "folder": folder,
-        "weights": weights,
+        "weights": graphs.weights,
         "features": f"{type(extractor).__name__}, {threads} threads",
         "versions": _versions(),
         "data_sha256": _data_fingerprint(photos),
@@ -353,14 +351,6 @@ def _calibrated_on(scored: int, photos: int) -> str:
     return f"{which} of the fit, each scored as if it were new"
 
 
-def _graph(module: PatchFeatures, fitted: _Fitted, settings: FitSettings) -> bytes:
-    from reconpatch.inspection_graph import InspectionGraph
-
-    rows = len(fitted.bank)
-    graph = InspectionGraph(module.cpu(), fitted.f, settings.scoring, settings.size, rows)
-    return graph.to_onnx()
-
-
 def _engine(
     graph: bytes,
     extractor: Extractor,
@@ -466,21 +456,17 @@ def _bounded_bank(settings: FitSettings, layout: Layout, photos: int) -> FitSett
 
 
 def _require_training_packages() -> None:
-    try:
-        import onnx  # noqa: F401
-        import timm  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("fit", "train") from None
+    if not all(map(importlib.util.find_spec, ("onnx", "timm", "torch"))):
+        raise MissingExtraError("fit", "train")
 
 
 def _check_device(device: str) -> None:
-    import torch
-
     if device == "cpu":
         return
     if device.partition(":")[0] != "cuda":
         raise SettingsError(f"--device is {device!r}: give cpu or cuda")
+    import torch
+
     if not torch.cuda.is_available():
         raise SettingsError(
             f"--device is {device!r}, and torch finds no CUDA device on this machine: give cpu, or "
@@ -488,53 +474,50 @@ def _check_device(device: str) -> None:
         )
 
 
-def _backbone(
-    settings: FitSettings, options: FitOptions, threads: int
-) -> tuple[PatchFeatures, Extractor, dict[str, str]]:
-    """The frozen backbone, what extracts the training features, and the weights' record.
+def _extractor(
+    graphs: Graphs, settings: FitSettings, options: FitOptions, threads: int
+) -> Extractor:
+    """What extracts the training features.
 
     The rule, whatever is faster somewhere: ONNX Runtime on a CPU, torch on any other device.
     """
-    from reconpatch.patch_features import PatchFeatures, TorchFeatureExtractor, export_onnx
-
-    backbone = load_backbone(
-        spec(settings.backbone, settings.levels or None),
-        weights=options.weights,
-        input_size=settings.size,
-        seed=settings.seed,
-    )
-    module = PatchFeatures(backbone.module, backbone.mean, backbone.std, settings.neighbourhood)
-    extractor: Extractor
     if options.device == "cpu":
-        extractor = options.engine(export_onnx(module, settings.size), threads)
-    else:  # of its own, since the module is traced on the CPU later
-        own = copy.deepcopy(module)
-        extractor = TorchFeatureExtractor(own, settings.size, options.device)
-    return module, extractor, backbone.source.to_dict()
+        return options.engine(graphs.features, threads)
+    from reconpatch.patch_features import TorchFeatureExtractor, load_patch_features
+
+    module, _ = load_patch_features(settings, options.weights)
+    return TorchFeatureExtractor(module, settings.size, options.device)
 
 
-def _store_for(photos: int, places: int, extractor: Extractor, options: FitOptions) -> PatchStore:
+def _store_for(
+    photos: int, places: int, extractor: Extractor, graphs: Graphs, options: FitOptions
+) -> PatchStore:
     """Where the features go; beside them a third of their memory each goes to blocks and copies.
 
     Without a limit they may take half of the machine's memory, which only large photos or very many
     do.
     """
-    memory = _room(options.memory_limit) // 3 if options.memory_limit else physical_bytes() // 2
+    limit = options.memory_limit
+    memory = _room(limit, graphs.peak) // 3 if limit else physical_bytes() // 2
     return PatchStore(photos, places, extractor.channels, memory=memory)
 
 
-def _room(limit: int) -> int:
-    """Bytes that features and what is made of them may take within a limit of the whole process.
+def _room(limit: int, beside: int) -> int:
+    """Bytes that features and what is made of them may take within a limit of the whole fit.
+
+    Args:
+        limit: bytes.
+        beside: what another process took while this one waited for it.
 
     Raises:
         SettingsError: the libraries alone take so much that nothing is left.
     """
     taken = resident_bytes() + _ENGINE_BYTES
-    if limit - taken < _LEAST_BYTES:
-        least = -(-(taken + _LEAST_BYTES) // 2**20)
+    least = max(taken + _LEAST_BYTES, resident_bytes() + beside)
+    if limit < least:
         raise SettingsError(
             f"the memory limit is {limit / 2**20:.0f} MiB, and the libraries and the engine need "
-            f"{taken / 2**20:.0f} MiB before the first photo: give {least} MiB or more"
+            f"more before the first photo: give {-(-least // 2**20)} MiB or more"
         )
     return limit - taken
 

@@ -50,9 +50,9 @@ class InspectionGraph(torch.nn.Module):
         scoring: how distances become a score and a map.
         input_size: (H, W) of the photos, in pixels.
         rows: how many rows the bank has now; it may grow, which takes more memory.
+        f_first: whether f is applied to each level; None: where that is cheaper.
     """
 
-    weight: torch.Tensor | None
     bias: torch.Tensor | None
     down: torch.Tensor
     across: torch.Tensor
@@ -66,6 +66,8 @@ class InspectionGraph(torch.nn.Module):
         scoring: ScoringSettings,
         input_size: tuple[int, int],
         rows: int,
+        *,
+        f_first: bool | None = None,
     ) -> None:
         super().__init__()
         self.patch_features = patch_features
@@ -77,11 +79,22 @@ class InspectionGraph(torch.nn.Module):
         self.dim = sum(shape[0] for shape in self.levels) if f.weight is None else len(f.weight)
         self.b = min(scoring.b, rows)
         self.block = max(1, _BLOCK_ELEMENTS // rows)  # places that are searched at a time
-        self.f_first = f.weight is not None and f_comes_first(
-            self.levels, len(f.weight), patch_features.neighbourhood
-        )
-        self.register_buffer("weight", None if f.weight is None else torch.from_numpy(f.weight))
         self.register_buffer("bias", None if f.bias is None else torch.from_numpy(f.bias))
+        # Convolutions of 1 x 1: that of p, or one for each level; `graph_writing.with_f` finds them
+        # by their names.
+        self.parts = 0
+        self.f_first = False
+        if f.weight is not None:
+            channels = [shape[0] for shape in self.levels]
+            if f_first is None:
+                f_first = f_comes_first(self.levels, self.dim, patch_features.neighbourhood)
+            self.f_first = f_first
+            parts = torch.from_numpy(f.weight)[:, :, None, None].split(
+                channels if f_first else sum(channels), dim=1
+            )
+            self.parts = len(parts)
+            for i, part in enumerate(parts):
+                self.register_buffer(f"weight_{i}", part.contiguous())
         down, across = (
             resize_and_blur_matrix(cells, pixels, scoring.blur)
             for cells, pixels in zip(self.grid, input_size, strict=True)
@@ -114,6 +127,11 @@ class InspectionGraph(torch.nn.Module):
 
     # --- r = f(p) ------------------------------------------------------------------------------
 
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """The weight of f, (D, C, 1, 1), or its part for each level; none of the identity."""
+        return [self.get_buffer(f"weight_{i}") for i in range(self.parts)]
+
     def represent(self, photos: torch.Tensor) -> torch.Tensor:
         """Represented patches (B, P, D) of photos (B, 3, H, W), in raster order."""
         levels = self.patch_features.levels(photos)
@@ -122,21 +140,18 @@ class InspectionGraph(torch.nn.Module):
             r = self._f_on_each_level(levels, s)
         else:
             p = join_levels([average_neighbourhood(level, s) for level in levels])
-            r = p if self.weight is None else F.conv2d(p, self.weight[:, :, None, None])
+            r = F.conv2d(p, self.weights[0]) if self.weights else p
         r = r.reshape(-1, self.dim, self.places).transpose(1, 2)
         # Last of all: the zeros around a level would otherwise take part in the bias.
         return r if self.bias is None else r + self.bias
 
     def _f_on_each_level(self, levels: Sequence[torch.Tensor], s: int) -> torch.Tensor:
         """f p as a sum over the levels, each multiplied at its own resolution: (B, D, h, w)."""
-        assert self.weight is not None
-        channels = [shape[0] for shape in self.levels]
-        weights = self.weight[:, :, None, None].split(channels, dim=1)
         parts = [
             average_neighbourhood(F.conv2d(level, weight), s)
-            if len(weight) < level_channels  # the mean is taken of the fewer channels
+            if len(weight) < weight.shape[1]  # the mean is taken of the fewer channels
             else F.conv2d(average_neighbourhood(level, s), weight)
-            for level, weight, level_channels in zip(levels, weights, channels, strict=True)
+            for level, weight in zip(levels, self.weights, strict=True)
         ]
         resized = [
             F.interpolate(part, size=self.grid, mode="bilinear", align_corners=False)

@@ -6,7 +6,7 @@ the proposed row is then computed again directly, since the product's form cance
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,8 +15,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-# Distances held at a time: 2 ** 24 float32 are 64 MB, whatever the sizes of bank and query.
-_BLOCK_ELEMENTS = 2**24
+# Distances held at a time: 2 ** 22 float32 are 16 MB, whatever the sizes of bank and query.
+_BLOCK_ELEMENTS = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +35,6 @@ class MemoryBank:
     photo: Ints
     place: Ints
     stand_ins: Floats
-    _centre: Floats = field(init=False, repr=False)
-    _centred: Floats = field(init=False, repr=False)
-    _norms: Floats = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        # Far from the origin the product's form would lose the digits that tell rows apart.
-        centre = self.rows.mean(axis=0)
-        centred = self.rows - centre
-        object.__setattr__(self, "_centre", centre)
-        object.__setattr__(self, "_centred", centred)
-        object.__setattr__(self, "_norms", np.einsum("md,md->m", centred, centred))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,6 +44,16 @@ class MemoryBank:
         """(M,) float32, squared norms of the rows."""
         norms: Floats = np.einsum("md,md->m", self.rows, self.rows)
         return norms
+
+    @cached_property
+    def _centred(self) -> tuple[Floats, Floats, Floats]:
+        """The mean of the rows, the rows around it, and their squared norms.
+
+        Far from the origin the product's form would lose the digits that tell rows apart.
+        """
+        centre = self.rows.mean(axis=0)
+        centred = self.rows - centre
+        return centre, centred, np.einsum("md,md->m", centred, centred)
 
     @cached_property
     def everyone(self) -> npt.NDArray[np.bool_]:
@@ -80,13 +79,14 @@ class MemoryBank:
         Returns:
             (Q,) float32 distances, 0 or more, and (Q,) int64 indices into the rows.
         """
+        centre, centred, norms = self._centred
         indices = np.empty(len(queries), dtype=np.int64)
         block = max(1, _BLOCK_ELEMENTS // len(self.rows))
         for start in range(0, len(queries), block):
             part = slice(start, start + block)
-            product = (queries[part] - self._centre) @ self._centred.T
-            # ||q||^2 is the same for all rows, so it cannot change which is nearest.
-            indices[part] = (self._norms - 2.0 * product).argmin(axis=1)
+            squared = (-2.0 * (queries[part] - centre)) @ centred.T
+            squared += norms  # up to ||q||^2, which is the same for all rows
+            indices[part] = squared.argmin(axis=1)
         return distances(queries, self.rows[indices]), indices
 
     def neighbours_of(self, row: int, b: int) -> Ints:

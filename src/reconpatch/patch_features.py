@@ -12,13 +12,16 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from reconpatch.backbones import WeightSource, load_backbone, spec
 from reconpatch.errors import MissingExtraError, SettingsError
 from reconpatch.features import GRID_KEY, INPUT_NAME, OUTPUT_NAME, check_photos, format_grid
+from reconpatch.settings import FitSettings
 
 try:
     import onnx
@@ -217,6 +220,25 @@ class PatchFeatures(torch.nn.Module):
 
     def _blank(self, count: int, input_size: tuple[int, int]) -> torch.Tensor:
         return torch.zeros(count, 3, *input_size, device=self.mean.device)
+
+
+def load_patch_features(
+    settings: FitSettings, weights: str | Path | None
+) -> tuple[PatchFeatures, WeightSource]:
+    """The frozen backbone of a fit as a module from photos to p, and where its weights are from.
+
+    Raises:
+        WeightsError: there are no weights, or they do not fit the backbone.
+        SettingsError: the backbone is unknown, lacks a level or does not take photos of that size.
+    """
+    backbone = load_backbone(
+        spec(settings.backbone, settings.levels or None),
+        weights=weights,
+        input_size=settings.size,
+        seed=settings.seed,
+    )
+    module = PatchFeatures(backbone.module, backbone.mean, backbone.std, settings.neighbourhood)
+    return module, backbone.source
 
 
 def average_neighbourhood(level: torch.Tensor, s: int) -> torch.Tensor:

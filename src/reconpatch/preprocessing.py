@@ -143,10 +143,11 @@ class Preprocessing:
         if pixels.dtype != np.uint8:
             pixels = in_unit(pixels, self.white_level)
         resized = _resize(pixels, self.height, self.width, source)
-        unit = resized / np.float32(255) if resized.dtype == np.uint8 else resized
         # Mono becomes RGB only here, which gives the same as before the resize for less work.
-        channels = np.broadcast_to(np.atleast_3d(unit), (self.height, self.width, 3))
-        return np.ascontiguousarray(channels.transpose(2, 0, 1), dtype=np.float32)
+        channels = np.broadcast_to(np.atleast_3d(resized), (self.height, self.width, 3))
+        turned = np.ascontiguousarray(channels.transpose(2, 0, 1))
+        prepared: npt.NDArray[np.float32] = turned
+        return prepared / np.float32(255) if turned.dtype == np.uint8 else prepared
 
     def _blanked(self, pixels: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
         """Pixels (H, W) or (H, W, 3), grey outside of an (H, W) region."""

@@ -211,11 +211,17 @@ def make_representation(
             f"the good photos give {len(patches)} patches, and training needs more than k = "
             f"{settings.k}: use more photos or a larger input size"
         )
+    start = initial_weight(patches, settings, parts, seed=seed)
+    steps = settings.total_steps(len(patches)) if method == "reconpatch" else 0
+    if start is not None and not steps:  # f has a closed form, and nobody needs torch
+        bias = np.zeros(len(start), np.float32) if settings.bias else None
+        log = _log(np.zeros((0, 2)), 0.0) if method == "reconpatch" else None
+        return Representation(start, bias), log
     import torch
 
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they were
         torch.manual_seed(seed)
-        f = initial_f(patches, settings, parts, seed=seed)
+        f = initial_f(patches.shape[1], settings, start)
         if method == "untrained":
             return _to_numpy(f), None
         return train(f, patches, settings, seed=seed, device=device, progress=progress)
@@ -313,38 +319,45 @@ def update_twin(twin: torch.nn.Module, student: torch.nn.Module, gamma: float) -
         slow.lerp_(fast.detach(), 1.0 - gamma)
 
 
-def initial_f(
+def initial_f(channels: int, settings: TrainingSettings, weight: Floats | None) -> torch.nn.Linear:
+    """The layer f before its first step, by torch's global seed where no weight is given."""
+    import torch
+
+    f = torch.nn.Linear(channels, settings.dim or channels, bias=settings.bias)
+    _orthogonal(f)
+    if weight is not None:
+        with torch.no_grad():
+            f.weight.copy_(torch.from_numpy(weight))
+    return f
+
+
+def initial_weight(
     patches: Floats,
     settings: TrainingSettings,
     parts: npt.NDArray[np.int64] | None = None,
     *,
     seed: int = 0,
-) -> torch.nn.Linear:
-    """The layer f before its first step: random weights by torch's global seed, kin by `seed`."""
-    import torch
-
+) -> Floats | None:
+    """The (D, C) weight that f starts from by its patches; None for a random one."""
     channels = patches.shape[1]
-    f = torch.nn.Linear(channels, settings.dim or channels, bias=settings.bias)
-    _orthogonal(f)
+    dim = settings.dim or channels
     if settings.init == "orthogonal":
-        return f
-    start = np.eye(f.out_features, channels, dtype=np.float32)
+        return None
+    start = np.eye(dim, channels, dtype=np.float32)
     if settings.init == "pca":
         start[:] = 0.0  # more dimensions than features: nothing left to hold
-        directions = principal_directions(patches, f.out_features)
+        directions = principal_directions(patches, dim)
         start[: len(directions)] = directions
     elif settings.init == "kin":
         start[:channels] = relevant_components(
             patches,
             np.arange(len(patches)) if parts is None else parts,
-            dim=min(f.out_features, channels),
+            dim=min(dim, channels),
             power=settings.kin_power,
             shrink=settings.kin_shrink,
             rng=np.random.default_rng(seed),
         )
-    with torch.no_grad():
-        f.weight.copy_(torch.from_numpy(start))
-    return f
+    return start
 
 
 def principal_directions(patches: Floats, dim: int) -> Floats:
