@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import reconpatch
+from reconpatch.datasets import find_test_photos
 from reconpatch.evaluation import evaluate
 from reconpatch.representation import METHODS
 
@@ -46,7 +47,7 @@ def main() -> None:
                 model = reconpatch.fit(
                     category / "train" / "good", recipe=given.recipe, method=method, seed=int(seed)
                 )
-                figures = evaluate(model, category).to_dict()
+                figures = evaluate(model, find_test_photos(category)).to_dict()
                 seconds = model.provenance["seconds"]
                 mine.append(
                     {"category": category.name, "method": method, "seed": int(seed), **figures}

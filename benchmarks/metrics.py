@@ -203,7 +203,7 @@ def references(photos: list[Photo]) -> dict[str, float]:
     wanted = {
         "pixel_auroc": float(roc_auc_score(labels, scores)),
         "pixel_ap": float(average_precision_score(labels, scores)),
-        "pixel_f1_max": float(f1.max()),
+        "pixel_f1_max_oracle": float(f1.max()),
     }
     for suffix, limit in LIMITS.items():
         wanted[f"aupro{suffix}"] = area(good, [(values, values.size) for values in regions], limit)

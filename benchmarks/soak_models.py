@@ -230,24 +230,13 @@ def _tensor(name: str, value: Any) -> Change:
     return change
 
 
-def _thumbnails(picture: bytes) -> Change:
-    """Put one picture in the place of every thumbnail."""
-
-    def change(record: dict[str, Any], tensors: dict[str, Any]) -> None:
-        count = len(record["photos"])
-        tensors["thumbnails"] = np.frombuffer(picture * count, np.uint8)
-        tensors["thumbnails.ends"] = np.arange(1, count + 1) * len(picture)
-
-    return change
-
-
-def _samples(picture: bytes) -> Change:
-    """Put one picture in the place of every sample."""
+def _pictures_in(name: str, picture: bytes) -> Change:
+    """Put one picture in the place of every one that a tensor holds."""
 
     def change(_: dict[str, Any], tensors: dict[str, Any]) -> None:
-        count = len(tensors["0.sample.pictures.ends"])
-        tensors["0.sample.pictures"] = np.frombuffer(picture * count, np.uint8)
-        tensors["0.sample.pictures.ends"] = np.arange(1, count + 1) * len(picture)
+        count = len(tensors[f"{name}.ends"])
+        tensors[name] = np.frombuffer(picture * count, np.uint8)
+        tensors[f"{name}.ends"] = np.arange(1, count + 1) * len(picture)
 
     return change
 
@@ -290,8 +279,8 @@ def _changes() -> Iterator[tuple[str, Change]]:
         ):  # fmt: skip
             yield f"{name} {what}", _if_there(name, made)
     for what, picture in _pictures():
-        yield f"thumbnails: {what}", _thumbnails(picture)
-        yield f"samples: {what}", _samples(picture)
+        yield f"thumbnails: {what}", _pictures_in("thumbnails", picture)
+        yield f"samples: {what}", _pictures_in("0.sample.pictures", picture)
 
 
 def _if_there(name: str, made: Any) -> Change:

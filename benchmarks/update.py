@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import reconpatch
+from reconpatch.datasets import find_test_photos
 from reconpatch.evaluation import evaluate
 from reconpatch.images import list_photos, read_photo
 from reconpatch.model import Inspector
@@ -21,7 +22,7 @@ from reconpatch.update import check_update, update
 
 
 def row(name: str, model: Inspector, seconds: float, test: Path) -> None:
-    figures = evaluate(model, test)
+    figures = evaluate(model, find_test_photos(test))
     rows = sum(len(member.bank) for member in model.members)
     found = sum(flagged for flagged, _ in figures.detected.values())
     values = figures.to_dict()

@@ -72,6 +72,7 @@ COMMANDS = {
     "score": "--output --on --workers --retry-errors --max-pixels --engine --threads",
     "serve": "--data --database --photos --host --port --token-file --tls-cert --tls-key "
     "--keep-days --keep-gb --queue --max-bytes --max-pixels --threads",
+    "submission": "--output --max-pixels --engine --threads",
     "update": "--output --confirmed --defects --force --group --json --max-pixels --threads "
     "--overwrite",
     "verify": "--engine --json --max-pixels --threads",

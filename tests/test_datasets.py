@@ -541,6 +541,21 @@ def test_loco_without_its_saturation_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("saturation", "area", "pixels"),
+    [
+        (Saturation(0.5, True), 100, 50),
+        (Saturation(0.5, True), 5, 2),
+        (Saturation(1.0, True), 5, 5),
+        (Saturation(0.1, True), 3, 1),
+        (Saturation(30, False), 100, 30),
+        (Saturation(30, False), 20, 20),
+    ],
+)
+def test_saturation_in_pixels(saturation: Saturation, area: int, pixels: int) -> None:
+    assert saturation.pixels(area) == pixels
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "{",
@@ -549,7 +564,10 @@ def test_loco_without_its_saturation_says_so(tmp_path: Path) -> None:
         "[1]",
         '[{"pixel_value": 0, "saturation_threshold": 1, "relative_saturation": true}]',
         '[{"pixel_value": 1, "saturation_threshold": 1.5, "relative_saturation": true}]',
-        '[{"pixel_value": 1, "saturation_threshold": 0, "relative_saturation": false}]',
+        '[{"pixel_value": 1, "saturation_threshold": 0, "relative_saturation": true}]',
+        '[{"pixel_value": 1, "saturation_threshold": 0.5, "relative_saturation": false}]',
+        '[{"pixel_value": 1, "saturation_threshold": NaN, "relative_saturation": false}]',
+        '[{"pixel_value": 1, "saturation_threshold": Infinity, "relative_saturation": false}]',
     ],
 )
 def test_a_damaged_saturation_file_is_refused(text: str, tmp_path: Path) -> None:

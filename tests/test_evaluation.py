@@ -12,8 +12,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from conftest import fill, save, scratch_mask, scratched, textured
 from reconpatch.calibration import Calibration
+from reconpatch.datasets import LabelledPhoto, find_test_photos
 from reconpatch.errors import PhotoError
-from reconpatch.evaluation import Evaluation, LabelledPhoto, evaluate, find_test_photos
+from reconpatch.evaluation import Evaluation, evaluate
 from reconpatch.model import Model
 from reconpatch.result import Result
 
@@ -30,6 +31,10 @@ def category(tmp_path: Path) -> Path:
         white = mask.astype(np.uint8) * 255
         save(white, tmp_path / "ground_truth" / kind / f"{seed}_mask.png")
     return tmp_path
+
+
+def figures_of(model: Model, category: Path) -> Evaluation:
+    return evaluate(model, find_test_photos(category))
 
 
 def with_scores(model: Model, scores: list[float], rate: float = 0.01) -> Model:
@@ -67,6 +72,20 @@ def test_photos_beside_the_folders_are_refused(category: Path) -> None:
     assert len(find_test_photos(category)) == 7
 
 
+def test_masks_are_found_from_within_the_folder(
+    category: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(category / "test")
+    assert sum(bool(photo.masks) for photo in find_test_photos(Path())) == 3
+
+
+def test_masks_that_fit_no_photo_are_not_passed_over(category: Path) -> None:
+    (category / "ground_truth").rename(category / "elsewhere")
+    save(scratch_mask().astype(np.uint8) * 255, category / "ground_truth" / "scratch" / "4.png")
+    with pytest.raises(PhotoError, match=r"none of its 1 masks, such as 4\.png, fits"):
+        find_test_photos(category)
+
+
 def test_masks_for_some_photos_only_are_refused(category: Path) -> None:
     (category / "ground_truth" / "scratch" / "2005_mask.png").unlink()
     with pytest.raises(PhotoError, match=r"2 of 3 defective photos have a mask .*2005\.png"):
@@ -82,12 +101,12 @@ def test_a_mask_of_another_size_is_refused(category: Path, small_model: Model) -
     mask = category / "ground_truth" / "notch" / "2006_mask.png"
     save(np.zeros((96, 48), np.uint8), mask)
     with pytest.raises(PhotoError, match=r"2006_mask\.png has 48 x 96 pixels .* has 96 x 96"):
-        evaluate(small_model, category)
+        figures_of(small_model, category)
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path, small_model: Model) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match="does not exist"):
-        evaluate(small_model, tmp_path / "missing")
+        find_test_photos(tmp_path / "missing")
 
 
 # --- Figures --------------------------------------------------------------------------------------
@@ -98,25 +117,26 @@ def test_the_figures_are_those_of_the_single_verdicts(category: Path, small_mode
     calls: list[tuple[str, int, int]] = []
     figures = evaluate(
         small_model,
-        category,
-        keep=lambda result, photo: kept.append((result, photo)),
+        find_test_photos(category),
+        keep=lambda _, result, photo: kept.append((result, photo)),
         progress=lambda *call: calls.append(call),
     )
     labels = [photo.defective for _, photo in kept]
     scores = [small_model.inspect(photo.path).score for _, photo in kept]
     assert scores == [result.score for result, _ in kept]
-    assert figures.image_auroc == pytest.approx(roc_auc_score(labels, scores))
-    assert figures.image_ap == pytest.approx(average_precision_score(labels, scores))
+    assert figures.metrics["image_auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert figures.metrics["image_ap"] == pytest.approx(average_precision_score(labels, scores))
     assert (figures.good, figures.defective, figures.masks) == (4, 3, 3)
 
     truth = [np.zeros((96, 96), bool) if not photo.masks else scratch_mask() for _, photo in kept]
     truth[4] &= np.arange(96) < 48  # the notch
     flat = np.concatenate([mask.ravel() for mask in truth])
     heat = np.concatenate([result.heatmap.ravel() for result, _ in kept])
-    assert figures.pixel is not None
-    assert figures.pixel["pixel_auroc"] == pytest.approx(roc_auc_score(flat, heat), abs=1e-3)
-    assert figures.pixel["pixel_ap"] == pytest.approx(average_precision_score(flat, heat), abs=1e-2)
-    assert 0 < figures.pixel["aupro"] <= 1
+    assert figures.metrics["pixel_auroc"] == pytest.approx(roc_auc_score(flat, heat), abs=1e-3)
+    assert figures.metrics["pixel_ap"] == pytest.approx(
+        average_precision_score(flat, heat), abs=1e-2
+    )
+    assert 0 < (figures.metrics["aupro"] or 0) <= 1
     assert calls == [("inspect", done, 7) for done in range(1, 8)]
     assert figures.milliseconds > 0
 
@@ -125,11 +145,11 @@ def test_flagged_photos_are_counted_for_each_kind(category: Path, small_model: M
     scores = {p.path.name: small_model.inspect(p.path).score for p in find_test_photos(category)}
     good = sorted(score for name, score in scores.items() if name.startswith("part"))
     # Set by hand between the second and the third good photo: two of four are false alarms.
-    figures = evaluate(small_model.with_threshold((good[1] + good[2]) / 2), category)
+    figures = figures_of(small_model.with_threshold((good[1] + good[2]) / 2), category)
     assert figures.false_alarms == 2
     assert figures.detected == {"notch": (1, 1), "scratch": (2, 2)}
     # Above everything: nothing is flagged.
-    figures = evaluate(small_model.with_threshold(max(scores.values())), category)
+    figures = figures_of(small_model.with_threshold(max(scores.values())), category)
     assert figures.false_alarms == 0
     assert figures.detected == {"notch": (0, 1), "scratch": (0, 2)}
 
@@ -137,28 +157,28 @@ def test_flagged_photos_are_counted_for_each_kind(category: Path, small_model: M
 def test_the_range_of_false_alarms_counts_both_samples(category: Path, small_model: Model) -> None:
     # One calibration score, the largest: a new photo exceeds it with a chance U uniform in 0 to 1,
     # so 0, 1, 2, 3 and 4 of 4 are equally likely, and 95 % takes all of them.
-    figures = evaluate(with_scores(small_model, [1.0]), category)
+    figures = figures_of(with_scores(small_model, [1.0]), category)
     assert figures.false_alarm_interval == (0, 4)
     # 999 scores, the largest: each of 4 photos exceeds it once in a thousand fits.
-    figures = evaluate(with_scores(small_model, list(np.linspace(1, 2, 999)), 1e-6), category)
+    figures = figures_of(with_scores(small_model, list(np.linspace(1, 2, 999)), 1e-6), category)
     assert figures.false_alarm_interval == (0, 0)
 
 
 def test_a_threshold_below_every_good_score_flags_everything(
     category: Path, small_model: Model
 ) -> None:
-    figures = evaluate(small_model.with_threshold(0.0), category)
+    figures = figures_of(small_model.with_threshold(0.0), category)
     assert figures.false_alarms == 4
     assert figures.false_alarm_interval == (4, 4)
     assert figures.detected == {"notch": (1, 1), "scratch": (2, 2)}
 
 
 def test_good_photos_that_look_different_are_noticed(category: Path, small_model: Model) -> None:
-    alike = evaluate(small_model, category).shift
+    alike = figures_of(small_model, category).shift
     assert alike is not None
     assert not alike.different
     lower = list(np.linspace(1e-6, 2e-6, 200))
-    shifted = evaluate(with_scores(small_model, lower), category).shift
+    shifted = figures_of(with_scores(small_model, lower), category).shift
     assert shifted is not None
     assert shifted.different
     assert "look different" in shifted.message
@@ -172,28 +192,27 @@ def without(category: Path, *kinds: str) -> Path:
 
 
 def test_good_photos_alone(category: Path, small_model: Model) -> None:
-    figures = evaluate(small_model, without(category, "scratch", "notch"))
+    figures = figures_of(small_model, without(category, "scratch", "notch"))
     assert (figures.good, figures.defective) == (4, 0)
-    assert figures.image_auroc is figures.image_ap is figures.image_f1_max is None
-    assert figures.pixel is None
+    assert figures.metrics == dict.fromkeys(("image_auroc", "image_ap", "image_f1_max_oracle"))
     assert figures.detected == {}
     assert figures.shift is not None
 
 
 def test_defective_photos_alone(category: Path, small_model: Model) -> None:
-    figures = evaluate(small_model, without(category, "good"))
+    figures = figures_of(small_model, without(category, "good"))
     assert (figures.good, figures.defective, figures.false_alarms) == (0, 3, 0)
     assert figures.false_alarm_interval == (0, 0)
-    assert figures.image_auroc is None
+    assert figures.metrics["image_auroc"] is None
     assert figures.shift is None
-    assert figures.pixel is not None  # the pixels around the defects are good ones
+    assert figures.metrics["pixel_auroc"] is not None  # the pixels around the defects are good ones
     json.dumps(figures.to_dict())
 
 
 def test_masks_that_show_nothing_give_no_pixel_figures(category: Path, small_model: Model) -> None:
     for path in category.glob("ground_truth/*/*.png"):
         save(np.zeros((96, 96), np.uint8), path)
-    assert evaluate(small_model, category).pixel is None
+    assert "pixel_auroc" not in figures_of(small_model, category).metrics
 
 
 def test_a_pixel_of_a_mask_counts_above_half_of_white(category: Path, small_model: Model) -> None:
@@ -202,10 +221,10 @@ def test_a_pixel_of_a_mask_counts_above_half_of_white(category: Path, small_mode
             save(scratch_mask().astype(np.uint8) * np.uint8(value), path)
 
     save_masks(128)
-    assert evaluate(small_model, category).pixel is not None
+    assert "pixel_auroc" in figures_of(small_model, category).metrics
     save_masks(127)
     with pytest.raises(PhotoError, match="only those above 127 count"):
-        evaluate(small_model, category)
+        figures_of(small_model, category)
 
 
 def test_figures_as_json() -> None:
@@ -216,13 +235,13 @@ def test_figures_as_json() -> None:
         false_alarms=1,
         false_alarm_interval=(0, 2),
         shift=None,
-        image_auroc=0.75,
-        image_ap=0.5,
-        image_f1_max=0.8,
-        pixel={
+        metrics={
+            "image_auroc": 0.75,
+            "image_ap": 0.5,
+            "image_f1_max_oracle": 0.8,
             "pixel_auroc": 0.9,
             "pixel_ap": 0.4,
-            "pixel_f1_max": 0.5,
+            "pixel_f1_max_oracle": 0.5,
             "aupro": 0.7,
             "aupro_005": 0.6,
         },

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from reconpatch import sorted_runs
+from reconpatch import metrics, sorted_runs
 from reconpatch.errors import OutputError, SettingsError
 from reconpatch.metrics import (
     PixelMetrics,
-    aupro,
     auroc,
     average_precision,
     f1_max,
@@ -40,6 +39,13 @@ PIECES = st.tuples(
     st.sampled_from([1, 4, 1 << 22]),
     st.sampled_from([1, 2, 5, 1 << 20]),
 )
+
+
+def aupro(masks, maps, limit=0.3):
+    """Area under the per-region overlap curve, up to any limit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "PRO_LIMIT", limit)
+        return pixel_metrics(masks, maps)["aupro"]
 
 
 @st.composite
@@ -160,31 +166,9 @@ def test_f1_max_by_hand():
     # At 4: P 1, R 1/3, F1 0.5. At 3: 0.4. At 2: 4/6. At 1: P 3/4, R 1, F1 6/7. At 0: 6/8.
     labels = np.array([True, False, True, True, False])
     scores = np.array([4.0, 3.0, 2.0, 1.0, 0.0])
-    best, threshold = f1_max(labels, scores)
-    assert best == pytest.approx(6 / 7, abs=CLOSE)
-    assert threshold == 0.5
-
-
-def test_of_equally_good_thresholds_the_highest_is_taken():
-    # F1 is 2/3 at 3 (P 1, R 1/2) and at 0 (P 1/2, R 1).
-    labels = np.array([True, False, False, True])
-    best, threshold = f1_max(labels, np.array([3.0, 2.0, 1.0, 0.0]))
-    assert best == pytest.approx(2 / 3, abs=CLOSE)
-    assert threshold == 2.5
-
-
-def test_the_threshold_of_f1_may_lie_below_the_lowest_score():
-    best, threshold = f1_max(np.array([True, True, False]), np.full(3, 2.0))
-    assert best == pytest.approx(0.8, abs=CLOSE)
-    assert threshold < 2.0
-
-
-def test_the_threshold_of_f1_lies_between_neighbouring_floats():
-    low = 1.0
-    high = math.nextafter(low, 2.0)
-    best, threshold = f1_max(np.array([False, True]), np.array([low, high]))
-    assert best == 1.0
-    assert low <= threshold < high
+    assert f1_max(labels, scores) == pytest.approx(6 / 7, abs=CLOSE)
+    # All equal, one of three good: P 2/3, R 1.
+    assert f1_max(np.array([True, True, False]), np.full(3, 2.0)) == pytest.approx(0.8, abs=CLOSE)
 
 
 @pytest.mark.parametrize("metric", [auroc, average_precision])
@@ -218,9 +202,8 @@ def test_image_metrics_agree_with_scikit_learn(drawn, block):
         assert auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=CLOSE)
         expected = average_precision_score(labels, scores)
         assert average_precision(labels, scores) == pytest.approx(expected, abs=CLOSE)
-        best, threshold = f1_max(labels, scores)
+        best = f1_max(labels, scores)
     assert best == pytest.approx(f1_at_every_threshold(labels, scores), abs=CLOSE)
-    assert f1_score(labels, scores > threshold) == pytest.approx(best, abs=CLOSE)
 
 
 # Pixel metrics
@@ -264,9 +247,9 @@ def test_a_perfect_map_gives_one_and_an_inverted_map_zero():
     mask[15, 20:27] = True
     heatmap = mask + np.random.default_rng(0).random(mask.shape).astype(np.float32) / 2
     perfect = pixel_metrics([mask], [heatmap])
-    names = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro", "aupro_005")
+    names = ("pixel_auroc", "pixel_ap", "pixel_f1_max_oracle", "aupro", "aupro_005")
     assert perfect == pytest.approx(dict.fromkeys(names, 1.0), abs=CLOSE)
-    assert perfect["pixel_auroc"] == perfect["pixel_f1_max"] == 1.0
+    assert perfect["pixel_auroc"] == perfect["pixel_f1_max_oracle"] == 1.0
     inverted = pixel_metrics([mask], [-heatmap])
     assert inverted["pixel_auroc"] == 0.0
     assert inverted["aupro"] == inverted["aupro_005"] == 0.0
@@ -338,7 +321,7 @@ def test_pixel_metrics_agree_with_scikit_learn_and_the_definition(drawn, pieces)
         {
             "pixel_auroc": roc_auc_score(labels, scores),
             "pixel_ap": average_precision_score(labels, scores),
-            "pixel_f1_max": f1_at_every_threshold(labels, scores),
+            "pixel_f1_max_oracle": f1_at_every_threshold(labels, scores),
             "aupro": aupro_at_every_threshold(masks, maps, 0.3),
             "aupro_005": aupro_at_every_threshold(masks, maps, 0.05),
         },
@@ -376,7 +359,6 @@ def test_figures_may_be_asked_for_in_between():
             pixels.add(mask, heatmap)
             so_far = pixel_metrics(masks[:n], maps[:n])
             assert pixels.result() == pytest.approx(so_far, abs=CLOSE)
-            assert pixels.aupro(0.5) == pytest.approx(aupro(masks[:n], maps[:n], 0.5), abs=CLOSE)
 
 
 def test_a_constant_map_larger_than_a_block_is_one_tie():
@@ -389,7 +371,7 @@ def test_a_constant_map_larger_than_a_block_is_one_tie():
         {
             "pixel_auroc": 0.5,
             "pixel_ap": 0.25,
-            "pixel_f1_max": 2 * 0.25 / 1.25,
+            "pixel_f1_max_oracle": 2 * 0.25 / 1.25,
             "aupro": 0.15,
             "aupro_005": 0.025,
         },
@@ -572,7 +554,6 @@ def test_labels_and_scores_that_are_refused(metric, labels, scores, message):
         metric(np.array(labels), np.array(scores))
 
 
-@pytest.mark.parametrize("metric", [aupro, pixel_metrics])
 @pytest.mark.parametrize(
     ("masks", "maps", "message"),
     [
@@ -587,18 +568,11 @@ def test_labels_and_scores_that_are_refused(metric, labels, scores, message):
         ([], [], "mark 0 of the inspected pixels as defective and 0 as good"),
     ],
 )
-def test_masks_and_maps_that_are_refused(metric, masks, maps, message):
+def test_masks_and_maps_that_are_refused(masks, maps, message):
     with pytest.raises(SettingsError, match=message):
-        metric(masks, [heatmap.astype(np.float32) for heatmap in maps])
+        pixel_metrics(masks, [heatmap.astype(np.float32) for heatmap in maps])
 
 
 def test_a_negative_memory_limit_is_refused():
     with pytest.raises(SettingsError, match="memory_limit is -1: give a number of bytes, 0 or"):
         PixelMetrics(memory_limit=-1)
-
-
-@pytest.mark.parametrize("limit", [0.0, -0.1, 1.1, NAN])
-def test_a_limit_out_of_range_is_refused(limit):
-    masks, maps = photo([[1, 0]], [[1, 0]])
-    with pytest.raises(SettingsError, match=r"limit is .*: give a rate above 0 and up to 1"):
-        aupro(masks, maps, limit)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from reconpatch import sorted_runs
 from reconpatch.errors import SettingsError
-from reconpatch.metrics import SaturatedOverlap, aupro, saturation_pixels
+from reconpatch.metrics import SaturatedOverlap, pixel_metrics
 
 NAN = np.nan
 CLOSE = 1e-12
@@ -139,7 +139,7 @@ def test_without_saturation_it_is_aupro_of_one_region_per_mask(limit):
         ([(mask, np.count_nonzero(mask))] if mask.any() else [], heatmap)
         for mask, heatmap in zip(masks, maps, strict=True)
     ]
-    expected = aupro(masks, maps, {"auspro": 0.3, "auspro_005": 0.05}[limit])
+    expected = pixel_metrics(masks, maps)[limit.replace("auspro", "aupro")]
     assert figures_of(drawn)[limit] == pytest.approx(expected, abs=CLOSE)
 
 
@@ -167,14 +167,6 @@ def test_the_order_of_the_photos_and_of_the_defects_makes_no_difference(drawn):
     assert figures_of(turned) == pytest.approx(figures_of(drawn), abs=1e-10)
 
 
-def test_the_curve_by_hand():
-    # Good {9, 4, 3, 2}; the defect {8, 7, 1} saturates at 2 pixels.
-    with SaturatedOverlap() as overlap:
-        overlap.add([(mask_of(0, 1, 1, 0, 0, 0, 1), 2)], row(9, 8, 7, 4, 3, 2, 1))
-        curve = overlap.curves()["spro"]
-    assert curve.tolist() == [[0, 0], [0.25, 0], [0.25, 0.5], [0.25, 1], [1, 1]]
-
-
 def test_closing_forgets_the_photos():
     overlap = SaturatedOverlap(memory_limit=0)
     overlap.add([(mask_of(1, 0), 1)], row(0, 1))
@@ -182,36 +174,6 @@ def test_closing_forgets_the_photos():
     overlap.add([(mask_of(1, 0), 1)], row(1, 0))
     assert overlap.result()["auspro"] == 1.0
     overlap.close()
-
-
-@pytest.mark.parametrize(
-    ("area", "threshold", "relative", "pixels"),
-    [
-        (100, 0.5, True, 50),
-        (5, 0.5, True, 2),
-        (5, 1.0, True, 5),
-        (3, 0.1, True, 1),
-        (100, 30, False, 30),
-        (20, 30, False, 20),
-    ],
-)
-def test_saturation_in_pixels(area, threshold, relative, pixels):
-    assert saturation_pixels(area, threshold, relative=relative) == pixels
-
-
-@pytest.mark.parametrize(
-    ("area", "threshold", "relative", "message"),
-    [
-        (0, 0.5, True, "The area of a defect is 0 pixels: leave out empty masks"),
-        (9, 1.5, True, "is 1.5: give a share above 0 and up to 1"),
-        (9, 0.0, True, "is 0.0: give a share"),
-        (9, 0.5, False, "is 0.5 pixels: give 1 or more"),
-        (9, NAN, False, "is nan pixels: give 1 or more"),
-    ],
-)
-def test_saturation_that_is_refused(area, threshold, relative, message):
-    with pytest.raises(SettingsError, match=message):
-        saturation_pixels(area, threshold, relative=relative)
 
 
 @pytest.mark.parametrize(

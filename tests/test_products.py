@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from conftest import fill, kill_workers_at_work, save, scratched, textured
 from reconpatch import products
 from reconpatch.cli import app
 from reconpatch.errors import MissingExtraError, SettingsError
+from reconpatch.model import Model
 from reconpatch.products import Fitted, Product, Row, fit_all, load_manifest
 from reconpatch.products_page import duration
 
@@ -300,9 +302,21 @@ def test_a_test_folder_that_does_not_fit_costs_no_model(tmp_path: Path) -> None:
     outcome = fit_all(load_manifest(path)[:1], tmp_path / "models", threads=1)
     (row,) = outcome.rows
     assert row.status == "fitted"
-    assert "a test folder holds one folder for the good photos" in str(row.test_error)
+    assert "lies beside the folders of" in str(row.test_error)
     assert outcome.failures == [row]
     assert "Not measured on test photos" in (outcome.folder / "summary.html").read_text("utf-8")
+
+
+def test_a_kept_model_with_pictures_that_are_none_stops_no_other(tmp_path: Path) -> None:
+    wanted = load_manifest(photos(tmp_path))[:1]
+    fit_all(wanted, tmp_path / "models", threads=1)
+    file = tmp_path / "models" / "cap.rcp"
+    model = reconpatch.load(file)
+    assert isinstance(model, Model)
+    replace(model, thumbnails=(b"nothing",) * len(model.photos)).save(file, overwrite=True)
+    (row,) = fit_all(wanted, tmp_path / "models", threads=1).rows
+    assert row.status == "failed"
+    assert "A picture in the model file is not a JPEG" in str(row.error)
 
 
 def test_an_error_that_nobody_foresaw_stops_no_other(

@@ -164,6 +164,8 @@ def test_what_the_page_says_about_a_fitted_model(tmp_path, small_model):
     for words in (about.promise, *about.notes, *about.facts, *about.facts.values()):
         assert page.words.count(words) >= 1
     assert page.words.count(calibration.notes[0]) == 1
+    # A score is the mean over several patches by default, and combined in an ensemble.
+    assert "how far the most unusual patches of the photo are" in page.words
 
 
 def test_a_threshold_set_by_hand_is_noted_on_the_page(small_model):

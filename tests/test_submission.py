@@ -9,9 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+import reconpatch
+from conftest import fill, save, scratched, textured
+from reconpatch.cli import app
 from reconpatch.errors import OutputError
-from reconpatch.submission import submission_paths, write_submission
+from reconpatch.submission import write_submission
 
 
 def tiff_pixels(path: Path) -> npt.NDArray[np.float16]:
@@ -45,18 +49,53 @@ def test_submission_files_are_what_the_server_takes(tmp_path: Path) -> None:
         "anomaly_images/can/test_private_mixed/007_mixed.tiff",
         "anomaly_images_thresholded/can/test_private_mixed/007_mixed.png",
     ]
-    assert tuple(written) == submission_paths(tmp_path, "can", "test_private_mixed", photo)
     np.testing.assert_array_equal(tiff_pixels(written[0]), heat.astype(np.float16))
     with Image.open(written[1]) as image:
         assert image.mode == "L"
         np.testing.assert_array_equal(np.asarray(image), np.where(heat > 30.0, 255, 0))
 
 
-def test_without_a_threshold_only_the_map_is_written(tmp_path: Path) -> None:
-    heat = np.ones((32, 32), np.float32)
-    written = write_submission(tmp_path, "can", "test_private", Path("0.png"), heat, None)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == written
-    assert written[0].suffix == ".tiff"
+def test_the_command_writes_the_maps_of_private_photos(
+    small_model_file: Path, tmp_path: Path
+) -> None:
+    category, output = tmp_path / "data" / "can", tmp_path / "out"
+    fill(category / "train" / "good", [0])
+    fill(category / "validation" / "good", [1])
+    fill(category / "test_public" / "good", [2])
+    fill(category / "test_private", [3, 4])
+    save(scratched(textured(5)), category / "test_private_mixed" / "5.png")
+    done = CliRunner().invoke(
+        app, ["submission", str(small_model_file), str(category), "-o", str(output)]
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"3 maps in {output}\n"
+    assert {path.relative_to(output).as_posix() for path in output.rglob("*.*")} == {
+        f"anomaly_images{tree}/can/{photo}.{suffix}"
+        for tree, suffix in (("", "tiff"), ("_thresholded", "png"))
+        for photo in ("test_private/part003", "test_private/part004", "test_private_mixed/5")
+    }
+    model = reconpatch.load(small_model_file)
+    result = model.inspect(category / "test_private_mixed" / "5.png")
+    place = "can/test_private_mixed/5"
+    np.testing.assert_array_equal(
+        tiff_pixels(output / "anomaly_images" / f"{place}.tiff"), result.heatmap.astype(np.float16)
+    )
+    with Image.open(output / "anomaly_images_thresholded" / f"{place}.png") as image:
+        above = np.where(result.heatmap > result.map_threshold, 255, 0)
+        np.testing.assert_array_equal(np.asarray(image), above)
+
+
+def test_the_command_refuses_what_has_no_private_photos(
+    small_model_file: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "validation", "test_public"):
+        fill(tmp_path / "can" / split / "good", [0])
+    done = CliRunner().invoke(
+        app, ["submission", str(small_model_file), str(tmp_path / "can"), "-o", str(tmp_path / "o")]
+    )
+    assert done.exit_code == 2
+    assert "give the folder that holds test_private" in " ".join(done.stderr.split())
+    assert not (tmp_path / "o").exists()
 
 
 def test_pixels_not_inspected_become_the_smallest_value(tmp_path: Path) -> None:
@@ -73,13 +112,6 @@ def test_maps_that_float16_cannot_hold_are_refused(value: float, tmp_path: Path)
     with pytest.raises(OutputError, match="range of float16"):
         write_submission(tmp_path, "can", "test_private", Path("0.png"), heat, 1.0)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_only_private_splits_are_handed_in(tmp_path: Path) -> None:
-    with pytest.raises(
-        OutputError, match=r"'test_public' is not .* test_private, test_private_mix"
-    ):
-        submission_paths(tmp_path, "can", "test_public", Path("0.png"))
 
 
 def test_a_submission_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:

@@ -30,10 +30,9 @@ from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from lightning.pytorch import seed_everything
 
 from reconpatch.backbones import WEIGHT_PACKAGES, match_by_order, spec
-from reconpatch.datasets import LabelledPhoto, read_mask
-from reconpatch.evaluation import find_test_photos
+from reconpatch.datasets import find_test_photos, read_mask
 from reconpatch.images import list_photos, read_photo
-from reconpatch.metrics import auroc, average_precision, f1_max, pixel_metrics
+from reconpatch.metrics import image_metrics, pixel_metrics
 from reconpatch.other_programs import (
     OtherRecord,
     OtherResults,
@@ -113,7 +112,7 @@ def measured(category: Path, name: str, seed: int, size: int) -> OtherRecord:
         scores.append(float(result.pred_score[0]))
         small_maps.append(small)
         maps.append(geometry.map_to_photo(small))
-        masks.append(mask_of(photo, picture.height, picture.width))
+        masks.append(read_mask(photo, picture.height, picture.width))
     labels = np.array([photo.defective for photo in photos])
     small_masks = torch.stack([nearest(mask, size) for mask in masks])
     return OtherRecord(
@@ -127,23 +126,12 @@ def measured(category: Path, name: str, seed: int, size: int) -> OtherRecord:
     )
 
 
-def mask_of(photo: LabelledPhoto, height: int, width: int) -> np.ndarray:
-    if not photo.masks:
-        return np.zeros((height, width), dtype=bool)
-    return read_mask(photo, height, width)
-
-
 def our_metrics(
     labels: np.ndarray, scores: np.ndarray, masks: list[np.ndarray], maps: list[np.ndarray]
 ) -> dict[str, float]:
-    figures = {
-        "image_auroc": auroc(labels, scores),
-        "image_ap": average_precision(labels, scores),
-        "image_f1_max_oracle": f1_max(labels, scores)[0],
-    }
+    figures = image_metrics(labels, scores)
     if any(mask.any() for mask in masks):
         figures |= pixel_metrics(masks, maps)
-        figures["pixel_f1_max_oracle"] = figures.pop("pixel_f1_max")
     return figures
 
 

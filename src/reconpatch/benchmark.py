@@ -31,7 +31,6 @@ from PIL import Image
 from reconpatch.backbones import RANDOM
 from reconpatch.benchmark_config import Config, load_config
 from reconpatch.benchmark_report import (
-    METRICS,
     BenchmarkOutcome,
     Gallery,
     Picture,
@@ -57,21 +56,19 @@ from reconpatch.errors import (
     WorkersError,
 )
 from reconpatch.feature_cache import FeatureCache
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import make_folder, read_rows, write_rows
 from reconpatch.images import MAX_PIXELS, Photo, read_photo
 from reconpatch.memory import peak_bytes
 from reconpatch.metrics import (
     MEMORY_LIMIT,
+    METRICS,
     PixelMetrics,
     SaturatedOverlap,
     auroc,
-    average_precision,
-    f1_max,
-    saturation_pixels,
+    image_metrics,
 )
 from reconpatch.other_programs import OtherResults, PhotoCounts, read_other_results
 from reconpatch.representation import METHODS, Method
-from reconpatch.result import Result
 from reconpatch.settings import FitSettings
 from reconpatch.workers import as_finished, check_on, on_ray
 
@@ -98,7 +95,8 @@ class _Results:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._records = {_identity(record): record for record in _read_records(path)}
+        records = read_rows(path, "records", FORMAT, _record)
+        self._records = {_identity(record): record for record in records}
 
     def get(self, job: _Job) -> Record | None:
         """The record of a job, if what decided it is what would decide it now."""
@@ -109,28 +107,12 @@ class _Results:
     def put(self, record: Record) -> None:
         """Take a record in the place of an older one of the same job, and write the file."""
         self._records[_identity(record)] = record
-        # A record a line, so that two files can be compared.
-        lines = ",\n".join(json.dumps(r.to_dict()) for r in self._records.values())
-        with atomic_write(self._path) as file:
-            file.write(f'{{"format": {FORMAT}, "records": [\n{lines}\n]}}\n'.encode())
+        rows = (record.to_dict() for record in self._records.values())
+        write_rows(self._path, {"format": FORMAT}, "records", rows)
 
 
 def _identity(of: Record | _Job) -> tuple[Any, ...]:
     return of.config, of.dataset, of.category, of.method, of.seed
-
-
-def _read_records(path: Path) -> list[Record]:
-    if not path.exists():
-        return []
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        records = content["records"] if content["format"] == FORMAT else []
-        return [_record(values) for values in records]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{path} is not a file that this command wrote ({type(error).__name__}): give another "
-            "folder, or remove the file"
-        ) from error
 
 
 def _record(values: Mapping[str, Any]) -> Record:
@@ -270,26 +252,23 @@ def run_benchmark(
     others = [read_other_results(path) for path in beside]
     photos = load_dataset(root, dataset, categories)
     others = [_of_these_photos(other, photos) for other in others]
-    _make_folder(folder)
+    for made in (folder, folder / "pictures"):  # which of them is in the way is told
+        make_folder(made)
     results = _Results(folder / "results.json")
     records = list(_records(run, _jobs(run, dataset, photos, settings), results, finished, on))
-    order = [
+    order: list[tuple[str, str, int]] = [
         (category.name, method, seed)
         for category in photos
         for method in wanted
         for seed in numbers
     ]
-    records.sort(key=lambda pair: order.index((pair[0].category, *_of(pair[0]))))
+    records.sort(key=lambda pair: order.index((pair[0].category, pair[0].method, pair[0].seed)))
     outcome = BenchmarkOutcome(
         chosen, dataset, changed, weights == RANDOM, [record for record, _ in records],
         sum(reused for _, reused in records), folder, others,
     )  # fmt: skip
     write_tables(outcome)
     return outcome
-
-
-def _of(record: Record) -> tuple[Method, int]:
-    return _method(record.method), record.seed
 
 
 def _distinct(values: Sequence[Any], what: str) -> list[Any]:
@@ -322,13 +301,6 @@ def _of_these_photos(other: OtherResults, photos: Sequence[Category]) -> OtherRe
             f"{other.title} has no record of {', '.join(names)}: leave its file out, or measure it"
         )
     return other.only(names)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
 
 
 def _jobs(
@@ -485,13 +457,10 @@ def _attempt(run: _Run, job: _Job, refused: dict[str, PhotoError]) -> Record:
     except Exception as error:
         if isinstance(error, PhotoError):
             refused[job.category] = error
-        said = str(error) or "no reason given"
-        reason = said if isinstance(error, SettingsError | PhotoError) else _named(error, said)
+        reason = str(error) or "no reason given"
+        if not isinstance(error, SettingsError | PhotoError):
+            reason = f"{type(error).__name__}: {reason}"
         return replace(_blank(job), error=_without_root(reason, run.root))
-
-
-def _named(error: Exception, said: str) -> str:
-    return f"{type(error).__name__}: {said}"
 
 
 def _blank(job: _Job) -> Record:
@@ -516,15 +485,17 @@ def _measure(run: _Run, job: _Job) -> Record:
     """Fit, inspect every test photo, and work out the figures."""
     from reconpatch.fitting import Clock
 
-    model = _fit(run, job)
+    model, test = _fit(run, job), job.photos.test
+    defective = np.array([photo.defective for photo in test])
     clock = Clock(run.options.timer)
     with _Pixels(job.photos) as pixels:
-        tested = _inspect(run, job, model, pixels, clock)
+        scores, gallery = _inspect(run, job, model, pixels, clock)
         with clock.step("metrics"):
-            by_kind = _by_kind(job.photos, tested.scores, pixels)
-            metrics = {**tested.image_metrics(), **pixels.metrics(), **_means(by_kind)}
+            by_kind = _by_kind(job.photos, scores, pixels)
+            image = image_metrics(defective, scores)
+            metrics = {**image, **pixels.metrics(), **_means(by_kind)}
             curves = pixels.curves()
-    provenance = model.provenance
+    provenance, flagged = model.provenance, scores > model.threshold
     notes = [
         *job.photos.notes,
         *run.copies(job.photos),
@@ -536,8 +507,17 @@ def _measure(run: _Run, job: _Job) -> Record:
         settings=tuple(member.settings.to_dict() for member in model.members),
         metrics={name: metrics[name] for name in METRICS if name in metrics},
         by_kind=by_kind,
-        counts={"fit": len(model.photos), **tested.counts()},
-        threshold=tested.at_threshold(model.threshold),
+        counts={
+            "fit": len(model.photos),
+            "good": int((~defective).sum()),
+            "defective": int(defective.sum()),
+            "masked": sum(bool(photo.masks) for photo in test),
+        },
+        threshold={
+            "value": model.threshold,
+            "false_alarms": int((flagged & ~defective).sum()),
+            "detected": int((flagged & defective).sum()),
+        },
         protocol=tuple(_protocol(job.photos, run.config)),
         notes=tuple(_without_root(note, run.root) for note in notes),
         seconds={**provenance["seconds"], **clock.seconds},
@@ -547,9 +527,12 @@ def _measure(run: _Run, job: _Job) -> Record:
             "good photos": provenance["data_sha256"],
             "model": model.fingerprint,
         },
-        photos=tuple(tested.rows()),
+        photos=tuple(
+            (run.name(photo.path), photo.label, score)
+            for photo, score in zip(test, scores.tolist(), strict=True)
+        ),
         curves=curves,
-        pictures=tuple(tested.gallery.write(run.folder, job.key)),
+        pictures=tuple(gallery.write(run.folder, job.key)),
     )
 
 
@@ -576,11 +559,13 @@ def _good_photos(run: _Run, category: Category) -> Iterator[list[Path]]:
         yield disturbed
 
 
-def _inspect(run: _Run, job: _Job, model: Inspector, pixels: _Pixels, clock: Clock) -> _Tested:
-    """Inspect the test photos one by one; of each are kept a score and what the metrics need."""
-    progress = run.options.progress
-    tested = _Tested()
-    for i, labelled in enumerate(job.photos.test):
+def _inspect(
+    run: _Run, job: _Job, model: Inspector, pixels: _Pixels, clock: Clock
+) -> tuple[Floats, Gallery]:
+    """Inspect the test photos one by one: (n,) their scores, and pictures of the worst verdicts."""
+    progress, test = run.options.progress, job.photos.test
+    scores, gallery = np.empty(len(test)), Gallery()
+    for i, labelled in enumerate(test):
         with clock.step("read"):
             photo = run.read(labelled.path)
         with clock.step("inspect"):
@@ -588,10 +573,13 @@ def _inspect(run: _Run, job: _Job, model: Inspector, pixels: _Pixels, clock: Clo
         with clock.step("metrics"):
             defects = _defects(job.photos, labelled, photo, run)
             pixels.add(labelled, defects, result.heatmap)
-        tested.add(labelled, result, photo, [mask for mask, _ in defects], model.white_level)
+        scores[i] = result.score
+        if result.anomalous != labelled.defective:
+            masks = [mask for mask, _ in defects]
+            gallery.offer(labelled, result, photo.rgb8(model.white_level), masks)
         if progress is not None:
-            progress("inspect", i + 1, len(job.photos.test))
-    return tested
+            progress("inspect", i + 1, len(test))
+    return scores, gallery
 
 
 def _defects(
@@ -612,9 +600,8 @@ def _defects(
                 f"{labelled.path} has a defect of pixel value {value}, which defects_config.json "
                 "does not name: unpack the data set again"
             )
-        threshold, relative = category.saturation[value]
-        area = int(np.count_nonzero(mask))
-        defects.append((move(mask), saturation_pixels(area, threshold, relative=relative)))
+        saturation = category.saturation[value].pixels(int(np.count_nonzero(mask)))
+        defects.append((move(mask), saturation))
     return defects
 
 
@@ -658,10 +645,7 @@ class _Pixels:
 
     def metrics(self) -> dict[str, float | None]:
         """The figures of all photos; nothing without masks."""
-        if not self._masks:
-            return {}
-        figures = dict(self._all.result())
-        return {**figures, "pixel_f1_max_oracle": figures.pop("pixel_f1_max")}
+        return {**self._all.result()} if self._masks else {}
 
     def saturated(self, kind: str) -> dict[str, float]:
         """sPRO over the good photos and those of one kind."""
@@ -733,64 +717,3 @@ def _protocol(category: Category, config: Config) -> list[str]:
             "photo, the same for every method and seed; masks are moved with their photos."
         )
     return said
-
-
-@dataclass
-class _Tested:
-    """What is kept of the test photos."""
-
-    labelled: list[tuple[str, str]] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
-    masked: int = 0
-    gallery: Gallery = field(default_factory=Gallery)
-
-    def add(
-        self,
-        labelled: LabelledPhoto,
-        result: Result,
-        photo: Photo,
-        masks: Sequence[Masks],
-        white_level: int,
-    ) -> None:
-        self.labelled.append((photo.name, labelled.label))
-        self.values.append(result.score)
-        self.masked += bool(labelled.masks)
-        if result.anomalous != labelled.defective:
-            self.gallery.offer(labelled, result, photo.rgb8(white_level), masks)
-
-    @property
-    def scores(self) -> Floats:
-        return np.array(self.values, dtype=np.float64)
-
-    @property
-    def defective(self) -> Masks:
-        return np.array([label != GOOD for _, label in self.labelled])
-
-    def image_metrics(self) -> dict[str, float | None]:
-        labels, scores = self.defective, self.scores
-        names = ("image_auroc", "image_ap", "image_f1_max_oracle")
-        if labels.all() or not labels.any():
-            return dict.fromkeys(names)
-        figures = (
-            auroc(labels, scores),
-            average_precision(labels, scores),
-            f1_max(labels, scores)[0],
-        )
-        return dict(zip(names, figures, strict=True))
-
-    def counts(self) -> dict[str, int]:
-        defective = int(self.defective.sum())
-        good = len(self.values) - defective
-        return {"good": good, "defective": defective, "masked": self.masked}
-
-    def at_threshold(self, threshold: float) -> dict[str, float]:
-        flagged = self.scores > threshold
-        return {
-            "value": threshold,
-            "false_alarms": int((flagged & ~self.defective).sum()),
-            "detected": int((flagged & self.defective).sum()),
-        }
-
-    def rows(self) -> Iterator[tuple[str, str, float]]:
-        for (name, label), score in zip(self.labelled, self.values, strict=True):
-            yield name, label, score

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from reconpatch.datasets import GOOD
 from reconpatch.files import atomic_write
+from reconpatch.metrics import METRICS
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.pages import rendered
 from reconpatch.published import Published, published
-from reconpatch.result import Box, Result
+from reconpatch.result import Result
 
 if TYPE_CHECKING:
     from reconpatch.benchmark_config import Config
@@ -144,21 +145,6 @@ class BenchmarkOutcome:
         return [record for record in self.records if record.error is not None]
 
 
-METRICS: Mapping[str, str] = {
-    "image_auroc": "image AUROC",
-    "pixel_auroc": "pixel AUROC",
-    "aupro": "AUPRO at 0.3",
-    "aupro_005": "AUPRO at 0.05",
-    "auspro_005": "sPRO at 0.05",
-    "auspro": "sPRO at 0.3",
-    "image_ap": "image AP",
-    "pixel_ap": "pixel AP",
-    "image_f1_max_oracle": "image F1-max (oracle)",
-    "pixel_f1_max_oracle": "pixel F1-max (oracle)",
-}
-"""Titles of the metrics of a record, in the order of the tables; higher is better in all."""
-
-
 # --- Pictures of what went wrong ------------------------------------------------------------------
 
 
@@ -203,22 +189,15 @@ def _side_by_side(
     """The photo, its defects framed, and its heat map; 260 pixels each on the longer side."""
     photo = Image.fromarray(rgb)
     painted = overlay(rgb, result.heatmap, max(result.map_threshold, 0.0), result.regions)
-    for box in filter(None, map(_box, masks)):
-        outline(photo, box)
+    for mask in masks:
+        if box := Image.fromarray(mask).getbbox():
+            outline(photo, box)
     for image in (photo, painted):
         image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
     both = Image.new("RGB", (2 * photo.width + 4, photo.height), "white")
     both.paste(photo, (0, 0))
     both.paste(painted, (photo.width + 4, 0))
     return both
-
-
-def _box(mask: Masks) -> Box | None:
-    """The smallest upright box around what is set."""
-    y, x = np.nonzero(mask)
-    if not len(x):
-        return None
-    return int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1
 
 
 # --- Tables ---------------------------------------------------------------------------------------
@@ -513,10 +492,10 @@ def curve_plot(
         curves: for each the number of its colour, its name, and (n, 2) points, x never falling.
         x_end: where the plot ends.
     """
-    ticks = tuple((_x(share), f"{share * x_end:g}") for share in (0, 0.25, 0.5, 0.75, 1))
+    ticks = tuple((_x(share), f"{share * x_end:g}") for share in (0, 0.5, 1))
     heights = tuple((_y(share), f"{share:g}") for share in (0, 0.5, 1))
     lines = tuple(Line(_polyline(points, x_end), i, name) for i, name, points in curves)
-    return Plot(title, x_name, ticks[::2], heights, lines)
+    return Plot(title, x_name, ticks, heights, lines)
 
 
 def _polyline(points: Floats, x_end: float) -> str:
@@ -540,7 +519,7 @@ def roc_points(defective: Masks, scores: Floats) -> Floats:
 def histogram(title: str, record: Record) -> Plot:
     """Image scores of good and defective test photos, the threshold marked; counts stacked."""
     scores = np.array([score for _, _, score in record.photos])
-    good = np.array([label == "good" for _, label, _ in record.photos])
+    good = np.array([label == GOOD for _, label, _ in record.photos])
     threshold = record.threshold["value"]
     low, high = min(scores.min(), threshold), max(scores.max(), threshold)
     if threshold > 0:
@@ -677,7 +656,12 @@ def _html(outcome: BenchmarkOutcome, tables: Sequence[Table]) -> Iterator[bytes]
     sections = _sections(outcome)
     return rendered(
         "benchmark.html.j2",
-        {"data_uri": lambda file: _data_uri(outcome.folder / file)},
+        # Nothing where someone has removed a picture.
+        {
+            "read": lambda file: (
+                path.read_bytes() if (path := outcome.folder / file).is_file() else b""
+            )
+        },
         headline=_headline(outcome),
         config=outcome.config,
         facts=facts(outcome),
@@ -697,13 +681,6 @@ def _html(outcome: BenchmarkOutcome, tables: Sequence[Table]) -> Iterator[bytes]
     )
 
 
-def _data_uri(path: Path) -> str:
-    """A picture as a data URI, or nothing where someone has removed it."""
-    if not path.is_file():
-        return ""
-    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
-
-
 def _sections(outcome: BenchmarkOutcome) -> list[Section]:
     seed = _seeds(outcome)[0]
     categories = _categories(outcome)
@@ -717,7 +694,11 @@ def _section(outcome: BenchmarkOutcome, category: str, seed: int, pictures: int)
     records = [r for r in outcome.records if r.category == category and r.error is None]
     first = [record for record in records if record.seed == seed]
     shown = [
-        (picture, record.method, _against(picture.score, record.threshold["value"]))
+        (
+            picture,
+            record.method,
+            f"score {picture.score:.4g}, threshold {record.threshold['value']:.4g}",
+        )
         for record in first
         for picture in _worst(record.pictures, pictures)
     ]
@@ -731,10 +712,6 @@ def _worst(pictures: Sequence[Picture], count: int) -> list[Picture]:
     kinds = [[p for p in pictures if p.kind == kind] for kind in ("miss", "false alarm")]
     ranked = [p for i in range(PICTURES_EACH) for kind in kinds for p in kind[i : i + 1]]
     return sorted(ranked[:count], key=lambda picture: picture.kind, reverse=True)
-
-
-def _against(score: float, threshold: float) -> str:
-    return f"score {score:.4g}, threshold {threshold:.4g}"
 
 
 def _plots(records: Sequence[Record], methods: Sequence[str]) -> Iterator[Plot]:
@@ -759,7 +736,7 @@ def _plots(records: Sequence[Record], methods: Sequence[str]) -> Iterator[Plot]:
 def _points(record: Record, kind: str) -> Floats | None:
     if kind != "image":
         return np.array(record.curves[kind]) if kind in record.curves else None
-    defective = np.array([label != "good" for _, label, _ in record.photos])
+    defective = np.array([label != GOOD for _, label, _ in record.photos])
     if defective.all() or not defective.any():
         return None
     return roc_points(defective, np.array([score for _, _, score in record.photos]))

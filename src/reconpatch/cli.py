@@ -25,6 +25,7 @@ from reconpatch import (
     cli_products,
     cli_score,
     cli_station,
+    cli_submission,
     cli_update,
     cli_watch,
 )
@@ -387,21 +388,19 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Measure a model on labelled photos."""
-    from reconpatch.datasets import LabelledPhoto
+    from reconpatch.datasets import LabelledPhoto, find_test_photos
     from reconpatch.evaluation import evaluate as run
-    from reconpatch.evaluation import find_test_photos
 
     model = reconpatch.load(model_file, threads=threads, engine=engine)
-    find_test_photos(folder)  # a layout that does not fit is refused before a report is begun
+    photos = find_test_photos(folder)
     report = _open_report(output, model, model_file, overwrite) if output else None
 
-    def keep(result: Result, photo: LabelledPhoto) -> None:
+    def keep(photo: Photo, result: Result, labelled: LabelledPhoto) -> None:
         if report is not None:
-            pixels = _read(photo.path, max_pixels).rgb8(model.white_level)
-            report.add(pixels, result, photo.label)
+            report.add(photo.rgb8(model.white_level), result, labelled.label)
 
     with show_progress() as progress:
-        figures = run(model, folder, max_pixels=max_pixels, progress=progress, keep=keep)
+        figures = run(model, photos, max_pixels=max_pixels, progress=progress, keep=keep)
     page = report.close() if report is not None else None
     if as_json:
         print(json.dumps(figures.to_dict()))
@@ -594,6 +593,7 @@ cli_engine.register(app)
 cli_export.register(app)
 cli_score.register(app)
 cli_station.register(app)
+cli_submission.register(app)
 cli_update.register(app)
 cli_watch.register(app)
 cli_products.register(app)
@@ -682,24 +682,15 @@ def _print_figures(figures: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from reconpatch.metrics import METRICS
+
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    values = figures.to_dict()
     table.add_row(
         "photos", f"{figures.good} good, {figures.defective} defective, {figures.masks} masks"
     )
-    names = {
-        "image_auroc": "image AUROC",
-        "image_ap": "image AP",
-        "image_f1_max_oracle": "image F1-max (oracle)",
-        "pixel_auroc": "pixel AUROC",
-        "pixel_ap": "pixel AP",
-        "pixel_f1_max_oracle": "pixel F1-max (oracle)",
-        "aupro": "AUPRO at 0.3",
-        "aupro_005": "AUPRO at 0.05",
-    }
-    for key, name in names.items():
-        if values[key] is not None:
-            table.add_row(name, f"{100 * values[key]:.2f} %")
+    for name, title in METRICS.items():
+        if (value := figures.metrics.get(name)) is not None:
+            table.add_row(title, f"{100 * value:.2f} %")
     low, high = figures.false_alarm_interval
     table.add_row(
         "false alarms", f"{figures.false_alarms} of {figures.good} (95 % of cases: {low} to {high})"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,12 +47,21 @@ class Saturation(NamedTuple):
     """How much of a defect of MVTec LOCO has to be found for it to count as found in full.
 
     Attributes:
-        threshold: a share of the defect's area in (0, 1] if relative, else a number of pixels.
+        threshold: a share of the defect's area in (0, 1] if relative, else 1 pixel or more.
         relative: whether the threshold is a share.
     """
 
     threshold: float
     relative: bool
+
+    def pixels(self, area: int) -> int:
+        """The same in pixels of a defect of this area, 1 to area.
+
+        A share is rounded down, as the data set's own evaluation does it.
+        """
+        if self.relative:
+            return max(int(self.threshold * area), 1)
+        return min(int(self.threshold), area)
 
 
 @dataclass(frozen=True)
@@ -304,6 +314,10 @@ def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()
 
 
+def _holds_photos(folder: Path) -> bool:
+    return any(_is_photo(path) for path in folder.rglob("*"))
+
+
 def _present(folder: Path, layout: str) -> Path:
     """The folder of a split; refuses a missing one."""
     if not folder.is_dir():
@@ -382,21 +396,37 @@ class _Layout:
         train = _photos(train_folder, self.text)
         validation = () if self.validation is None else _photos(folder / self.validation, self.text)
         test_folder = _present(folder / self.test, self.text)
-        truth = self.find_truth(folder)
-        labels = [label for label in _label_folders(test_folder) if label != truth]
-        if not labels:
-            raise PhotoError(f"{test_folder}: this split is empty; lay it out as {self.text}.")
-        test, notes = self.label_photos(labels, truth)
+        test, notes = self.test_split(test_folder, self.find_truth(folder))
         unused = [path for path in _subfolders(train_folder.parent) if path != train_folder]
         notes += [f"{path} is not used: a model is fitted on good photos only" for path in unused]
         return Category(name, train, test, validation, notes=tuple(notes))
 
+    def test_split(
+        self, folder: Path, truth: Path | None
+    ) -> tuple[tuple[LabelledPhoto, ...], list[str]]:
+        """The photos of a test folder, with their masks; and notes."""
+        labels = [label for label in self.label_folders(folder) if label != truth]
+        if not labels:
+            raise PhotoError(f"{folder}: this split is empty; lay it out as {self.text}.")
+        return self.label_photos(labels, truth)
+
     def find_truth(self, folder: Path) -> Path | None:
         """The folder of masks of a category, if there is one; refuses two."""
-        found = [folder / name for name in self.truth if (folder / name).is_dir()]
+        found = [folder / name for name in self.truth if _holds_photos(folder / name)]
         if len(found) > 1:
             raise PhotoError(f"{found[0]} and {found[1]} may both hold the masks: remove one.")
         return found[0] if found else None
+
+    def label_folders(self, folder: Path) -> list[Path]:
+        """A folder for each label that there are photos of; refuses photos that lie beside them."""
+        stray = next((path for path in _entries(folder) if _is_photo(path)), None)
+        if stray is not None:
+            raise PhotoError(
+                f"{stray} lies beside the folders of {folder}, which name what their photos show: "
+                f"move it into the folder of the good photos, named {self.good}, or into that of "
+                "its defect."
+            )
+        return [label for label in _subfolders(folder) if _holds_photos(label)]
 
     def label_photos(
         self, labels: Iterable[Path], truth: Path | None
@@ -418,16 +448,16 @@ class _Layout:
         ]
 
     def _masks_of_label(self, truth: Path, label: str) -> _MaskIndex:
-        if (truth / label).is_dir():
+        if _holds_photos(truth / label):
             return self.index(truth / label)
         return {} if _subfolders(truth) else self.index(truth)
 
     def _leftover_masks(self, photos: Sequence[LabelledPhoto], truth: Path) -> list[str]:
-        """A note on masks that fit no photo; refuses where none fits any."""
+        """A note on masks that fit no photo; refuses where none fits a defective one."""
         used = {mask for photo in photos for mask in photo.masks}
         masks = [path for path in list_photos(truth) if truth / self.good not in path.parents]
         left = [path for path in masks if path not in used]
-        if left and not used:
+        if left and not used and any(photo.defective for photo in photos):
             raise PhotoError(
                 f"{truth}: none of its {len(left)} masks, such as {left[0].name}, fits a defective "
                 f"photo; name them as in {self.text}."
@@ -435,23 +465,8 @@ class _Layout:
         return [f"masks that fit no photo: {len(left)}, such as {left[0]}"] if left else []
 
 
-def _label_folders(folder: Path) -> list[Path]:
-    """One folder for each label; refuses photos that lie beside them."""
-    stray = next((path for path in _entries(folder) if _is_photo(path)), None)
-    if stray is not None:
-        raise PhotoError(
-            f"{stray} lies beside the folders of {folder}, which name what their photos show: "
-            "move it into the folder of the good photos or of its defect."
-        )
-    return _subfolders(folder)
-
-
-def check_all_masked_or_none(photos: Sequence[LabelledPhoto], truth: Path | None) -> None:
-    """Refuse masks for some defective photos only.
-
-    Raises:
-        PhotoError: one defective photo has a mask in the folder `truth`, and another has none.
-    """
+def _check_masks(photos: Sequence[LabelledPhoto], truth: Path | None) -> None:
+    """Refuses masks for some defective photos only, and one mask for two photos."""
     defective = [photo for photo in photos if photo.defective]
     without = [photo for photo in defective if not photo.masks]
     if without and len(without) < len(defective):
@@ -459,13 +474,8 @@ def check_all_masked_or_none(photos: Sequence[LabelledPhoto], truth: Path | None
             f"{len(defective) - len(without)} of {len(defective)} defective photos have a mask in "
             f"{truth} and {without[0].path} has none: give all of them one, or none."
         )
-
-
-def _check_masks(photos: Sequence[LabelledPhoto], truth: Path | None) -> None:
-    """Refuses masks for some defective photos only, and one mask for two photos."""
-    check_all_masked_or_none(photos, truth)
     owner: dict[Path, LabelledPhoto] = {}
-    for photo in (photo for photo in photos if photo.defective):
+    for photo in defective:
         for mask in photo.masks:
             if owner.setdefault(mask, photo) is not photo:
                 raise PhotoError(
@@ -476,14 +486,12 @@ def _check_masks(photos: Sequence[LabelledPhoto], truth: Path | None) -> None:
 
 def _one_sided(photos: Sequence[LabelledPhoto]) -> list[str]:
     """A note where good or defective photos are missing among those to test on."""
-    labels = [photo.defective for photo in photos]
-    missing = [
-        kind for kind, label in (("good", False), ("defective", True)) if label not in labels
-    ]
+    there = {photo.defective for photo in photos}
     return [
         f"there are no {kind} photos to test on: figures that compare good with defective photos "
         "cannot be worked out"
-        for kind in missing
+        for kind, defective in (("good", False), ("defective", True))
+        if defective not in there
     ]
 
 
@@ -497,6 +505,19 @@ _BTAD = _Layout(
     train="train/ok",
     good="ok",
 )
+
+
+def find_test_photos(folder: Path) -> tuple[LabelledPhoto, ...]:
+    """The labelled photos of a test folder in MVTec AD's layout, or of the category that holds it.
+
+    Raises:
+        PhotoError: the layout does not fit, with the path and the reason.
+    """
+    if (folder / "test").is_dir():
+        folder = folder / "test"
+    # A folder given as "." does not tell its parent.
+    truth = _MVTEC.find_truth(folder.absolute().parent)
+    return _MVTEC.test_split(folder, truth)[0]
 
 
 # --- MVTec LOCO AD --------------------------------------------------------------------------------
@@ -535,7 +556,7 @@ def _saturation(entry: Mapping[str, Any]) -> Saturation:
     threshold, relative = float(entry["saturation_threshold"]), bool(entry["relative_saturation"])
     if not 1 <= int(entry["pixel_value"]) <= 255:
         raise ValueError(f"pixel_value {entry['pixel_value']} is not in 1..255")
-    if threshold <= 0 or (relative and threshold > 1):
+    if not (0 < threshold <= 1 if relative else 1 <= threshold < math.inf):
         raise ValueError(f"saturation_threshold {threshold:g} is out of its range")
     return Saturation(threshold, relative)
 
@@ -754,7 +775,7 @@ def _load_folder(name: str, folder: Path) -> Category:
         return _FOLDER_SPLIT.load(name, folder)
     truth = _FOLDER_SPLIT.find_truth(folder)
     others = {folder / other for other in _FOLDER_SPLIT.truth}
-    labels = [label for label in _label_folders(folder) if label not in others]
+    labels = [label for label in _FOLDER_SPLIT.label_folders(folder) if label not in others]
     photos, notes = _FOLDER_SPLIT.label_photos(labels, truth)
     good = [photo.path for photo in photos if not photo.defective]
     train = _share_by_hash(good, folder / GOOD)

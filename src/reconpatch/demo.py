@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from reconpatch.datasets import GOOD, LabelledPhoto
 from reconpatch.errors import MissingExtraError, PhotoError
-from reconpatch.images import read_photo
-from reconpatch.metrics import auroc
 
 if TYPE_CHECKING:
     from reconpatch.fit_options import Progress
+    from reconpatch.images import Photo
+    from reconpatch.result import Result
 
 
 @dataclass(frozen=True)
@@ -111,6 +109,7 @@ def run_demo(
     Raises:
         MissingExtraError: the extra "demo" or "train" is not installed.
     """
+    from reconpatch.evaluation import evaluate
     from reconpatch.files import check_writable
     from reconpatch.fitting import fit
     from reconpatch.report import ReportWriter, context_of
@@ -122,24 +121,25 @@ def run_demo(
     model.save(path, overwrite=True)
 
     report = ReportWriter(folder, context_of(model, "Solar cells, unseen by the model", path.name))
-    labelled = [(p, "good") for p in photos.good] + [(p, "defective") for p in photos.defective]
-    scores, flagged = [], Counter[str]()
-    for i, (source, label) in enumerate(labelled):
-        photo = read_photo(source, name=source.name)
-        result = model.inspect(photo)
-        report.add(photo.rgb8(model.white_level), result, label)
-        scores.append(result.score)
-        flagged[label] += result.anomalous
-        if progress is not None:
-            progress("inspect", i + 1, len(labelled))
+
+    def keep(photo: Photo, result: Result, labelled: LabelledPhoto) -> None:
+        name = labelled.path.name  # the folder is that of a package
+        report.add(photo.rgb8(model.white_level), replace(result, name=name), labelled.label)
+
+    labelled = [LabelledPhoto(path, GOOD) for path in photos.good]
+    labelled += [LabelledPhoto(path, "defective") for path in photos.defective]
+    figures = evaluate(model, labelled, progress=progress, keep=keep)
     page = report.close()
 
-    area = auroc(np.array([label == "defective" for _, label in labelled]), np.array(scores))
+    found, _ = figures.detected["defective"]
+    area = figures.metrics["image_auroc"]
+    assert area is not None  # there are both kinds of photos
+    false = figures.false_alarms
     text = (
         f"Learned from {len(model.photos)} functional cells in "
         f"{sum(model.provenance['seconds'].values()):.0f} s.\n"
-        f"Of {len(photos.defective)} unseen defective cells, {flagged['defective']} were found; of "
-        f"{len(photos.good)} unseen functional cells, {flagged['good']} were flagged by mistake.\n"
+        f"Of {len(photos.defective)} unseen defective cells, {found} were found; of "
+        f"{len(photos.good)} unseen functional cells, {false} were flagged by mistake.\n"
         f"Image AUROC {100 * area:.1f} %: how well the score alone tells the two apart.\n"
         f"{model.calibration.promise}\n"
         f"Report: {page}\nModel:  {path}\n"

@@ -40,6 +40,7 @@ from reconpatch.images import Photo, as_unit
 from reconpatch.int8 import Int8Check, check, in_8_bits, require
 from reconpatch.memory_bank import Floats
 from reconpatch.model import Inspector, Model
+from reconpatch.pages import plain_text
 from reconpatch.parity import Agreement, agreement, own_reference, resolution
 from reconpatch.preprocessing import Preprocessing
 
@@ -452,18 +453,4 @@ def _write_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
-    path.write_text(_text(template, values), encoding="utf-8")
-
-
-def _text(template: str, values: Mapping[str, Any]) -> str:
-    """A template filled in as plain text: Markdown and programs have no HTML to escape."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("reconpatch", "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(**values)
+    path.write_text(plain_text(template, values), encoding="utf-8")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO, TypeVar
 
 from reconpatch.errors import OutputError
+
+Row = TypeVar("Row")
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 # A file is locked as soon as it is made; no program takes so long in between.
@@ -155,6 +158,41 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
+
+
+def write_rows(path: Path, head: Mapping[str, Any], name: str, rows: Iterable[Any]) -> None:
+    """Write JSON with a row a line, so that two files can be compared; whole or not at all.
+
+    Args:
+        path: the file.
+        head: what stands before the rows; "format" is its version.
+        name: the key of the rows.
+        rows: JSON-ready.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    with atomic_write(path) as file:
+        file.write(f'{json.dumps(head)[:-1]}, "{name}": [\n{lines}\n]}}\n'.encode())
+
+
+def read_rows(path: Path, name: str, version: int, make: Callable[[Any], Row]) -> list[Row]:
+    """What `make` makes of each row that `write_rows` wrote; none of another version or no file.
+
+    Raises:
+        OutputError: the file is of something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return [make(row) for row in (content[name] if content["format"] == version else [])]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{path} is not a file that this command wrote ({type(error).__name__}): give another "
+            "folder, or remove the file"
+        ) from error
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

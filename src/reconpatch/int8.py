@@ -224,7 +224,6 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
         raise MissingExtraError("the export in 8 bits", "train") from error
 
     feeds = _feeds(prepared, bank)
-    first = next(feeds)
     model = onnx.load_model_from_string(graph)
     _own_weights(model)
     names = _names_in_8_bits(model)
@@ -238,12 +237,8 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
     model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # untyped base
-        def __init__(self) -> None:
-            self._first: Feed | None = first
-
         def get_next(self) -> Feed | None:
-            feed, self._first = self._first, None
-            return feed or next(feeds, None)
+            return next(feeds, None)
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"

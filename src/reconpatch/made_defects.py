@@ -191,14 +191,6 @@ class _Window:
     dy: Floats
     dx: Floats
 
-    @classmethod
-    def around(cls, y: int, x: int, reach: float, height: int, width: int) -> _Window:
-        far = int(np.ceil(reach)) + 1
-        rows = slice(max(y - far, 0), min(y + far + 1, height))
-        columns = slice(max(x - far, 0), min(x + far + 1, width))
-        dy, dx = np.mgrid[rows, columns].astype(np.float64)
-        return cls(rows, columns, dy - y, dx - x)
-
     def of(self, pixels: RGB) -> Floats:
         """(h, w, 3) float64."""
         return pixels[self.rows, self.columns].astype(np.float64)
@@ -226,7 +218,12 @@ class _Task:
 
     def window(self, reach: float) -> _Window:
         """What lies within so many pixels of the middle."""
-        return _Window.around(self.y, self.x, reach, *self.pixels.shape[:2])
+        height, width = self.pixels.shape[:2]
+        far = int(np.ceil(reach)) + 1
+        rows = slice(max(self.y - far, 0), min(self.y + far + 1, height))
+        columns = slice(max(self.x - far, 0), min(self.x + far + 1, width))
+        dy, dx = np.mgrid[rows, columns].astype(np.float64)
+        return _Window(rows, columns, dy - self.y, dx - self.x)
 
 
 Damage = tuple[_Window, Floats, Floats]

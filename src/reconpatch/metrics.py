@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise, zip_longest
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -43,6 +42,42 @@ _REGION_BITS = np.uint64(0xFFFF_FFFF)
 Codes = npt.NDArray[np.uint32]
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
+
+
+METRICS: Mapping[str, str] = {
+    "image_auroc": "image AUROC",
+    "pixel_auroc": "pixel AUROC",
+    "aupro": "AUPRO at 0.3",
+    "aupro_005": "AUPRO at 0.05",
+    "auspro_005": "sPRO at 0.05",
+    "auspro": "sPRO at 0.3",
+    "image_ap": "image AP",
+    "pixel_ap": "pixel AP",
+    "image_f1_max_oracle": "image F1-max (oracle)",
+    "pixel_f1_max_oracle": "pixel F1-max (oracle)",
+}
+"""Titles of the metrics by name, in the order of the tables; higher is better in all."""
+
+
+def image_metrics(
+    labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]
+) -> dict[str, float | None]:
+    """Image AUROC, AP and F1-max by the names of `METRICS`; None each without both kinds of photos.
+
+    Args:
+        labels: (n,) bool, True for defective.
+        scores: (n,) float, higher for more anomalous; infinities are allowed.
+
+    Raises:
+        SettingsError: the lengths differ, or a score is NaN.
+    """
+    if np.all(labels) or not np.any(labels):
+        return dict.fromkeys(("image_auroc", "image_ap", "image_f1_max_oracle"))
+    return {
+        "image_auroc": auroc(labels, scores),
+        "image_ap": average_precision(labels, scores),
+        "image_f1_max_oracle": f1_max(labels, scores),
+    }
 
 
 def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
@@ -79,8 +114,8 @@ def average_precision(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floa
     return min(sum(map(_precision_area, curve)) / totals.defective, 1.0)
 
 
-def f1_max(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> tuple[float, float]:
-    """The best F1 that any threshold reaches, and that threshold: an oracle.
+def f1_max(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
+    """The best F1 that any threshold reaches: an oracle.
 
     The threshold is chosen by looking at the labels it is then judged by. The figure is an upper
     bound to compare methods with, not what a threshold set from good photos alone will reach.
@@ -90,43 +125,13 @@ def f1_max(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> t
         scores: (n,) float, higher for more anomalous; infinities are allowed.
 
     Returns:
-        F1 in 0 to 1; and the threshold, items with a greater score being called defective. It lies
-        midway between two scores, or just below the lowest; of equally good ones it is the highest.
+        0 to 1.
 
     Raises:
         SettingsError: the lengths differ, a score is NaN, or the labels hold one class only.
     """
     totals, curve = _item_curve(labels, scores)
-    # Of equal ones max takes the first, and the curve starts at the highest threshold.
-    f1, flagged = max((_best_f1(piece, totals) for piece in curve), key=lambda best: best[0])
-    falling = np.sort(np.asarray(scores, np.float64))[::-1].tolist()
-    falling.append(math.nextafter(falling[-1], -math.inf))
-    return f1, _between(falling[flagged], falling[flagged - 1])
-
-
-def aupro(
-    masks: Iterable[npt.NDArray[np.bool_]],
-    maps: Iterable[npt.NDArray[np.float32]],
-    limit: float = PRO_LIMIT,
-) -> float:
-    """Area under the per-region overlap curve of all photos at once, as `PixelMetrics.aupro`.
-
-    Both arguments are read once, side by side, so generators will do.
-
-    Args:
-        masks: (H, W) bool for each photo, as for `PixelMetrics.add`.
-        maps: (H, W) float32 for each photo, as for `PixelMetrics.add`.
-        limit: the false positive rate to stop at, above 0 and up to 1.
-
-    Returns:
-        0 to 1; `limit / 2` for maps that say nothing.
-
-    Raises:
-        SettingsError: as for `PixelMetrics`, or there are more masks than maps or the reverse.
-    """
-    _check_limit(limit)
-    with _filled(masks, maps) as pixels:
-        return pixels.aupro(limit)
+    return max(_best_f1(piece, totals) for piece in curve)
 
 
 def pixel_metrics(
@@ -141,7 +146,7 @@ def pixel_metrics(
         maps: (H, W) float32 for each photo, as for `PixelMetrics.add`.
 
     Returns:
-        "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro" and "aupro_005", each in 0 to 1.
+        See `PixelMetrics.result`.
 
     Raises:
         SettingsError: as for `PixelMetrics`, or there are more masks than maps or the reverse.
@@ -175,12 +180,7 @@ class _PhotoByPhoto:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _keep(self, good: Codes, defective: Keys, region_sizes: Sequence[int]) -> None:
@@ -195,7 +195,11 @@ class _PhotoByPhoto:
 
     def _totals(self) -> _Totals:
         totals = _Totals(self._good.size, self._defective.size)
-        _check_pixels(totals)
+        if totals.defective == 0 or totals.good == 0:
+            raise SettingsError(
+                f"The masks mark {totals.defective} of the inspected pixels as defective and "
+                f"{totals.good} as good: give at least one of each."
+            )
         return totals
 
     def _curve(self, saturation: Sequence[float] | None = None) -> Iterator[_Piece]:
@@ -259,55 +263,38 @@ class PixelMetrics(_PhotoByPhoto):
     def result(self) -> dict[str, float]:
         """The figures of the photos so far, from one pass over their pixels.
 
+        AUPRO is the area under the per-region overlap curve, as MVTec defines it: the false
+        positive rate is taken over all good pixels of all photos, the overlap is the share of a
+        region that is found, averaged over all regions, so that a small defect counts as much as a
+        large one. The curve starts at a false positive rate of 0, is joined by straight lines, is
+        cut at the limit and divided by it; maps that say nothing get half of the limit.
+
         Returns:
-            Each in 0 to 1: "pixel_auroc"; "pixel_ap", average precision by steps; "pixel_f1_max",
-            the best F1 of any threshold, an oracle; "aupro" and "aupro_005", up to a false positive
-            rate of 0.3 and of 0.05.
+            Each in 0 to 1: "pixel_auroc"; "pixel_ap", average precision by steps;
+            "pixel_f1_max_oracle", the best F1 of any threshold, which looks at the labels; "aupro"
+            and "aupro_005", up to a false positive rate of 0.3 and of 0.05.
 
         Raises:
             SettingsError: there is no defective or no good pixel among the inspected ones.
+
+        Source:
+            Bergmann et al., The MVTec Anomaly Detection Dataset, IJCV 2021 (AUPRO).
         """
         totals = self._totals()
         twice_roc, precision, f1, wide, strict = 0, 0.0, 0.0, 0.0, 0.0
         for piece in self._curve():
             twice_roc += _twice_roc_area(piece)
             precision += _precision_area(piece)
-            f1 = max(f1, _best_f1(piece, totals)[0])
+            f1 = max(f1, _best_f1(piece, totals))
             wide += _overlap_area(piece, totals, PRO_LIMIT)
             strict += _overlap_area(piece, totals, STRICT_PRO_LIMIT)
         return {
             "pixel_auroc": twice_roc / (2 * totals.defective * totals.good),
             "pixel_ap": min(precision / totals.defective, 1.0),
-            "pixel_f1_max": f1,
+            "pixel_f1_max_oracle": f1,
             "aupro": min(wide / PRO_LIMIT, 1.0),
             "aupro_005": min(strict / STRICT_PRO_LIMIT, 1.0),
         }
-
-    def aupro(self, limit: float = PRO_LIMIT) -> float:
-        """Area under the per-region overlap curve, as MVTec defines it.
-
-        The false positive rate is taken over all good pixels of all photos, the overlap is the
-        share of a region that is found, averaged over all regions: a small defect counts as much as
-        a large one. The curve starts at a false positive rate of 0, is joined by straight lines, is
-        cut at the limit and divided by it.
-
-        Args:
-            limit: the false positive rate to stop at, above 0 and up to 1.
-
-        Returns:
-            0 to 1; `limit / 2` for maps that say nothing.
-
-        Raises:
-            SettingsError: the limit is out of range, or there is no defective or no good pixel
-                among the inspected ones.
-
-        Source:
-            Bergmann et al., The MVTec Anomaly Detection Dataset, IJCV 2021.
-        """
-        _check_limit(limit)
-        totals = self._totals()
-        area = sum(_overlap_area(piece, totals, limit) for piece in self._curve())
-        return min(area / limit, 1.0)
 
     def curves(self, points: int = 512) -> dict[str, Floats]:
         """The ROC and the PRO curve, thinned: for plots, and for no figure.
@@ -374,7 +361,7 @@ class SaturatedOverlap(_PhotoByPhoto):
 
         Args:
             defects: for each annotated defect its mask, (H, W) bool, and its saturation threshold
-                in pixels, see `saturation_pixels`; empty for a good photo. A mask is one defect
+                in pixels; empty for a good photo. A mask is one defect
                 whether it is connected or not, and masks may overlap: a pixel counts in each. A
                 threshold above the number of inspected pixels of the defect is lowered to it, and a
                 defect without one does not count.
@@ -385,10 +372,17 @@ class SaturatedOverlap(_PhotoByPhoto):
                 number above 0.
             OutputError: the temporary file cannot be written.
         """
-        _check_map(self._photos, anomaly_map)
+        if anomaly_map.ndim != 2:
+            raise SettingsError(
+                f"Map number {self._photos} has the shape {anomaly_map.shape}: give it as (H, W)."
+            )
         for mask, saturation in defects:
             _check_pair(self._photos, mask, anomaly_map)
-            _check_saturation(saturation)
+            if not 0 < saturation < math.inf:
+                raise SettingsError(
+                    f"The saturation threshold of a defect is {saturation}: give a number of "
+                    "pixels above 0."
+                )
         inspected = ~np.isnan(anomaly_map)
         in_none, keys = inspected.copy(), [np.empty(0, np.uint64)]
         for number, (mask, _) in enumerate(defects, start=len(self._region_sizes)):
@@ -420,53 +414,6 @@ class SaturatedOverlap(_PhotoByPhoto):
             "auspro": min(wide / PRO_LIMIT, 1.0),
             "auspro_005": min(strict / STRICT_PRO_LIMIT, 1.0),
         }
-
-    def curves(self, points: int = 512) -> dict[str, Floats]:
-        """The sPRO curve, thinned: for plots, and for no figure.
-
-        Args:
-            points: the most that it may have, 3 or more.
-
-        Returns:
-            "spro", (n, 2) float64 as of `PixelMetrics.curves`: false positive rate and mean sPRO.
-
-        Raises:
-            SettingsError: too few points, or no defective or no good pixel.
-        """
-        totals = self._totals()
-        spro = _Thinned(points)
-        for piece in self._curve(self._saturation):
-            spro.add(piece.alarms_at_corners() / totals.good, _at_corners(piece.overlap))
-        return {"spro": spro.curve()}
-
-
-def saturation_pixels(area: int, threshold: float, *, relative: bool) -> int:
-    """The saturation threshold of a defect, in pixels, from its entry in `defects_config.json`.
-
-    Args:
-        area: pixels of the defect's mask, 1 or more.
-        threshold: "saturation_threshold" of the entry of the mask's pixel value: a share of the
-            area, above 0 and up to 1, if relative; else a number of pixels, 1 or more.
-        relative: "relative_saturation" of the entry.
-
-    Returns:
-        1 to area; a share is rounded down, as the data set's own evaluation does it.
-
-    Raises:
-        SettingsError: the area or the threshold is out of range.
-    """
-    if area < 1:
-        raise SettingsError(f"The area of a defect is {area} pixels: leave out empty masks.")
-    if relative and not 0 < threshold <= 1:
-        raise SettingsError(
-            f"The relative saturation threshold is {threshold}: give a share above 0 and up to 1."
-        )
-    if not relative and not 1 <= threshold < math.inf:
-        raise SettingsError(
-            f"The saturation threshold is {threshold} pixels: give 1 or more, or a share and "
-            "relative=True."
-        )
-    return max(int(threshold * area), 1) if relative else min(int(threshold), area)
 
 
 @dataclass(frozen=True)
@@ -648,20 +595,10 @@ def _overlap_area(piece: _Piece, totals: _Totals, limit: float) -> float:
     return float(np.dot(np.diff(rate), overlap[1:] + overlap[:-1])) / 2
 
 
-def _best_f1(piece: _Piece, totals: _Totals) -> tuple[float, int]:
-    """The best F1 at the piece's points but the first, and how many items it flags; 0 for none."""
+def _best_f1(piece: _Piece, totals: _Totals) -> float:
+    """The best F1 at the piece's points but the first; 0 for none."""
     hits, alarms = piece.hits[1:], piece.alarms[1:]
-    if not hits.size:
-        return 0.0, 0
-    f1 = 2 * hits / (hits + alarms + totals.defective)
-    best = int(f1.argmax())
-    return float(f1[best]), int(hits[best] + alarms[best])
-
-
-def _between(lower: float, upper: float) -> float:
-    """A threshold that upper exceeds and lower does not, midway where floats allow."""
-    middle = lower + (upper - lower) / 2
-    return middle if middle < upper else lower
+    return float((2 * hits / (hits + alarms + totals.defective)).max(initial=0.0))
 
 
 class _Thinned:
@@ -699,10 +636,8 @@ def _item_curve(
     _, rank = np.unique(-scores, return_inverse=True)
     rank = rank.astype(np.uint32)
     good, defective = np.sort(rank[~labels]), np.sort(rank[labels])
-    keys = _pack(defective, np.uint64(0))
-    gains = _Gains(np.array([defective.size]))
-    blocks = chunks(keys)
-    curve = _curve(chunks(good), blocks, gains, good.size)
+    blocks = chunks(_pack(defective, np.uint64(0)))
+    curve = _curve(chunks(good), blocks, _Gains(np.array([defective.size])), good.size)
     return _Totals(good.size, defective.size), curve
 
 
@@ -775,35 +710,3 @@ def _check_pair(
             "give both as (H, W), of the same size."
         )
     _check_bool(f"mask number {index}", mask)
-
-
-def _check_map(index: int, anomaly_map: npt.NDArray[np.float32]) -> None:
-    """Refuse a map that is not a picture."""
-    if anomaly_map.ndim != 2:
-        raise SettingsError(
-            f"Map number {index} has the shape {anomaly_map.shape}: give it as (H, W)."
-        )
-
-
-def _check_saturation(saturation: float) -> None:
-    """Refuse a saturation threshold that no pixel or no number of pixels reaches."""
-    if not 0 < saturation < math.inf:
-        raise SettingsError(
-            f"The saturation threshold of a defect is {saturation}: give a number of pixels above "
-            "0 (see saturation_pixels)."
-        )
-
-
-def _check_limit(limit: float) -> None:
-    """Refuse a false positive rate to which there is no area."""
-    if not 0 < limit <= 1:
-        raise SettingsError(f"limit is {limit}: give a rate above 0 and up to 1, such as 0.3.")
-
-
-def _check_pixels(totals: _Totals) -> None:
-    """Refuse pixels of one class only."""
-    if totals.defective == 0 or totals.good == 0:
-        raise SettingsError(
-            f"The masks mark {totals.defective} of the inspected pixels as defective and "
-            f"{totals.good} as good: give at least one of each."
-        )

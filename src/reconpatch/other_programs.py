@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from reconpatch.benchmark_report import METRICS
 from reconpatch.errors import SettingsError
-from reconpatch.files import atomic_write
+from reconpatch.files import write_rows
+from reconpatch.metrics import METRICS
 
 FORMAT = 1
 """Of the file; another number is refused."""
@@ -161,6 +161,4 @@ def write_other_results(results: OtherResults, path: Path) -> None:
     """
     head = {"format": FORMAT, **asdict(replace(results, records=()))}
     del head["records"]
-    lines = ",\n".join(json.dumps(asdict(record)) for record in results.records)
-    with atomic_write(path) as file:
-        file.write(f'{json.dumps(head)[:-1]}, "records": [\n{lines}\n]}}\n'.encode())
+    write_rows(path, head, "records", map(asdict, results.records))

@@ -1,9 +1,13 @@
-"""Pages of one file: the package's HTML templates, filled in piece by piece."""
+"""Pages of one file: the package's templates, filled in; HTML piece by piece, Markdown as text."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 def rendered(
@@ -13,19 +17,34 @@ def rendered(
 
     Args:
         template: the name of a file in `templates/`.
-        filters: what the template calls, by name.
+        filters: what the template calls beside `data_uri`, by name.
         values: what it shows; a name that it asks for and does not get is an error.
     """
+    for piece in _template(template, filters).generate(**values):
+        # A file name that is not valid Unicode must not cost the whole page.
+        yield piece.encode("utf-8", "backslashreplace")
+
+
+def plain_text(template: str, values: Mapping[str, Any]) -> str:
+    """A template filled in as plain text: Markdown has no HTML to escape."""
+    return _template(template, {}).render(**values)
+
+
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG as a page holds it; nothing for nothing."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii") if jpeg else ""
+
+
+def _template(name: str, filters: Mapping[str, Callable[..., Any]]) -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("reconpatch", "templates"),
-        autoescape=True,
+        autoescape=name.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    environment.filters.update(filters)
-    for piece in environment.get_template(template).generate(**values):
-        # A file name that is not valid Unicode must not cost the whole page.
-        yield piece.encode("utf-8", "backslashreplace")
+    environment.filters.update({"data_uri": data_uri, **filters})
+    return environment.get_template(name)

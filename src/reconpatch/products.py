@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
 import json
 import os
 import re
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from reconpatch.backbones import RANDOM
+from reconpatch.datasets import find_test_photos
 from reconpatch.ensemble import fit_members, member_names
 from reconpatch.errors import (
     MissingExtraError,
@@ -38,8 +38,8 @@ from reconpatch.errors import (
     SettingsError,
     WorkersError,
 )
-from reconpatch.evaluation import evaluate, find_test_photos
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.evaluation import evaluate
+from reconpatch.files import atomic_write, make_folder, read_rows, write_rows
 from reconpatch.fit_options import FitOptions
 from reconpatch.fitting import parts_of
 from reconpatch.images import MAX_PIXELS, list_photos
@@ -47,7 +47,9 @@ from reconpatch.memory import parse_bytes
 from reconpatch.model import Inspector
 from reconpatch.modelfile import load
 from reconpatch.products_page import page
+from reconpatch.report import small_jpeg
 from reconpatch.settings import FitSettings, parse_setting, setting_names
+from reconpatch.stored_picture import stored_picture
 from reconpatch.workers import as_finished, on_ray
 
 if TYPE_CHECKING:
@@ -318,12 +320,9 @@ def fit_all(
         WorkersError: no Ray cluster answers.
     """
     folder = folder.absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    make_folder(folder)
     start = time.monotonic()
-    before = _read_summary(folder / SUMMARY)
+    before = dict(read_rows(folder / SUMMARY, "products", FORMAT, lambda row: (row["name"], row)))
     tasks = [
         _Task(p, folder, (threads or 1) if on else threads, overwrite, before.get(p.name))
         for p in products
@@ -335,7 +334,8 @@ def fit_all(
         for row in coming:
             made[row.name] = row
             rows[row.name] = row.to_dict()
-            _write_summary(folder / SUMMARY, [rows[p.name] for p in products if p.name in rows])
+            known = [rows[p.name] for p in products if p.name in rows]
+            write_rows(folder / SUMMARY, {"format": FORMAT}, "products", known)
             if finished is not None:
                 finished(row)
             if progress is not None:
@@ -345,27 +345,6 @@ def fit_all(
         for piece in page(outcome):
             file.write(piece)
     return outcome
-
-
-def _read_summary(path: Path) -> dict[str, Mapping[str, Any]]:
-    """The rows of an earlier run by their product's name."""
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        rows = content["products"] if content["format"] == FORMAT else []
-        return {row["name"]: row for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{path} is not a file that this command wrote ({type(error).__name__}): give another "
-            "folder, or remove the file"
-        ) from error
-
-
-def _write_summary(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    lines = ",\n".join(json.dumps(row) for row in rows)  # a product a line
-    with atomic_write(path) as file:
-        file.write(f'{{"format": {FORMAT}, "products": [\n{lines}\n]}}\n'.encode())
 
 
 # --- One product ----------------------------------------------------------------------------------
@@ -409,11 +388,12 @@ def _row(task: _Task, steps: Progress | None = None) -> Row:
             model = fit_members(product.good, product.settings, options)
             model.provenance[_KEY] = key
             model.save(path, overwrite=True)
+        row = replace(_described(product.name, model, path), status=status)
     except MissingExtraError:
         raise  # no product could be fitted
     except Exception as error:
         return Row(product.name, "failed", _sentence(error))
-    return _tested(replace(_described(product.name, model, path), status=status), model, task)
+    return _tested(row, model, task)
 
 
 def _sentence(error: Exception) -> str:
@@ -480,16 +460,8 @@ def _described(name: str, model: Inspector, path: Path) -> Row:
 
 def _picture(model: Inspector) -> bytes:
     """A small JPEG of the first good photo that the model keeps one of."""
-    from PIL import Image
-
     kept = next((jpeg for jpeg in model.members[0].thumbnails if jpeg), b"")
-    if not kept:
-        return b""
-    image = Image.open(io.BytesIO(kept))
-    image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+    return small_jpeg(stored_picture(kept), _PICTURE_SIDE) if kept else b""
 
 
 def _tested(row: Row, model: Inspector, task: _Task) -> Row:
@@ -504,7 +476,7 @@ def _tested(row: Row, model: Inspector, task: _Task) -> Row:
         if before.get("test_key") == key and before.get("test"):
             return replace(row, test=before["test"], test_key=key)
         limit = product.options.get("max_pixels", MAX_PIXELS)
-        figures = evaluate(model, product.test, max_pixels=limit)
+        figures = evaluate(model, photos, max_pixels=limit)
         return replace(row, test=figures.to_dict(), test_key=key)
     except (PhotoError, OSError) as error:
         return replace(row, test_error=_sentence(error))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconpatch.pages import rendered
-from reconpatch.report import data_uri
 
 if TYPE_CHECKING:
     from reconpatch.products import Fitted, Row
@@ -41,7 +40,7 @@ def page(outcome: Fitted) -> Iterator[bytes]:
     statuses = [row.status for row in rows]
     return rendered(
         "products.html.j2",
-        {"data_uri": data_uri, "percent": percent, "duration": duration},
+        {"percent": percent, "duration": duration},
         lines=[_line(row) for row in rows if row.error is None],
         failed=[row for row in rows if row.error is not None],
         untested=[row for row in rows if row.test_error is not None],

@@ -72,10 +72,6 @@ def published(key: str) -> Published:
     return PUBLISHED[key]
 
 
-def _by_category(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    return dict(zip(names, values, strict=True))
-
-
 _WRN50_IMAGE = (
     100, 99.83, 98.8, 99.6, 100, 100, 100, 100, 97.49, 98.52, 99.78, 100, 100, 99.65, 99.76,
 )  # fmt: skip
@@ -98,7 +94,7 @@ _TABLES = {
         "paper: ReConPatch, WRN-50, 224",
         "mvtec",
         {IMAGE: 99.56, PIXEL: 98.07},
-        {IMAGE: _by_category(_MVTEC, _WRN50_IMAGE)},
+        {IMAGE: dict(zip(_MVTEC, _WRN50_IMAGE, strict=True))},
         "Of the paper's pixel AUROC for WRN-50 only the mean is shown: its column of single "
         "categories looks scrambled and is not used.",
     ),
@@ -107,16 +103,16 @@ _TABLES = {
         "mvtec",
         {IMAGE: 99.62, PIXEL: 98.53},
         {
-            IMAGE: _by_category(_MVTEC, _WRN101_IMAGE),
-            PIXEL: _by_category(_MVTEC, _WRN101_PIXEL),
+            IMAGE: dict(zip(_MVTEC, _WRN101_IMAGE, strict=True)),
+            PIXEL: dict(zip(_MVTEC, _WRN101_PIXEL, strict=True)),
         },
     ),
     "patchcore-wrn50-224": Published(
         "paper: PatchCore, WRN-50, 224",
         "mvtec",
         figures={
-            IMAGE: _by_category(_MVTEC, _PATCHCORE_IMAGE),
-            PIXEL: _by_category(_MVTEC, _PATCHCORE_PIXEL),
+            IMAGE: dict(zip(_MVTEC, _PATCHCORE_IMAGE, strict=True)),
+            PIXEL: dict(zip(_MVTEC, _PATCHCORE_PIXEL, strict=True)),
         },
     ),
     "reconpatch-ensemble-480": Published(
@@ -130,8 +126,8 @@ _TABLES = {
         "btad",
         {IMAGE: 95.8, PIXEL: 97.5},
         {
-            IMAGE: _by_category(_BTAD, (99.7, 87.7, 100)),
-            PIXEL: _by_category(_BTAD, (96.8, 96.6, 99.0)),
+            IMAGE: dict(zip(_BTAD, (99.7, 87.7, 100), strict=True)),
+            PIXEL: dict(zip(_BTAD, (96.8, 96.6, 99.0), strict=True)),
         },
     ),
     "patchcore-btad": Published("paper: PatchCore", "btad", {IMAGE: 93.1, PIXEL: 97.3}),

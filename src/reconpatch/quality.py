@@ -21,6 +21,7 @@ Sources:
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -233,10 +234,8 @@ def _variance_of_mean(values: Scores) -> float:
 
 def _by_kind(kinds: Sequence[str], caught: npt.NDArray[np.bool_]) -> dict[str, tuple[int, int]]:
     """How many of each kind were caught and made, in the order in which the kinds first come."""
-    of_kind: dict[str, list[bool]] = {}
-    for kind, hit in zip(kinds, caught.tolist(), strict=True):
-        of_kind.setdefault(kind, []).append(hit)
-    return {kind: (sum(hits), len(hits)) for kind, hits in of_kind.items()}
+    hits = Counter(kind for kind, hit in zip(kinds, caught.tolist(), strict=True) if hit)
+    return {kind: (hits[kind], made) for kind, made in Counter(kinds).items()}
 
 
 def _checked(name: str, scores: Scores, least: int = 1) -> Scores:

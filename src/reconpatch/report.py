@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import heapq
 import io
 import math
@@ -12,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from reconpatch.calibration import promise
-from reconpatch.files import atomic_write, cannot_write
+from reconpatch.files import atomic_write, make_folder
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.pages import rendered
 from reconpatch.result import Box, Region, Result
@@ -162,10 +161,8 @@ class ReportWriter:
         self._pictures: dict[int, _Pictures] = {}
         self._lowest_shown: list[tuple[float, int]] = []
         self._taken: set[str] = set()
-        try:
-            (folder / "overlays").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
+        for made in (folder, folder / "overlays"):  # which of them is in the way is told
+            make_folder(made)
 
     def add(
         self, photo_rgb: npt.NDArray[np.uint8], result: Result, label: str | None = None
@@ -183,13 +180,10 @@ class ReportWriter:
         """
         painted = overlay(photo_rgb, result.heatmap, result.map_threshold, result.regions)
         relative = unique_name(safe_name(result.name), self._taken)
-        # Photo-sized PNGs cost more time than the inspection at the default compression.
         path = self._folder / "overlays" / relative
-        try:
-            path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise cannot_write(path, error) from error
+        make_folder(path.parent)
         with atomic_write(path) as file:
+            # Photo-sized PNGs cost more time than the inspection at the default compression.
             painted.save(file, "PNG", compress_level=1)
         entry = _Entry(
             name=result.name,
@@ -291,13 +285,13 @@ def _safe_part(part: str) -> str:
 
 def _pictures(painted: Image.Image, photo: Image.Image, result: Result) -> _Pictures:
     if not result.anomalous:
-        return _Pictures(_small_jpeg(painted, _TILE_SIDE), _small_jpeg(photo, _TILE_SIDE))
+        return _Pictures(small_jpeg(painted, _TILE_SIDE), small_jpeg(photo, _TILE_SIDE))
     worst, closest = _comparison(photo, result)
     return _Pictures(
-        _small_jpeg(painted, _LARGE_SIDE),
-        _small_jpeg(photo, _LARGE_SIDE),
-        _encode(worst, "JPEG", quality=_JPEG_QUALITY),
-        _encode(closest, "JPEG", quality=_JPEG_QUALITY) if closest else None,
+        small_jpeg(painted, _LARGE_SIDE),
+        small_jpeg(photo, _LARGE_SIDE),
+        _jpeg(worst),
+        _jpeg(closest) if closest else None,
     )
 
 
@@ -372,29 +366,24 @@ def _crop(image: Image.Image, window: Box, marked: Box, size: tuple[int, int]) -
     return cropped
 
 
-def _small_jpeg(image: Image.Image, longest: int) -> bytes:
+def small_jpeg(image: Image.Image, longest: int) -> bytes:
+    """A JPEG of an image, its longer side no longer than a number of pixels."""
     small = image.copy()
     small.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return _encode(small, "JPEG", quality=_JPEG_QUALITY)
+    return _jpeg(small)
 
 
-def _encode(image: Image.Image, kind: str, **options: int) -> bytes:
+def _jpeg(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
-
-
-def data_uri(jpeg: bytes) -> str:
-    """A JPEG as a page holds it."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 # --- Histogram ------------------------------------------------------------------------------------
 
 _BINS = 40
-_CUT_AT = (
-    4.0  # x threshold; scores beyond go into the last bar, or one wild photo squeezes the rest
-)
+# x threshold; scores beyond go into the last bar, or one wild photo squeezes the rest
+_CUT_AT = 4.0
 _MAX_LABELS = 6
 _WIDTH, _LEFT, _RIGHT, _TOP = 760, 44, 14, 34
 _PANEL, _CAPTION, _GAP = 124, 24, 22
@@ -630,25 +619,17 @@ def _render(
 ) -> Iterator[bytes]:
     """The page piece by piece, so that its pictures are never all in memory as text."""
     order = sorted(range(len(entries)), key=lambda number: (-entries[number].score, number))
-    values = _page_values(context, entries, errors)
-    rows = [(entries[number], pictures.get(number)) for number in order]
-    filters: dict[str, Callable[..., Any]] = {
-        "figure": figure, "multiple": multiple, "data_uri": data_uri, "photos": _photos,
-    }  # fmt: skip
-    return rendered("report.html.j2", filters, **values, rows=rows)
-
-
-def _page_values(
-    context: ReportContext, entries: Sequence[_Entry], errors: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
     anomalous = sum(entry.anomalous for entry in entries)
-    return {
-        "context": context,
-        "errors": errors,
-        "anomalous": anomalous,
-        "headline": headline(anomalous, len(entries)),
-        "histogram": _histogram(context, entries),
-        "label_rows": _label_rows(entries),
-        "gradient": css_gradient(),
-        "pictures_shown": PICTURES_SHOWN,
-    }
+    return rendered(
+        "report.html.j2",
+        {"figure": figure, "multiple": multiple, "photos": _photos},
+        rows=[(entries[number], pictures.get(number)) for number in order],
+        context=context,
+        errors=errors,
+        anomalous=anomalous,
+        headline=headline(anomalous, len(entries)),
+        histogram=_histogram(context, entries),
+        label_rows=_label_rows(entries),
+        gradient=css_gradient(),
+        pictures_shown=PICTURES_SHOWN,
+    )

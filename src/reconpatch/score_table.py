@@ -23,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 
 from reconpatch.errors import MissingExtraError, OutputError
-from reconpatch.files import atomic_write, cannot_write, lock
+from reconpatch.files import atomic_write, cannot_write, lock, make_folder
 from reconpatch.sources import Digests, digests_of
 
 try:
@@ -175,8 +175,8 @@ class ScoreTable:
 
 
 def _locked(folder: Path) -> Any:
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         file = (folder / "_lock").open("a+b")
     except OSError as error:
         raise cannot_write(folder, error) from error
