@@ -484,6 +484,20 @@ def test_damaged_tiff_tag_is_passed_over_without_noise(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_photo(path).pixels, pixels)
 
 
+def test_a_tiff_that_is_turned_twice_is_read_without_noise(tmp_path: Path) -> None:
+    pixels = noise(20, 30)
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[0x0112] = 1
+    path = save(tmp_path / "a.tif", pixels, tiffinfo=info)
+    data = bytearray(path.read_bytes())
+    entry = data.index(struct.pack("<HHIH", 0x0112, 3, 1, 1))
+    data[entry + 4 : entry + 8] = struct.pack("<I", 2)  # two values, where there is to be one
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_photo(path).pixels, pixels)
+
+
 # Arrays
 
 

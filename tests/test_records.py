@@ -493,7 +493,7 @@ def test_a_file_that_is_no_database(tmp_path: Path) -> None:
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(MissingExtraError, match=r"PostgreSQL database.*reconpatch\[serve\]"):
+    with pytest.raises(MissingExtraError, match=r"PostgreSQL database.*reconpatch\[postgresql\]"):
         Records("postgresql://postgres@localhost/x")
 
 

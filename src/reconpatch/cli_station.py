@@ -91,6 +91,7 @@ def serve(
     need_extra("serve", "serve", *_PACKAGES)
     from reconpatch.data_folder import DataFolder
     from reconpatch.fit_jobs import FitJobs, check_folders
+    from reconpatch.memory import bound_heaps
     from reconpatch.service import create_app
     from reconpatch.station import Limits, Station
 
@@ -103,6 +104,7 @@ def serve(
     listening = _listen(host, port)
     with listening, DataFolder(data) as folder:
         _log_to_stderr()
+        bound_heaps()
         station = Station(folder, models or (), database=database, limits=limits, threads=threads)
         with station:
             fits = FitJobs(station, photos or ())

@@ -418,7 +418,8 @@ def _loaded_upright(image: Image.Image) -> Image.Image:
     """Decode, and undo the orientation that EXIF tells of."""
     if image.format == "TIFF":
         with _quiet_pillow():
-            image.getexif()  # kept by the image; load() would parse it again, and warn
+            # Kept by the image, value and all; load() would read it, and warn.
+            image.getexif().get(ExifTags.Base.Orientation)
     image.load()
     with _quiet_pillow():
         orientation = image.getexif().get(ExifTags.Base.Orientation)

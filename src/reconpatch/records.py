@@ -613,7 +613,7 @@ def _open(database: str | Path) -> sa.Engine:
         # As many connections as a service has threads that ask.
         engine = sa.create_engine(url, pool_pre_ping=remote, pool_size=5, max_overflow=45)
     except ModuleNotFoundError as error:
-        raise MissingExtraError("a PostgreSQL database", "serve") from error
+        raise MissingExtraError("a PostgreSQL database", "postgresql") from error
     if engine.dialect.name == "sqlite":
         _make_durable(engine)
     return engine
