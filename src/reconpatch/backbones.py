@@ -11,7 +11,6 @@ Choosing a backbone from the table needs no torch; loading one needs the extra "
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib.metadata
 import importlib.resources
 import textwrap
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconpatch.errors import MissingExtraError, SettingsError, WeightsError
+from reconpatch.files import sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -281,12 +281,12 @@ def _find_weights(spec: BackboneSpec, weights: str | Path | None) -> tuple[Path,
     """The file with the weights, and its record."""
     if weights is not None:
         path = _named_file(Path(weights))
-        return path, WeightSource("file", path.name, _sha256(path), "unknown")
+        return path, WeightSource("file", path.name, sha256_of(path), "unknown")
     package = WEIGHT_PACKAGES.get(spec.timm_name)
     if package and (carried := _package_file(package)):
         return carried, _package_source(package, carried)
     path, repository = _hub_file(spec)
-    return path, WeightSource("timm", repository, _sha256(path), spec.licence)
+    return path, WeightSource("timm", repository, sha256_of(path), spec.licence)
 
 
 def _named_file(path: Path) -> Path:
@@ -310,7 +310,7 @@ def _package_file(package: WeightPackage) -> Path | None:
 
 
 def _package_source(package: WeightPackage, path: Path) -> WeightSource:
-    sha256 = _sha256(path) if path.is_file() else "no file"
+    sha256 = sha256_of(path) if path.is_file() else "no file"
     version = importlib.metadata.version(package.distribution)
     location = f"{package.distribution}=={version}"
     if sha256 != package.sha256:
@@ -358,11 +358,6 @@ def _no_weights(spec: BackboneSpec, reason: str) -> str:
         f"--backbone {packaged.partition('.')[0]}; or connect to the internet once, or copy the "
         "Hugging Face cache from a machine that was connected."
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_state(spec: BackboneSpec, path: Path, sha256: str) -> State:

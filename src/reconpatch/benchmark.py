@@ -56,7 +56,7 @@ from reconpatch.errors import (
     WorkersError,
 )
 from reconpatch.feature_cache import FeatureCache
-from reconpatch.files import make_folder, read_rows, write_rows
+from reconpatch.files import make_folder, read_rows, sha256_of, write_rows
 from reconpatch.images import MAX_PIXELS, Photo, read_photo
 from reconpatch.memory import peak_bytes
 from reconpatch.metrics import (
@@ -367,8 +367,7 @@ def _files_sha256(category: Category, run: _Run) -> str:
 
 def _file_sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise PhotoError(f"{path} cannot be read ({error.strerror}): check its rights") from error
 
