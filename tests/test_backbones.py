@@ -22,6 +22,7 @@ from reconpatch.backbones import (
     spec,
 )
 from reconpatch.errors import MissingExtraError, SettingsError, WeightsError
+from reconpatch.files import sha256_of
 
 SIZE = (64, 96)
 TINY = spec("test_resnet", (1, 2))  # timm's own small networks for tests
@@ -275,7 +276,7 @@ class TestWeightsFile:
         save(model.state_dict(), path)
         module, source, mean, std = load_backbone(TINY, weights=str(path), input_size=SIZE)
         assert same(module(example()), tiny_maps(model))
-        assert source == WeightSource("file", f"tiny{suffix}", backbones._sha256(path), "unknown")
+        assert source == WeightSource("file", f"tiny{suffix}", sha256_of(path), "unknown")
         config = timm_config("test_resnet")
         assert (mean, std) == (config.mean, config.std)
 
@@ -429,7 +430,7 @@ class TestHub:
         module, source, *_ = load_backbone(TINY, input_size=SIZE)
         assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors")]
         assert source == WeightSource(
-            "timm", "timm/test_resnet.r160_in1k", backbones._sha256(path), TINY.licence
+            "timm", "timm/test_resnet.r160_in1k", sha256_of(path), TINY.licence
         )
         assert same(module(example()), tiny_maps(model))
 
