@@ -375,7 +375,9 @@ def test_workers_make_the_models_of_one_process(here: tuple[Path, Fitted]) -> No
     assert killed
     assert [row.name for row in outcome.rows] == ["first", "cap", "disc", "missing"]
     for row, same in zip(outcome.rows[1:], alone.rows, strict=True):
-        assert (row.status, row.error, row.photos) == (same.status, same.error, same.photos)
+        # A worker that dies with the file written, but before it says so, leaves one to be kept.
+        assert row.status in (same.status, "kept" if same.status == "fitted" else same.status)
+        assert (row.error, row.photos) == (same.error, same.photos)
         assert row.fingerprint == same.fingerprint
         assert row.quality == same.quality
     assert sorted(file.name for file in outcome.folder.iterdir()) == sorted(
