@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-EVERY = 0.02  # seconds between two looks at the memory
+EVERY = 0.1  # seconds between two looks at the memory
 
 
 class Watched(NamedTuple):
@@ -20,8 +20,8 @@ class Watched(NamedTuple):
     Attributes:
         code: its exit code.
         seconds: from its start to its exit.
-        peak: bytes that it and all its children took together, at most; looked at every 20 ms, and
-            never less than the largest resident set of any one of them.
+        peak: bytes that it and all its children took together, at most: what they share counts
+            once, and it is looked at every 0.1 s; never less than the largest resident set of one.
     """
 
     code: int
@@ -38,7 +38,7 @@ def watch(
     def look(root: int) -> None:
         nonlocal most
         while not ended.wait(EVERY):
-            most = max(most, sum(map(resident, descendants(root))))
+            most = max(most, sum(map(proportional, descendants(root))))
 
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
@@ -62,9 +62,10 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def resident(process: int) -> int:
-    """Bytes of its resident set; 0 of one that has ended."""
-    with suppress(OSError, IndexError):
-        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+def proportional(process: int) -> int:
+    """Bytes of its proportional set: a page that n processes share counts 1 / n; 0 if it ended."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return 1024 * int(line.split()[1])
     return 0
