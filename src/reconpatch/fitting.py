@@ -512,8 +512,9 @@ def _room(limit: int, beside: int) -> int:
     Raises:
         SettingsError: the libraries alone take so much that nothing is left.
     """
-    taken = resident_bytes() + _ENGINE_BYTES
-    least = max(taken + _LEAST_BYTES, resident_bytes() + beside)
+    resident = resident_bytes()
+    taken = resident + _ENGINE_BYTES
+    least = max(taken + _LEAST_BYTES, resident + beside)
     if limit < least:
         raise SettingsError(
             f"the memory limit is {limit / 2**20:.0f} MiB, and the libraries and the engine need "
