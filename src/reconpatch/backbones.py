@@ -184,6 +184,7 @@ def load_backbone(
     weights: str | Path | None = None,
     input_size: tuple[int, int],
     seed: int = 0,
+    expanded: bool = False,
 ) -> Backbone:
     """The frozen backbone, in eval mode, stopped after its last level in use.
 
@@ -194,6 +195,8 @@ def load_backbone(
         input_size: (H, W) of the photos in pixels; vision transformers are built for one size, and
             so are the zeros around the maps of TensorFlow's networks.
         seed: of random weights.
+        expanded: whether the levels' maps also have the expanded activations of their last blocks;
+            see `reconpatch.patch_features.FeatureMaps`.
 
     Raises:
         WeightsError: there are no weights, or they do not fit the backbone.
@@ -209,7 +212,7 @@ def load_backbone(
     else:
         path, source = _find_weights(spec, weights)
         model = _create_with(spec, input_size, _read_state(spec, path, source.sha256), source)
-    module = _stop_after(spec, model)
+    module = _stop_after(spec, model, expanded)
     _check_input_size(spec, module, input_size)
     fix_padding(module, input_size)
     config = model.pretrained_cfg
@@ -459,7 +462,7 @@ def _create(spec: BackboneSpec, input_size: tuple[int, int], seed: int = 0, **op
         return timm.create_model(spec.timm_name, **options)
 
 
-def _stop_after(spec: BackboneSpec, model: Any) -> FeatureMaps:
+def _stop_after(spec: BackboneSpec, model: Any, expanded: bool) -> FeatureMaps:
     """The part of the model up to the last level in use."""
     from reconpatch.patch_features import FeatureMaps
 
@@ -474,7 +477,7 @@ def _stop_after(spec: BackboneSpec, model: Any) -> FeatureMaps:
             f"Levels {list(spec.levels)} were given, but {spec.timm_name} has levels 0 to {last}: "
             "choose among those."
         )
-    return FeatureMaps(model, spec.levels)
+    return FeatureMaps(model, spec.levels, expanded=expanded)
 
 
 def _check_input_size(spec: BackboneSpec, module: FeatureMaps, input_size: tuple[int, int]) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.calibration import Calibration
+from reconpatch.contrastive_components import Contrast, principal_basis
 from reconpatch.coreset import bank_rows, greedy_coreset, random_projection
 from reconpatch.engines import NumpyEngine, StoredGraph
 from reconpatch.errors import (
@@ -43,7 +44,7 @@ from reconpatch.good_photos import (
     leave_one_out,
     with_stand_ins,
 )
-from reconpatch.graph_writing import Graphs, write
+from reconpatch.graph_writing import Graphs, with_f, write
 from reconpatch.layout import Layout
 from reconpatch.memory import physical_bytes, resident_bytes
 from reconpatch.memory_bank import Floats, MemoryBank
@@ -65,7 +66,15 @@ from reconpatch.settings import (
     automatic_tile,
     ensemble_settings_for,
 )
-from reconpatch.trial import Defects, Guard, Trial, guard, make_defects, try_on
+from reconpatch.trial import (
+    Defects,
+    Guard,
+    Trial,
+    defects_to_learn,
+    guard,
+    make_defects,
+    try_on,
+)
 
 _ENGINE_BYTES = 300 * 2**20  # what the engine and decoded photos take beside the features
 _LEAST_BYTES = 100 * 2**20
@@ -198,15 +207,25 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     with clock.step("load the backbone"):
         report(0, 1)
         graphs = write(settings, options.weights, len(sources))
-        extractor = _extractor(graphs, settings, options, threads)
+        extractor = _extractor(graphs.features, settings, options, threads)
         report(1, 1)
     layout = preprocessing.layout(extractor.grid, sizes.first)
-    settings = _bounded_bank(settings, layout, len(sources))
+    settings = _bounded_bank(settings, layout, len(sources)).fitted_to(extractor.channels)
+    reading = Reading(sources, names, settings, preprocessing, layout, options)
+    basis, features = None, graphs.features
+    if graphs.reduced:
+        with clock.step("find the principal directions"):
+            moments, reading = reading.survey(extractor)
+            basis = principal_basis(
+                moments, graphs.blocks, settings.training.basis, settings.training.principal
+            )
+            onto = Representation(basis.weight, basis.bias)
+            features = with_f(graphs.reduced, onto)
+            extractor = _extractor(features, settings, options, threads, onto)
     kept = steps.kept_photos(len(sources))
     with _store_for(kept, layout.places, extractor, graphs, options) as patches:
         with clock.step("extract features"):
-            reading = Reading(sources, names, settings, preprocessing, layout, options)
-            read = steps.extract(reading, graphs.features, extractor, patches, threads)
+            read = steps.extract(reading, features, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group)
         notes = read.notes + notes
@@ -214,11 +233,17 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))
             defects = make_defects(chosen, settings.seed, extractor)
+            contrast = None
+            if basis is not None and settings.training.init == "contrastive":
+                learnt = defects_to_learn(
+                    read.prepared, photos, settings.training.made, settings.seed, extractor
+                )
+                contrast = Contrast(learnt, basis.outputs)
         with clock.step("train f"):
             p, parts = steps.training_patches(patches, photos, settings)
             f, log = make_representation(
                 p, settings.method, settings.training, seed=settings.seed, parts=parts,
-                device=options.device, progress=report_to(options, "train f"),
+                contrast=contrast, device=options.device, progress=report_to(options, "train f"),
             )  # fmt: skip
             del p
         fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options, steps)
@@ -226,7 +251,10 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     with clock.step("write the graph"):
         if graphs.b != min(settings.scoring.b, len(fitted.bank)):  # few photos, and some left out
             graphs = write(settings, options.weights, len(photos))
-        graph = graphs.inspection(fitted.f)
+        whole = fitted.f
+        if basis is not None:
+            whole = fitted.f.after(Representation(basis.weight, basis.bias))
+        graph = graphs.inspection(whole)
         engine = _engine(graph, extractor, fitted.f, settings, threads, options)
     if guarded and guarded.kept == "identity":
         notes.append(guarded.sentence())
@@ -251,7 +279,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     good_views = [pixels for _, pixels in read.prepared.values()]
     sample = Sample.of(good_views[half], defects.pixels[half])
     model = Model(
-        settings, read.preprocessing, fitted.f, fitted.bank, photos, fitted.scores,
+        settings, read.preprocessing, whole, fitted.bank, photos, fitted.scores,
         fitted.calibration, provenance, engine, thumbnails, sample,
     )  # fmt: skip
     with clock.step("compare engines"):
@@ -475,18 +503,22 @@ def _check_device(device: str) -> None:
 
 
 def _extractor(
-    graphs: Graphs, settings: FitSettings, options: FitOptions, threads: int
+    graph: bytes,
+    settings: FitSettings,
+    options: FitOptions,
+    threads: int,
+    onto: Representation | None = None,
 ) -> Extractor:
-    """What extracts the training features.
+    """What extracts the training features: p, or its coordinates in a principal basis.
 
     The rule, whatever is faster somewhere: ONNX Runtime on a CPU, torch on any other device.
     """
     if options.device == "cpu":
-        return options.engine(graphs.features, threads)
+        return options.engine(graph, threads)
     from reconpatch.patch_features import TorchFeatureExtractor, load_patch_features
 
     module, _ = load_patch_features(settings, options.weights)
-    return TorchFeatureExtractor(module, settings.size, options.device)
+    return TorchFeatureExtractor(module, settings.size, options.device, onto)
 
 
 def _store_for(

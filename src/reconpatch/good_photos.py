@@ -27,6 +27,7 @@ from reconpatch.scoring import (
     score_nearest,
     score_patches,
     top_score,
+    weighted_distances,
 )
 
 # Most distant patches kept of each photo, to score it again when the bank has grown.
@@ -317,8 +318,11 @@ class GoodScores:
         image_scores: (n,) float64.
         map_maxima: (n,) float64, the largest value of each photo's anomaly map.
         distances: (n, P) float32, of every patch to its nearest row, as if the photo were new.
-        witnesses: (n, K) int32, the K most distant patches of each photo, most distant first.
+        witnesses: (n, K) int32, the K patches of each photo that are most distant to the image
+            score, most distant first.
         features: (n, K, D) float32, those patches represented.
+        weighted: (n, P) float32, the distances as the image score takes them; the very array of
+            `distances` where nothing is weighted.
     """
 
     photos: npt.NDArray[np.int64]
@@ -327,6 +331,7 @@ class GoodScores:
     distances: Floats
     witnesses: npt.NDArray[np.int32]
     features: Floats
+    weighted: Floats
 
 
 def leave_one_out(
@@ -354,22 +359,26 @@ def leave_one_out(
     """
     covering = covering or cover(bank, patches, photos, of=of)
     group_of_row = groups_of_rows(bank, photos)
-    scored, kept = [], []
+    scored, weights, kept = [], [], []
     for k, i in enumerate(covering.photos):
         r = patches(int(i))
         own = group_of_row == photos[i].group
-        nearest_distances, nearest = _without_own(r, k, own, bank, covering)
-        scores = score_nearest(r, nearest_distances, nearest, bank.without(own), scoring, layout)
-        order = np.argsort(-scores.distances, kind="stable")[:WITNESSES]
-        scored.append(scores)
+        found, nearest = _without_own(r, k, own, bank, covering)
+        others = bank.without(own)
+        weighted = weighted_distances(r, found, nearest, others, scoring)
+        scored.append(score_nearest(r, found, nearest, others, scoring, layout, weighted))
+        weights.append(weighted)
+        order = np.argsort(-weighted, kind="stable")[:WITNESSES]
         kept.append((order, r[order]))
         if progress is not None:
             progress(k + 1, len(covering.photos))
+    distances = np.stack([s.distances for s in scored])
     return GoodScores(
         photos=covering.photos,
         image_scores=np.array([s.image_score for s in scored]),
         map_maxima=np.array([float(draw(s.distances, layout, scoring.blur).max()) for s in scored]),
-        distances=np.stack([s.distances for s in scored]),
+        distances=distances,
+        weighted=distances if scoring.contrast == 1 else np.stack(weights),
         witnesses=np.stack([order for order, _ in kept]).astype(np.int32),
         features=np.stack([features for _, features in kept]),
     )
@@ -421,25 +430,30 @@ def rescore(
     group_of_row = groups_of_rows(bank, photos)
     alone = replace(scoring, smooth=0.0)  # witnesses are no grid
     row = Layout.whole((1, good.features.shape[1]), (1, good.features.shape[1]))
+    same = good.weighted is good.distances
     patch_distances = good.distances.copy()
+    weighted = patch_distances if same else good.weighted.copy()
     image_scores, map_maxima = [], []
     for i in range(len(good.image_scores)):
         own = group_of_row == photos[good.photos[i]].group
         others_bank = bank.without(own)
         witness = score_patches(good.features[i], others_bank, alone, row)
         patch_distances[i, good.witnesses[i]] = witness.distances
-        if scoring.top > 0:
-            image_scores.append(top_score(patch_distances[i], scoring, layout))
-        else:
-            image_scores.append(
-                _score_again(patch_distances[i], good.witnesses[i], witness, scoring)
+        if not same:
+            weighted[i, good.witnesses[i]] = weighted_distances(
+                good.features[i], witness.distances, witness.nearest, others_bank, scoring
             )
+        if scoring.top > 0:
+            image_scores.append(top_score(weighted[i], scoring, layout))
+        else:
+            image_scores.append(_score_again(weighted[i], good.witnesses[i], witness, scoring))
         map_maxima.append(float(draw(patch_distances[i], layout, scoring.blur).max()))
     return replace(
         good,
         image_scores=np.array(image_scores),
         map_maxima=np.array(map_maxima),
         distances=patch_distances,
+        weighted=weighted,
     )
 
 

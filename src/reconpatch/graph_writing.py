@@ -1,6 +1,7 @@
 """The graphs of a fit, written by torch: in a process of its own that then gives its memory back.
 
-    settings, weights ── write ─┬─ photos -> p, for the fit
+    settings, weights ── write ─┬─ photos -> p
+                                ├─ photos -> p in some principal basis ── with_f, for the fit
                                 └─ the whole inspection, by some f and by the identity ── with_f
 
 torch and timm take 700 MB once they are imported, more than all else in a fit, and a fit whose f
@@ -38,6 +39,9 @@ class Graphs:
 
     Attributes:
         features: photos to patch features p; see `reconpatch.patch_features.export_onnx`.
+        reduced: photos to p in some principal basis; None where a fit works on p itself.
+        blocks: channels of p in order, and whether they are outputs of a level; see
+            `reconpatch.contrastive_components.principal_basis`.
         learned: the inspection with some weight and bias; None where no f is learned.
         identity: the inspection with some bias; None where it cannot come to that.
         b: neighbours in eq. 10 of both, fewer than asked for if the bank has fewer rows.
@@ -46,6 +50,8 @@ class Graphs:
     """
 
     features: bytes
+    reduced: bytes | None
+    blocks: tuple[tuple[int, bool], ...]
     learned: bytes | None
     identity: bytes | None
     b: int
@@ -108,18 +114,27 @@ def _stays_here() -> bool:
 
 def write_here(settings: FitSettings, weights: str | Path | None, photos: int) -> Graphs:
     """`write` in this process."""
-    from reconpatch.inspection_graph import InspectionGraph
+    from reconpatch.inspection_graph import InspectionGraph, RepresentedPatches
     from reconpatch.patch_features import export_onnx, load_patch_features
 
     module, record = load_patch_features(settings, weights)
     channels, height, width = module.shape(settings.size)
+    settings = settings.fitted_to(channels)
     rows = bank_rows(settings.bank, max(photos, 1) * height * width, settings.bank_least)
+    basis = settings.training.basis
     dim = settings.training.dim or channels
+    if settings.training.init == "contrastive" and settings.method == "untrained":
+        dim = settings.training.principal
     learns = settings.method != "patchcore"
     falls_back = not learns or (settings.method == "reconpatch" and settings.guard)
     some = np.random.default_rng(0)  # no zeros: the exporter takes arrays that are alike for one
     weight = some.standard_normal((dim, channels), np.float32)
     biases = some.standard_normal(dim, np.float32), some.standard_normal(channels, np.float32)
+    reduced = None
+    if basis:
+        onto = some.standard_normal((basis, channels), np.float32)
+        f = Representation(onto, some.standard_normal(basis, np.float32))
+        reduced = RepresentedPatches(module, f, settings.size).to_onnx()
     learned, identity = (
         InspectionGraph(module, f, settings.scoring, settings.size, rows).to_onnx()
         if wanted
@@ -130,7 +145,8 @@ def write_here(settings: FitSettings, weights: str | Path | None, photos: int) -
         )
     )
     features, b = export_onnx(module, settings.size), min(settings.scoring.b, rows)
-    return Graphs(features, learned, identity, b, record.to_dict())
+    blocks = module.blocks(settings.size)
+    return Graphs(features, reduced, blocks, learned, identity, b, record.to_dict())
 
 
 def with_f(graph: bytes, f: Representation) -> bytes:

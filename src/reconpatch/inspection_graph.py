@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
 from reconpatch.engines import BATCH_INPUTS, GRAPH_INPUTS, GRAPH_OUTPUTS
-from reconpatch.features import format_grid
+from reconpatch.features import INPUT_NAME, OUTPUT_NAME, format_grid
 from reconpatch.patch_features import PatchFeatures, average_neighbourhood, join_levels, to_onnx
 from reconpatch.representation import Representation
 from reconpatch.scoring import ScoringSettings, resize_and_blur_matrix, top_count
@@ -41,44 +41,33 @@ class Outputs(NamedTuple):
     features: torch.Tensor  # (B, P, D)
 
 
-class InspectionGraph(torch.nn.Module):
-    """Photos and a bank in, scores and maps out.
+class RepresentedPatches(torch.nn.Module):
+    """Photos in, represented patches r = f(p) out.
 
     Args:
         patch_features: from photos to p.
         f: the representation.
-        scoring: how distances become a score and a map.
         input_size: (H, W) of the photos, in pixels.
-        rows: how many rows the bank has now; it may grow, which takes more memory.
         f_first: whether f is applied to each level; None: where that is cheaper.
     """
 
     bias: torch.Tensor | None
-    down: torch.Tensor
-    across: torch.Tensor
-    smooth_rows: torch.Tensor
-    smooth_columns: torch.Tensor
 
     def __init__(
         self,
         patch_features: PatchFeatures,
         f: Representation,
-        scoring: ScoringSettings,
         input_size: tuple[int, int],
-        rows: int,
         *,
         f_first: bool | None = None,
     ) -> None:
         super().__init__()
         self.patch_features = patch_features
-        self.scoring = scoring
         self.input_size = input_size
         self.levels = patch_features.level_shapes(input_size)
         self.grid = height, width = self.levels[0][1:]
         self.places = height * width
         self.dim = sum(shape[0] for shape in self.levels) if f.weight is None else len(f.weight)
-        self.b = min(scoring.b, rows)
-        self.block = max(1, _BLOCK_ELEMENTS // rows)  # places that are searched at a time
         self.register_buffer("bias", None if f.bias is None else torch.from_numpy(f.bias))
         # Convolutions of 1 x 1: that of p, or one for each level; `graph_writing.with_f` finds them
         # by their names.
@@ -95,45 +84,10 @@ class InspectionGraph(torch.nn.Module):
             self.parts = len(parts)
             for i, part in enumerate(parts):
                 self.register_buffer(f"weight_{i}", part.contiguous())
-        down, across = (
-            resize_and_blur_matrix(cells, pixels, scoring.blur)
-            for cells, pixels in zip(self.grid, input_size, strict=True)
-        )
-        for axis, cells in zip(("rows", "columns"), self.grid, strict=True):
-            matrix = resize_and_blur_matrix(cells, cells, scoring.smooth)
-            self.register_buffer(f"smooth_{axis}", torch.from_numpy(matrix))
-        self.register_buffer("down", torch.from_numpy(down))  # (H, h)
-        self.register_buffer("across", torch.from_numpy(across))  # (W, w)
         self.eval()
 
-    def forward(
-        self, photos: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor, mask: torch.Tensor
-    ) -> Outputs:
-        """Inspect (B, 3, H, W) photos in 0 to 1 with the (M, D) rows of a bank.
-
-        Args:
-            photos: prepared by the model's preprocessing.
-            bank: (M, D) float32.
-            norms: (M,) float32, squared norms of the rows.
-            mask: (M,) bool, the rows that take part.
-        """
-        r = self.represent(photos)  # (B, P, D)
-        norms = torch.where(mask, norms, torch.tensor(_NOWHERE, device=norms.device))
-        nearest = self.search(r, bank, norms)  # (B, P)
-        # The product cancels near zero: the distance to the winner is taken directly.
-        distances = (r - bank[nearest]).square().sum(2).sqrt()
-        score, worst = self.score(r, distances, nearest, bank, norms)
-        return Outputs(score, self.draw(distances), distances, nearest, worst, r)
-
-    # --- r = f(p) ------------------------------------------------------------------------------
-
-    @property
-    def weights(self) -> list[torch.Tensor]:
-        """The weight of f, (D, C, 1, 1), or its part for each level; none of the identity."""
-        return [self.get_buffer(f"weight_{i}") for i in range(self.parts)]
-
-    def represent(self, photos: torch.Tensor) -> torch.Tensor:
-        """Represented patches (B, P, D) of photos (B, 3, H, W), in raster order."""
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        """Represented patches (B, P, D) of photos (B, 3, H, W) in 0 to 1, in raster order."""
         levels = self.patch_features.levels(photos)
         s = self.patch_features.neighbourhood
         if self.f_first:
@@ -144,6 +98,11 @@ class InspectionGraph(torch.nn.Module):
         r = r.reshape(-1, self.dim, self.places).transpose(1, 2)
         # Last of all: the zeros around a level would otherwise take part in the bias.
         return r if self.bias is None else r + self.bias
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """The weight of f, (D, C, 1, 1), or its part for each level; none of the identity."""
+        return [self.get_buffer(f"weight_{i}") for i in range(self.parts)]
 
     def _f_on_each_level(self, levels: Sequence[torch.Tensor], s: int) -> torch.Tensor:
         """f p as a sum over the levels, each multiplied at its own resolution: (B, D, h, w)."""
@@ -158,6 +117,81 @@ class InspectionGraph(torch.nn.Module):
             for part in parts[1:]
         ]
         return sum(resized, start=parts[0])
+
+    def to_onnx(self) -> bytes:
+        """The graph for `reconpatch.features`, weights inside; equal modules give equal bytes."""
+        free = {name: {0: "batch"} for name in (INPUT_NAME, OUTPUT_NAME)}
+        example = (torch.zeros(2, 3, *self.input_size),)
+        return to_onnx(self, example, [INPUT_NAME], [OUTPUT_NAME], free, format_grid(self.grid))
+
+
+class InspectionGraph(RepresentedPatches):
+    """Photos and a bank in, scores and maps out.
+
+    Args:
+        patch_features: from photos to p.
+        f: the representation.
+        scoring: how distances become a score and a map.
+        input_size: (H, W) of the photos, in pixels.
+        rows: how many rows the bank has now; it may grow, which takes more memory.
+        f_first: whether f is applied to each level; None: where that is cheaper.
+    """
+
+    down: torch.Tensor
+    across: torch.Tensor
+    contrast: torch.Tensor
+    smooth_rows: torch.Tensor
+    smooth_columns: torch.Tensor
+
+    def __init__(
+        self,
+        patch_features: PatchFeatures,
+        f: Representation,
+        scoring: ScoringSettings,
+        input_size: tuple[int, int],
+        rows: int,
+        *,
+        f_first: bool | None = None,
+    ) -> None:
+        super().__init__(patch_features, f, input_size, f_first=f_first)
+        self.scoring = scoring
+        self.b = min(scoring.b, rows)
+        self.block = max(1, _BLOCK_ELEMENTS // rows)  # places that are searched at a time
+        down, across = (
+            resize_and_blur_matrix(cells, pixels, scoring.blur)
+            for cells, pixels in zip(self.grid, input_size, strict=True)
+        )
+        for axis, cells in zip(("rows", "columns"), self.grid, strict=True):
+            matrix = resize_and_blur_matrix(cells, cells, scoring.smooth)
+            self.register_buffer(f"smooth_{axis}", torch.from_numpy(matrix))
+        self.register_buffer("down", torch.from_numpy(down))  # (H, h)
+        self.register_buffer("across", torch.from_numpy(across))  # (W, w)
+        weights = torch.ones(self.dim)
+        weights[scoring.principal :] *= scoring.contrast
+        self.register_buffer("contrast", weights)  # (D,)
+        self.eval()
+
+    def forward(  # type: ignore[override]
+        self, photos: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor, mask: torch.Tensor
+    ) -> Outputs:
+        """Inspect (B, 3, H, W) photos in 0 to 1 with the (M, D) rows of a bank.
+
+        Args:
+            photos: prepared by the model's preprocessing.
+            bank: (M, D) float32.
+            norms: (M,) float32, squared norms of the rows.
+            mask: (M,) bool, the rows that take part.
+        """
+        r = super().forward(photos)  # (B, P, D)
+        norms = torch.where(mask, norms, torch.tensor(_NOWHERE, device=norms.device))
+        nearest = self.search(r, bank, norms)  # (B, P)
+        # The product cancels near zero: the distance to the winner is taken directly.
+        difference = r - bank[nearest]  # (B, P, D)
+        distances = weighted = difference.square().sum(2).sqrt()
+        if self.scoring.contrast != 1:
+            weighted = (difference * self.contrast).square().sum(2).sqrt()
+        score, worst = self.score(r, weighted, nearest, bank, norms)
+        return Outputs(score, self.draw(distances), distances, nearest, worst, r)
 
     # --- Eq. 9 ---------------------------------------------------------------------------------
 

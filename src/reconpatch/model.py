@@ -31,7 +31,7 @@ from reconpatch.regions import find_regions
 from reconpatch.registration import RegisteredPhoto
 from reconpatch.representation import Representation
 from reconpatch.result import Box, ClosestPatch, Region, Result
-from reconpatch.scoring import PatchScores, draw, score_nearest
+from reconpatch.scoring import PatchScores, draw, score_nearest, weighted_distances
 from reconpatch.settings import FitSettings
 from reconpatch.stored_picture import stored_size
 
@@ -315,13 +315,17 @@ class Model(Inspector):
         """
         scoring, bank = self.settings.scoring, self._bank_without(photo.sha256 if as_new else None)
         distances = np.empty(self.layout.places, np.float32)
+        weighted = np.empty(self.layout.places, np.float32)
         nearest = np.empty(self.layout.places, np.int64)
         for view, output in self._outputs(photo, bank):
-            distances[view.places] = output.distances[0][view.cells]
-            nearest[view.places] = output.nearest[0][view.cells]
+            found = output.distances[0][view.cells], output.nearest[0][view.cells]
+            distances[view.places], nearest[view.places] = found
+            weighted[view.places] = weighted_distances(
+                output.features[0][view.cells], *found, bank, scoring
+            )
         # Re-weighting needs the patches themselves; those of a photo in tiles are not kept.
         r = None if self.layout.in_tiles else output.features[0][view.cells]
-        return score_nearest(r, distances, nearest, bank, scoring, self.layout)
+        return score_nearest(r, distances, nearest, bank, scoring, self.layout, weighted)
 
     def _outputs(self, photo: Photo, bank: MemoryBank) -> Iterator[tuple[View, Output]]:
         """What the engine says of each view of a photo, one at a time."""

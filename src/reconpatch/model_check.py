@@ -113,6 +113,7 @@ def _check_good(good: GoodScores, photos: int, dim: int) -> None:
         _check_scores(scores, "a score of each good photo")
         _require(len(scores) == n, "a score of each good photo")
     _require(good.distances.ndim == 2 and len(good.distances) == n, "distances of each photo")
+    _require(good.weighted.shape == good.distances.shape, "weighted distances of each photo")
     places = good.distances.shape[1]
     _require(good.witnesses.ndim == 2, "witnesses of each photo")
     _check_indices(good.witnesses, (n, good.witnesses.shape[1]), places, "witnesses of each photo")

@@ -182,7 +182,10 @@ def _model(
             own["bank.stand_ins"],
         ),
         photos=photos,
-        good=GoodScores(**{name: own[f"good.{name}"] for name in _GOOD}),
+        good=GoodScores(
+            **{name: own[f"good.{name}"] for name in _GOOD},
+            weighted=own.get("good.weighted", own["good.distances"]),
+        ),
         calibration=_calibration(record["calibration"], own),
         provenance=record["provenance"],
         engine=StoredGraph(own["graph"].tobytes(), engine, threads),
@@ -218,6 +221,8 @@ def _model_tensors(model: Model) -> dict[str, npt.NDArray[Any]]:
         **_calibration_tensors(model.calibration),
         **{f"good.{name}": getattr(model.good, name) for name in _GOOD},
     }
+    if model.good.weighted is not model.good.distances:
+        tensors["good.weighted"] = model.good.weighted
     if model.representation.weight is not None:
         tensors["f.weight"] = model.representation.weight
     if model.representation.bias is not None:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from reconpatch.backbones import WeightSource, load_backbone, spec
 from reconpatch.errors import MissingExtraError, SettingsError
 from reconpatch.features import GRID_KEY, INPUT_NAME, OUTPUT_NAME, check_photos, format_grid
+from reconpatch.representation import Representation
 from reconpatch.settings import FitSettings
 
 try:
@@ -37,6 +38,10 @@ OPSET = 17
 class FeatureMaps(torch.nn.Module):
     """A frozen timm model that stops after the last level in use and returns the levels' maps.
 
+    An inverted residual block (EfficientNet, MobileNet) widens its input, filters it and projects
+    the result onto few channels. What it projects, the expanded activations, tells more than what
+    is left, and costs nothing: the backbone computes it anyway.
+
     Attributes:
         strides: pixels between neighbouring places, one number per level.
 
@@ -44,22 +49,47 @@ class FeatureMaps(torch.nn.Module):
         model: a timm model with `forward_intermediates`; the stages after the last level are
             removed from it.
         levels: timm's numbers of the levels, ascending.
+        expanded: whether a level's map also has the expanded activations of its last block, its
+            output after them; a level that ends in another kind of block has its output alone.
     """
 
-    def __init__(self, model: Any, levels: Sequence[int]) -> None:
+    def __init__(self, model: Any, levels: Sequence[int], *, expanded: bool = False) -> None:
         super().__init__()
         self.levels = list(levels)
         self.strides = tuple(int(model.feature_info[level]["reduction"]) for level in levels)
         model.prune_intermediate_layers(self.levels, prune_norm=True)
         self.model = model
+        self._expanded: dict[int, torch.Tensor] = {}  # of the photos that are on their way
+        self._expanded_channels = (0,) * len(self.levels)
+        if expanded:
+            for level in self.levels:
+                self._keep_expanded(level, str(model.feature_info[level]["module"]))
         self.eval().requires_grad_(False)
+
+    def _keep_expanded(self, level: int, stage: str) -> None:
+        blocks = list(self.model.get_submodule(stage).children())
+        projection = getattr(blocks[-1], "conv_pwl", None) if blocks else None
+        if projection is not None:
+            projection.register_forward_pre_hook(
+                lambda _, given: self._expanded.update({level: given[0]})
+            )
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Maps (B, C_l, H_l, W_l) of the levels, from normalised photos (B, 3, H, W)."""
         maps: list[torch.Tensor] = self.model.forward_intermediates(
             x, indices=self.levels, stop_early=True, output_fmt="NCHW", intermediates_only=True
         )
-        return maps
+        expanded = [self._expanded.pop(level, None) for level in self.levels]
+        self._expanded_channels = tuple(0 if e is None else int(e.shape[1]) for e in expanded)
+        return [
+            output if wide is None else torch.cat([wide, output], 1)
+            for wide, output in zip(expanded, maps, strict=True)
+        ]
+
+    @property
+    def expanded_channels(self) -> tuple[int, ...]:
+        """Of each level, how many of the last forward pass's channels were expanded ones."""
+        return self._expanded_channels
 
 
 class PaddedConvolution(torch.nn.Module):
@@ -218,6 +248,16 @@ class PatchFeatures(torch.nn.Module):
         maps = self.levels(self._blank(1, input_size))
         return [(int(m.shape[1]), int(m.shape[2]), int(m.shape[3])) for m in maps]
 
+    @torch.inference_mode()
+    def blocks(self, input_size: tuple[int, int]) -> tuple[tuple[int, bool], ...]:
+        """The channels of p in order: how many, and whether they are outputs of a level."""
+        shapes = self.level_shapes(input_size)
+        expanded = getattr(self.backbone, "expanded_channels", (0,) * len(shapes))
+        found: list[tuple[int, bool]] = []
+        for (channels, _, _), wide in zip(shapes, expanded, strict=True):
+            found += [(wide, False)] * (wide > 0) + [(channels - wide, True)]
+        return tuple(found)
+
     def _blank(self, count: int, input_size: tuple[int, int]) -> torch.Tensor:
         return torch.zeros(count, 3, *input_size, device=self.mean.device)
 
@@ -236,6 +276,7 @@ def load_patch_features(
         weights=weights,
         input_size=settings.size,
         seed=settings.seed,
+        expanded=settings.expanded,
     )
     module = PatchFeatures(backbone.module, backbone.mean, backbone.std, settings.neighbourhood)
     return module, backbone.source
@@ -348,17 +389,25 @@ class TorchFeatureExtractor:
         module: left on the device.
         input_size: (H, W) of the photos, in pixels.
         device: "cpu", "cuda", "cuda:1", ...
+        onto: a representation that follows, such as a principal basis; None for p itself.
 
     Raises:
         SettingsError: torch has no such device here.
     """
 
     def __init__(
-        self, module: PatchFeatures, input_size: tuple[int, int], device: str = "cpu"
+        self,
+        module: PatchFeatures,
+        input_size: tuple[int, int],
+        device: str = "cpu",
+        onto: Representation | None = None,
     ) -> None:
         self.input_size = input_size
         self._module = _move(module, device)
+        self._onto = onto
         self.channels, height, width = module.shape(input_size)
+        if onto is not None and onto.weight is not None:
+            self.channels = len(onto.weight)
         self.grid = (height, width)
 
     @torch.inference_mode()
@@ -367,7 +416,7 @@ class TorchFeatureExtractor:
         check_photos(photos, self.input_size)
         p = self._module(torch.from_numpy(photos).to(self._module.mean.device))
         features: npt.NDArray[np.float32] = p.cpu().numpy()
-        return features
+        return features if self._onto is None else self._onto(features)
 
 
 def _move(module: PatchFeatures, device: str) -> PatchFeatures:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reconpatch.contrastive_components import Moments
 from reconpatch.errors import PhotoError, SettingsError
 from reconpatch.features import Extractor
 from reconpatch.fit_options import FitOptions, report_to, silent
@@ -24,6 +25,7 @@ from reconpatch.images import (
     Photo,
     PhotoSource,
     as_bytes,
+    as_unit,
     list_photos,
     photo_size,
     read_photo,
@@ -40,6 +42,9 @@ from reconpatch.registration import Registration
 from reconpatch.settings import FitSettings
 
 GoodSource = str | os.PathLike[str] | Sequence[PhotoSource]
+
+SURVEYED = 40
+"""Most photos whose patches the principal basis is taken from."""
 
 _BATCH = 4  # photos through the backbone at a time: more take more memory and no less time
 THUMBNAIL_SIDE = 256  # pixels of the longer side
@@ -237,6 +242,30 @@ class Reading:
                 flush()
         flush()
         return read
+
+    def survey(self, extractor: Extractor) -> tuple[Moments, Reading]:
+        """Mean and second moment of the features of some views, spread evenly over the photos.
+
+        Returns:
+            The moments, and this reading with the white level of photos of 16 bits where there are.
+        """
+        moments, reading = Moments(extractor.channels), self
+        count = min(SURVEYED, len(self.sources))
+        for n in np.linspace(0, len(self.sources) - 1, count).round().astype(int).tolist():
+            decoded = reading._decode(n)
+            if isinstance(decoded, PhotoError):
+                _refuse_or_note(decoded, self.options)
+                continue
+            preprocessing = reading.preprocessing
+            if decoded.photo.pixels.dtype == np.uint16 and not reading.options.white_level:
+                level = _white_level(self.sources, self.names, self.options)
+                preprocessing = replace(preprocessing, white_level=level)
+                options = replace(self.options, white_level=level)
+                reading = replace(self, preprocessing=preprocessing, options=options)
+                decoded = reading._prepare(decoded.photo, preprocessing)
+            view, pixels = reading._kept_view(n, decoded, preprocessing)
+            moments.add(extractor(as_unit(pixels[None]))[:, view.cells])
+        return moments, reading
 
     def _of_whole_photos(self, features: Floats) -> Floats:
         """(B, P, C) features of the inspected patches of photos that are seen at once."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from reconpatch.contrastive_components import Contrast, contrastive_components
 from reconpatch.errors import NotEnoughPhotosError, SettingsError
 from reconpatch.relevant_components import relevant_components
 
@@ -48,6 +49,19 @@ class Representation:
         r = p if self.weight is None else p @ self.weight.T
         return r if self.bias is None else r + self.bias
 
+    def after(self, first: Representation) -> Representation:
+        """Two in turn as one: p to self(first(p)). Summed in float64."""
+        weight, bias = first.weight, first.bias
+        if self.weight is not None:
+            weight = self.weight
+            if first.weight is not None:
+                weight = (weight.astype(np.float64) @ first.weight).astype(np.float32)
+            if bias is not None:
+                bias = (self.weight.astype(np.float64) @ bias).astype(np.float32)
+        if bias is None or self.bias is None:
+            return Representation(weight, self.bias if bias is None else bias)
+        return Representation(weight, bias + self.bias)
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -61,7 +75,19 @@ class TrainingSettings:
             leading principal directions of the standardised patch features; "identity": the
             first D of p's own dimensions, so that training starts at PatchCore; "kin": the
             directions in which a patch and the nearest one on another part differ are made small,
-            see `reconpatch.relevant_components`. [not said]
+            see `reconpatch.relevant_components`; "contrastive": half of D principal directions of
+            the levels' outputs, half directions in which made defects differ from good patches and
+            good patches from one another do not, see `reconpatch.contrastive_components`. [not
+            said]
+        basis: leading principal directions of p, all levels on one scale, in which f is learned;
+            0 for p itself. "contrastive" needs some.
+        contrast_power: how far "contrastive" whitens what good patches differ in, 0 to 1: 0.5
+            whitens their differences.
+        contrast_gain: how much more the strongest contrastive components count, 0 for not at all.
+        contrast_shrink: share of the identity in the differences' second moment.
+        contrast_share: how much the contrastive half counts beside the principal one, in distances
+            of good patches.
+        made: defects made on the good photos for "contrastive" to learn from.
         kin_power: how far "kin" goes: 0 is the identity, 1 whitens those differences.
         kin_shrink: share of the identity in their covariance, of the same trace.
         epochs: passes over all patches; with `steps` above 0, it is the steps that count.
@@ -86,9 +112,15 @@ class TrainingSettings:
     dim: int = 512
     projection_dim: int = 0
     bias: bool = True
-    init: Literal["orthogonal", "pca", "identity", "kin"] = "orthogonal"
+    init: Literal["orthogonal", "pca", "identity", "kin", "contrastive"] = "orthogonal"
     kin_power: float = 0.5
     kin_shrink: float = 0.02
+    basis: int = 0
+    contrast_power: float = 0.25
+    contrast_gain: float = 0.25
+    contrast_shrink: float = 0.05
+    contrast_share: float = 1.0
+    made: int = 320
     epochs: int = 120
     steps: int = 0
     batch_size: int = 1024
@@ -128,11 +160,20 @@ class TrainingSettings:
         _check(0 < self.margin < math.inf, "margin", self.margin, "a finite number above 0")
         _check(0 <= self.gamma <= 1, "gamma", self.gamma, "0 to 1")
         _check(
-            self.init in ("orthogonal", "pca", "identity", "kin"),
+            self.init in ("orthogonal", "pca", "identity", "kin", "contrastive"),
             "init",
             self.init,
-            "orthogonal, pca, identity or kin",
+            "orthogonal, pca, identity, kin or contrastive",
         )
+        _check(self.basis >= 0, "basis", self.basis, "0 (p itself) or more principal directions")
+        if self.init == "contrastive":
+            _check(self.dim >= 2, "dim", self.dim, "2 or more, half of them contrastive")
+            _check(self.basis >= self.dim, "basis", self.basis, f"dim ({self.dim}) or more")
+            _check(self.made >= 1, "made", self.made, "1 or more made defects to learn from")
+        _check(0 <= self.contrast_power <= 1, "contrast_power", self.contrast_power, "0 to 1")
+        _check(0 <= self.contrast_gain <= 1, "contrast_gain", self.contrast_gain, "0 to 1")
+        _check(0 < self.contrast_shrink <= 1, "contrast_shrink", self.contrast_shrink, "0 to 1")
+        _check(0 < self.contrast_share <= 100, "contrast_share", self.contrast_share, "0 to 100")
         _check(0 <= self.kin_power <= 2, "kin_power", self.kin_power, "0 to 2")
         _check(0 <= self.kin_shrink <= 1, "kin_shrink", self.kin_shrink, "0 to 1")
         _check(self.scale in ("unit", "mean", "none"), "scale", self.scale, "unit, mean or none")
@@ -142,6 +183,11 @@ class TrainingSettings:
             self.batches,
             "random or neighbours",
         )
+
+    @property
+    def principal(self) -> int:
+        """How many of the D dimensions "contrastive" takes from principal directions."""
+        return self.dim // 2
 
     def total_steps(self, patches: int) -> int:
         """Optimiser steps for this many training patches; a pass is of whole batches."""
@@ -185,13 +231,15 @@ def make_representation(
     *,
     seed: int,
     parts: npt.NDArray[np.int64] | None = None,
+    contrast: Contrast | None = None,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Representation, TrainingLog | None]:
     """Make f for the patch features of all good photos, by one of the three methods.
 
-    "reconpatch" trains f; "untrained" is the same f before its first step; "patchcore" is the
-    identity. The last two are the baselines that the first is measured against.
+    "reconpatch" trains f; "untrained" is the same f before its first step, and of a "contrastive"
+    one its principal directions alone; "patchcore" is the identity. The last two are the baselines
+    that the first is measured against.
 
     Args:
         patches: (P, C) float32.
@@ -199,6 +247,7 @@ def make_representation(
         settings: see `TrainingSettings`.
         seed: decides all that is random.
         parts: (P,) the part that each patch is of; None takes each patch for a part of its own.
+        contrast: what a "contrastive" f is learned against.
         device: where the steps run, "cpu" or "cuda".
         progress: called with (steps so far, steps in all).
     """
@@ -211,7 +260,10 @@ def make_representation(
             f"the good photos give {len(patches)} patches, and training needs more than k = "
             f"{settings.k}: use more photos or a larger input size"
         )
-    start = initial_weight(patches, settings, parts, seed=seed)
+    if settings.init == "contrastive" and method == "untrained":
+        assert contrast is not None
+        return Representation(contrast.outputs), None
+    start = initial_weight(patches, settings, parts, contrast, seed=seed)
     steps = settings.total_steps(len(patches)) if method == "reconpatch" else 0
     if start is not None and not steps:  # f has a closed form, and nobody needs torch
         bias = np.zeros(len(start), np.float32) if settings.bias else None
@@ -335,6 +387,7 @@ def initial_weight(
     patches: Floats,
     settings: TrainingSettings,
     parts: npt.NDArray[np.int64] | None = None,
+    contrast: Contrast | None = None,
     *,
     seed: int = 0,
 ) -> Floats | None:
@@ -343,6 +396,19 @@ def initial_weight(
     dim = settings.dim or channels
     if settings.init == "orthogonal":
         return None
+    if settings.init == "contrastive":
+        assert contrast is not None
+        return contrastive_components(
+            patches,
+            np.arange(len(patches)) if parts is None else parts,
+            contrast,
+            dim=settings.dim,
+            power=settings.contrast_power,
+            gain=settings.contrast_gain,
+            shrink=settings.contrast_shrink,
+            share=settings.contrast_share,
+            rng=np.random.default_rng(seed),
+        )
     start = np.eye(dim, channels, dtype=np.float32)
     if settings.init == "pca":
         start[:] = 0.0  # more dimensions than features: nothing left to hold

@@ -36,6 +36,11 @@ class ScoringSettings:
             before that mean is taken: a defect covers more than one place, what is odd by chance
             does not. 0 for none; only with top above 0.
         blur: standard deviation of the Gaussian blur of the map, in pixels of the model's input.
+        principal: leading dimensions of r that are principal directions; see
+            `reconpatch.contrastive_components`. The others are contrastive components.
+        contrast: how much more the contrastive components count in the image score than in the
+            search and in the map: they answer to small defects, and to the edges of large ones. Not
+            with b above 1.
     """
 
     b: int = 1
@@ -43,6 +48,8 @@ class ScoringSettings:
     top: float = 0.0
     smooth: float = 0.0
     blur: float = 4.0
+    principal: int = 0
+    contrast: float = 1.0
 
     def __post_init__(self) -> None:
         if self.b < 1:
@@ -63,6 +70,15 @@ class ScoringSettings:
                 f"smooth is {self.smooth} and top is 0: the largest distance alone is not "
                 "smoothed, so give a top above 0, such as 0.005, or smooth=0"
             )
+        if self.principal < 0:
+            raise SettingsError(f"principal is {self.principal}: give 0 or more dimensions of r")
+        if not 0 <= self.contrast <= 100:
+            raise SettingsError(f"contrast is {self.contrast}: give 0 to 100, 1 for no difference")
+        if self.contrast != 1 and self.b > 1:
+            raise SettingsError(
+                f"contrast is {self.contrast} and b is {self.b}: re-weighting takes the distances "
+                "as they are, so give one of contrast=1 and b=1"
+            )
         if not 0 <= self.blur <= 100:
             raise SettingsError(f"blur is {self.blur}: give 0 to 100 pixels of the model's input")
 
@@ -78,7 +94,7 @@ class PatchScores:
     Attributes:
         distances: (P,) float32, D(f(p_t), r*) of each patch; what the map shows.
         nearest: (P,) int64, row r* of the bank for each patch.
-        image_score: max_t s_t (eq. 10), or the mean of the largest distances.
+        image_score: max_t s_t (eq. 10), or the mean of the largest weighted distances.
         worst: index of the patch that gave the image score, or the largest part of it.
     """
 
@@ -109,17 +125,22 @@ def score_nearest(
     bank: MemoryBank,
     settings: ScoringSettings,
     layout: Layout,
+    weighted: Floats | None = None,
 ) -> PatchScores:
     """Score (P, D) patches whose (P,) nearest rows and distances are known (eq. 10).
 
-    Without re-weighting, b = 1, it goes without the patches themselves.
+    Without re-weighting, b = 1, and with the `weighted_distances`, if they are known already, it
+    goes without the patches themselves.
     """
-    worst = int(nearest_distances.argmax())
+    if weighted is None:
+        assert patches is not None
+        weighted = weighted_distances(patches, nearest_distances, nearest, bank, settings)
+    worst = int(weighted.argmax())
     if settings.top > 0:
-        score = top_score(nearest_distances, settings, layout)
+        score = top_score(weighted, settings, layout)
         return PatchScores(nearest_distances, nearest, score, worst)
     if settings.b == 1 or patches is None:
-        return PatchScores(nearest_distances, nearest, float(nearest_distances[worst]), worst)
+        return PatchScores(nearest_distances, nearest, float(weighted[worst]), worst)
     score = reweighted_score(patches[worst], int(nearest[worst]), bank, settings.b)
     if settings.reweight == "every" and settings.b > 1:
         # s_t never exceeds D_t, so the search by falling distance ends at the first D_t too small.
@@ -130,6 +151,30 @@ def score_nearest(
             if s_t > score:
                 worst, score = int(patch), s_t
     return PatchScores(nearest_distances, nearest, score, worst)
+
+
+def weighted_distances(
+    patches: Floats,
+    nearest_distances: Floats,
+    nearest: Ints,
+    bank: MemoryBank,
+    settings: ScoringSettings,
+) -> Floats:
+    """(P,) distances to the nearest rows as the image score takes them, by `contrast`.
+
+    Args:
+        patches: (P, D) float32, represented.
+        nearest_distances: (P,) float32, to the nearest rows; returned where nothing is weighted.
+        nearest: (P,) int64, those rows.
+        bank: the memory bank.
+        settings: `principal` and `contrast`.
+    """
+    if settings.contrast == 1:
+        return nearest_distances
+    difference = patches - bank.rows[nearest]
+    difference[:, settings.principal :] *= np.float32(settings.contrast)
+    weighted: Floats = np.sqrt(np.einsum("pd,pd->p", difference, difference))
+    return weighted
 
 
 def top_score(patch_distances: Floats, settings: ScoringSettings, layout: Layout) -> float:

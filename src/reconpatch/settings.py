@@ -97,6 +97,8 @@ class FitSettings:
             turned; see `reconpatch.registration`. Photos then have one size.
         resize: 0 resizes the whole photo to `size`; else its shorter side is resized to this and
             the centre is cropped to `size`, as the paper does.
+        expanded: whether patch features also have the expanded activations of the levels' last
+            blocks, where the backbone has such (EfficientNet), beside their outputs.
         neighbourhood: s, the side of the neighbourhood that patch features are averaged over.
         bank: rows of the memory bank: a share of all patches below 1, else a number of rows.
         bank_least: rows that a bank has at least, whatever share `bank` says, as long as they are
@@ -124,6 +126,7 @@ class FitSettings:
     smallest_defect: int = 0
     register: bool = False
     resize: int = 0
+    expanded: bool = False
     neighbourhood: int = 3
     bank: float = 0.01
     bank_least: int = 0
@@ -180,6 +183,11 @@ class FitSettings:
             raise SettingsError(f"candidates is {self.candidates}: give 0 (all) or more patches")
         if self.seed < 0:
             raise SettingsError(f"the seed is {self.seed}: give a whole number, 0 or more")
+        if self.guard and self.training.basis:
+            raise SettingsError(
+                f"guard is on and basis is {self.training.basis}: the guard compares with p "
+                "itself, so give guard=false or basis=0"
+            )
         bank_rows(self.bank, available=1)  # refuses a size that is neither a share nor a number
         check_rate(self.false_alarm_rate)
 
@@ -214,6 +222,16 @@ class FitSettings:
                 f"b is {self.scoring.b} and the photos are seen in tiles, whose patches are not "
                 "kept for re-weighting: give b=1"
             )
+
+    def fitted_to(self, channels: int) -> FitSettings:
+        """The settings for p of that many channels: no more directions than there are."""
+        if not self.training.basis:
+            return self
+        basis = min(self.training.basis, channels)
+        dim = min(self.training.dim or basis, basis)
+        training = replace(self.training, basis=basis, dim=dim)
+        principal = training.principal if training.init == "contrastive" else dim
+        return replace(self, training=training, scoring=replace(self.scoring, principal=principal))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON-ready values."""
@@ -254,17 +272,19 @@ _PAPER = FitSettings(
     scoring=ScoringSettings(),
 )
 
-# Chosen for a machine of two cores by the experiments in docs/research.md: f in closed form, no
-# steps. Whoever gives `steps` or `epochs` gets the loss on top, with batches that suit it.
+# Chosen for a machine of two cores by the experiments in docs/research.md: f in closed form,
+# learned against made defects, no steps. Whoever gives `steps` or `epochs` gets the loss on top,
+# with batches that suit it.
 _DEFAULT = FitSettings(
     recipe="default",
+    expanded=True,
     bank_least=4000,
     defects=64,
-    guard=True,
     training=TrainingSettings(
-        dim=0,
-        init="kin",
-        kin_power=0.25,
+        dim=128,
+        init="contrastive",
+        basis=384,
+        contrast_share=0.7,
         epochs=0,
         batch_size=512,
         batches="neighbours",
@@ -272,15 +292,18 @@ _DEFAULT = FitSettings(
         learning_rate=3e-4,
         scale="mean",
     ),
-    scoring=ScoringSettings(top=0.005, smooth=0.75),
+    scoring=ScoringSettings(top=0.005, smooth=0.75, contrast=3.0),
 )
+
+# What PatchCore does not have, and what is f's alone: `--method patchcore` on the default recipe.
+_PATCHCORE = {"expanded": False, "basis": 0, "init": "identity", "dim": 0, "contrast": 1.0}
 
 RECIPES = {"default": _DEFAULT, "paper": _PAPER}
 
 Quality = Literal["fast", "balanced", "best"]
 
 QUALITIES: dict[Quality, list[dict[str, Any]]] = {
-    "fast": [{"size": (224, 224), "bank": 0.005, "bank_least": 1500, "guard": False}],
+    "fast": [{"size": (224, 224), "bank": 0.005, "bank_least": 1500, "made": 160}],
     "balanced": [{}],
     "best": [
         {"size_limit": 320, "bank": 0.005, "bank_least": 4000},
@@ -309,12 +332,17 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     if recipe not in RECIPES:
         raise SettingsError(f"the recipe is {recipe!r}: give one of {', '.join(RECIPES)}")
     values = RECIPES[recipe].to_dict()
+    if changes.get("method") == "patchcore":
+        changes = _PATCHCORE | changes
+    elif changes.get("init", "contrastive") != "contrastive" and recipe == "default":
+        changes = {"basis": 0, "dim": 0, "expanded": False, "contrast": 1.0} | changes
     if "bank" in changes:
         changes.setdefault("bank_least", 0)  # whoever says how many rows means it
     if "epochs" in changes:
         changes.setdefault("steps", 0)  # whoever says how many passes means them to count
     if changes.get("b", 1) != 1:
         changes.setdefault("top", 0.0)  # re-weighting is of the largest distance
+        changes.setdefault("contrast", 1.0)  # as it is
     if changes.get("top") == 0:
         changes.setdefault("smooth", 0.0)  # which is not smoothed
     if changes.get("defects") == 0:

@@ -17,16 +17,20 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from reconpatch.contrastive_components import DefectPatches
 from reconpatch.features import Extractor
 from reconpatch.good_photos import GoodScores, TrainingPhoto, groups_of_rows
 from reconpatch.images import Bytes, as_unit
 from reconpatch.layout import Layout, View
-from reconpatch.made_defects import made_defects
+from reconpatch.made_defects import KINDS, made_defects, make_defect
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.metrics import pixel_metrics
 from reconpatch.quality import QualityEstimate, compare, estimate_quality
 from reconpatch.representation import Representation
-from reconpatch.scoring import ScoringSettings, anomaly_map, score_nearest
+from reconpatch.scoring import ScoringSettings, anomaly_map, score_nearest, weighted_distances
+
+LEARNT_COVERAGE = 0.3
+"""Share of a patch that a made defect must cover for f to learn from it, or the most it covers."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,54 @@ def make_defects(
         found.features.append(extractor(as_unit(pixels[None]))[0])
         found.pixels.append(pixels)
     return found
+
+
+def defects_to_learn(
+    prepared: Mapping[int, tuple[View, Bytes]],
+    photos: Sequence[TrainingPhoto],
+    count: int,
+    seed: int,
+    extractor: Extractor,
+) -> list[DefectPatches]:
+    """The patches of defects made on the prepared photos or tiles, kinds and photos in turn.
+
+    Args:
+        prepared: (3, H, W) uint8 by the photo's index.
+        photos: the good photos, for their groups.
+        count: defects to make; one that covers no inspected patch is left out.
+        seed: decides what they look like.
+        extractor: from photos to patch features.
+    """
+    found, numbers = [], list(prepared)
+    for k in range(count if numbers else 0):
+        turn, n = divmod(k, len(numbers))
+        view, original = prepared[numbers[n]]
+        rng = np.random.default_rng([seed, 1, k])
+        _, donor = prepared[numbers[rng.integers(len(numbers))]] if k % 2 else (view, original)
+        made = make_defect(
+            original.transpose(1, 2, 0),
+            donor.transpose(1, 2, 0),
+            KINDS[(n + turn) % len(KINDS)],
+            rng,
+        )
+        covered = coverage(made.mask, extractor.grid)[view.cells]
+        if not covered.any():
+            continue
+        features = extractor(as_unit(made.pixels.transpose(2, 0, 1)[None]))[0][view.cells]
+        chosen = covered > min(LEARNT_COVERAGE, 0.999 * float(covered.max()))
+        found.append(DefectPatches(features[chosen], photos[numbers[n]].group))
+    return found
+
+
+def coverage(mask: npt.NDArray[np.bool_], grid: tuple[int, int]) -> Floats:
+    """(h * w,) share of each place of the grid that an (H, W) mask covers, in raster order."""
+    rows, columns = (
+        np.arange(n + 1) * pixels // n for n, pixels in zip(grid, mask.shape, strict=True)
+    )
+    sums = np.add.reduceat(mask.astype(np.float32), rows[:-1], axis=0)
+    sums = np.add.reduceat(sums, columns[:-1], axis=1)
+    share: Floats = (sums / np.outer(np.diff(rows), np.diff(columns))).ravel().astype(np.float32)
+    return share
 
 
 def _inspected_pixels(
@@ -160,9 +212,10 @@ def try_on(
         if layout.in_tiles:
             whole = np.zeros(layout.places, np.float32)  # of a photo that was not scored itself
             if i in row_of_photo:
-                whole[:] = good.distances[row_of_photo[i]]
-            whole[view.places] = distances[view.cells]
-            scored = score_nearest(None, whole, nearest, others, scoring, layout)
+                whole[:] = good.weighted[row_of_photo[i]]
+            weighted = weighted_distances(r, distances, nearest, others, scoring)
+            whole[view.places] = weighted[view.cells]
+            scored = score_nearest(None, whole, nearest, others, scoring, layout, whole)
         else:
             cells = view.cells
             scored = score_nearest(
