@@ -75,6 +75,7 @@ from reconpatch.trial import (
     make_defects,
     try_on,
 )
+from reconpatch.turns import Turned, TurnsDecision, bank_with, decide, turned
 
 _ENGINE_BYTES = 300 * 2**20  # what the engine and decoded photos take beside the features
 _LEAST_BYTES = 100 * 2**20
@@ -246,7 +247,11 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
                 contrast=contrast, device=options.device, progress=report_to(options, "train f"),
             )  # fmt: skip
             del p
-        fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options, steps)
+        copies = None
+        if settings.turns != "never" and layout.plain and not settings.register:
+            with clock.step("turn photos"):
+                copies = turned(chosen, extractor)
+        fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options, steps, copies)
         fitted, guarded = fit.with_banks(f, patches)
     with clock.step("write the graph"):
         if graphs.b != min(settings.scoring.b, len(fitted.bank)):  # few photos, and some left out
@@ -272,6 +277,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         "training": log.to_dict() if log else None,
         "quality": fitted.trial.quality.to_dict() if fitted.trial else None,
         "guard": guarded.to_dict() if guarded else None,
+        "turns": fitted.turns.to_dict() if fitted.turns else None,
         "notes": notes,
     }
     thumbnails = read.thumbnails or thumbnails_of(fitted.bank, sources, read, options)
@@ -298,6 +304,7 @@ class _Fitted:
     scores: GoodScores
     calibration: Calibration
     trial: Trial | None = None
+    turns: TurnsDecision | None = None
 
 
 @dataclass(frozen=True)
@@ -312,6 +319,7 @@ class _Fit:
     clock: Clock
     options: FitOptions
     steps: Steps
+    copies: Turned | None
 
     def with_banks(self, f: Representation, patches: PatchStore) -> tuple[_Fitted, Guard | None]:
         """The bank of f, or that of the identity where the guard prefers it; p gives way to r.
@@ -346,6 +354,7 @@ class _Fit:
         with self.clock.step(f"{prefix}build the memory bank"):
             report = self._report(f"{prefix}build the memory bank")
             bank = steps.bank(f, patches, settings, report)
+        bank, turns = self._with_turns(bank, f, photo)
         with self.clock.step(f"{prefix}calibrate"):
             report = self._report(f"{prefix}search for each photo")
             covering = steps.cover(f, bank, patches, photos, report)
@@ -360,7 +369,7 @@ class _Fit:
                 settings.false_alarm_rate,
                 _calibrated_on(len(scores.photos), len(photos)),
             )
-        fitted = _Fitted(f, bank, covering.radius, scores, calibration)
+        fitted = _Fitted(f, bank, covering.radius, scores, calibration, turns=turns)
         if not len(self.defects):
             return fitted
         with self.clock.step(f"{prefix}try on made defects"):
@@ -369,6 +378,21 @@ class _Fit:
                 threshold=calibration.image_threshold.value, grid=self.grid,
             )  # fmt: skip
         return replace(fitted, trial=trial)
+
+    def _with_turns(
+        self, bank: MemoryBank, f: Representation, photo: Callable[[int], Floats]
+    ) -> tuple[MemoryBank, TurnsDecision | None]:
+        """The bank with turned copies of good photos, where they help, and what decided."""
+        settings = self.settings
+        if self.copies is None:
+            return bank, None
+        with self.clock.step("try turned copies"):
+            rng = np.random.default_rng([settings.seed, 2])
+            turned = bank_with(bank, self.copies, f, lambda r, rows: pick(r, rows, settings, rng))
+            of = np.unique(self.copies.photo).tolist()
+            decision = decide(bank, turned, photo, self.photos, of, settings.scoring, self.layout)
+        taken = decision.taken or settings.turns == "always"
+        return (turned if taken else bank), replace(decision, taken=taken)
 
     def _report(self, step: str) -> Callable[[int, int], None] | None:
         return report_to(self.options, step)

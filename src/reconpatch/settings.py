@@ -105,6 +105,9 @@ class FitSettings:
             no more than a tenth of all patches: of few photos a share alone is too little.
         projection: dimensions of the random projection for the coreset's selection; 0 for none.
         candidates: patches, drawn at random, among which the coreset is picked; 0 for all.
+        turns: whether copies of good photos, turned by quarters, go into the bank: "auto" takes
+            them where the good photos prove that they help; see `reconpatch.turns`. Only of photos
+            that are seen whole.
         defects: good photos on which a defect is made, to estimate how well the model does; 0
             for no estimate. See `reconpatch.quality`.
         guard: whether f, once trained, has to do no worse than the identity on those defects; if
@@ -132,6 +135,7 @@ class FitSettings:
     bank_least: int = 0
     projection: int = 128
     candidates: int = 0
+    turns: Literal["never", "auto", "always"] = "never"
     defects: int = 0
     guard: bool = False
     false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
@@ -153,6 +157,8 @@ class FitSettings:
             )
         if self.defects < 0:
             raise SettingsError(f"defects is {self.defects}: give 0 (no estimate) or more photos")
+        if self.turns not in ("never", "auto", "always"):
+            raise SettingsError(f"turns is {self.turns!r}: give never, auto or always")
         if self.guard and self.defects < 2:
             raise SettingsError(
                 f"guard is on and defects is {self.defects}: the guard compares on made defects, "
@@ -279,6 +285,7 @@ _DEFAULT = FitSettings(
     recipe="default",
     expanded=True,
     bank_least=4000,
+    turns="auto",
     defects=64,
     training=TrainingSettings(
         dim=128,
@@ -296,7 +303,14 @@ _DEFAULT = FitSettings(
 )
 
 # What PatchCore does not have, and what is f's alone: `--method patchcore` on the default recipe.
-_PATCHCORE = {"expanded": False, "basis": 0, "init": "identity", "dim": 0, "contrast": 1.0}
+_PATCHCORE = {
+    "turns": "never",
+    "expanded": False,
+    "basis": 0,
+    "init": "identity",
+    "dim": 0,
+    "contrast": 1.0,
+}
 
 RECIPES = {"default": _DEFAULT, "paper": _PAPER}
 

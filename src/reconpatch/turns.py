@@ -1,0 +1,164 @@
+"""Quarter turns of good photos in the memory bank, where the good photos prove that they help.
+
+Parts that lie turned as they fall, round ones above all, are rare in any one position: a bank of a
+hundred photos lacks most of what the next good photo shows. Copies turned by 90, 180 and 270 degrees
+fill some of that for nothing. On parts that always lie alike they would only take rows away, and so
+they are taken where good photos come closer to the rest of the bank by them, and not else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.features import Extractor
+from reconpatch.good_photos import TrainingPhoto, cover, groups_of_rows
+from reconpatch.images import Bytes, as_unit
+from reconpatch.layout import Layout, View
+from reconpatch.memory_bank import Floats, MemoryBank
+from reconpatch.representation import Representation
+from reconpatch.scoring import ScoringSettings, top_score, weighted_distances
+
+CLOSER = 0.95
+"""Copies are taken where they bring the scores of good photos below this share, on average."""
+AGREE = 0.8
+"""And where the scores of this share of the photos fall."""
+
+
+@dataclass(frozen=True, eq=False)
+class Turned:
+    """Patch features of good photos turned by quarters.
+
+    Attributes:
+        features: (k, P, C) float32, of each copy.
+        photo: (k,) int64, the good photo that each is a copy of.
+        place: (k, P) int64, where each patch of a copy lies in the photo itself.
+    """
+
+    features: Floats
+    photo: npt.NDArray[np.int64]
+    place: npt.NDArray[np.int64]
+
+
+def turned(prepared: Mapping[int, tuple[View, Bytes]], extractor: Extractor) -> Turned:
+    """Copies of the (3, H, W) uint8 prepared photos, by the photo's index, each seen whole.
+
+    By 90, 180 and 270 degrees where the input is square, else by 180 degrees.
+    """
+    height, width = extractor.grid
+    quarters = (1, 2, 3) if extractor.input_size[0] == extractor.input_size[1] else (2,)
+    numbers = np.arange(height * width).reshape(height, width)
+    features, photos, places = [], [], []
+    for i, (_, pixels) in prepared.items():
+        for k in quarters:
+            copy = np.ascontiguousarray(np.rot90(pixels, k, (1, 2)))
+            features.append(extractor(as_unit(copy[None]))[0])
+            photos.append(i)
+            places.append(np.rot90(numbers, k).ravel())
+    return Turned(np.stack(features), np.array(photos, np.int64), np.stack(places))
+
+
+def bank_with(
+    bank: MemoryBank,
+    copies: Turned,
+    f: Representation,
+    pick: Callable[[Floats, int], npt.NDArray[np.int64]],
+) -> MemoryBank:
+    """A bank of as many rows, picked among those of the bank and as many of the copies.
+
+    Args:
+        bank: of the good photos as they are.
+        copies: their features before f.
+        f: the representation.
+        pick: the greedy coreset of (N, D) patches, of a number of rows.
+    """
+    r = f(copies.features).reshape(-1, bank.rows.shape[1])
+    own = pick(r, min(len(bank), len(r)))
+    rows = np.concatenate([bank.rows, r[own]])
+    photo = np.concatenate([bank.photo, copies.photo[own // copies.place.shape[1]]])
+    place = np.concatenate([bank.place, copies.place.ravel()[own]])
+    picked = pick(rows, len(bank))
+    return MemoryBank(rows[picked], photo[picked], place[picked], rows[picked])
+
+
+@dataclass(frozen=True)
+class TurnsDecision:
+    """Whether turned copies were taken, and what decided.
+
+    Attributes:
+        taken: whether.
+        ratio: geometric mean of the good photos' scores with the copies to those without.
+        agree: share of the photos whose score fell.
+        photos: how many were compared.
+    """
+
+    taken: bool
+    ratio: float
+    agree: float
+    photos: int
+
+    def sentence(self) -> str:
+        """The decision in plain words."""
+        what = (
+            "The bank holds turned copies of good photos"
+            if self.taken
+            else "The bank holds no turned copies of good photos"
+        )
+        return (
+            f"{what}: with them the scores of {self.photos} good photos, each left out in turn, "
+            f"are {self.ratio:.2f} times those without, lower in {self.agree:.0%} of them."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The decision as JSON-ready values."""
+        return {
+            "taken": self.taken,
+            "ratio": self.ratio,
+            "agree": self.agree,
+            "photos": self.photos,
+            "sentence": self.sentence(),
+        }
+
+
+def decide(
+    plain: MemoryBank,
+    with_copies: MemoryBank,
+    patches: Callable[[int], Floats],
+    photos: Sequence[TrainingPhoto],
+    of: Sequence[int],
+    scoring: ScoringSettings,
+    layout: Layout,
+) -> TurnsDecision:
+    """Compare the scores of good photos against two banks, the photos' own rows left out."""
+    before, after = (
+        _scores_without_own(bank, patches, photos, of, scoring, layout)
+        for bank in (plain, with_copies)
+    )
+    logs = np.log(np.maximum(after, 1e-12)) - np.log(np.maximum(before, 1e-12))
+    ratio, agree = math.exp(float(logs.mean())), float((logs < 0).mean())
+    return TurnsDecision(ratio < CLOSER and agree >= AGREE, ratio, agree, len(of))
+
+
+def _scores_without_own(
+    bank: MemoryBank,
+    patches: Callable[[int], Floats],
+    photos: Sequence[TrainingPhoto],
+    of: Sequence[int],
+    scoring: ScoringSettings,
+    layout: Layout,
+) -> npt.NDArray[np.float64]:
+    group_of_row = groups_of_rows(bank, photos)
+    covering = cover(bank, patches, photos, of=of)
+    scores = np.empty(len(of))
+    for k, i in enumerate(of):
+        own = group_of_row[covering.nearest[k]] == photos[i].group
+        nearest = np.where(own, covering.others[k], covering.nearest[k])
+        distances = np.where(own, covering.other_distances[k], covering.distances[k])
+        weighted = weighted_distances(patches(i), distances, nearest, bank, scoring)
+        scores[k] = top_score(weighted, scoring, layout)
+    return scores
