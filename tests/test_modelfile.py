@@ -56,6 +56,7 @@ def tiny_model(**changes):
             floats(3, 9),
             np.int32([[1, 2]] * 3),
             floats(3, 2, 3),
+            floats(3, 9),
         ),
         "calibration": Calibration(rng.random(3), rng.random(3), 0.05, "generated", 0.125),
         "provenance": {

@@ -1,14 +1,14 @@
 """Quarter turns of good photos in the memory bank, where the good photos prove that they help.
 
 Parts that lie turned as they fall, round ones above all, are rare in any one position: a bank of a
-hundred photos lacks most of what the next good photo shows. Copies turned by 90, 180 and 270 degrees
-fill some of that for nothing. On parts that always lie alike they would only take rows away, and so
-they are taken where good photos come closer to the rest of the bank by them, and not else.
+hundred photos lacks much of what the next good photo shows. Copies turned by 90, 180 and 270
+degrees fill some of that. On parts that always lie alike they would only take rows away. So they
+are taken where they bring the scores of the good photos closer together, each left out in turn: the
+odd ones are no longer odd. Elsewhere they are left out.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +24,10 @@ from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.representation import Representation
 from reconpatch.scoring import ScoringSettings, top_score, weighted_distances
 
-CLOSER = 0.95
-"""Copies are taken where they bring the scores of good photos below this share, on average."""
-AGREE = 0.8
-"""And where the scores of this share of the photos fall."""
+NARROWER = 0.92
+"""Copies are taken where the good photos' scores spread less than this share of what they did."""
+HIGHER = 1.02
+"""And where the scores have not risen, on average, above this share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,34 +92,31 @@ class TurnsDecision:
 
     Attributes:
         taken: whether.
-        ratio: geometric mean of the good photos' scores with the copies to those without.
-        agree: share of the photos whose score fell.
+        spread: standard deviation of the good photos' scores, divided by their mean, with the
+            copies, as a share of the same without.
+        mean: mean score with the copies as a share of that without.
         photos: how many were compared.
     """
 
     taken: bool
-    ratio: float
-    agree: float
+    spread: float
+    mean: float
     photos: int
 
     def sentence(self) -> str:
         """The decision in plain words."""
-        what = (
-            "The bank holds turned copies of good photos"
-            if self.taken
-            else "The bank holds no turned copies of good photos"
-        )
+        what = "holds" if self.taken else "does not hold"
         return (
-            f"{what}: with them the scores of {self.photos} good photos, each left out in turn, "
-            f"are {self.ratio:.2f} times those without, lower in {self.agree:.0%} of them."
+            f"The bank {what} turned copies of good photos: with them the scores of {self.photos} "
+            f"good photos, each left out in turn, spread {self.spread:.2f} times as much as without."
         )
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as JSON-ready values."""
         return {
             "taken": self.taken,
-            "ratio": self.ratio,
-            "agree": self.agree,
+            "spread": self.spread,
+            "mean": self.mean,
             "photos": self.photos,
             "sentence": self.sentence(),
         }
@@ -139,9 +136,10 @@ def decide(
         _scores_without_own(bank, patches, photos, of, scoring, layout)
         for bank in (plain, with_copies)
     )
-    logs = np.log(np.maximum(after, 1e-12)) - np.log(np.maximum(before, 1e-12))
-    ratio, agree = math.exp(float(logs.mean())), float((logs < 0).mean())
-    return TurnsDecision(ratio < CLOSER and agree >= AGREE, ratio, agree, len(of))
+    means = float(before.mean()), float(after.mean())
+    mean = means[1] / means[0] if means[0] > 0 else 1.0
+    spread = float(after.std() / before.std()) / mean if before.std() > 0 < mean else 1.0
+    return TurnsDecision(spread < NARROWER and mean < HIGHER, spread, mean, len(of))
 
 
 def _scores_without_own(
