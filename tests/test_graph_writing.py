@@ -13,6 +13,7 @@ import reconpatch
 from conftest import SMALL_FIT, fill, textured
 from reconpatch import graph_writing
 from reconpatch.errors import WeightsError, WorkersError
+from reconpatch.features import FeatureExtractor
 from reconpatch.graph_writing import Graphs, with_f, write, write_here
 from reconpatch.inspection_graph import InspectionGraph
 from reconpatch.patch_features import load_patch_features
@@ -39,7 +40,7 @@ def some_f(dim: int | None, channels: int, seed: int) -> Representation:
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("dim", [None, 5, 152])
 def test_putting_f_in_gives_the_graph_that_is_written_with_f(dim: int | None, first: bool) -> None:
-    settings = small()
+    settings = small(method="patchcore")
     module, _ = load_patch_features(settings, "random")
     one, other = (
         InspectionGraph(
@@ -84,8 +85,21 @@ def test_a_process_that_dies_is_told(apart: None, monkeypatch: pytest.MonkeyPatc
 def test_no_graph_is_written_that_cannot_be_wanted(
     method: str, guard: bool, learned: bool, identity: bool
 ) -> None:
-    graphs = write_here(small(method=method, guard=guard), "random", 4)
+    graphs = write_here(small(method=method, init="kin", guard=guard), "random", 4)
     assert (graphs.learned is not None, graphs.identity is not None) == (learned, identity)
+    assert graphs.reduced is None
+
+
+def test_a_fit_in_a_principal_basis_has_a_graph_that_gives_its_coordinates() -> None:
+    settings = small()
+    graphs = write_here(settings, "random", 4)
+    assert graphs.blocks == ((240, False), (40, True), (672, False), (112, True))
+    photos = np.random.default_rng(0).random((2, 3, 64, 64), np.float32)
+    p = FeatureExtractor(graphs.features)(photos)
+    onto = some_f(384, p.shape[2], 3)
+    coordinates = FeatureExtractor(with_f(graphs.reduced, onto))(photos)
+    expected = onto(p)
+    assert np.abs(coordinates - expected).max() < 1e-5 * np.abs(expected).max()
 
 
 def test_a_bank_of_fewer_rows_than_were_expected_has_a_graph_of_its_own(

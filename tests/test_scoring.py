@@ -231,6 +231,8 @@ def test_settings_become_a_dictionary_and_come_back():
         "top": 0.0,
         "smooth": 0.0,
         "blur": 2.5,
+        "principal": 0,
+        "contrast": 1.0,
     }
     assert ScoringSettings(**settings.to_dict()) == settings
     assert ScoringSettings().to_dict() == {

@@ -57,7 +57,7 @@ def test_the_default_recipe_is_the_one_that_needs_no_network() -> None:
     assert default.backbone == "tf_efficientnet_lite0"
     assert default.resize == 0  # nothing is cropped
     assert default.size == AUTOMATIC
-    assert (default.training.init, default.training.total_steps(10**6)) == ("kin", 0)
+    assert (default.training.init, default.training.total_steps(10**6)) == ("contrastive", 0)
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,10 @@ def test_the_automatic_size_by_hand(shorter_side: int, limit: int, side: int) ->
 
 
 def test_no_made_defects_means_no_guard() -> None:
-    assert settings_for().guard
-    assert not settings_for(defects=0).guard
-    assert not settings_for(**parse_assignments(["defects=0"])).guard
+    kin = {"init": "kin", "guard": True}
+    assert settings_for(**kin).guard
+    with pytest.raises(SettingsError, match="guard is on and defects is 0"):
+        settings_for(**kin, defects=0)
 
 
 @pytest.mark.parametrize(("b", "top"), [(1, 0.005), (3, 0.0)])
@@ -185,8 +186,10 @@ def test_settings_cannot_be_changed_in_place() -> None:
         ({"resize": 256}, "the input size is left to the photos: give the size"),
         ({"candidates": -1}, "candidates is -1: give 0 (all) or more"),
         ({"defects": -1, "guard": False}, "defects is -1: give 0 (no estimate)"),
-        ({"defects": 0, "guard": True}, "guard is on and defects is 0"),
-        ({"defects": 1}, "guard is on and defects is 1"),
+        ({"init": "kin", "defects": 0, "guard": True}, "guard is on and defects is 0"),
+        ({"init": "kin", "guard": True, "defects": 1}, "guard is on and defects is 1"),
+        ({"guard": True}, "guard is on and basis is 384"),
+        ({"turns": "sometimes"}, "turns is 'sometimes': give never, auto or always"),
         (
             {"resize": 200, "size": 224},
             "resize is 200, smaller than the crop of 224 x 224: give at least 224",

@@ -169,7 +169,7 @@ class TrainingSettings:
         if self.init == "contrastive":
             _check(self.dim >= 2, "dim", self.dim, "2 or more, half of them contrastive")
             _check(self.basis >= self.dim, "basis", self.basis, f"dim ({self.dim}) or more")
-            _check(self.made >= 1, "made", self.made, "1 or more made defects to learn from")
+        _check(self.made >= 1, "made", self.made, "1 or more made defects to learn from")
         _check(0 <= self.contrast_power <= 1, "contrast_power", self.contrast_power, "0 to 1")
         _check(0 <= self.contrast_gain <= 1, "contrast_gain", self.contrast_gain, "0 to 1")
         _check(0 < self.contrast_shrink <= 1, "contrast_shrink", self.contrast_shrink, "0 to 1")

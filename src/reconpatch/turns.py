@@ -108,7 +108,8 @@ class TurnsDecision:
         what = "holds" if self.taken else "does not hold"
         return (
             f"The bank {what} turned copies of good photos: with them the scores of {self.photos} "
-            f"good photos, each left out in turn, spread {self.spread:.2f} times as much as without."
+            f"good photos, each left out in turn, spread {self.spread:.2f} times as much as "
+            "without."
         )
 
     def to_dict(self) -> dict[str, Any]:
