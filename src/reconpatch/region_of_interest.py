@@ -16,9 +16,10 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw
 
 from reconpatch.errors import PhotoError, SettingsError
+from reconpatch.masks import read_white
 
 Bools = npt.NDArray[np.bool_]
 
@@ -59,8 +60,9 @@ class RegionOfInterest:
     def read(cls, path: str | Path) -> Self:
         """The region in a file.
 
-        A picture (white, or above half of it, is inspected), or a JSON file of polygons in pixels
-        of a photo: `{"size": [WIDTH, HEIGHT], "inspect": [[[x, y], ...], ...], "ignore": [...]}`.
+        A picture, read as masks are (white, or above half of it, is inspected; what is transparent
+        is black), or a JSON file of polygons in pixels of a photo:
+        `{"size": [WIDTH, HEIGHT], "inspect": [[[x, y], ...], ...], "ignore": [...]}`.
         Without "inspect" all is inspected but what is ignored.
 
         Raises:
@@ -70,9 +72,10 @@ class RegionOfInterest:
         try:
             if path.suffix.lower() == ".json":
                 return cls.of(_drawn(json.loads(path.read_text()), path))
-            with Image.open(path) as image:
-                return cls.of(np.asarray(image.convert("L")) > 127)
-        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+            return cls.of(read_white(path))
+        except SettingsError:
+            raise
+        except (OSError, ValueError, PhotoError) as error:
             raise SettingsError(
                 f"the region of interest {path} cannot be read ({error}): give a picture that is "
                 "white where photos are inspected, or a JSON file of polygons"
