@@ -141,8 +141,8 @@ def fit(
     quality: Annotated[
         Quality,
         typer.Option(
-            help="fast (224 pixels, a smaller bank), balanced, or best (two backbones at two "
-            "sizes): fewer milliseconds a photo or fewer misses."
+            help="fast (as many pixels as 224 x 224, a smaller bank), balanced, or best (two "
+            "backbones at two sizes): fewer milliseconds a photo or fewer misses."
         ),
     ] = "balanced",
     method: Annotated[
@@ -174,8 +174,9 @@ def fit(
     size: Annotated[
         list[str] | None,
         typer.Option(
-            help="Input size in pixels: 224, HEIGHTxWIDTH, or auto (320 where the photos have "
-            "as many, else 224). Given several times: an ensemble, in pairs with backbones.",
+            help="Input size in pixels: 224, HEIGHTxWIDTH, or auto (the photos' shape, with as "
+            "many pixels as 320 x 320 where their shorter side has 320, else as 224 x 224). Given "
+            "several times: an ensemble, in pairs with backbones.",
             show_default="auto",
         ),
     ] = None,

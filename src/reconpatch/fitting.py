@@ -64,6 +64,7 @@ from reconpatch.settings import (
     FitSettings,
     automatic_tile,
     ensemble_settings_for,
+    squeeze_note,
 )
 from reconpatch.trial import Defects, Guard, Trial, guard, make_defects, try_on
 
@@ -209,7 +210,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             read = steps.extract(reading, graphs.features, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group)
-        notes = read.notes + notes
+        notes = squeeze_note(settings, sizes.median) + read.notes + notes
         _check_enough(photos)
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))
