@@ -243,6 +243,24 @@ def list_photos(folder: Path) -> list[Path]:
     return sorted(photos, key=lambda path: path.relative_to(folder).as_posix())
 
 
+def decoding_bytes(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> int:
+    """About how many bytes it takes to read a photo's file, itself apart, by its header alone.
+
+    What reads several at a time can wait until there is room for all of them.
+
+    Raises:
+        PhotoError: the header cannot be read, or the photo is larger than allowed.
+    """
+    with _decoder_errors(name, max_pixels):
+        stream = prepared(io.BytesIO(content), name, header=True).stream
+        image = _open_image(stream, max_pixels)
+        _check_size(*image.size, name, max_pixels)
+        each = 4 if image.mode in ("1", "L") else 12  # Pillow's, the array's, and those on the way
+        if _colour16_rawmodes(image):
+            each = 26  # decoded twice, and put together
+        return image.width * image.height * each
+
+
 class PhotosInTurn(Sequence[Photo]):
     """Photos that are read when it is their turn, so that no more than one is in memory.
 
@@ -510,7 +528,7 @@ def _pixels(
     mono = image.mode in {"1", "L", "LA"}
     transparent = image.has_transparency_data
     kind = ("L" if mono else "RGB") + ("A" if transparent else "")
-    channels = np.asarray(image.convert(kind))
+    channels = np.asarray(image if image.mode == kind else image.convert(kind))
     if white is not None:
         channels = channels.copy()
         colours = channels[:, :, :1] if transparent else channels
