@@ -19,6 +19,7 @@ from reconpatch.errors import ModelFileError
 from reconpatch.images import read_photo
 from reconpatch.model import Inspector
 from reconpatch.photo_kind import Kind, KindsSeen, Look, kind_notes
+from reconpatch.update import update
 
 Array = npt.NDArray[Any]
 GREY = "The photo is grey, and those of the fit are in colour."
@@ -161,6 +162,14 @@ def test_a_result_says_it_and_the_file_keeps_it(model: Inspector, tmp_path: Path
     assert model.inspect(brown(50)).notes == ()
     assert model.inspect(brown(50)[:, :, ::-1]).to_dict()["notes"][0].startswith(BGR)
     assert json.loads(json.dumps(model.provenance["kind"])) == model.provenance["kind"]
+
+
+def test_an_update_on_photos_of_another_kind_says_so(model: Inspector) -> None:
+    photos = [read_photo(grey(brown(60))), read_photo(brown(61))]
+    [note] = update(model, photos, confirmed=[read_photo(grey(brown(62)))]).provenance["notes"]
+    assert note.startswith("The update learned photos of another kind than those of the fit: ")
+    assert note.endswith(f"2 of 3 photos: {GREY}")
+    assert update(model, photos[1:]).provenance["notes"] == []
 
 
 def test_a_file_without_kinds_says_nothing(folder: Path) -> None:

@@ -122,19 +122,19 @@ def read_photo(
         PhotoError: the photo is missing, damaged, too small, too large, of another kind, or one of
             several in a file.
     """
+    if not isinstance(source, np.ndarray | Image.Image | str | os.PathLike):
+        raise PhotoError(
+            f"A photo cannot be read from {type(source).__name__}: "
+            "give a path, a numpy array or a PIL image."
+        )
     name = name or _name_of(source)
     with _without_pixels():
         if isinstance(source, np.ndarray):
             return _photo(name, _from_array(source, name, max_pixels))
         if isinstance(source, Image.Image):
             return _photo(name, _from_image(source, name, max_pixels))
-        if isinstance(source, (str, os.PathLike)):
-            with _open_file(Path(source), name) as stream:
-                return _photo(name, _from_stream(stream, name, max_pixels))
-    raise PhotoError(
-        f"A photo cannot be read from {type(source).__name__}: "
-        "give a path, a numpy array or a PIL image."
-    )
+        with _open_file(Path(source), name) as stream:
+            return _photo(name, _from_stream(stream, name, max_pixels))
 
 
 def read_photo_bytes(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -170,10 +170,10 @@ def read_drawing(path: Path, *, max_pixels: int = MAX_PIXELS, indices: bool = Fa
         return _photo(name, _from_stream(stream, name, max_pixels, drawn))
 
 
-def _name_of(source: Any) -> str:
+def _name_of(source: PhotoSource) -> str:
     if isinstance(source, np.ndarray):
         return "<array>"
-    return "<image>" if isinstance(source, Image.Image) else str(source)
+    return "<image>" if isinstance(source, Image.Image) else str(os.fspath(source))
 
 
 @contextmanager

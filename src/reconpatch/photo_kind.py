@@ -28,7 +28,7 @@ _SAMPLED, _BLOCKS = 64, 8  # pixels along each side that are looked at, and mean
 # 0, one of a colourless part 5 and more.
 _GREY, _COLOURED = 1.0, 4.0
 _FADED = 4.0  # times less or more chroma than any photo of the fit
-_ALIKE = 0.5  # correlation of red less blue, from which photos agree on colours
+_ALIKE = 0.5  # agreement on red less blue, from which photos have the same colours
 _SHAPE = 1.05  # ratio of ratios of sides
 _MIXED_SHAPES = 1.5
 
@@ -90,7 +90,7 @@ class Kind:
         chroma: the least and the most of any photo, in levels of 0 to 255.
         depths: number of photos of each depth.
         red_less_blue: 64 means over all photos; see `Look`.
-        alike: the least correlation of a photo's red less blue with those, -1 to 1.
+        alike: the least agreement of a photo's red less blue with those, -1 to 1.
     """
 
     chroma: tuple[float, float]
@@ -103,7 +103,7 @@ class Kind:
         """The kind of one photo or more."""
         chroma = [look.chroma for look in looks]
         mean = np.mean([look.red_less_blue for look in looks], axis=0)
-        alike = min(_correlation(look.red_less_blue, mean) for look in looks)
+        alike = min(_agreement(look.red_less_blue, mean) for look in looks)
         depths = dict(Counter(look.depth for look in looks))
         return cls((min(chroma), max(chroma)), depths, tuple(mean.tolist()), alike)
 
@@ -147,7 +147,7 @@ class Kind:
         elif (
             low > _GREY
             and self.alike > _ALIKE
-            and _correlation(look.red_less_blue, np.array(self.red_less_blue)) < -_ALIKE
+            and _agreement(look.red_less_blue, np.array(self.red_less_blue)) < -_ALIKE
         ):
             yield (
                 "The photo's red and blue seem to be swapped: arrays are RGB, and OpenCV reads "
@@ -203,10 +203,13 @@ def _shapes(ratios: Sequence[float]) -> str:
     return f"{low if low == high else f'{low} to {high}'} times as wide as high"
 
 
-def _correlation(a: Floats, b: Floats) -> float:
-    """The cosine of two vectors; 0 where one of them is."""
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norms if norms else 0.0
+def _agreement(values: Floats, mean: Floats) -> float:
+    """Of what the mean says in all parts, how much the values have with its sign, -1 to 1.
+
+    By signs, since one coloured defect must not outweigh all other parts.
+    """
+    said = float(np.abs(mean).sum())
+    return float(np.sign(values) @ mean) / said if said else 0.0
 
 
 class KindsSeen:

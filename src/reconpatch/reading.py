@@ -140,7 +140,7 @@ def preprocessing_for(
     if isinstance(options.roi, np.ndarray):
         region = RegionOfInterest.of(options.roi)
     elif options.roi is not None:
-        region = RegionOfInterest.read(options.roi)
+        region = RegionOfInterest.read(options.roi, max_pixels=options.max_pixels)
     if region and settings.resize:
         raise SettingsError(
             f"resize is {settings.resize} and a region of interest is given, which says already "
