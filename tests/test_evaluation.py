@@ -264,5 +264,6 @@ def test_figures_as_json() -> None:
         "good_photos_look_different": None,
         "good_photos_message": None,
         "milliseconds_per_photo": 12.5,
+        "notes": [],
         "pixel_resolution": "the photos' own pixels; a mask's pixel counts above half of white",
     }

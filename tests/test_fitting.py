@@ -472,9 +472,9 @@ def test_the_size_comes_from_the_photos(tmp_path: Path) -> None:
     for i, side in enumerate((330, 340, 400)):
         save(textured(i, side, 2 * side), tmp_path / "good" / f"{i}.png")
     model = fit(tmp_path / "good", size=(0, 0), bank=10)
-    assert model.settings.size == (320, 320)
+    assert model.settings.size == (224, 448)
     small = fit(tmp_path / "good", size=(0, 0), size_limit=300, bank=10)
-    assert small.settings.size == (224, 224)
+    assert small.settings.size == (160, 320)
 
 
 def test_fewer_candidates_pick_among_fewer_patches() -> None:

@@ -305,14 +305,6 @@ def test_float_tiff(tmp_path: Path) -> None:
         read_photo(save(tmp_path / "b.tif", np.float32(255) * (pixels > 0.5)))
 
 
-def test_the_first_page_is_read(tmp_path: Path) -> None:
-    first, second = noise(20, 20, 3), noise(20, 20, 3, seed=1)
-    others = [Image.fromarray(second)]
-    for suffix in ("tif", "png", "webp"):
-        path = save(tmp_path / f"a.{suffix}", first, save_all=True, append_images=others)
-        np.testing.assert_array_equal(read_photo(path).pixels, first)
-
-
 def test_content_decides_not_the_ending(tmp_path: Path) -> None:
     pixels = noise(20, 20, 3)
     path = written(tmp_path / "a.jpg", save(tmp_path / "a.png", pixels).read_bytes())

@@ -131,6 +131,8 @@ def test_a_photo_of_another_shape_does_not_fit(good):
         ('{"size": [40, 20], "inspect": []}', "no pixel to inspect"),
         ('{"size": [40, 20], "inspect": [[1, 2]]}', "cannot be drawn"),
         ('{"size": 40, "inspect": []}', "cannot be drawn"),
+        ('{"size": [100000, 100000], "ignore": []}', "cannot be drawn .*over the limit of 80,000,"),
+        ("[" * 100_000, "cannot be read"),
         ("no json", "cannot be read"),
     ],
 )

@@ -19,11 +19,16 @@ from reconpatch.representation import TrainingSettings
 from reconpatch.scoring import ScoringSettings
 from reconpatch.settings import (
     AUTOMATIC,
+    AUTOMATIC_SIZES,
+    QUALITIES,
     RECIPES,
     FitSettings,
     automatic_size,
+    automatic_tile,
+    in_shape,
     parse_assignments,
     settings_for,
+    squeeze_note,
 )
 
 # Only results are judged here, not how long they take.
@@ -61,20 +66,62 @@ def test_the_default_recipe_is_the_one_that_needs_no_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shorter_side", "limit", "side"),
+    ("photo", "limit", "size"),
     [
-        (100, 320, 224),  # never smaller than the smallest
-        (319, 320, 224),  # no photo is enlarged
-        (320, 320, 320),
-        (900, 320, 320),
-        (447, 448, 320),
-        (448, 448, 448),
-        (5000, 1000, 448),
-        (5000, 224, 224),
+        ((100, 100), 320, (224, 224)),  # never fewer pixels than the smallest
+        ((319, 330), 320, (224, 224)),  # no photo is enlarged
+        ((320, 320), 320, (320, 320)),
+        ((900, 1000), 320, (320, 320)),
+        ((447, 447), 448, (320, 320)),
+        ((448, 448), 448, (448, 448)),
+        ((5000, 5000), 1000, (448, 448)),
+        ((5000, 5000), 224, (224, 224)),
+        ((1280, 1600), 320, (320, 320)),  # 1.25 : 1 is square enough
+        ((480, 640), 224, (192, 256)),  # 224 / sqrt(4/3) = 194, 224 * sqrt(4/3) = 259
+        ((640, 480), 224, (256, 192)),
+        ((850, 1700), 320, (224, 448)),  # 226, 453
+        ((1200, 400), 224, (384, 128)),  # 388, 129
+        ((200, 8000), 320, (64, 768)),  # 64 at least, and 224² / 64 = 784 at most
+        ((8000, 400), 320, (1440, 64)),  # 320 * sqrt(20) = 1431, 320² / 64 = 1600 at most
     ],
 )
-def test_the_automatic_size_by_hand(shorter_side: int, limit: int, side: int) -> None:
-    assert automatic_size(shorter_side, limit) == (side, side)
+def test_the_automatic_size_by_hand(
+    photo: tuple[int, int], limit: int, size: tuple[int, int]
+) -> None:
+    assert automatic_size(photo, limit) == size
+
+
+@given(
+    side=st.sampled_from(AUTOMATIC_SIZES),
+    shorter=st.integers(16, 4000),
+    ratio=st.floats(1, 60),
+)
+def test_an_automatic_size_has_the_photos_shape_and_the_squares_pixels(
+    side: int, shorter: int, ratio: float
+) -> None:
+    photo = shorter, round(shorter * ratio)
+    short, long = in_shape(side, photo)
+    assert in_shape(side, photo[::-1]) == (long, short)
+    assert short % 32 == long % 32 == 0
+    assert 64 <= short <= long
+    assert 0.75 <= short * long / side**2 <= 1.25
+    real = photo[1] / photo[0]
+    if real <= side**2 / 64**2:
+        assert 1 / 1.3 < (long / short) / real < 1.3
+    else:
+        assert short == 64
+
+
+def test_a_photo_shown_far_from_its_shape_is_told() -> None:
+    fast = settings_for(**QUALITIES["fast"][0])
+    for photo, said in (((200, 8000), "3.3 times"), ((1000, 1600), ""), ((200, 2400), "")):
+        notes = squeeze_note(automatic_tile(fast, photo), photo)
+        assert [said in note for note in notes] == ([True] if said else [])
+    [note] = squeeze_note(settings_for(size=224), (100, 400))
+    assert "Photos of 400 x 100 pixels" in note
+    assert "4.0 times" in note
+    assert squeeze_note(settings_for(size=224, tile=256), (100, 400)) == []
+    assert squeeze_note(settings_for("paper"), (100, 400)) == []
 
 
 def test_no_made_defects_means_no_guard() -> None:

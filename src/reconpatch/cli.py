@@ -48,6 +48,7 @@ from reconpatch.cli_parts import (
     expand,
     note,
     photo_files,
+    say_kinds,
     show_progress,
     verdict_code,
     verdict_line,
@@ -141,8 +142,8 @@ def fit(
     quality: Annotated[
         Quality,
         typer.Option(
-            help="fast (224 pixels, a smaller bank), balanced, or best (two backbones at two "
-            "sizes): fewer milliseconds a photo or fewer misses."
+            help="fast (as many pixels as 224 x 224, a smaller bank), balanced, or best (two "
+            "backbones at two sizes): fewer milliseconds a photo or fewer misses."
         ),
     ] = "balanced",
     method: Annotated[
@@ -174,8 +175,9 @@ def fit(
     size: Annotated[
         list[str] | None,
         typer.Option(
-            help="Input size in pixels: 224, HEIGHTxWIDTH, or auto (320 where the photos have "
-            "as many, else 224). Given several times: an ensemble, in pairs with backbones.",
+            help="Input size in pixels: 224, HEIGHTxWIDTH, or auto (the photos' shape, with as "
+            "many pixels as 320 x 320 where their shorter side has 320, else as 224 x 224). Given "
+            "several times: an ensemble, in pairs with backbones.",
             show_default="auto",
         ),
     ] = None,
@@ -338,12 +340,14 @@ def inspect(
 
     Exit code 0: all good; 1: something is anomalous; 2: an error; 3: a photo could not be read.
     """
+    from reconpatch.photo_kind import KindsSeen
     from reconpatch.read_ahead import read_ahead
 
     model = reconpatch.load(model_file, threads=threads, engine=engine)
     paths = expand(photos)
     report = _open_report(output, model, model_file, overwrite) if output else None
     anomalous = unreadable = 0
+    seen = KindsSeen()
     with show_progress() as progress:
         # The next photo is decoded while the engine is at work on this one.
         read = read_ahead(lambda path: _read_or_error(path, max_pixels), paths, threads=1)
@@ -356,6 +360,7 @@ def inspect(
             else:
                 result = model.inspect(photo)
                 anomalous += result.anomalous
+                seen.add(result.notes)
                 # Flushed line by line, so that a program that reads them can act on each at once.
                 print(json.dumps(result.to_dict()) if as_json else _line(result), flush=True)
                 if report is not None:
@@ -364,6 +369,7 @@ def inspect(
     page = report.close() if report is not None else None
     if not as_json:
         print(_summary(len(paths), anomalous, unreadable))
+    say_kinds(seen.sentences())
     if page is not None:
         note(f"Report: {page}")
     raise typer.Exit(verdict_code(anomalous, unreadable))
@@ -406,6 +412,7 @@ def evaluate(
         print(json.dumps(figures.to_dict()))
     else:
         _print_figures(figures)
+    say_kinds(figures.notes)
     if page is not None:
         note(f"Report: {page}")
 
@@ -525,6 +532,7 @@ def calibrate(
     from reconpatch.calibration import shift_test
     from reconpatch.files import check_writable
     from reconpatch.fit_options import counted
+    from reconpatch.photo_kind import KindsSeen
 
     if threshold is not None and (good or false_alarm_rate is not None):
         raise SettingsError(
@@ -544,7 +552,9 @@ def calibrate(
     elif good:
         with show_progress() as progress:
             photos = counted(photo_files(good, max_pixels), "calibrate", progress)
-            model = before.calibrated_on(photos, false_alarm_rate)
+            kinds = KindsSeen()
+            model = before.calibrated_on(kinds.through(photos, before), false_alarm_rate)
+        say_kinds(kinds.sentences())
         old = before.calibration
         shift = shift_test(old.scores, model.calibration.scores, old.image_threshold)
         note(shift.message, warn=shift.different)

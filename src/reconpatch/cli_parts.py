@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -101,6 +101,12 @@ def photo_files(photos: Sequence[Path], max_pixels: int) -> PhotosInTurn:
 def note(text: str, *, warn: bool = False) -> None:
     """A line on stderr."""
     typer.secho(text, err=True, fg="yellow" if warn else None)
+
+
+def say_kinds(sentences: Iterable[str]) -> None:
+    """What sets the photos of a run apart from those of the fit, on stderr."""
+    for sentence in sentences:
+        note(f"Another kind than the photos of the fit: {sentence}", warn=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from reconpatch.cli_parts import (
     Threads,
     need_extra,
     note,
+    say_kinds,
     verdict_code,
     verdict_line,
 )
@@ -103,13 +104,17 @@ def watch(
 
 
 def _run(watcher: Watcher, folder: Path, poll: float, *, once: bool, as_json: bool) -> int:
+    from reconpatch.photo_kind import KindsSeen
+
     anomalous = unreadable = 0
     reachable = True
+    kinds = KindsSeen()
     while True:
         for seen in watcher.look():
             anomalous += seen.record is not None and seen.record.anomalous
             unreadable += seen.record is None
             _say(seen, as_json)
+            say_kinds(kinds.add(seen.notes))
         if once and not watcher.waiting:
             return verdict_code(anomalous, unreadable)
         if folder.is_dir() != reachable:  # a network share comes and goes

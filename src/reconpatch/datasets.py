@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from reconpatch.errors import PhotoError
-from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, Photo, list_photos, read_photo
+from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, list_photos, read_photo
+from reconpatch.masks import read_numbers, read_white
 
 GOOD = "good"
 """The label of a photo without a defect, whatever its folder is called."""
@@ -197,9 +197,12 @@ def read_mask(
     """
     union = np.zeros((height, width), dtype=bool)
     for path in photo.masks:
-        mask = read_photo(path, max_pixels=max_pixels)
+        if photo.nonzero_masks:
+            mask = read_numbers(path, max_pixels=max_pixels) > 0
+        else:
+            mask = read_white(path, max_pixels=max_pixels)
         _check_mask_size(mask, path, photo.path, (height, width))
-        union |= _values(mask, path) > 0 if photo.nonzero_masks else _white(mask, path)
+        union |= mask
     return union
 
 
@@ -226,9 +229,8 @@ def read_defects(
     """
     defects = []
     for path in photo.masks:
-        mask = read_photo(path, max_pixels=max_pixels)
-        _check_mask_size(mask, path, photo.path, (height, width))
-        values = _values(mask, path)
+        values = read_numbers(path, max_pixels=max_pixels)
+        _check_mask_size(values, path, photo.path, (height, width))
         present = np.unique(values[values > 0])
         if len(present) != 1:
             raise PhotoError(
@@ -239,31 +241,14 @@ def read_defects(
     return defects
 
 
-def _check_mask_size(mask: Photo, path: Path, photo: Path, size: tuple[int, int]) -> None:
-    if (mask.height, mask.width) != size:
+def _check_mask_size(
+    mask: npt.NDArray[Any], path: Path, photo: Path, size: tuple[int, int]
+) -> None:
+    if mask.shape != size:
         raise PhotoError(
-            f"{path} has {mask.width} x {mask.height} pixels and its photo {photo} has "
+            f"{path} has {mask.shape[1]} x {mask.shape[0]} pixels and its photo {photo} has "
             f"{size[1]} x {size[0]}: give a mask of the photo's size."
         )
-
-
-def _white(mask: Photo, path: Path) -> npt.NDArray[np.bool_]:
-    levels = mask.rgb8(65535).max(axis=2)
-    white: npt.NDArray[np.bool_] = levels > 127
-    if levels.any() and not white.any():
-        raise PhotoError(
-            f"{path} holds values up to {levels.max()} of 255, and only those above 127 count: "
-            "save the mask with 255 where the defect is and 0 elsewhere."
-        )
-    return white
-
-
-def _values(mask: Photo, path: Path) -> npt.NDArray[Any]:
-    """The numbers stored in a mask, (H, W); of colours the brightest channel."""
-    with Image.open(path) as image:
-        if image.mode == "P":  # its colours are for looking at: a defect may be painted black
-            return np.asarray(image)
-    return mask.pixels if mask.pixels.ndim == 2 else mask.pixels.max(axis=2)
 
 
 # --- The same picture twice -----------------------------------------------------------------------
@@ -740,7 +725,7 @@ def _by_masks(folder: Path, suffix: str, layout: str) -> list[LabelledPhoto]:
                 f"{path} has no mask {stem}{suffix} beside it, which says whether it is good; "
                 f"lay the files out as {layout}."
             )
-        defective = bool(_values(read_photo(mask), mask).any())
+        defective = bool(read_numbers(mask).any())
         labelled.append(
             LabelledPhoto(path, "defect", (mask,), nonzero_masks=True)
             if defective

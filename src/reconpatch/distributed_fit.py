@@ -127,6 +127,7 @@ class StepsByWorkers(Steps):
             whole.sources += [share.first + i for i in part.read.sources]
             whole.thumbnails += part.read.thumbnails
             whole.notes += part.read.notes
+            whole.looks += part.read.looks
             whole.prepared |= {n + i: view for i, view in part.read.prepared.items()}
             self._row |= {n + i: len(patches) + k for k, i in enumerate(part.kept.tolist())}
             if len(part.kept):

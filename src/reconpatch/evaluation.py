@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from reconpatch.datasets import LabelledPhoto, read_mask
 from reconpatch.images import MAX_PIXELS, Photo, read_photo
 from reconpatch.metrics import METRICS, PixelMetrics, image_metrics
 from reconpatch.model import Inspector
+from reconpatch.photo_kind import KindsSeen
 from reconpatch.result import Result
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Evaluation:
             there are masks.
         masks: photos with a mask.
         milliseconds: median per photo, from file to verdict.
+        notes: what sets photos apart from those of the fit; see `Result.notes`.
     """
 
     good: int
@@ -52,6 +54,7 @@ class Evaluation:
     metrics: Mapping[str, float | None]
     masks: int
     milliseconds: float
+    notes: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON-ready values."""
@@ -65,6 +68,7 @@ class Evaluation:
             "good_photos_look_different": shift.different if shift else None,
             "good_photos_message": shift.message if shift else None,
             "milliseconds_per_photo": self.milliseconds,
+            "notes": list(self.notes),
             "pixel_resolution": "the photos' own pixels; a mask's pixel counts above half of white",
         }
 
@@ -90,7 +94,7 @@ def evaluate(
         PhotoError: a photo or mask cannot be used.
     """
     masked = any(photo.masks for photo in photos)
-    shown = False
+    shown, seen = False, KindsSeen()
     scores, seconds = [], []
     with PixelMetrics() as pixels:
         for i, labelled in enumerate(photos):
@@ -99,6 +103,7 @@ def evaluate(
             result = model.inspect(photo)
             seconds.append(time.perf_counter() - start)
             scores.append(result.score)
+            seen.add(result.notes)
             if masked:
                 mask = read_mask(labelled, *result.heatmap.shape, max_pixels=max_pixels)
                 shown |= bool(mask.any())
@@ -110,7 +115,8 @@ def evaluate(
         pixel = pixels.result() if shown else {}
     labels = np.array([photo.defective for photo in photos])
     metrics = {**image_metrics(labels, np.array(scores)), **pixel}
-    return _figures(photos, np.array(scores), metrics, model.calibration, seconds)
+    figures = _figures(photos, np.array(scores), metrics, model.calibration, seconds)
+    return replace(figures, notes=seen.sentences())
 
 
 def _figures(

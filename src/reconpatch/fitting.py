@@ -51,6 +51,7 @@ from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
 from reconpatch.parity import SAMPLE_PHOTOS, Sample, checked_sample
 from reconpatch.patch_store import PatchStore
+from reconpatch.photo_kind import Kind, kind_notes
 from reconpatch.reading import (
     GoodSource,
     Read,
@@ -65,6 +66,7 @@ from reconpatch.settings import (
     FitSettings,
     automatic_tile,
     ensemble_settings_for,
+    squeeze_note,
 )
 from reconpatch.trial import (
     Defects,
@@ -90,7 +92,8 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
 
     Args:
         good: a folder (searched in depth, photos taken in the order of their names), or a
-            sequence of paths, arrays and PIL images.
+            sequence of paths, arrays and PIL images. The channels of arrays are red, green and
+            blue: OpenCV's frames are `frame[:, :, ::-1]`.
         recipe: "default", or "paper" for the paper's own settings.
         options: fields of `FitOptions`, and settings to change by name (see
             `reconpatch.settings.settings_for`): `fit("good/", seed=1, method="patchcore")`. A list
@@ -229,7 +232,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             read = steps.extract(reading, features, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group)
-        notes = read.notes + notes
+        notes = squeeze_note(settings, sizes.median) + kind_notes(read.looks) + read.notes + notes
         _check_enough(photos)
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))
@@ -272,6 +275,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         "features": f"{type(extractor).__name__}, {threads} threads",
         "versions": _versions(),
         "data_sha256": _data_fingerprint(photos),
+        "kind": Kind.of(read.looks).to_dict(),
         "seconds": clock.seconds,
         "coreset_radius": fitted.radius,
         "training": log.to_dict() if log else None,

@@ -9,19 +9,21 @@ import os
 import re
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, overload
+from typing import Any, BinaryIO, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from reconpatch.errors import PhotoError, SettingsError
+from reconpatch.picture_file import MAX_SIDE, check_samples, check_single, prepared, white_value
 
 PHOTO_SUFFIXES: frozenset[str] = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
@@ -34,7 +36,11 @@ MIN_SIDE = 16
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 PhotoSource: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any] | Image.Image
 
+_Drawn = Literal["no", "colours", "indices"]
+"""Whether a picture is no photo but was drawn, and what of a palette file counts then."""
+
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+_ROWS = 256  # of a photo at a time, where a step takes several times the memory of its pixels
 _FLOAT_SLACK = 1e-6  # rounding of the caller's own arithmetic, not a wrong range
 
 # Pillow's names for files of several 16-bit channels, of which it decodes 8 bits each.
@@ -101,45 +107,89 @@ def read_photo(
 
     Files are PNG, JPEG, BMP, TIFF or WebP, told by their content. They may be mono, palette or
     colour, of 8 or 16 bits a channel, or mono float in 0..1. What EXIF says about the camera's
-    orientation is applied, alpha is composited over black, and of several pages or frames the first
-    is read. A PIL image that was read from a 16-bit colour file has lost the lower 8 bits already:
-    give the path instead.
+    orientation is applied. Alpha is composited over black; where it is 0 everywhere it is not in
+    use, and ignored. A PIL image that was read from a 16-bit colour file has lost the lower 8 bits
+    already: give the path instead.
 
     Args:
         source: a path, a PIL image, or an array of shape (H, W), (H, W, 1) or (H, W, 3) with dtype
-            uint8, uint16 or a float in 0..1. An array is neither copied nor changed.
+            uint8, uint16 or a float in 0..1. Three channels are red, green, blue: what OpenCV
+            reads is `array[:, :, ::-1]`. An array is neither copied nor changed.
         name: what to call the photo in messages and results; by default the path as given.
         max_pixels: refuse larger photos, before they are decoded.
 
     Raises:
-        PhotoError: the photo is missing, damaged, too small, too large, or of another kind.
+        PhotoError: the photo is missing, damaged, too small, too large, of another kind, or one of
+            several in a file.
     """
-    if isinstance(source, np.ndarray):
-        name = name or "<array>"
-        pixels = _from_array(source, name, max_pixels)
-    elif isinstance(source, Image.Image):
-        name = name or "<image>"
-        pixels = _from_image(source, name, max_pixels)
-    elif isinstance(source, (str, os.PathLike)):
-        name = name or os.fspath(source)
-        pixels = _from_file(Path(source), name, max_pixels)
-    else:
+    if not isinstance(source, np.ndarray | Image.Image | str | os.PathLike):
         raise PhotoError(
             f"A photo cannot be read from {type(source).__name__}: "
             "give a path, a numpy array or a PIL image."
         )
-    return _photo(name, pixels)
+    name = name or _name_of(source)
+    with _without_pixels():
+        if isinstance(source, np.ndarray):
+            return _photo(name, _from_array(source, name, max_pixels))
+        if isinstance(source, Image.Image):
+            return _photo(name, _from_image(source, name, max_pixels))
+        with _open_file(Path(source), name) as stream:
+            return _photo(name, _from_stream(stream, name, max_pixels))
 
 
 def read_photo_bytes(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Photo:
     """Read a photo from a file's bytes, which have not to be on a disk; see `read_photo`.
 
     Raises:
-        PhotoError: the photo is empty, damaged, too small, too large, or of another kind.
+        PhotoError: the photo is empty, damaged, too small, too large, of another kind, or one of
+            several in a file.
     """
     if not content:
         raise PhotoError(f"{name}: the file is empty; save or copy it again.")
-    return _photo(name, _from_stream(io.BytesIO(content), name, max_pixels))
+    with _without_pixels():
+        return _photo(name, _from_stream(io.BytesIO(content), name, max_pixels))
+
+
+def read_drawing(path: Path, *, max_pixels: int = MAX_PIXELS, indices: bool = False) -> Photo:
+    """Read a picture that somebody drew: a mask, or a region of interest.
+
+    It is read as a photo is, but for alpha, which is composited over black wherever it is 0:
+    drawing programs keep white below what is transparent.
+
+    Args:
+        path: the file.
+        max_pixels: larger pictures are refused.
+        indices: of a palette file take the indices in place of their colours.
+
+    Raises:
+        PhotoError: as `read_photo` does.
+    """
+    name = os.fspath(path)
+    with _without_pixels(), _open_file(path, name) as stream:
+        drawn: _Drawn = "indices" if indices else "colours"
+        return _photo(name, _from_stream(stream, name, max_pixels, drawn))
+
+
+def _name_of(source: PhotoSource) -> str:
+    if isinstance(source, np.ndarray):
+        return "<array>"
+    return "<image>" if isinstance(source, Image.Image) else str(os.fspath(source))
+
+
+@contextmanager
+def _without_pixels() -> Iterator[None]:
+    """An error of the block holds no decoded picture, however long it is kept itself.
+
+    Its traceback holds frames and their variables, in cycles that are collected late.
+    """
+    try:
+        yield
+    except PhotoError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            traceback.clear_frames(cause.__traceback__)
+            cause = cause.__cause__ or cause.__context__
+        raise
 
 
 def _photo(name: str, pixels: npt.NDArray[Any]) -> Photo:
@@ -162,7 +212,7 @@ def photo_size(source: PhotoSource, *, name: str | None = None) -> tuple[int, in
         return source.height, source.width
     name = name or os.fspath(source)
     with _open_file(Path(source), name) as stream, _decoder_errors(name, MAX_PIXELS):
-        image = _open_image(stream, MAX_PIXELS)
+        image = _open_image(prepared(stream, name, header=True).stream, MAX_PIXELS)
         with _quiet_pillow():
             # A PNG file's own method would decode all of it, to look behind the pixels.
             exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
@@ -191,6 +241,24 @@ def list_photos(folder: Path) -> list[Path]:
             f"files ending in {', '.join(sorted(PHOTO_SUFFIXES))} count."
         )
     return sorted(photos, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def decoding_bytes(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> int:
+    """About how many bytes it takes to read a photo's file, itself apart, by its header alone.
+
+    What reads several at a time can wait until there is room for all of them.
+
+    Raises:
+        PhotoError: the header cannot be read, or the photo is larger than allowed.
+    """
+    with _decoder_errors(name, max_pixels):
+        stream = prepared(io.BytesIO(content), name, header=True).stream
+        image = _open_image(stream, max_pixels)
+        _check_size(*image.size, name, max_pixels)
+        each = 4 if image.mode in ("1", "L") else 12  # Pillow's, the array's, and those on the way
+        if _colour16_rawmodes(image):
+            each = 26  # decoded twice, and put together
+        return image.width * image.height * each
 
 
 class PhotosInTurn(Sequence[Photo]):
@@ -267,6 +335,11 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
             f"{name}: {width} x {height} pixels are too few; "
             f"a photo needs at least {MIN_SIDE} x {MIN_SIDE}."
         )
+    if max(width, height) > MAX_SIDE:
+        raise PhotoError(
+            f"{name}: {width} x {height} pixels, and a side may have {MAX_SIDE:,} at most; cut the "
+            "photo into shorter ones."
+        )
 
 
 def _too_large(what: str, pixels: int, max_pixels: int) -> PhotoError:
@@ -330,19 +403,22 @@ def _from_image(image: Image.Image, name: str, max_pixels: int) -> npt.NDArray[A
         return _pixels(_loaded_upright(image), name)
 
 
-def _from_file(path: Path, name: str, max_pixels: int) -> npt.NDArray[Any]:
-    with _open_file(path, name) as stream:
-        return _from_stream(stream, name, max_pixels)
-
-
-def _from_stream(stream: BinaryIO, name: str, max_pixels: int) -> npt.NDArray[Any]:
+def _from_stream(
+    stream: BinaryIO, name: str, max_pixels: int, drawn: _Drawn = "no"
+) -> npt.NDArray[Any]:
     with _decoder_errors(name, max_pixels):
+        stream, white_is_zero = prepared(stream, name)
         image = _open_image(stream, max_pixels)
         _check_size(*image.size, name, max_pixels)
-        rawmodes = _colour16_rawmodes(image)
-        if rawmodes:
-            return _colour16_pixels(stream, rawmodes, name, max_pixels)
-        return _pixels(_loaded_upright(image), name)
+        check_samples(image, name)
+        with _quiet_pillow():
+            check_single(image, stream, name)
+        image = _open_image(stream, max_pixels)
+        if rawmodes := _colour16_rawmodes(image):
+            key = image.info.get("transparency")
+            return _colour16_pixels(stream, rawmodes, key, name, max_pixels, drawn)
+        white = white_value(image, name) if white_is_zero else None
+        return _pixels(_loaded_upright(image), name, drawn, white)
 
 
 def _open_file(path: Path, name: str) -> BinaryIO:
@@ -427,19 +503,46 @@ def _loaded_upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _pixels(image: Image.Image, name: str) -> npt.NDArray[Any]:
-    """The pixels of a decoded image, (H, W) or (H, W, 3); uint8, uint16 or float32."""
+def _pixels(
+    image: Image.Image, name: str, drawn: _Drawn = "no", white: int | None = None
+) -> npt.NDArray[Any]:
+    """The pixels of a decoded image, (H, W) or (H, W, 3); uint8, uint16 or float32.
+
+    Args:
+        image: decoded and upright.
+        name: of the picture, for messages.
+        drawn: see `read_drawing`.
+        white: of values in which white is 0, the one that is black; None: 0 is black.
+    """
     if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
+        pixels = np.asarray(image).astype(np.uint16)
+        return _keyed(pixels if white is None else white - pixels, image.info.get("transparency"))
     if image.mode == "I":
         return _uint16_of_int32(np.asarray(image), name)
     if image.mode == "F":
         return _unit_floats(np.asarray(image), name)
+    if image.mode == "P" and drawn == "indices":
+        return np.asarray(image)
+    if image.mode == "La":
+        image = image.convert("LA")
     mono = image.mode in {"1", "L", "LA"}
-    if not image.has_transparency_data:
-        return np.asarray(image.convert("L" if mono else "RGB"))
-    channels = np.asarray(image.convert("LA" if mono else "RGBA"))
-    return _over_black(channels)
+    transparent = image.has_transparency_data
+    kind = ("L" if mono else "RGB") + ("A" if transparent else "")
+    channels = np.asarray(image if image.mode == kind else image.convert(kind))
+    if white is not None:
+        channels = channels.copy()
+        colours = channels[:, :, :1] if transparent else channels
+        np.subtract(white, colours, out=colours)
+    return _over_black(channels, name, drawn) if transparent else channels
+
+
+def _keyed(pixels: npt.NDArray[np.uint16], key: Any) -> npt.NDArray[np.uint16]:
+    """16-bit values, 0 where they are the value, mono or colour, that a PNG calls transparent."""
+    if not isinstance(key, int | tuple):
+        return pixels
+    same = pixels == np.array(key, np.uint16)
+    pixels[same if pixels.ndim == 2 else same.all(axis=2)] = 0
+    return pixels
 
 
 def _uint16_of_int32(values: npt.NDArray[np.int32], name: str) -> npt.NDArray[np.uint16]:
@@ -452,11 +555,25 @@ def _uint16_of_int32(values: npt.NDArray[np.int32], name: str) -> npt.NDArray[np
     return values.astype(np.uint16)
 
 
-def _over_black(channels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Composite (H, W, 2) mono or (H, W, 4) RGB with alpha last over black; the dtype stays."""
-    white = np.iinfo(channels.dtype).max
-    wide = channels.astype(np.uint32)  # 65535 * 65535 + 32767 just fits
-    opaque = ((wide[:, :, :-1] * wide[:, :, -1:] + white // 2) // white).astype(channels.dtype)
+def _over_black(channels: npt.NDArray[Any], name: str, drawn: _Drawn) -> npt.NDArray[Any]:
+    """Composite (H, W, 2) mono or (H, W, 4) RGB with alpha last over black; the dtype stays.
+
+    Of a photo an alpha of 0 everywhere is that of a camera's buffer, in which it means nothing.
+    """
+    colours, alpha = channels[:, :, :-1], channels[:, :, -1:]
+    opaque: npt.NDArray[Any]
+    if drawn == "no" and not alpha.any():
+        opaque = np.ascontiguousarray(colours)
+        if not opaque.any():
+            raise PhotoError(
+                f"{name}: is transparent everywhere and black below; save it without alpha."
+            )
+    else:
+        white, opaque = np.iinfo(channels.dtype).max, np.empty(colours.shape, channels.dtype)
+        for row in range(0, len(channels), _ROWS):
+            rows = slice(row, row + _ROWS)
+            wide = colours[rows].astype(np.uint32)  # 65535 * 65535 + 32767 just fits
+            opaque[rows] = (wide * alpha[rows] + white // 2) // white
     return opaque[:, :, 0] if opaque.shape[2] == 1 else opaque
 
 
@@ -481,9 +598,9 @@ def _rawmode(tile: Any) -> str:
 
 
 def _colour16_pixels(
-    stream: BinaryIO, rawmodes: set[str], name: str, max_pixels: int
+    stream: BinaryIO, rawmodes: set[str], key: Any, name: str, max_pixels: int, drawn: _Drawn
 ) -> npt.NDArray[np.uint16]:
-    """All 16 bits of each channel of a colour file, (H, W) or (H, W, 3).
+    """All 16 bits of each channel of a colour file, (H, W) or (H, W, 3); `key` is transparent.
 
     Pillow keeps the high byte of each value and drops the low one, without a word. Told that the
     bytes are in the opposite order, it keeps the low one: two passes give both. Mono with alpha has
@@ -496,13 +613,14 @@ def _colour16_pixels(
             "save it as 16-bit RGB PNG, as 8-bit, or as one mono file per channel."
         )
     if kind == "LA":
-        return _over_black(_decode_as(stream, "RGBA", max_pixels).view(">u2").astype(np.uint16))
+        values = _decode_as(stream, "RGBA", max_pixels).view(">u2").astype(np.uint16)
+        return _over_black(values, name, drawn)
     # Premultiplied colours are composited over black already; RGBA leaves them as they are.
     layout = "RGBA" if kind == "RGBa" else kind
     high = _decode_as(stream, f"{layout};16{order}", max_pixels)
     low = _decode_as(stream, f"{layout};16{_OPPOSITE_ORDER[order]}", max_pixels)
     pixels = high.astype(np.uint16) * np.uint16(256) + low
-    return _over_black(pixels) if kind == "RGBA" else pixels[:, :, :3]
+    return _over_black(pixels, name, drawn) if kind == "RGBA" else _keyed(pixels[:, :, :3], key)
 
 
 def _decode_as(stream: BinaryIO, rawmode: str, max_pixels: int) -> npt.NDArray[np.uint8]:

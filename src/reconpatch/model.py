@@ -26,6 +26,7 @@ from reconpatch.images import MAX_PIXELS, Photo, PhotoSource, read_photo
 from reconpatch.layout import Layout, View
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.parity import Sample
+from reconpatch.photo_kind import Kind, Look
 from reconpatch.preprocessing import Geometry, Preprocessing
 from reconpatch.regions import find_regions
 from reconpatch.registration import RegisteredPhoto
@@ -118,7 +119,8 @@ class Inspector(ABC):
 
         Args:
             photo: a path; a PIL image; an array (H, W) or (H, W, 3) of uint8, uint16, or floats
-                in 0 to 1; or a `Photo` that `read_photo` gave.
+                in 0 to 1; or a `Photo` that `read_photo` gave. The three channels are red, green
+                and blue: OpenCV's frames are `frame[:, :, ::-1]`.
             max_pixels: larger photos are refused.
 
         Raises:
@@ -164,8 +166,21 @@ class Inspector(ABC):
             regions=regions,
             closest=judged.model.closest(judged.scores, of_patches, regions),
             inspected=geometry.inspected,
+            notes=self.differences(photo),
         )
         return photo.on_original(result) if isinstance(photo, RegisteredPhoto) else result
+
+    @cached_property
+    def kind(self) -> Kind | None:
+        """Of what kind the photos of the fit are; None in a file from before it was kept."""
+        stored = self.members[0].provenance.get("kind")
+        return None if stored is None else Kind.from_dict(stored)
+
+    def differences(self, photo: Photo) -> tuple[str, ...]:
+        """What sets a photo apart from those of the fit: see `Result.notes`."""
+        if self.kind is None:
+            return ()
+        return self.kind.differences(Look.at(photo, self.white_level), self.photos)
 
     def inspect_many(
         self, photos: Iterable[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS

@@ -18,6 +18,7 @@ from reconpatch.calibration import Calibration, check_rate
 from reconpatch.good_photos import GoodScores, TrainingPhoto
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.parity import Sample
+from reconpatch.photo_kind import Kind
 from reconpatch.preprocessing import Preprocessing
 from reconpatch.representation import Representation
 from reconpatch.stored_picture import LONGEST_SIDE, stored_size
@@ -63,6 +64,8 @@ def _check_provenance(provenance: Any) -> None:
 
 def _check_learned(provenance: dict[str, Any]) -> None:
     """What the provenance of a single model says beyond that of an ensemble."""
+    if provenance.get("kind") is not None:
+        Kind.from_dict(provenance["kind"])
     weights, guard = provenance.get("weights"), provenance.get("guard")
     _require(isinstance(weights, dict) and "location" in weights, "where the weights come from")
     kept = guard.get("kept") if isinstance(guard, dict) else None

@@ -35,6 +35,7 @@ from reconpatch.layout import Layout, View
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.parity import SAMPLE_PHOTOS
 from reconpatch.patch_store import PatchStore
+from reconpatch.photo_kind import Look
 from reconpatch.preprocessing import Preprocessing
 from reconpatch.read_ahead import read_ahead
 from reconpatch.region_of_interest import RegionOfInterest
@@ -144,7 +145,7 @@ def preprocessing_for(
     if isinstance(options.roi, np.ndarray):
         region = RegionOfInterest.of(options.roi)
     elif options.roi is not None:
-        region = RegionOfInterest.read(options.roi)
+        region = RegionOfInterest.read(options.roi, max_pixels=options.max_pixels)
     if region and settings.resize:
         raise SettingsError(
             f"resize is {settings.resize} and a region of interest is given, which says already "
@@ -170,6 +171,7 @@ class Read:
     sources: list[int] = field(default_factory=list)  # which source each photo came from
     thumbnails: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
     # The part of some photos to make a defect on, prepared.
     prepared: dict[int, tuple[View, Bytes]] = field(default_factory=dict)
 
@@ -229,6 +231,7 @@ class Reading:
                 TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, n)
             )
             read.sources.append(i)
+            read.looks.append(Look.at(photo, read.preprocessing.white_level))
             if self._thumbnails:
                 read.thumbnails.append(decoded.thumbnail)
             if self.layout.in_tiles:

@@ -16,9 +16,11 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw
 
 from reconpatch.errors import PhotoError, SettingsError
+from reconpatch.images import MAX_PIXELS
+from reconpatch.masks import read_white
 
 Bools = npt.NDArray[np.bool_]
 
@@ -56,11 +58,12 @@ class RegionOfInterest:
         return cls(mask.shape[0], mask.shape[1], buffer.getvalue())
 
     @classmethod
-    def read(cls, path: str | Path) -> Self:
+    def read(cls, path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Self:
         """The region in a file.
 
-        A picture (white, or above half of it, is inspected), or a JSON file of polygons in pixels
-        of a photo: `{"size": [WIDTH, HEIGHT], "inspect": [[[x, y], ...], ...], "ignore": [...]}`.
+        A picture, read as masks are (white, or above half of it, is inspected; what is transparent
+        is black), or a JSON file of polygons in pixels of a photo:
+        `{"size": [WIDTH, HEIGHT], "inspect": [[[x, y], ...], ...], "ignore": [...]}`.
         Without "inspect" all is inspected but what is ignored.
 
         Raises:
@@ -69,10 +72,11 @@ class RegionOfInterest:
         path = Path(path)
         try:
             if path.suffix.lower() == ".json":
-                return cls.of(_drawn(json.loads(path.read_text()), path))
-            with Image.open(path) as image:
-                return cls.of(np.asarray(image.convert("L")) > 127)
-        except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+                return cls.of(_drawn(json.loads(path.read_text()), path, max_pixels))
+            return cls.of(read_white(path, max_pixels=max_pixels))
+        except SettingsError:
+            raise
+        except (OSError, ValueError, RecursionError, PhotoError) as error:
             raise SettingsError(
                 f"the region of interest {path} cannot be read ({error}): give a picture that is "
                 "white where photos are inspected, or a JSON file of polygons"
@@ -129,7 +133,7 @@ def _scaled(region: RegionOfInterest, height: int, width: int) -> Bools:
     return mask
 
 
-def _drawn(record: Any, path: Path) -> Bools:
+def _drawn(record: Any, path: Path, max_pixels: int) -> Bools:
     """Polygons as a mask."""
     known = {"size", "inspect", "ignore"}
     if not isinstance(record, dict) or "size" not in record or set(record) - known:
@@ -139,6 +143,8 @@ def _drawn(record: Any, path: Path) -> Bools:
         )
     try:
         width, height = (int(side) for side in record["size"])
+        if width * height > max_pixels:
+            raise ValueError(f"{width} x {height} pixels are over the limit of {max_pixels:,}")
         image = Image.new("1", (width, height), color="inspect" not in record)
         draw = ImageDraw.Draw(image)
         for name, inside in (("inspect", 1), ("ignore", 0)):

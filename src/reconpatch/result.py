@@ -85,6 +85,8 @@ class Result:
             at least one for a photo that is.
         closest: the good patch nearest to the photo's worst patch.
         inspected: the part of the photo that was looked at.
+        notes: what sets the photo apart from those of the fit, a sentence each: grey or colour,
+            red and blue swapped, depth, shape. Its score may tell of that alone.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Result:
     regions: tuple[Region, ...]
     closest: ClosestPatch
     inspected: Box
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON-ready values, without the map."""
@@ -112,4 +115,5 @@ class Result:
             "inspected": list(self.inspected),
             "regions": [region.to_dict() for region in self.regions],
             "closest": self.closest.to_dict(),
+            "notes": list(self.notes),
         }

@@ -28,6 +28,7 @@ from reconpatch.engines import DEFAULT_ENGINE
 from reconpatch.errors import MissingExtraError, PhotoError, ReconPatchError, WorkersError
 from reconpatch.images import MAX_PIXELS, Photo, read_photo_bytes
 from reconpatch.model import Inspector
+from reconpatch.photo_kind import KindsSeen
 from reconpatch.read_ahead import read_ahead
 from reconpatch.result import Result
 from reconpatch.score_table import SCHEMA, Counts, ScoreTable
@@ -41,6 +42,8 @@ except ImportError:
 
 if TYPE_CHECKING:
     from reconpatch.fit_options import Progress
+
+log = logging.getLogger("reconpatch.score")
 
 FORMAT = 1
 _BATCH = 4  # photos in the engine at a time: more take more memory and no less time
@@ -164,6 +167,7 @@ class PhotoScorer:
     def __init__(self, model: Inspector, max_pixels: int = MAX_PIXELS) -> None:
         self._model, self._max_pixels = model, max_pixels
         self._fingerprint = model.fingerprint
+        self._kinds = KindsSeen()
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         """Scores of a table with the columns `id`, `path`, and `bytes` where they are read already.
@@ -206,8 +210,15 @@ class PhotoScorer:
                 result = next(results)
                 row["seconds"] += each
                 row |= {"error": str(result)} if isinstance(result, PhotoError) else _row(result)
+                self._say_kind(result)
             rows.append(row)
         return rows
+
+    def _say_kind(self, result: Result | PhotoError) -> None:
+        """What sets a photo apart from those of the fit, the first time that it is seen."""
+        if not isinstance(result, PhotoError):
+            for text in self._kinds.add(result.notes):
+                log.warning("Another kind than the photos of the fit: %s: %s", result.name, text)
 
     def _inspect(self, photos: Sequence[Photo]) -> Sequence[Result | PhotoError]:
         """A result for each photo; one that the model refuses costs no other its own."""

@@ -21,27 +21,66 @@ AUTOMATIC_TILE = -1
 """The tile that says: take it from the photos and the smallest defect that matters."""
 
 AUTOMATIC_SIZES = (224, 320, 448)
-"""Sides that an automatic size takes."""
+"""Sides of the squares that an automatic size has as many pixels as."""
 
+_SQUARE = 1.25  # photos of up to this ratio of sides are shown as a square
+_STEP, _LEAST_SIDE = 32, 64  # of a side, in pixels
+_SQUEEZED = 2.0  # what is told
 
 _SEEN_DEFECT = 12  # pixels at the model's input; a defect of fewer than 8 can be missed
 _TILE_INPUT, _TILE_LIMIT, _TILE_OVERLAP = 512, 1024, 64
 _STRIDE = 8  # pixels of the input for a cell of the default backbones
 
 
-def automatic_size(shorter_side: int, limit: int) -> tuple[int, int]:
-    """The largest of the automatic sizes that enlarges no photo, or 224: (height, width), a square.
+def automatic_size(photo: tuple[int, int], limit: int) -> tuple[int, int]:
+    """The model's input for photos of a size: (height, width), about the photos' shape.
 
-    A larger input shows smaller defects, but there is nothing to see in pixels that a photo does
-    not have: on photos of 300 pixels 448 found less than 224 (docs/research.md).
+    As many pixels as the largest of the automatic squares that is no larger than the photos'
+    shorter side, or 224. A larger input shows smaller defects, but there is nothing to see in
+    pixels that a photo does not have: on photos of 300 pixels 448 found less than 224
+    (docs/research.md).
 
     Args:
-        shorter_side: of the photos, in pixels; the median where they differ.
-        limit: largest side to take.
+        photo: height and width of the photos, in pixels; the median where they differ.
+        limit: side of the largest square to take.
     """
-    fitting = [side for side in AUTOMATIC_SIZES if side <= min(shorter_side, limit)]
-    side = max(fitting, default=AUTOMATIC_SIZES[0])
-    return side, side
+    fitting = [side for side in AUTOMATIC_SIZES if side <= min(*photo, limit)]
+    return in_shape(max(fitting, default=AUTOMATIC_SIZES[0]), photo)
+
+
+def in_shape(side: int, photo: tuple[int, int]) -> tuple[int, int]:
+    """As many pixels as a square of this side, within a quarter, in about the photos' shape.
+
+    Sides are multiples of 32, as the coarsest level of a backbone wants them, and of 64 at least,
+    so the shape is kept to within 1.3 : 1, and photos longer than `side`² / 64² : 1 are squeezed
+    along. Photos of up to `_SQUARE` : 1 are shown as the square itself: multiples of 32 come no
+    nearer to their shape.
+    """
+    ratio = max(photo) / min(photo)
+    if ratio <= _SQUARE:
+        return side, side
+    short = max(_LEAST_SIDE, _STEP * round(side / ratio**0.5 / _STEP))
+    long = _STEP * round(side * ratio**0.5 / _STEP)
+    if short == _LEAST_SIDE:
+        long = min(long, _STEP * round(side * side / short / _STEP))
+    return (short, long) if photo[0] < photo[1] else (long, short)
+
+
+def squeeze_note(settings: FitSettings, photo: tuple[int, int]) -> list[str]:
+    """A note, where photos of this (height, width) are shown far from their shape; else nothing."""
+    if settings.tile or settings.resize:  # tiles are square, and a crop keeps the shape
+        return []
+    down, across = (side / size for side, size in zip(photo, settings.size, strict=True))
+    squeezed = max(down, across) / min(down, across)
+    if squeezed < _SQUEEZED:
+        return []
+    height, width = settings.size
+    return [
+        f"Photos of {photo[1]} x {photo[0]} pixels (width x height) are shown to the model at "
+        f"{width} x {height}: {squeezed:.1f} times smaller along one side than along the other, "
+        "and so are defects. --size HEIGHTxWIDTH gives another input, and --tile looks at photos "
+        "piece by piece."
+    ]
 
 
 def automatic_tile(settings: FitSettings, photo_size: tuple[int, int]) -> FitSettings:
@@ -54,7 +93,6 @@ def automatic_tile(settings: FitSettings, photo_size: tuple[int, int]) -> FitSet
         settings: with a tile, given or automatic, or a size that is.
         photo_size: height and width of the photos, the median where they differ.
     """
-    shorter = min(photo_size)
     if settings.tile == AUTOMATIC_TILE:
         scale = min(1.0, _SEEN_DEFECT / settings.smallest_defect)  # input pixels a photo's pixel
         needed = max(photo_size) * scale
@@ -71,7 +109,7 @@ def automatic_tile(settings: FitSettings, photo_size: tuple[int, int]) -> FitSet
     if settings.tile:
         side = min(settings.tile, _TILE_LIMIT)
         return replace(settings, size=(side, side))
-    return replace(settings, size=automatic_size(shorter, settings.size_limit))
+    return replace(settings, size=automatic_size(photo_size, settings.size_limit))
 
 
 @dataclass(frozen=True)
@@ -86,7 +124,7 @@ class FitSettings:
         levels: the backbone's levels in use, finest first; empty takes the backbone's own.
         size: height and width of the model's input in pixels; 0 x 0 takes them from the photos,
             see `automatic_size`.
-        size_limit: largest side that an automatic size takes.
+        size_limit: side of the largest square that an automatic size has as many pixels as.
         tile: 0 shows the model the photo at once; else it sees squares of this many pixels of the
             photo, each resized to `size`, which is then the tile's own unless it is given.
             `AUTOMATIC_TILE` takes it from the photos and `smallest_defect`.
@@ -317,7 +355,7 @@ RECIPES = {"default": _DEFAULT, "paper": _PAPER}
 Quality = Literal["fast", "balanced", "best"]
 
 QUALITIES: dict[Quality, list[dict[str, Any]]] = {
-    "fast": [{"size": (224, 224), "bank": 0.005, "bank_least": 1500, "made": 160}],
+    "fast": [{"size_limit": 224, "bank": 0.005, "bank_least": 1500, "made": 160}],
     "balanced": [{}],
     "best": [
         {"size_limit": 320, "bank": 0.005, "bank_least": 4000},

@@ -35,6 +35,7 @@ from reconpatch.errors import (
 )
 from reconpatch.images import MAX_PIXELS, Photo, PhotosInTurn, read_photo_bytes
 from reconpatch.model_versions import ModelVersions, Served
+from reconpatch.photo_kind import KindsSeen
 from reconpatch.photo_store import PhotoStore
 from reconpatch.records import Feedback, Filter, Record, Records, Version
 from reconpatch.update import update
@@ -159,6 +160,7 @@ class Station:
         self._drifting = threading.Lock()
         self._stopping = threading.Event()
         self._seconds_a_photo = 0.1
+        self._kinds: dict[tuple[str, int], KindsSeen] = {}
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._threads = [
             threading.Thread(target=self._work, name="inspect"),
@@ -285,6 +287,14 @@ class Station:
         for job, record in zip(jobs, records, strict=True):
             job.answer.set_result(record)
         self._watch_drift(served, records)
+        self._say_kinds(served, results)
+
+    def _say_kinds(self, served: Served, results: Sequence[Result]) -> None:
+        """What sets photos apart from those of the fit, the first time that it is seen."""
+        name, number = served.version.product, served.version.number
+        for result in results:
+            for text in self._kinds.setdefault((name, number), KindsSeen()).add(result.notes):
+                log.warning("%s: %s is of another kind than the fit's: %s", name, result.name, text)
 
     def _read(self, jobs: Sequence[_Job]) -> Iterator[tuple[list[_Job], list[Photo]]]:
         """The photos that can be read, in parts that fit in memory; the others are answered."""

@@ -36,6 +36,7 @@ from reconpatch.good_photos import (
 from reconpatch.images import Photo
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
+from reconpatch.photo_kind import KindsSeen
 from reconpatch.reading import thumbnail
 
 __all__ = [
@@ -93,6 +94,8 @@ def update(
     return replace(combined, provenance=_provenance(model, new, rows, radius=None))
 
 
+_ANOTHER_KIND = "The update learned photos of another kind than those of the fit: {}"
+
 # --- Photos --------------------------------------------------------------------------------------
 
 
@@ -107,6 +110,7 @@ class _NewPhotos:
         promoted_patches: of each member, (P, D) represented patches of each of those.
         patches: of each member, (P, D) represented patches of each new photo.
         thumbnails: of each new photo, where the model has any.
+        kinds: what sets photos apart from those of the fit, with their number.
     """
 
     photos: Sequence[TrainingPhoto]
@@ -115,6 +119,7 @@ class _NewPhotos:
     promoted_patches: Sequence[Sequence[Floats]]
     patches: Sequence[Sequence[Floats]]
     thumbnails: Sequence[bytes]
+    kinds: Sequence[str] = ()
 
 
 def _read(
@@ -130,7 +135,8 @@ def _read(
     promoted_patches: list[list[Floats]] = [[] for _ in members]
     thumbnails: list[bytes] = []
     seen: set[str] = set()
-    for photo in counted(good, "look at good photos", report):
+    kinds = KindsSeen()
+    for photo in kinds.through(counted(good, "look at good photos", report), model):
         if photo.sha256 in seen:
             continue
         seen.add(photo.sha256)
@@ -142,11 +148,13 @@ def _read(
             for own, member in zip(promoted_patches, members, strict=True):
                 own.append(member.represent(photo))
     new_good = len(photos)
-    for photo in counted(confirmed, "look at false alarms", report):
+    for photo in kinds.through(counted(confirmed, "look at false alarms", report), model):
         if photo.sha256 not in seen and photo.sha256 not in of_hash:
             seen.add(photo.sha256)
             _add(photo, members, photos, patches, thumbnails)
-    return _NewPhotos(photos, new_good, promoted, promoted_patches, patches, thumbnails)
+    return _NewPhotos(
+        photos, new_good, promoted, promoted_patches, patches, thumbnails, kinds.sentences()
+    )
 
 
 def _add(
@@ -244,7 +252,7 @@ def _provenance(
     }
     return {
         **parent.provenance,
-        "notes": _notes(parent),
+        "notes": [*_notes(parent), *map(_ANOTHER_KIND.format, new.kinds)],
         "parent": parent.fingerprint,
         "updated": updated,
     }

@@ -50,6 +50,7 @@ class Watched:
         sorted_to: where it was moved or linked, or None.
         inspected_before: it had its record from before, and was only moved or linked now.
         alarm: what the drift monitor said to it, if anything.
+        notes: what sets the photo apart from those of the fit; see `Result.notes`.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Watched:
     sorted_to: Path | None = None
     inspected_before: bool = False
     alarm: DriftAlarm | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The outcome as JSON-ready values."""
@@ -70,6 +72,7 @@ class Watched:
             values |= {name: getattr(record, name) for name in names}
             values["regions"] = [region.to_dict() for region in record.regions]
             values["inspected_before"] = self.inspected_before
+            values["notes"] = list(self.notes)
         values["sorted_to"] = None if self.sorted_to is None else str(self.sorted_to)
         if self.alarm is not None:
             values["drift"] = self.alarm.message
@@ -175,7 +178,7 @@ class Watcher:
         if first_seen is None:
             return None
         try:
-            record, alarm = self._inspect(key)
+            record, alarm, notes = self._inspect(key)
         except _ChangedError:
             return None
         except PhotoError as error:
@@ -183,16 +186,16 @@ class Watcher:
                 return None
             return self._give_up(key, str(error))
         target = self._sort(Path(key.path), _name_of(record), record.photo)
-        return Watched(Path(key.path), record, sorted_to=target, alarm=alarm)
+        return Watched(Path(key.path), record, sorted_to=target, alarm=alarm, notes=notes)
 
-    def _inspect(self, key: FileKey) -> tuple[Record, DriftAlarm | None]:
+    def _inspect(self, key: FileKey) -> tuple[Record, DriftAlarm | None, tuple[str, ...]]:
         """Inspect a file and commit its record."""
         content = _read(key)
         name = Path(key.path).relative_to(self._folder).as_posix()
         photo = read_photo_bytes(content, name=name, max_pixels=self._max_pixels)
         result = self._served.inspector.inspect(photo)
         [record] = self._photos.keep(self._served.version, [(content, result)], files=[key])
-        return record, self.drift.add(record)
+        return record, self.drift.add(record), result.notes
 
     def _give_up(self, key: FileKey, error: str) -> Watched:
         path = Path(key.path)
