@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from reconpatch.errors import MissingExtraError, ModelFileError, SettingsError
 from reconpatch.features import GRID_KEY, Extractor, check_photos, open_session, parse_grid
-from reconpatch.graph_contents import check_graph
+from reconpatch.graph_contents import checked_graph
 from reconpatch.layout import Layout
 from reconpatch.memory_bank import Floats, Ints, MemoryBank
 from reconpatch.representation import Representation
@@ -290,8 +290,8 @@ class StoredGraph:
         """The engine at work."""
         with self._opening:
             if self._engine is None:
-                check_graph(self.graph)
-                self._engine = _OPENERS[self.name](self.graph, self.threads)
+                graph = checked_graph(self.graph)
+                self._engine = _OPENERS[self.name](graph, self.threads)
             return self._engine
 
     @property

@@ -100,7 +100,7 @@ def export(
         overwrite: take the place of an export of that name.
 
     Raises:
-        MissingExtraError: onnx or openvino is not installed.
+        MissingExtraError: openvino is not installed.
         SettingsError: the format is unknown, or does not go with 8 bits.
         OutputError: the folder cannot be written, or the graph is too large for its file.
         ParityError: what was written disagrees with the model; nothing is left of it.

@@ -55,7 +55,7 @@ MOST_DROPPED_BYTES = 10_000_000_000
 _RECENT = 200
 _SHOWN_CHANGES = 50
 _SUFFIXES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"BM", ".bmp"), (b"RIFF", ".webp"))
-_TRAINING = ("torch", "timm", "onnx")
+_TRAINING = ("torch", "timm")
 
 
 @dataclass(frozen=True)
