@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from reconpatch.calibration import DEFAULT_FALSE_ALARM_RATE, check_rate
 from reconpatch.coreset import bank_rows
 from reconpatch.errors import SettingsError
@@ -309,6 +311,7 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     if recipe not in RECIPES:
         raise SettingsError(f"the recipe is {recipe!r}: give one of {', '.join(RECIPES)}")
     values = RECIPES[recipe].to_dict()
+    changes = {name: _plain(name, value) for name, value in changes.items()}
     if "bank" in changes:
         changes.setdefault("bank_least", 0)  # whoever says how many rows means it
     if "epochs" in changes:
@@ -319,10 +322,6 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
         changes.setdefault("smooth", 0.0)  # which is not smoothed
     if changes.get("defects") == 0:
         changes.setdefault("guard", False)  # which could not compare on none
-    if changes.get("size") == "auto":
-        changes["size"] = AUTOMATIC
-    if changes.get("tile") == "auto":
-        changes["tile"] = AUTOMATIC_TILE
     if isinstance(changes.get("size"), int):
         changes["size"] = (changes["size"], changes["size"])
     for name, value in changes.items():
@@ -331,6 +330,16 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
             raise SettingsError(f"there is no setting {name!r}{_suggestion(name, list(_types()))}")
         part[name] = asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
     return FitSettings.from_dict(values)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value as Python has it: numpy's numbers and arrays, and text for numbers, become plain."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return type(value)(_plain("", inner) for inner in value)
+    is_text = isinstance(value, str) and _types().get(name) in _PARSED
+    return parse_setting(name, value) if is_text else value
 
 
 def ensemble_settings_for(
@@ -432,6 +441,10 @@ def _parse_numbers(name: str, text: str) -> tuple[int, ...]:
 def setting_names() -> list[str]:
     """The names that `settings_for` takes, those of training and scoring among them."""
     return [name for name, kind in _types().items() if not is_dataclass(kind)]
+
+
+_PARSED = (int, float, tuple[int, int], tuple[int, ...])
+"""Types of settings whose values may be given as text."""
 
 
 def _types() -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import OutputError
+from reconpatch.files import read_into
 
 BLOCK = 1 << 20
 """How many values are merged and worked through at a time."""
@@ -93,7 +94,9 @@ class SortedRuns(Generic[Unsigned]):
         assert self._file is not None
         step = length * self._dtype.itemsize
         for at in range(start, end, step):
-            yield np.frombuffer(self._file.read(at, min(step, end - at)), self._dtype)
+            part = np.empty(min(step, end - at) // self._dtype.itemsize, self._dtype)
+            self._file.read(at, part)
+            yield part
 
 
 def chunks(
@@ -151,10 +154,10 @@ class _TemporaryFile:
             raise _no_temporary_file(error) from error
         self.runs.append((start, end))
 
-    def read(self, start: int, length: int) -> bytes:
-        """So many bytes from the start given."""
+    def read(self, start: int, values: npt.NDArray[np.unsignedinteger]) -> None:
+        """Fill an array from the start given."""
         self._file.seek(start)
-        return self._file.read(length)
+        read_into(self._file, values)
 
     def close(self) -> None:
         """Remove the file."""
