@@ -99,11 +99,11 @@ def open_regular(path: Path) -> BinaryIO:
             no end to wait for.
     """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-    file = os.fdopen(os.open(path, flags), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
+    number = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-    return file
+    return os.fdopen(number, "rb")
 
 
 def read_into(file: Any, array: npt.NDArray[Any]) -> None:
@@ -285,7 +285,8 @@ def remove_if_still(folder: Path, name: str, sha256: str) -> None:
     A name that leads out of the folder, over ``..`` or a link, is of no list that was written here.
     """
     path = folder / name
-    if ".." in Path(name).parts or path.parent.resolve() != folder.resolve() / Path(name).parent:
+    inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+    if not inside or path.parent.resolve() != folder.resolve() / Path(name).parent:
         return
     if is_still(path, sha256):
         with contextlib.suppress(OSError):

@@ -317,9 +317,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
             f"there is no model file {path}: check the name, or make one with "
             "`reconpatch fit GOOD -o MODEL`"
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ModelFileError(
-            f"{path} cannot be read ({error.strerror or error}): give the file that `fit` wrote, "
+            f"{path} cannot be read ({reason}): give the file that `fit` wrote, "
             "and check its rights"
         ) from error
     record, stated = header["record"], header["sha256"]

@@ -242,6 +242,8 @@ class FitSettings:
                 raise cause from None
             name = ([part for part in first["loc"] if isinstance(part, str)] or ["settings"])[-1]
             allowed = first["msg"].replace("Input should be ", "give ")
+            if first["type"] == "tuple_type" and name in _TUPLES:
+                allowed = _TUPLES[name]
             raise SettingsError(f"{name} is {first['input']!r}: {allowed}") from None
 
 
@@ -443,6 +445,10 @@ def setting_names() -> list[str]:
     return [name for name, kind in _types().items() if not is_dataclass(kind)]
 
 
+_TUPLES = {
+    "size": "give pixels such as 224, (256, 512) (height, width), or 'auto'",
+    "levels": "give whole numbers such as (2, 3)",
+}
 _PARSED = (int, float, tuple[int, int], tuple[int, ...])
 """Types of settings whose values may be given as text."""
 
