@@ -84,8 +84,9 @@ class FeatureCache:
         key = hashlib.sha256(graph_sha256 + repr(photos.shape).encode())
         key.update(np.ascontiguousarray(photos).data)
         entry = self._entries.get(key.digest())
-        if entry is not None:
-            p, seconds = self._read(entry), entry.seconds
+        p = None if entry is None else self._read(entry)
+        if entry is not None and p is not None:
+            seconds = entry.seconds
         else:
             start = time.perf_counter()
             p = extract(photos)
@@ -94,10 +95,13 @@ class FeatureCache:
         self._spared += seconds - (time.perf_counter() - asked)
         return p
 
-    def _read(self, entry: _Entry) -> Floats:
+    def _read(self, entry: _Entry) -> Floats | None:
         p = np.empty(entry.shape, np.float32)
-        self._file.seek(entry.start)
-        read_into(self._file, p)
+        try:
+            self._file.seek(entry.start)
+            read_into(self._file, p)
+        except OSError:  # they can be extracted again
+            return None
         return p
 
     def _keep(self, key: bytes, p: Floats, seconds: float) -> None:

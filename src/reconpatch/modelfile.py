@@ -345,7 +345,7 @@ def _start(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int | None]:
         header = json.loads(names.pop("__metadata__")["reconpatch"])
         version = int(header["format"])
         if not {"record", "sha256"} <= header.keys():
-            raise KeyError
+            raise ValueError
     except (AttributeError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise ModelFileError(
             f"{path} is not a reconpatch model, or it is damaged at the start: give a file that "

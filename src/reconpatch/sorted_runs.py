@@ -155,9 +155,20 @@ class _TemporaryFile:
         self.runs.append((start, end))
 
     def read(self, start: int, values: npt.NDArray[np.unsignedinteger]) -> None:
-        """Fill an array from the start given."""
-        self._file.seek(start)
-        read_into(self._file, values)
+        """Fill an array from the start given.
+
+        Raises:
+            OutputError: the file cannot be read back whole.
+        """
+        try:
+            self._file.seek(start)
+            read_into(self._file, values)
+        except OSError as error:
+            raise OutputError(
+                f"A temporary file for the pixels of the anomaly maps could not be read ({error}). "
+                "Name a folder on another disk in the environment variable TMPDIR, or raise "
+                "memory_limit."
+            ) from error
 
     def close(self) -> None:
         """Remove the file."""
