@@ -124,7 +124,7 @@ NO_REFUSALS = {
     "TooLargeError": "service_guard.py catches it",
     "ClientDisconnect": "Starlette's own word for it, which Starlette catches",
     "_ChangedError": "watch.py catches it",
-    "OSError": "files.py, of a file that is none or ends early; what reads it tells the user",
+    "OSError": "files.py, of a file that is none; what reads it tells the user",
     "FileExistsError": "watch.py, in the place of os.link, whose error it is",
     "ValueError": "becomes a ModelFileError or a PhotoError (private functions, from_dict), or is "
     "a slip in our own code (map_to_photo, process_bind_param)",

@@ -50,16 +50,6 @@ def test_what_was_extracted_comes_from_the_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first[0], again[2])
 
 
-def test_what_the_file_does_not_give_back_is_extracted_again(tmp_path: Path) -> None:
-    engine = Engine()
-    with FeatureCache(tmp_path) as cache:
-        first = cache.features(photos(4), GRAPH, engine)
-        cache._file.truncate(first.nbytes - 1)
-        again = cache.features(photos(4), GRAPH, engine)
-    np.testing.assert_array_equal(again, first)
-    assert engine.seen == 8
-
-
 @pytest.mark.parametrize(
     ("batch", "graph"),
     [

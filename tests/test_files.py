@@ -10,7 +10,6 @@ import tempfile
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from reconpatch.errors import OutputError
@@ -19,7 +18,6 @@ from reconpatch.files import (
     check_writable,
     open_regular,
     plain_name,
-    read_into,
     read_sums,
     remove_if_still,
     sums_of,
@@ -281,37 +279,6 @@ def test_a_pipe_that_is_called_like_a_leftover_stays(tmp_path):
     os.utime(pipe, (0, 0))
     assert sweep_leftovers(tmp_path) == 0
     assert pipe.exists()
-
-
-# read_into
-
-
-class Slow(io.RawIOBase):
-    """A file that gives at most 5 bytes at a time, as systems do of more than 2 GiB."""
-
-    def __init__(self, content):
-        self._content = io.BytesIO(content)
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        part = self._content.read(min(5, len(buffer)))
-        buffer[: len(part)] = part
-        return len(part)
-
-
-@pytest.mark.parametrize("shape", [(0, 3), (1,), (3, 4, 5)])
-def test_an_array_is_filled_whatever_a_call_gives(shape):
-    expected = np.random.default_rng(0).random(shape).astype(np.float32)
-    found = np.full(shape, -1, np.float32)
-    read_into(Slow(expected.tobytes() + b"more"), found)
-    assert np.array_equal(found, expected)
-
-
-def test_a_file_that_ends_early_is_an_error():
-    with pytest.raises(OSError, match="the file ends 3 bytes early"):
-        read_into(Slow(bytes(21)), np.empty(6, np.float32))
 
 
 # Lists of checksums

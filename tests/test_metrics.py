@@ -467,17 +467,6 @@ def test_a_full_disk_is_told(monkeypatch):
         pixels.add(mask, heatmap)
 
 
-def test_a_temporary_file_that_ends_early_is_told():
-    (mask,), (heatmap,) = photo([[1, 0]], [[1, 0]])
-    with PixelMetrics(memory_limit=0) as pixels:
-        pixels.add(mask, heatmap)
-        for runs in vars(pixels).values():
-            if isinstance(runs, sorted_runs.SortedRuns) and runs._file is not None:
-                runs._file._file.truncate(1)
-        with pytest.raises(OutputError, match=r"could not be read \(.*the file ends . bytes early"):
-            pixels.result()
-
-
 def test_no_folder_for_temporary_files_is_told(monkeypatch):
     def none():
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")

@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from reconpatch.features import FeatureExtractor
-from reconpatch.files import cannot_write, read_into
+from reconpatch.files import cannot_write
 from reconpatch.memory_bank import Floats
 
 DISK_LIMIT = 16 * 2**30
@@ -84,9 +84,8 @@ class FeatureCache:
         key = hashlib.sha256(graph_sha256 + repr(photos.shape).encode())
         key.update(np.ascontiguousarray(photos).data)
         entry = self._entries.get(key.digest())
-        p = None if entry is None else self._read(entry)
-        if entry is not None and p is not None:
-            seconds = entry.seconds
+        if entry is not None:
+            p, seconds = self._read(entry), entry.seconds
         else:
             start = time.perf_counter()
             p = extract(photos)
@@ -95,13 +94,10 @@ class FeatureCache:
         self._spared += seconds - (time.perf_counter() - asked)
         return p
 
-    def _read(self, entry: _Entry) -> Floats | None:
+    def _read(self, entry: _Entry) -> Floats:
         p = np.empty(entry.shape, np.float32)
-        try:
-            self._file.seek(entry.start)
-            read_into(self._file, p)
-        except OSError:  # they can be extracted again
-            return None
+        self._file.seek(entry.start)
+        self._file.readinto(p.data)
         return p
 
     def _keep(self, key: bytes, p: Floats, seconds: float) -> None:

@@ -18,9 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from reconpatch.errors import OutputError
 
 Row = TypeVar("Row")
@@ -104,26 +101,6 @@ def open_regular(path: Path) -> BinaryIO:
         os.close(number)
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return os.fdopen(number, "rb")
-
-
-def read_into(file: Any, array: npt.NDArray[Any]) -> None:
-    """Fill an array from where a file is.
-
-    A system reads 2 GiB at a time at most, whatever it is asked for, and may read less.
-
-    Args:
-        file: open to read bytes, raw or buffered.
-        array: C-contiguous, of any shape and dtype; filled.
-
-    Raises:
-        OSError: the file ends before the array is full.
-    """
-    rest = array.reshape(-1).view(np.uint8).data
-    while rest:
-        count = file.readinto(rest)
-        if not count:
-            raise OSError(errno.EIO, f"the file ends {len(rest)} bytes early")
-        rest = rest[count:]
 
 
 def temporary_name(path: Path) -> Path:

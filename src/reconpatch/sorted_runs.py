@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import OutputError
-from reconpatch.files import read_into
 
 BLOCK = 1 << 20
 """How many values are merged and worked through at a time."""
@@ -94,9 +93,7 @@ class SortedRuns(Generic[Unsigned]):
         assert self._file is not None
         step = length * self._dtype.itemsize
         for at in range(start, end, step):
-            part = np.empty(min(step, end - at) // self._dtype.itemsize, self._dtype)
-            self._file.read(at, part)
-            yield part
+            yield np.frombuffer(self._file.read(at, min(step, end - at)), self._dtype)
 
 
 def chunks(
@@ -154,21 +151,10 @@ class _TemporaryFile:
             raise _no_temporary_file(error) from error
         self.runs.append((start, end))
 
-    def read(self, start: int, values: npt.NDArray[np.unsignedinteger]) -> None:
-        """Fill an array from the start given.
-
-        Raises:
-            OutputError: the file cannot be read back whole.
-        """
-        try:
-            self._file.seek(start)
-            read_into(self._file, values)
-        except OSError as error:
-            raise OutputError(
-                f"A temporary file for the pixels of the anomaly maps could not be read ({error}). "
-                "Name a folder on another disk in the environment variable TMPDIR, or raise "
-                "memory_limit."
-            ) from error
+    def read(self, start: int, length: int) -> bytes:
+        """So many bytes from the start given."""
+        self._file.seek(start)
+        return self._file.read(length)
 
     def close(self) -> None:
         """Remove the file."""
