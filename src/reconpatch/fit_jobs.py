@@ -237,7 +237,7 @@ class FitJobs:
             NotFoundError: there is no such folder.
             SettingsError: a fit is at work already, or the name cannot be a product's.
         """
-        self._station.versions.check_new(product)
+        product = self._station.versions.check_new(product)
         if self.unavailable is not None:
             raise MissingExtraError("fit", "train")
         good = self._source(folder)

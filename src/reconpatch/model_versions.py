@@ -138,8 +138,9 @@ class ModelVersions:
             parent: the version that it was made from.
             content: the model's file, where there is one already.
         """
+        product = self.check_new(product)
         number = max((v.number for v in self._records.versions(product)), default=0) + 1
-        path = self._folder / self.check_new(product) / f"{number:04}.rcp"
+        path = self._folder / product / f"{number:04}.rcp"
         # A file of this number without a row was left by a process that was killed right here.
         if content is None:
             inspector.save(path, overwrite=True)
