@@ -393,6 +393,12 @@ def test_only_an_export_is_overwritten(small_model: Model, tmp_path: Path) -> No
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def identities(folder: Path) -> dict[Path, tuple[int, int, int]]:
+    """Which file each name is, and when it was changed."""
+    found = {path: path.lstat() for path in folder.rglob("*")}
+    return {path: (f.st_ino, f.st_mtime_ns, f.st_size) for path, f in found.items()}
+
+
 def test_what_an_export_did_not_write_is_kept(small_model: Model, tmp_path: Path) -> None:
     out = tmp_path / "out"
     export(small_model, out)
@@ -408,10 +414,10 @@ def test_what_an_export_did_not_write_is_kept(small_model: Model, tmp_path: Path
         path = out / name
         was = path.read_bytes() if path.exists() else None
         change(path)
-        before = {p: p.lstat() for p in out.rglob("*")}
+        before = identities(out)
         with pytest.raises(OutputError, match=f"holds {name}, which the export there did not"):
             export(small_model.with_threshold(1.5), out, overwrite=True)
-        assert {p: p.lstat() for p in out.rglob("*")} == before
+        assert identities(out) == before
         path.unlink() if was is None else path.write_bytes(was)
     export(small_model.with_threshold(1.5), out, overwrite=True)
     assert read(out / "model.json")["threshold"] == 1.5
