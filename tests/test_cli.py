@@ -966,17 +966,6 @@ def test_an_error_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_reader_that_goes_away_is_no_error(small_model_file: Path, new_photos: Path) -> None:
-    command = [sys.executable, "-m", "reconpatch.cli", "inspect", str(small_model_file)]
-    command.append(str(new_photos))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        stderr = process.stderr.read()
-    assert (process.returncode, stderr) == (0, b"")
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_results_that_cannot_be_written_are_an_error(

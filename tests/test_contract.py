@@ -40,7 +40,7 @@ SIGNATURES = {
     Inspector.inspect_many: "(self, photos, *, max_pixels=80000000)",
     Inspector.with_false_alarm_rate: "(self, rate)",
     Inspector.with_threshold: "(self, value)",
-    Inspector.calibrated_on: "(self, photos, rate=None)",
+    Inspector.calibrated_on: "(self, photos, rate=None, *, max_pixels=80000000)",
     Inspector.save: "(self, path, *, overwrite=False)",
     Result.to_dict: "(self)",
 }
@@ -124,6 +124,7 @@ NO_REFUSALS = {
     "TooLargeError": "service_guard.py catches it",
     "ClientDisconnect": "Starlette's own word for it, which Starlette catches",
     "_ChangedError": "watch.py catches it",
+    "OSError": "files.py, of a file that is none; what reads it tells the user",
     "FileExistsError": "watch.py, in the place of os.link, whose error it is",
     "ValueError": "becomes a ModelFileError or a PhotoError (private functions, from_dict), or is "
     "a slip in our own code (map_to_photo, process_bind_param)",

@@ -226,7 +226,8 @@ def test_every_command_is_in_the_readme() -> None:
 @pytest.fixture(scope="module")
 def options() -> set[str]:
     """All options of all commands and of the scripts in benchmarks/."""
-    parameters = [p for command in COMMANDS.values() for p in command.params]
+    whole = typer.main.get_command(app)
+    parameters = [p for command in (whole, *COMMANDS.values()) for p in command.params]
     scripts = "".join(path.read_text("utf-8") for path in REPOSITORY.glob("benchmarks/**/*.py"))
     return {
         *(name for p in parameters for name in (*p.opts, *p.secondary_opts)),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,6 +24,7 @@ from reconpatch.engines import (
     OnnxRuntimeEngine,
     OpenVinoEngine,
     StoredGraph,
+    check_threads,
     engines_present,
 )
 from reconpatch.errors import (
@@ -32,6 +35,7 @@ from reconpatch.errors import (
     SettingsError,
 )
 from reconpatch.features import FeatureExtractor
+from reconpatch.fit_options import FitOptions, default_threads
 from reconpatch.images import as_unit, read_photo
 from reconpatch.inspection_graph import InspectionGraph, f_comes_first
 from reconpatch.memory_bank import Floats, MemoryBank
@@ -234,6 +238,36 @@ def test_what_is_no_graph_is_refused(name: str, extractor: FeatureExtractor) -> 
         pytest.skip(f"{name} is not installed")
     with pytest.raises(ModelFileError, match="cannot be read"):
         StoredGraph(b"no graph", name).grid  # noqa: B018 - opens it
+
+
+@pytest.mark.parametrize(
+    "threads", [-1, 65 + 4 * (os.cpu_count() or 1), 100_000, 2**70, "2", 1.5, None]
+)
+def test_threads_that_no_engine_should_have(threads: Any, small_model_file: Path) -> None:
+    # No engine is opened: thousands of threads would stop the machine that runs this.
+    for name in ENGINES:
+        with pytest.raises(SettingsError, match=r"threads is .*: give a whole number from 1 to"):
+            StoredGraph(b"", name, threads)
+        with pytest.raises(SettingsError, match="or 0 for all cores"):
+            reconpatch.load(small_model_file, threads=threads, engine=name)
+    with pytest.raises(SettingsError, match="or 0 for all cores"):
+        FitOptions(threads=threads)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 64, np.int64(2), np.uint8(3)])
+def test_threads_that_an_engine_may_have(threads: Any) -> None:
+    found = StoredGraph(b"", threads=threads).threads
+    assert (found, type(found)) == (int(threads), int)
+
+
+def test_a_variable_asks_for_no_more_threads_than_there_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for stated in ("100000", "3", "0", "-1", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", stated)
+        assert check_threads(default_threads()) >= 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert default_threads() == 1
 
 
 def test_a_graph_of_another_kind_is_refused(module: PatchFeatures) -> None:

@@ -1,15 +1,29 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
+import socket
+import stat
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from reconpatch.errors import OutputError
-from reconpatch.files import atomic_write, check_writable
+from reconpatch.files import (
+    atomic_write,
+    check_writable,
+    open_regular,
+    plain_name,
+    read_sums,
+    remove_if_still,
+    sums_of,
+    sweep_leftovers,
+    write_sums,
+)
 
 
 class FullDisk(io.RawIOBase):
@@ -181,3 +195,143 @@ def test_a_folder_that_takes_no_file_is_refused(tmp_path, monkeypatch, number, m
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(OutputError, match=message):
         check_writable(tmp_path / "part.rcp", overwrite=False)
+
+
+# What is no file
+
+
+def link_to_a_file(path):
+    path.with_name("kept").write_bytes(b"kept")
+    path.symlink_to("kept")
+
+
+def device(path):
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("devices are made by root alone")
+
+
+def listening_socket(path):
+    os.chdir(path.parent)  # its name may have 100 bytes at most
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(path.name)
+
+
+SPECIAL = {
+    "a link to a file": link_to_a_file,
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to a folder": lambda path: path.symlink_to("."),
+    "a pipe": os.mkfifo if os.name == "posix" else None,
+    "a socket": listening_socket,
+    "a device": device,
+}
+
+
+@pytest.fixture(params=SPECIAL)
+def special(request, tmp_path, monkeypatch):
+    if os.name != "posix":
+        pytest.skip("only POSIX systems have all of these")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "part.rcp"
+    SPECIAL[request.param](path)
+    return path
+
+
+def identities(folder):
+    found = {path.name: path.lstat() for path in folder.iterdir()}
+    return {name: (f.st_ino, f.st_mode, f.st_mtime_ns) for name, f in found.items()}
+
+
+def test_only_files_are_replaced(special):
+    before = identities(special.parent)
+    what = "is a (link|pipe|socket|device) and is left as it is|is a folder"
+    with pytest.raises(OutputError, match=what):
+        check_writable(special, overwrite=True)
+    with pytest.raises(OutputError, match=what), atomic_write(special) as file:
+        file.write(b"new")
+    assert identities(special.parent) == before
+
+
+def test_what_takes_the_name_meanwhile_is_not_replaced(tmp_path):
+    path = tmp_path / "part.rcp"
+
+    def write_meanwhile():
+        with atomic_write(path) as file:
+            file.write(b"new")
+            path.symlink_to("elsewhere")
+
+    with pytest.raises(OutputError, match="is a link"):
+        write_meanwhile()
+    assert [found.name for found in tmp_path.iterdir()] == ["part.rcp"]
+    assert path.is_symlink()
+
+
+def test_only_files_are_opened(special):
+    if special.exists() and special.resolve().is_file():
+        with open_regular(special) as file:
+            assert file.read() == b"kept"
+        return
+    with pytest.raises(OSError, match=r"part\.rcp"):
+        open_regular(special)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_that_is_called_like_a_leftover_stays(tmp_path):
+    pipe = tmp_path / ".part.rcp.0123abcd.part"
+    os.mkfifo(pipe)
+    os.utime(pipe, (0, 0))
+    assert sweep_leftovers(tmp_path) == 0
+    assert pipe.exists()
+
+
+# Lists of checksums
+
+
+def test_a_list_tells_what_was_written(tmp_path):
+    (tmp_path / "sub folder").mkdir()
+    for name in ("a.png", "sub folder/two  blanks.png", "sub folder/ü\x85.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    sums = sums_of(tmp_path)
+    assert sums["a.png"] == hashlib.sha256(b"a.png").hexdigest()
+    write_sums(tmp_path / "list", sums)
+    assert read_sums(tmp_path / "list") == sums
+    assert read_sums(tmp_path / "none") == {}
+    (tmp_path / "list").write_bytes(b"\xff")
+    assert read_sums(tmp_path / "list") == {}
+
+
+def test_only_what_is_still_as_it_was_written_goes(tmp_path):
+    folder, outside = tmp_path / "in", tmp_path / "out"
+    (folder / "sub").mkdir(parents=True)
+    outside.mkdir()
+    digest = hashlib.sha256(b"mine").hexdigest()
+    for path in (folder / "sub" / "a", folder / "b", folder / "c", outside / "d"):
+        path.write_bytes(b"mine")
+    (folder / "b").write_bytes(b"changed")
+    (folder / "link").symlink_to("c")
+    (folder / "away").symlink_to(outside)
+    for name in ("sub/a", "b", "link", "away/d", "../out/d", "missing", str(outside / "d")):
+        remove_if_still(folder, name, digest)
+    assert sorted(path.name for path in folder.iterdir()) == ["away", "b", "c", "link"]
+    assert (outside / "d").exists()
+
+
+# plain_name
+
+
+@pytest.mark.parametrize(
+    "name", ["disc", "Flasche-grün", "瓶子", "part (1)", "болт 7", "ขวด", "ß", "قنينة", "a" * 64]
+)
+def test_names_in_any_script(name):
+    assert plain_name(name) == name
+    assert plain_name(unicodedata.normalize("NFD", name)) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".a", "a.", "a ", "a/b", "a\\b", "a:b", "a\n", "\u202ea", "a" * 65, "😀", "(1)",
+             "\u0301a", "𠀀" * 63, "a*", "a?", "½"]
+)  # fmt: skip
+def test_names_that_no_file_should_have(name):
+    assert plain_name(name) is None

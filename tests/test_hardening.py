@@ -7,19 +7,21 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import reconpatch
 from conftest import REPOSITORY, SMALL_FIT, save, scratched, textured
+from reconpatch import engines
 from reconpatch.errors import ModelFileError
-from reconpatch.graph_contents import check_graph
+from reconpatch.graph_contents import OPERATORS, checked_graph
 from reconpatch.model import Model
-
-pytest.importorskip("onnx", reason="onnx makes the hostile graphs: pip install it")
 
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -103,17 +105,97 @@ def test_no_name_in_a_model_reaches_a_file_or_a_page(
     assert models.made_up_file(content, pictures, tmp_path) == "harmless"
 
 
+def changed(graph: bytes, change: Callable[[Any], object]) -> bytes:
+    """A graph that somebody changed."""
+    model = onnx.load_model_from_string(graph)
+    change(model)
+    return bytes(model.SerializeToString())
+
+
+def with_node(op: str, **attributes: Any) -> Callable[[Any], object]:
+    node = onnx.helper.make_node(op, ["photos"], ["more"], **attributes)
+    return lambda model: model.graph.node.append(node)
+
+
 def test_what_a_graph_must_not_hold_is_named(models: ModuleType, small_model: Model) -> None:
-    check_graph(small_model.engine.graph)
-    graphs = dict(models._graphs(small_model.engine.graph))
+    own = small_model.engine.graph
+    assert onnx.load_model_from_string(checked_graph(own)) == onnx.load_model_from_string(own)
+    graphs = dict(models._graphs(own))
+    body = onnx.helper.make_graph([], "body", [], [])
+    sparse = onnx.SparseTensorProto(dims=[1])
+    others = {
+        "a branch": (with_node("If", then_branch=body, else_branch=body), "holds control flow"),
+        "a branch without branches": (with_node("If"), "holds the operator 'If'"),
+        "a body in a harmless node": (with_node("Relu", own=body), "holds control flow"),
+        "a scan": (with_node("Scan", body=body, num_scan_inputs=1), "holds control flow"),
+        "text": (with_node("StringNormalizer"), "holds the operator 'StringNormalizer'"),
+        "a domain": (with_node("Conv", domain="ai.onnx.ml"), "the domain 'ai.onnx.ml'"),
+        "sparse weights": (lambda m: m.graph.sparse_initializer.append(sparse), "sparse tensors"),
+        "training": (lambda m: m.training_info.add(), "holds training steps"),
+        "data in a constant": (
+            with_node("Constant", value=onnx.TensorProto(external_data=[{}], data_type=1)),
+            "holds data in another file",
+        ),
+        "an input that is a sequence": (
+            lambda m: m.graph.input[0].type.sequence_type.elem_type.tensor_type.SetInParent(),
+            "holds TypeProto.sequence_type",
+        ),
+        "very many nodes": (
+            lambda m: m.graph.node.extend([onnx.helper.make_node("Relu", ["a"], ["b"])] * 20_001),
+            "operators",
+        ),
+    }  # fmt: skip
+    made = {name: (changed(own, change), said) for name, (change, said) in others.items()}
     for name, said in (
         ("graph with an endless loop", "holds control flow"),
         ("graph with functions", "holds functions"),
         ("graph with data in /etc/passwd", "holds data in another file"),
+        ("graph with an operator of its own", "holds an operator of the domain 'evil'"),
         ("a graph of noise", "cannot be read"),
+        ("an empty graph", "cannot be read"),
     ):
+        made[name] = graphs[name], said
+    for graph, said in made.values():
         with pytest.raises(ModelFileError, match=said):
-            check_graph(graphs[name])
+            checked_graph(graph)
+
+
+@pytest.mark.parametrize("above", [0, 1 << 32, 1 << 33, 1 << 34])
+def test_an_engine_gets_nothing_that_onnx_did_not_understand(
+    above: int, small_model: Model
+) -> None:
+    """Parsers differ in what they make of a tag with bits above 32: one may read functions."""
+    graph = small_model.engine.graph
+    number = 25 if above else 4_000  # functions, or a field that there is not
+    hidden = varint(number << 3 | 2 | above) + b"\x02\x0a\x00"
+    try:
+        given = checked_graph(graph + hidden)
+    except ModelFileError:
+        return
+    assert given == checked_graph(graph)
+
+
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
+    more = value >> 7
+    return bytes([value & 127 | 128]) + varint(more) if more else bytes([value])
+
+
+def test_no_operator_on_the_list_holds_a_graph() -> None:
+    graphs = {onnx.defs.OpSchema.AttrType.GRAPH, onnx.defs.OpSchema.AttrType.GRAPHS}
+    for name in OPERATORS:
+        schema = onnx.defs.get_schema(name)
+        assert not graphs & {attribute.type for attribute in schema.attributes.values()}, name
+
+
+def test_the_engine_runs_what_was_checked(
+    small_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[bytes] = []
+    monkeypatch.setitem(engines._OPENERS, "onnxruntime", lambda graph, threads: given.append(graph))
+    stored = small_model.engine.graph + varint(4_000 << 3) + b"\1"
+    assert engines.StoredGraph(stored).engine is None
+    assert given == [checked_graph(small_model.engine.graph)]
 
 
 # --- Photos --------------------------------------------------------------------------------------

@@ -659,6 +659,39 @@ def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
         read_photo(pipe)
 
 
+def test_an_empty_path_is_not_the_folder_at_hand() -> None:
+    with pytest.raises(PhotoError, match=r"The path of a photo is empty; give a file\."):
+        read_photo("")
+
+
+@pytest.mark.parametrize("limit", [None, "80000000", 0, -1, 1e6, float("nan")])
+def test_a_limit_that_is_no_number_of_pixels_is_named(limit: Any, tmp_path: Path) -> None:
+    pixels = noise(20, 20)
+    for source in (save(tmp_path / "a.png", pixels), pixels, Image.fromarray(pixels)):
+        with pytest.raises(SettingsError, match=r"max_pixels is .*: give a whole number of pix"):
+            read_photo(source, max_pixels=limit)
+
+
+def test_a_limit_may_be_a_number_of_numpy(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", noise(20, 20))
+    assert read_photo(path, max_pixels=np.int64(400)).width == 20
+    with pytest.raises(PhotoError, match="over the limit of 399"):
+        read_photo(path, max_pixels=np.uint16(399))
+
+
+def test_memory_that_runs_out_is_not_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.png", noise(20, 20))
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", no_memory)
+    with pytest.raises(PhotoError, match=r"a\.png: memory ran out while it was decoded"):
+        read_photo(path)
+
+
 @pytest.mark.parametrize("kind", ["jpg", "png", "bmp", "tif", "webp", "deflated.tif"])
 @pytest.mark.parametrize("part", [0.02, 0.1, 0.3, 0.5, 0.9])
 def test_truncated_file(tmp_path: Path, kind: str, part: float) -> None:

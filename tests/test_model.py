@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import math
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ from PIL import Image
 import reconpatch
 from conftest import SMALL_FIT, save, scratch_mask, scratched, textured
 from reconpatch.calibration import conformal_threshold, p_value, threshold_at
+from reconpatch.ensemble import combine
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
 from reconpatch.good_photos import TrainingPhoto, rescore
 from reconpatch.images import list_photos, read_photo
@@ -59,6 +65,67 @@ def whole(height, width):
 
 
 # What inspection takes and gives
+
+
+@pytest.mark.parametrize("protocol", [*range(pickle.HIGHEST_PROTOCOL + 1), "deepcopy", "copy"])
+@pytest.mark.parametrize("worked", [False, True])
+def test_a_model_can_be_copied_and_sent_to_another_process(
+    small_model, small_model_file, defective_photo, protocol, worked
+):
+    model = reconpatch.load(small_model_file, threads=1)
+    if worked:
+        model.inspect(defective_photo)
+    if isinstance(protocol, int):
+        copied = pickle.loads(pickle.dumps(model, protocol))
+    else:
+        copied = getattr(copy, protocol)(model)
+    assert copied.fingerprint == model.fingerprint
+    assert (copied.engine.name, copied.engine.threads) == ("onnxruntime", 1)
+    assert_same_verdict(copied.inspect(defective_photo), model.inspect(defective_photo))
+
+
+def test_an_ensemble_can_be_copied(small_model, defective_photo):
+    ensemble = combine([small_model, dataclasses.replace(small_model)])
+    expected = ensemble.inspect(defective_photo)
+    for copied in (pickle.loads(pickle.dumps(ensemble)), copy.deepcopy(ensemble)):
+        assert_same_verdict(copied.inspect(defective_photo), expected)
+
+
+def test_a_process_that_starts_afresh_takes_a_model_at_work(small_model, defective_photo):
+    """As pools of processes, Spark and data loaders send it."""
+    expected = small_model.inspect(defective_photo).score
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(small_model.inspect, defective_photo).result(120).score == expected
+
+
+@pytest.mark.parametrize(
+    "single",
+    ["a.png", b"a.png", Path("a.png"), np.zeros((64, 64), np.uint8), Image.new("L", (64, 64)),
+     np.zeros((64, 64, 3), np.uint8), None, 7],
+    ids=lambda given: type(given).__name__,
+)  # fmt: skip
+def test_a_single_photo_is_not_taken_for_several(small_model, single):
+    calls = (small_model.inspect_batch, small_model.calibrated_on,
+             lambda given: list(small_model.inspect_many(given)))  # fmt: skip
+    for call in calls:
+        with pytest.raises(PhotoError, match=r"Several photos are asked for, and .* was given"):
+            call(single)
+
+
+def test_several_photos_in_any_form(small_model, good_folder, good_photos):
+    expected = [result.score for result in small_model.inspect_batch(good_photos)]
+    stack = np.stack([photo.pixels for photo in good_photos])
+    paths = list_photos(good_folder)
+    for given in (iter(good_photos), stack, paths, map(str, paths), (path for path in paths)):
+        found = [result.score for result in small_model.inspect_batch(given)]
+        assert found == expected
+    found = [result.score for result in small_model.inspect_many(map(str, paths))]
+    assert found == pytest.approx(expected, rel=ROUNDING)
+    by_photo = small_model.calibrated_on(good_photos)
+    for given in (map(str, paths), stack):
+        assert small_model.calibrated_on(given).threshold == by_photo.threshold
+    with pytest.raises(PhotoError, match="over the limit"):
+        small_model.calibrated_on(paths, max_pixels=100)
 
 
 def test_a_path_an_array_and_a_picture_give_the_same_verdict(

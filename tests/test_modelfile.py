@@ -6,7 +6,7 @@ import io
 import json
 import os
 import pickle
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from reconpatch.calibration import Calibration
 from reconpatch.engines import StoredGraph
 from reconpatch.errors import ModelFileError, OutputError
 from reconpatch.good_photos import GoodScores, TrainingPhoto
+from reconpatch.memory import peak_bytes
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.model import Model
 from reconpatch.preprocessing import Preprocessing
@@ -455,12 +456,40 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         reconpatch.load(tmp_path)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="files have no holes, and there are no pipes")
+@pytest.mark.parametrize("size", [2**40, 2**33])
+def test_of_a_file_far_too_large_the_beginning_is_read(tmp_path, tiny_file, size):
+    empty = tmp_path / "empty.rcp"
+    empty.touch()
+    long_header = tmp_path / "header.rcp"
+    long_header.write_bytes(b"\xff" * 7 + b"\x00")
+    for path, said in (
+        (tiny_file, "is damaged"), (empty, "not a reconpatch"), (long_header, "not a reconpatch")
+    ):  # fmt: skip
+        os.truncate(path, size)
+        before = peak_bytes()
+        with pytest.raises(ModelFileError, match=said):
+            reconpatch.load(path)
+        assert peak_bytes() - before < 2**30
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no pipes with names")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    pipe, devices = tmp_path / "pipe.rcp", Path("/dev/zero")
+    os.mkfifo(pipe)
+    for path in (pipe, devices):
+        with pytest.raises(ModelFileError, match="cannot be read \\(it is not a regular file\\)"):
+            reconpatch.load(path)
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        reconpatch.load("a\0b.rcp")
+
+
 def test_a_file_that_cannot_be_read_is_refused(tiny_file, monkeypatch):
     def refuse(_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(type(tiny_file), "read_bytes", refuse)
-    with pytest.raises(ModelFileError, match=r"cannot be read \(Permission denied\): check its"):
+    monkeypatch.setattr(modelfile, "open_regular", refuse)
+    with pytest.raises(ModelFileError, match=r"cannot be read \(Permission denied\): give the"):
         reconpatch.load(tiny_file)
 
 

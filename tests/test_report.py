@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import itertools
 import re
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import save
 from reconpatch import report
 from reconpatch.calibration import promise
 from reconpatch.errors import OutputError, PhotoError
@@ -378,7 +380,56 @@ def test_a_failure_while_rendering_leaves_the_old_page(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ReportWriter(tmp_path, context()).close()
     assert (tmp_path / "report.html").read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["overlays", "report.html"]
+    assert {p.name for p in tmp_path.iterdir()} == {"overlays", "report.html", report.SUMS}
+
+
+def overlays_in(folder):
+    return {p.relative_to(folder).as_posix() for p in (folder / "overlays").rglob("*.png")}
+
+
+def write_of(folder, *names, close=True):
+    writer = ReportWriter(folder, context())
+    for name in names:
+        writer.add(photo(), verdict(name, 3.0))
+    if close:
+        writer.close()
+
+
+def test_overlays_of_the_report_before_go_and_files_of_others_stay(tmp_path):
+    write_of(tmp_path, "a.png", "lot 1/b.png", "lot 2/c.png", "d.png")
+    mine = save(photo(), tmp_path / "overlays" / "mine.png")
+    noted = tmp_path / "overlays" / "d.png"
+    noted.write_bytes(noted.read_bytes() + b"with a note of mine")
+    before = {path: path.read_bytes() for path in (mine, noted)}
+    write_of(tmp_path, "b.png", "lot 1/b.png", "mine.png", "d.png", close=False)  # killed
+    write_of(tmp_path, "a.png", "mine.png", "d.png")
+    assert overlays_in(tmp_path) == {
+        f"overlays/{name}" for name in ("a.png", "mine.png", "mine-2.png", "d.png", "d-2.png")
+    }
+    assert {path: path.read_bytes() for path in before} == before
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "overlays/mine-2.png" in page
+    assert "overlays/mine.png" not in page
+
+
+def test_a_list_that_leads_elsewhere_removes_nothing(tmp_path):
+    folder = tmp_path / "out"
+    write_of(folder, "a.png")
+    kept = save(photo(), tmp_path / "kept.png")
+    digest = hashlib.sha256(kept.read_bytes()).hexdigest()
+    with (folder / report.SUMS).open("a") as file:
+        for name in ("../kept.png", str(kept), "overlays/../../kept.png", "report.html"):
+            file.write(f"{digest}  {name}\n")
+    write_of(folder, "b.png")
+    assert kept.exists()
+    assert overlays_in(folder) == {"overlays/b.png"}
+
+
+@pytest.mark.parametrize("name", ["report.html", report.SUMS])
+def test_a_page_is_not_put_in_the_place_of_a_link(tmp_path, name):
+    (tmp_path / name).symlink_to("elsewhere")
+    with pytest.raises(OutputError, match="is a link and is left as it is"):
+        ReportWriter(tmp_path, context())
 
 
 def test_a_full_disk_is_one_clear_sentence(tmp_path, monkeypatch):

@@ -307,12 +307,13 @@ def test_times_at_the_ends_of_the_calendar(client: TestClient, time: str) -> Non
 
 def test_the_export_is_a_table(client: TestClient) -> None:
     inspect(client, textured(1), "=HYPERLINK(1)")
-    inspect(client, scratched(textured(2)), "two; words, name.png")
+    inspect(client, scratched(textured(2)), "two; words, 日本 ü.png")
     answer = client.get(f"{API}/records.csv")
     assert answer.headers["content-type"].startswith("text/csv")
-    newest, oldest = csv.DictReader(io.StringIO(answer.text))
+    assert answer.content.startswith(b"\xef\xbb\xbfid,")  # or Excel misreads other scripts
+    newest, oldest = csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig")))
     assert oldest["name"] == "'=HYPERLINK(1)"  # no spreadsheet runs it
-    assert (newest["verdict"], newest["name"]) == ("anomalous", "two; words, name.png")
+    assert (newest["verdict"], newest["name"]) == ("anomalous", "two; words, 日本 ü.png")
     only = client.get(f"{API}/records.csv", params={"verdict": "anomalous"}).text
     assert len(only.splitlines()) == 1 + (newest["verdict"] == "anomalous") + (
         oldest["verdict"] == "anomalous"

@@ -10,6 +10,7 @@ from dataclasses import FrozenInstanceError, fields
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -370,6 +371,49 @@ def test_an_assigned_value_out_of_its_range_is_refused_when_it_is_used() -> None
 def test_values_survive_being_written_as_assignments(sigma: float, k: int, bias: bool) -> None:
     values = parse_assignments([f"sigma={sigma!r}", f"k={k}", f"bias={bias}"])
     assert values == {"sigma": sigma, "k": k, "bias": bias}
+
+
+# numbers of numpy, and text
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        (np.int64(224), (224, 224)), (np.uint16(96), (96, 96)), ("224", (224, 224)),
+        ("64x96", (64, 96)), ("auto", (0, 0)), ((np.int32(64), np.int64(96)), (64, 96)),
+        ([64, 96], (64, 96)), (np.array([64, 96]), (64, 96)), (("64", "96"), (64, 96)),
+    ],
+)  # fmt: skip
+def test_a_size_in_any_form(given: Any, size: tuple[int, int]) -> None:
+    found = settings_for(size=given).size
+    assert found == size
+    assert {type(side) for side in found} == {int}
+
+
+def test_numbers_of_numpy_and_text_become_plain() -> None:
+    found = settings_for(
+        seed=np.int64(3), bank=np.float32(0.5), levels=np.array([2, 3]), k=np.int8(7),
+        alpha="0.25", guard=np.bool_(False),
+    )  # fmt: skip
+    assert found == settings_for(seed=3, bank=0.5, levels=(2, 3), k=7, alpha=0.25, guard=False)
+    json.dumps(found.to_dict())
+    assert settings_for(levels="2,3").levels == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("size", "big", "size is 'big': give pixels such as 224"),
+        ("size", 224.5, r"size is 224.5: give pixels such as 224, \(256, 512\)"),
+        ("size", None, "size is None: give pixels such as 224"),
+        ("levels", 2, "levels is 2: give whole numbers such as"),
+        ("seed", "one", "seed is 'one': give a whole number"),
+        ("k", np.float64(2.5), "k is 2.5: give a valid integer"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_what_is_wanted(name: str, given: Any, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        settings_for(**{name: given})
 
 
 # round trip

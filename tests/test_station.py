@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import unicodedata
 from concurrent.futures import Future
 from io import BytesIO
 from pathlib import Path
@@ -275,11 +276,20 @@ def test_products_are_told_by_name(start, model_file, small_model, good_photo, t
             station.submit(b"", name="part", product=name)
 
 
-@pytest.mark.parametrize("stem", [".hidden", "a" * 65, "tab\t", "dot.", "ß"])
+@pytest.mark.parametrize("stem", [".hidden", "a" * 65, "tab\t", "dot.", "#1"])
 def test_names_that_no_product_can_have(start, model_file, stem):
     file = model_file.rename(model_file.with_name(f"{stem}.rcp"))
     with pytest.raises(SettingsError, match="the product is called"):
         start(file)
+
+
+@pytest.mark.parametrize("name", ["瓶子", "Flasche-grün", "part (1)", "болт"])
+def test_products_are_named_in_any_script(start, model_file, good_photo, name):
+    # As some systems store a name: a letter, and its accent after it.
+    stored = unicodedata.normalize("NFD", name)
+    station = start(model_file.rename(model_file.with_name(f"{stored}.rcp")))
+    assert list(station.products) == [name]
+    assert not inspect(station, good_photo, product=name).anomalous
 
 
 def test_products_that_some_systems_would_take_for_one(station, small_model, tmp_path):

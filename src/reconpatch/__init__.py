@@ -70,7 +70,11 @@ def load(path: str | Path, *, threads: int = 0, engine: str = "onnxruntime") -> 
         threads: threads of the inference engine; 0 lets it take all cores.
         engine: "onnxruntime", or "openvino" (extra "openvino").
 
+    Returns:
+        The model. It can be pickled and copied, at work too: a copy opens an engine of its own.
+
     Raises:
+        SettingsError: there is no such engine, or it cannot have so many threads.
         ModelFileError: the file is missing, damaged, not a model, or of a newer format.
     """
     from reconpatch.modelfile import load

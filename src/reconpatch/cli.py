@@ -1,17 +1,19 @@
 """The command line. Results go to stdout, progress and messages to stderr.
 
 Exit codes: 0 all photos are good (or the command did what it was asked); 1 at least one photo is
-anomalous; 2 an error, nothing was done; 3 done, but at least one photo could not be inspected, or
-one product or part of a benchmark not be done; 130 stopped with Ctrl-C.
+anomalous; 2 an error, foreseen or not: the command is not done; 3 done, but at least one photo
+could not be inspected, or one product or part of a benchmark not be done; 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
 
-import errno
 import io
-import json
 import os
+import re
 import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -48,8 +50,11 @@ from reconpatch.cli_parts import (
     expand,
     note,
     photo_files,
+    say,
+    say_json,
     say_kinds,
     show_progress,
+    shown,
     verdict_code,
     verdict_line,
 )
@@ -61,13 +66,36 @@ if TYPE_CHECKING:
     from reconpatch.report import ReportWriter
     from reconpatch.result import Result
 
+DEBUG = "RECONPATCH_DEBUG"
+"""Environment variable that shows tracebacks, as --debug does."""
+
+_NO_MEMORY = re.compile("bad_alloc|allocate memory|unable to allocate|failed to map segment", re.I)
+
 # The same as in reconpatch.ensemble and reconpatch.settings, which --help must not wait for.
 Statistics = Literal["as_new", "training"]
 Quality = Literal["fast", "balanced", "best"]
 
 
 class _Commands(TyperGroup):
-    """The commands; an error of this package is one sentence and an exit code, no traceback."""
+    """The commands; whatever stops one is a sentence and an exit code, and no verdict."""
+
+    _verdict = 0  # of the command, once it is done
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except SystemExit as end:
+            # rich ends with 1 where what it prints, such as a mistake in the arguments, is not read
+            sys.exit(ERROR if end.code == 1 != self._verdict else end.code)
+        except Exception as error:
+            sys.exit(_told(error))
+
+    def make_context(self, info_name: Any, args: list[str], *more: Any, **kwargs: Any) -> Any:
+        try:
+            _check_given(args)
+            return super().make_context(info_name, args, *more, **kwargs)
+        except Exception as error:
+            raise typer.Exit(_told(error)) from error
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -75,34 +103,80 @@ class _Commands(TyperGroup):
                 return super().invoke(ctx)
             finally:
                 sys.stdout.flush()  # what cannot be written is to be found out here, not at exit
-        except ReconPatchError as error:
-            typer.secho(f"Error: {error}", err=True, fg="red")
-            raise typer.Exit(ERROR) from error
-        except KeyboardInterrupt as interrupt:
-            typer.secho("Stopped. Nothing half-written was left behind.", err=True, fg="yellow")
-            raise typer.Exit(INTERRUPTED) from interrupt
-        except BrokenPipeError as error:
-            # Whoever read our output went away (`| head`): nothing to complain about.
-            _discard_stdout()
-            raise typer.Exit(0) from error
-        except OSError as error:
-            typer.secho(
-                f"Error: the operating system refused a step ({error}): check that the disk has "
-                "room and that the files may be read and written",
-                err=True,
-                fg="red",
+        except typer.Exit as end:
+            self._verdict = end.exit_code
+            raise
+        except SystemExit as end:  # of a library: its code is no verdict
+            raise typer.Exit(ERROR if end.code else 0) from end
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(_told(error, debug=ctx.params.get("debug", False))) from error
+
+
+def _check_given(arguments: Sequence[str]) -> None:
+    """Refuse empty arguments: an empty path would be the folder that the program runs in."""
+    for argument in arguments:
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            raise SettingsError(
+                f"the argument {argument!r} is empty, as of a variable that is not set: give a "
+                "value, or leave it out"
             )
-            if error.errno == errno.ENOSPC:
-                _discard_stdout()
-            raise typer.Exit(ERROR) from error
 
 
-def _discard_stdout() -> None:
-    """Let what stdout still holds back go nowhere, or Python would complain of it at exit."""
+def _told(error: BaseException, *, debug: bool = False) -> int:
+    """Say in a sentence on stderr what stopped a command; the exit code.
+
+    What the command line itself raises (a mistake in the arguments, an exit) is raised again.
+    """
+    if hasattr(error, "exit_code"):
+        raise error
+    if debug or os.environ.get(DEBUG, "0") not in ("", "0"):
+        _complain("".join(traceback.format_exception(error)).rstrip())
+    if isinstance(error, KeyboardInterrupt):
+        _complain("Stopped. Nothing half-written was left behind.", fg="yellow")
+    else:
+        _complain(f"Error: {shown(_sentence(error))}", fg="red")
+    for stream in (sys.stdout, sys.stderr):
+        _let_go(stream)
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else ERROR
+
+
+def _sentence(error: BaseException) -> str:
+    reason = " ".join(str(error).split())[:300] or "no reason given"
+    if isinstance(error, ReconPatchError):
+        return str(error)
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(reason):
+        return (
+            f"memory ran out ({type(error).__name__}: {reason}), so the command is not done: give "
+            "it more memory, smaller photos, or fewer --threads"
+        )
+    if isinstance(error, BrokenPipeError):
+        return (
+            "whoever read the output closed it before its end, so the command is not done: let it "
+            "be read to the end, or write to a file"
+        )
+    if isinstance(error, OSError):
+        return (
+            f"the operating system refused a step ({error}): check that the disk has room and that "
+            "the files may be read and written"
+        )
+    return (
+        f"something unforeseen happened ({type(error).__name__}: {reason}), so the command is not "
+        f"done: please report it, with what `reconpatch --debug` and the same command show"
+    )
+
+
+def _complain(text: str, **style: Any) -> None:
+    with suppress(OSError, ValueError):  # nobody may be there to hear it
+        typer.secho(text, err=True, **style)
+
+
+def _let_go(stream: Any) -> None:
+    """Let what cannot be written go nowhere, or Python would complain of it at exit."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except io.UnsupportedOperation:  # a stand-in in memory holds nothing back
-        return
+        stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):  # a stand-in in memory has no number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 app = typer.Typer(
@@ -127,6 +201,12 @@ def _common(
     version: Annotated[
         bool,
         typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", help=f"Show the traceback of an error, as {DEBUG}=1 in the environment does."
+        ),
     ] = False,
 ) -> None:
     """Learn what good parts look like from photos of good parts only; find defects in new ones."""
@@ -362,7 +442,7 @@ def inspect(
                 anomalous += result.anomalous
                 seen.add(result.notes)
                 # Flushed line by line, so that a program that reads them can act on each at once.
-                print(json.dumps(result.to_dict()) if as_json else _line(result), flush=True)
+                say_json(result.to_dict()) if as_json else say(_line(result))
                 if report is not None:
                     report.add(photo.rgb8(model.white_level), result)
             progress("inspect", i + 1, len(paths))
@@ -409,7 +489,7 @@ def evaluate(
         figures = run(model, photos, max_pixels=max_pixels, progress=progress, keep=keep)
     page = report.close() if report is not None else None
     if as_json:
-        print(json.dumps(figures.to_dict()))
+        say_json(figures.to_dict())
     else:
         _print_figures(figures)
     say_kinds(figures.notes)
@@ -561,7 +641,7 @@ def calibrate(
     elif false_alarm_rate is not None:
         model = before.with_false_alarm_rate(false_alarm_rate)
     model.save(target, overwrite=replaces)
-    print(f"threshold {before.threshold:.4g} -> {model.threshold:.4g} in {target}")
+    say(f"threshold {before.threshold:.4g} -> {model.threshold:.4g} in {target}")
     print(model.calibration.promise)
 
 
@@ -571,13 +651,13 @@ def info(model_file: ModelFile, as_json: Json = False) -> None:
     model = reconpatch.load(model_file)
     facts = _facts(model, model_file)
     if as_json:
-        print(json.dumps(facts))
+        say_json(facts)
         return
     for section, values in facts.items():
-        print(f"{section}")
+        say(section)
         for name, value in values.items():
             if value not in (None, "", [], {}):
-                print(f"  {name:<22} {_plain(value)}")
+                say(f"  {name:<22} {_plain(value)}")
 
 
 @app.command()
@@ -663,19 +743,26 @@ def _summary(photos: int, anomalous: int, unreadable: int) -> str:
 
 def _say_unreadable(path: Path, error: PhotoError, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"path": str(path), "error": str(error)}), flush=True)
+        say_json({"path": str(path), "error": str(error)})
     note(f"Not inspected: {error}", warn=True)
 
 
 def _say_fitted(model: Inspector, path: Path) -> None:
     from reconpatch.ensemble import member_names
+    from reconpatch.files import NAMES, plain_name
     from reconpatch.quality import QualityEstimate
 
     seconds = model.provenance["seconds"]
     for text in model.provenance["notes"]:
         note(f"Note: {text}", warn=True)
+    if plain_name(path.stem) is None:
+        note(
+            f"Note: watch and serve take models by their files' names, of {NAMES}: rename "
+            f"{path.name} before they get it",
+            warn=True,
+        )
     steps = ", ".join(f"{step} {value:.1f} s" for step, value in seconds.items())
-    print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
+    say(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
     banks = " + ".join(_bank(member) for member in model.members)
     print(f"{len(model.photos)} good photos, bank {banks}, {sum(seconds.values()):.1f} s: {steps}")
     print(f"threshold {model.threshold:.4g}. {model.calibration.promise}")
@@ -706,7 +793,7 @@ def _print_figures(figures: Any) -> None:
         "false alarms", f"{figures.false_alarms} of {figures.good} (95 % of cases: {low} to {high})"
     )
     for label, (flagged, photos) in figures.detected.items():
-        table.add_row(f"found: {label}", f"{flagged} of {photos}")
+        table.add_row(f"found: {shown(label)}", f"{flagged} of {photos}")
     table.add_row("time", f"{figures.milliseconds:.0f} ms a photo, from file")
     # A folder may be named like markup: [bold], :warning:
     Console(markup=False, emoji=False, highlight=False).print(table)
@@ -773,10 +860,28 @@ def _plain(value: Any) -> str:
 
 def main() -> None:
     """Run the command line."""
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name may hold what a console cannot show
             stream.reconfigure(errors="backslashreplace")
     app()
+
+
+def _open_streams() -> None:
+    """Give what is missing of stdin, stdout and stderr a place where it goes nowhere.
+
+    Services and windows without a console have none. The next file that is opened would get the
+    number of one that is closed, and with it what C libraries print.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(opened, True)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None or getattr(sys, name).closed:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
 
 
 if __name__ == "__main__":

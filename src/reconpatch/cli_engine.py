@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +17,8 @@ from reconpatch.cli_parts import (
     Threads,
     expand,
     photo_files,
+    say,
+    say_json,
     show_progress,
 )
 
@@ -65,12 +66,12 @@ def verify(
     found = _agreements(model, photo_files(photos or [], max_pixels), names)
     if as_json:
         figures = {who: [a.to_dict() for a in each] for who, each in found.items()}
-        print(json.dumps(figures))
+        say_json(figures)
     else:
         for who, each in found.items():
             for agreement in each:
                 verdict = "agrees   " if agreement.holds else "DISAGREES"
-                print(f"{verdict}  {f'{who}, ' if len(found) > 1 else ''}{agreement.sentence()}")
+                say(f"{verdict}  {f'{who}, ' if len(found) > 1 else ''}{agreement.sentence()}")
     raise typer.Exit(0 if all(a.holds for each in found.values() for a in each) else DISAGREE)
 
 
@@ -124,7 +125,7 @@ def bench(
             progress=progress,
         )
     if as_json:
-        print(json.dumps([of_engine.to_dict() for of_engine in times]))
+        say_json([of_engine.to_dict() for of_engine in times])
     else:
         _print_times(times)
 

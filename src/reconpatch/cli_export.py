@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +16,8 @@ from reconpatch.cli_parts import (
     Overwrite,
     Threads,
     photo_files,
+    say,
+    say_json,
 )
 from reconpatch.errors import SettingsError
 
@@ -68,8 +69,8 @@ def export(
     good = photo_files(photos or [], max_pixels) if int8 else None
     exported = run(model, output, to=to, int8=good, name=model_file.stem, overwrite=overwrite)
     if as_json:
-        print(json.dumps({"folder": str(output), **exported.to_dict()}))
+        say_json({"folder": str(output), **exported.to_dict()})
         return
-    print(output)
+    say(output)
     for sentence in exported.sentences():
-        print(sentence)
+        say(sentence)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,6 +57,9 @@ On = Annotated[
 ANOMALOUS, ERROR, UNREADABLE, INTERRUPTED = 1, 2, 3, 130
 """Exit codes; 0 where all photos are good, or the command did what it was asked."""
 
+# C0 and C1 controls, ends of lines and paragraphs, and what turns the direction of text.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
 MaxPixels = Annotated[
     int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
 ]
@@ -98,9 +103,40 @@ def photo_files(photos: Sequence[Path], max_pixels: int) -> PhotosInTurn:
     return PhotosInTurn([partial(read_photo, p, max_pixels=max_pixels) for p in expand(photos)])
 
 
+def shown(text: object) -> str:
+    """A text as it may stand in a line of a terminal: control characters are escaped.
+
+    A file's name may hold any: a line break would make two lines of one, and a terminal obeys
+    others.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def say(text: object) -> None:
+    """A line on stdout, at once, so that a program that reads them can act on each."""
+    print(shown(text), flush=True)
+
+
+def say_json(value: Any) -> None:
+    """A line of JSON on stdout that strict readers take too.
+
+    Python stands for the bytes of a name that is no UTF-8 by halves of surrogates, which JSON in
+    UTF-8 cannot hold: they are escaped, as they are in records.
+    """
+    print(json.dumps(_of_unicode(value)), flush=True)
+
+
+def _of_unicode(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_of_unicode(key): _of_unicode(inner) for key, inner in value.items()}
+    return [_of_unicode(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def note(text: str, *, warn: bool = False) -> None:
     """A line on stderr."""
-    typer.secho(text, err=True, fg="yellow" if warn else None)
+    typer.secho(shown(text), err=True, fg="yellow" if warn else None)
 
 
 def say_kinds(sentences: Iterable[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +18,8 @@ from reconpatch.cli_parts import (
     Threads,
     note,
     photo_files,
+    say,
+    say_json,
     show_progress,
 )
 from reconpatch.errors import SettingsError
@@ -101,11 +102,11 @@ def update(
     if comparison.missed:
         note(f"Missed from now on: {', '.join(comparison.missed)}", warn=True)
     if as_json:
-        print(json.dumps({**difference.to_dict(), "feedback": comparison.to_dict()}))
+        say_json({**difference.to_dict(), "feedback": comparison.to_dict()})
         return
-    print(f"{output}  ({output.stat().st_size / 1e6:.1f} MB)")
+    say(f"{output}  ({output.stat().st_size / 1e6:.1f} MB)")
     for sentence in [*difference.sentences(), *comparison.sentences(), new.calibration.promise]:
-        print(sentence)
+        say(sentence)
 
 
 def diff(
@@ -125,12 +126,12 @@ def diff(
     old, new = (reconpatch.load(file, threads=threads) for file in (old_file, new_file))
     difference = compare(old, new, photo_files(photos or [], max_pixels))
     if as_json:
-        print(json.dumps(difference.to_dict()))
+        say_json(difference.to_dict())
         return
     for sentence in difference.sentences():
-        print(sentence)
+        say(sentence)
     for change in difference.verdicts:
-        print(_line(change))
+        say(_line(change))
     if difference.verdicts:
         changed = len(difference.changed_verdicts)
         print(f"{changed} of {len(difference.verdicts)} verdicts changed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +19,8 @@ from reconpatch.cli_parts import (
     Threads,
     need_extra,
     note,
+    say,
+    say_json,
     say_kinds,
     verdict_code,
     verdict_line,
@@ -126,9 +127,9 @@ def _run(watcher: Watcher, folder: Path, poll: float, *, once: bool, as_json: bo
 def _say(seen: Watched, as_json: bool) -> None:
     """One line a file, flushed, so that a program that reads them can act on each at once."""
     if as_json:
-        print(json.dumps(seen.to_dict()), flush=True)
+        say_json(seen.to_dict())
     elif seen.record is not None:
-        print(verdict_line(seen.record), flush=True)
+        say(verdict_line(seen.record))
     if seen.error:
         note(f"Not inspected: {seen.error}", warn=True)
     if seen.alarm is not None:

@@ -11,6 +11,8 @@ measured against (`reconpatch.parity`).
 from __future__ import annotations
 
 import importlib.util
+import operator
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ import numpy.typing as npt
 
 from reconpatch.errors import MissingExtraError, ModelFileError, SettingsError
 from reconpatch.features import GRID_KEY, Extractor, check_photos, open_session, parse_grid
-from reconpatch.graph_contents import check_graph
+from reconpatch.graph_contents import checked_graph
 from reconpatch.layout import Layout
 from reconpatch.memory_bank import Floats, Ints, MemoryBank
 from reconpatch.representation import Representation
@@ -251,6 +253,25 @@ def check_engine(name: str) -> None:
         raise SettingsError(f"the engine is {name!r}: give one of {', '.join(ENGINES)}")
 
 
+def check_threads(threads: int) -> int:
+    """A number of threads as a plain int; 0 leaves it to the engine.
+
+    Raises:
+        SettingsError: it is no whole number, or is below 0 or far above the number of cores: all
+            of them would wait for each other in loops.
+    """
+    most = max(64, 4 * (os.cpu_count() or 1))
+    try:
+        number = operator.index(threads)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= most:
+        raise SettingsError(
+            f"threads is {threads!r}: give a whole number from 1 to {most}, or 0 for all cores"
+        )
+    return number
+
+
 def engines_present() -> list[str]:
     """Names of the engines that are installed here, the default first."""
     return [name for name in ENGINES if importlib.util.find_spec(name) is not None]
@@ -259,7 +280,7 @@ def engines_present() -> list[str]:
 class StoredGraph:
     """A graph and the engine that runs it, opened at the first photo; otherwise an `Engine`.
 
-    Models that differ in their bank or threshold alone share one.
+    Models that differ in their bank or threshold alone share one. It can be pickled and copied.
 
     Args:
         graph: what `InspectionGraph.to_onnx` gave.
@@ -277,7 +298,7 @@ class StoredGraph:
     ) -> None:
         check_engine(name)
         self.graph = graph
-        self.threads = threads
+        self.threads = check_threads(threads)
         self.name = opened.name if opened else name
         self._engine = opened
         self._opening = threading.Lock()
@@ -285,13 +306,18 @@ class StoredGraph:
     def __repr__(self) -> str:
         return f"StoredGraph({len(self.graph)} bytes, {self.name}, {self.threads} threads)"
 
+    def __reduce__(self) -> tuple[type[StoredGraph], tuple[bytes, str, int]]:
+        # An engine at work is of its process: a copy, here or in another, opens one of its own.
+        name = self.name if self.name in _OPENERS else DEFAULT_ENGINE
+        return StoredGraph, (self.graph, name, self.threads)
+
     @property
     def engine(self) -> Engine:
         """The engine at work."""
         with self._opening:
             if self._engine is None:
-                check_graph(self.graph)
-                self._engine = _OPENERS[self.name](self.graph, self.threads)
+                graph = checked_graph(self.graph)
+                self._engine = _OPENERS[self.name](graph, self.threads)
             return self._engine
 
     @property

@@ -35,7 +35,7 @@ from reconpatch.exported_graph import (
     open_graph,
     write_graph,
 )
-from reconpatch.files import cannot_write
+from reconpatch.files import cannot_write, check_replaceable, read_sums, sums_of, write_sums
 from reconpatch.images import Photo, as_unit
 from reconpatch.int8 import Int8Check, check, in_8_bits, require
 from reconpatch.memory_bank import Floats
@@ -47,6 +47,9 @@ from reconpatch.preprocessing import Preprocessing
 MARK = "reconpatch_export"
 """Key of model.json and ensemble.json that tells an export from any other folder; its format."""
 FORMAT = 1
+
+SUMS = "files.sha256"
+"""List of all other files of an export, as `sha256sum` makes it: whatever differs is not its."""
 
 _PROGRAMS = {"onnx": ("inspect.cpp", "Inspect.cs", "inspect.mjs"), "openvino": ()}
 _ENLARGED = 7 / 4
@@ -97,10 +100,10 @@ def export(
         to: "onnx" (for ONNX Runtime) or "openvino".
         int8: good photos, to bring the backbone to 8 bits by; None leaves it in float32.
         name: what the page calls it.
-        overwrite: take the place of an export of that name.
+        overwrite: take the place of an export of that name, as it was written.
 
     Raises:
-        MissingExtraError: onnx or openvino is not installed.
+        MissingExtraError: openvino is not installed.
         SettingsError: the format is unknown, or does not go with 8 bits.
         OutputError: the folder cannot be written, or the graph is too large for its file.
         ParityError: what was written disagrees with the model; nothing is left of it.
@@ -117,7 +120,9 @@ def export(
             before, written = written, in_8_bits(written, int8, FORMATS[to])
             checked = check(before, written, int8)
             require(checked)
-        return _write(written, part, _About(name, to, fingerprint, checked))
+        exported = _write(written, part, _About(name, to, fingerprint, checked))
+        write_sums(part / SUMS, sums_of(part))
+    return exported
 
 
 @dataclass(frozen=True)
@@ -180,9 +185,10 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that may not be written to.
 
     Raises:
-        OutputError: it is a file, or it exists (unless it may be overwritten, and holds an export
-            or nothing).
+        OutputError: it is a file or a link, or it exists (unless it may be overwritten, and holds
+            nothing but an export as it was written).
     """
+    check_replaceable(folder)
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -194,6 +200,15 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
     if any(folder.iterdir()) and not _is_export(folder):
         raise OutputError(
             f"{folder} holds files that no export wrote, so it is not replaced: give another name"
+        )
+    written = read_sums(folder / SUMS)
+    found = {name: digest for name, digest in sums_of(folder).items() if name != SUMS}
+    if others := [name for name, digest in found.items() if written.get(name) != digest]:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise OutputError(
+            f"{folder} holds {', '.join(others[:3])}{more}, which the export there did not write, "
+            "or which was changed since, so it is not replaced: move that away, or give another "
+            "name"
         )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from reconpatch.engines import GRAPH_OUTPUTS, Output
 from reconpatch.errors import MissingExtraError, OutputError, SettingsError
+from reconpatch.graph_contents import parsed_graph
 from reconpatch.memory_bank import Floats, MemoryBank
 
 FORMATS = {"onnx": "onnxruntime", "openvino": "openvino"}
@@ -35,12 +36,10 @@ def check_format(to: str) -> None:
 
     Raises:
         SettingsError: there is no such format.
-        MissingExtraError: onnx or openvino is not installed.
+        MissingExtraError: openvino is not installed.
     """
     if to not in FORMATS:
         raise SettingsError(f"the format is {to!r}: give one of {', '.join(FORMATS)}")
-    if importlib.util.find_spec("onnx") is None:
-        raise MissingExtraError("export", "train")
     if to == "openvino" and importlib.util.find_spec("openvino") is None:
         raise MissingExtraError("export --to openvino", "openvino")
 
@@ -89,10 +88,9 @@ def with_bank(graph: bytes, bank: MemoryBank, *, fixed: bool) -> bytes:
         bank: the memory bank.
         fixed: they are constants; else defaults of inputs, which a caller may replace.
     """
-    import onnx
     from onnx import numpy_helper
 
-    model = onnx.load_model_from_string(graph)
+    model = parsed_graph(graph)
     values = {"bank": bank.rows, "norms": bank.norms, "mask": bank.everyone}
     model.graph.initializer.extend(
         numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in values.items()

@@ -9,9 +9,11 @@ import json
 import os
 import re
 import secrets
+import stat
 import sys
 import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeVar
@@ -33,8 +35,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     file that had the name before is as it was.
 
     Raises:
-        OutputError: the file cannot be written, with the reason and the way out.
+        OutputError: the file cannot be written, with the reason and the way out; or what has its
+            name is no file: see `check_replaceable`.
     """
+    check_replaceable(path)
     temporary = temporary_name(path)
     try:
         with temporary.open("xb") as handle:
@@ -43,6 +47,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
+        check_replaceable(path)
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -51,6 +56,51 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         # What stopped the writing (a read-only disk) may stop this too, and is the one to report.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to put a file in the place of what is not one.
+
+    A device or a pipe would be gone for every program that uses it, and a link would lead to the
+    new file while the one that it led to stays as it is.
+
+    Raises:
+        OutputError: the name is that of a device, pipe, socket or link.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except (OSError, ValueError):  # whatever is wrong with the name, writing tells
+        return
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # writing fails on a folder, and says so
+        return
+    what = next((word for test, word in _SPECIAL if test(mode)), "no regular file")
+    raise OutputError(
+        f"{path} is {what} and is left as it is, with --overwrite too: give the name of a file"
+    )
+
+
+_SPECIAL = (
+    (stat.S_ISLNK, "a link"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read it.
+
+    Raises:
+        OSError: it is missing or may not be read, or it is a folder, a device or a pipe, which has
+            no end to wait for.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    number = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(number, "rb")
 
 
 def temporary_name(path: Path) -> Path:
@@ -76,7 +126,8 @@ def sweep_leftovers(folder: Path) -> int:
 def _removed(temporary: Path, newest: float) -> bool:
     """Remove one temporary file unless it is in use."""
     try:
-        if temporary.stat().st_mtime > newest:
+        found = temporary.lstat()
+        if found.st_mtime > newest or not stat.S_ISREG(found.st_mode):
             return False
         with temporary.open("rb+") as handle:
             lock(handle)
@@ -124,9 +175,10 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     What killed processes left in its folder is removed.
 
     Raises:
-        OutputError: the file exists (unless it may be overwritten), is a folder, or nothing can be
-            written in its folder, which is made where it is missing.
+        OutputError: the file exists (unless it may be overwritten), is a folder, device, pipe or
+            link, or nothing can be written in its folder, which is made where it is missing.
     """
+    check_replaceable(path)
     if path.is_dir():
         raise OutputError(f"{path} is a folder: give the name of a file, such as {path}/part.rcp")
     if path.exists() and not overwrite:
@@ -142,10 +194,93 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     sweep_leftovers(path.parent)
 
 
+NAMES = "letters and digits of any script, blanks and . _ + - ( )"
+_LONGEST_NAME = 64
+
+
+def plain_name(name: str) -> str | None:
+    """A name that a file may have on any system, in the one form of its letters; or None.
+
+    It is 1 to 64 characters of `NAMES`, begins with a letter or digit, and ends with neither a dot
+    nor a blank. Systems differ in how they keep a letter with its accent: here it is one character.
+    """
+    name = unicodedata.normalize("NFC", name)
+    # Letters, digits, and the marks that scripts such as Devanagari or Thai write words with.
+    allowed = all(
+        unicodedata.category(c)[0] in "LM" or c.isdecimal() or c in " ._+-()" for c in name
+    )
+    fits = allowed and name[:1].isalnum() and name[-1] not in ". " and len(name) <= _LONGEST_NAME
+    # Of 255 bytes that file systems take, some are for endings and for names while writing.
+    return name if fits and len(name.encode()) <= 200 else None
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """SHA-256 by name of every file in a folder and below; "" of what is none, such as a link.
+
+    Names are relative to the folder, with forward slashes.
+    """
+    below = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return {
+        path.relative_to(folder).as_posix(): sha256_of(path) if _is_regular(path) else ""
+        for path in sorted(below)
+    }
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """What a list as `sha256sum` makes it says: SHA-256 by name; nothing where there is no list."""
+    try:
+        lines = path.read_text("utf-8").split("\n") if _is_regular(path) else []
+    except (OSError, ValueError):
+        return {}
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
+
+
+def write_sums(path: Path, sums: Mapping[str, str]) -> None:
+    """Write such a list; OutputError where it cannot be written."""
+    with atomic_write(path) as file:
+        file.writelines(f"{digest}  {name}\n".encode() for name, digest in sums.items())
+
+
+def add_sum(path: Path, name: str, sha256: str) -> None:
+    """Add a line to such a list; OutputError where it cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{sha256}  {name}\n")
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def remove_if_still(folder: Path, name: str, sha256: str) -> None:
+    """Remove a file that has the contents that it was written with, by its name on a list.
+
+    A name that leads out of the folder, over ``..`` or a link, is of no list that was written here.
+    """
+    path = folder / name
+    inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+    if not inside or path.parent.resolve() != folder.resolve() / Path(name).parent:
+        return
+    if is_still(path, sha256):
+        with contextlib.suppress(OSError):
+            path.unlink()
+            path.parent.rmdir()  # unless it holds more
+
+
+def is_still(path: Path, sha256: str) -> bool:
+    """Whether a regular file has the contents that it was written with."""
+    return _is_regular(path) and sha256_of(path) == sha256
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def make_folder(folder: Path) -> None:

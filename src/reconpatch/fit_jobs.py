@@ -55,7 +55,7 @@ MOST_DROPPED_BYTES = 10_000_000_000
 _RECENT = 200
 _SHOWN_CHANGES = 50
 _SUFFIXES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"BM", ".bmp"), (b"RIFF", ".webp"))
-_TRAINING = ("torch", "timm", "onnx")
+_TRAINING = ("torch", "timm")
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,7 @@ class FitJobs:
             NotFoundError: there is no such folder.
             SettingsError: a fit is at work already, or the name cannot be a product's.
         """
-        self._station.versions.check_new(product)
+        product = self._station.versions.check_new(product)
         if self.unavailable is not None:
             raise MissingExtraError("fit", "train")
         good = self._source(folder)

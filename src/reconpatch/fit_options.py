@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from reconpatch.engines import check_threads
 from reconpatch.features import FeatureEngine, FeatureExtractor
 from reconpatch.images import MAX_PIXELS
 
@@ -62,11 +63,15 @@ class FitOptions:
     on: str | None = None
     roi: str | Path | npt.NDArray[np.bool_] | None = None
 
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
+
 
 def default_threads() -> int:
     """Threads of the inference engine: OMP_NUM_THREADS, or the number of cores."""
     stated = os.environ.get("OMP_NUM_THREADS", "")
-    return int(stated) if stated.isdecimal() and int(stated) > 0 else os.cpu_count() or 1
+    cores = os.cpu_count() or 1
+    return min(int(stated), 4 * cores) if stated.isdecimal() and int(stated) > 0 else cores
 
 
 def counted(items: Iterable[T], step: str, progress: Progress) -> Iterator[T]:

@@ -512,7 +512,7 @@ def _bounded_bank(settings: FitSettings, layout: Layout, photos: int) -> FitSett
 
 
 def _require_training_packages() -> None:
-    if not all(map(importlib.util.find_spec, ("onnx", "timm", "torch"))):
+    if not all(map(importlib.util.find_spec, ("timm", "torch"))):
         raise MissingExtraError("fit", "train")
 
 

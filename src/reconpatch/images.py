@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import numbers
 import os
 import re
 import sys
@@ -327,7 +328,16 @@ def _visible_files(folder: Path) -> Iterator[Path]:
         yield from (Path(directory, file) for file in files if not file.startswith("."))
 
 
+def _check_limit(max_pixels: Any) -> None:
+    if not isinstance(max_pixels, numbers.Integral) or max_pixels < 1:
+        raise SettingsError(
+            f"max_pixels is {max_pixels!r}: give a whole number of pixels (height x width), 1 or "
+            "more"
+        )
+
+
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    _check_limit(max_pixels)
     if width * height > max_pixels:
         raise _too_large(f"{name}: {width} x {height}", width * height, max_pixels)
     if min(width, height) < MIN_SIDE:
@@ -422,6 +432,8 @@ def _from_stream(
 
 
 def _open_file(path: Path, name: str) -> BinaryIO:
+    if not name:  # and "" would be the folder that the program runs in
+        raise PhotoError("The path of a photo is empty; give a file.")
     try:
         if path.is_dir():
             raise PhotoError(f"{name}: is a folder, not a photo; give one of the files in it.")
@@ -447,6 +459,7 @@ def _decoder_errors(name: str, max_pixels: int) -> Iterator[None]:
     Damaged files make Pillow raise nearly anything: OSError, SyntaxError, ValueError, EOFError,
     struct.error, zlib.error, IndexError.
     """
+    _check_limit(max_pixels)
     try:
         yield
     except PhotoError:
@@ -458,6 +471,11 @@ def _decoder_errors(name: str, max_pixels: int) -> Iterator[None]:
         raise PhotoError(
             f"{name}: is not a PNG, JPEG, BMP, TIFF or WebP file that can be read, whatever its "
             "ending says; save it anew as 8-bit or 16-bit PNG."
+        ) from error
+    except MemoryError as error:
+        raise PhotoError(
+            f"{name}: memory ran out while it was decoded; give the process more memory, or a "
+            "smaller photo."
         ) from error
     except Exception as error:
         reason = str(error) or type(error).__name__

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.engines import GRAPH_INPUTS, StoredGraph
-from reconpatch.errors import MissingExtraError, ModelFileError, ParityError
+from reconpatch.errors import ModelFileError, ParityError
 from reconpatch.features import GRID_KEY, parse_grid
+from reconpatch.graph_contents import parsed_graph
 from reconpatch.images import Photo
 from reconpatch.made_defects import made_defects
 from reconpatch.memory_bank import Floats, MemoryBank
@@ -214,17 +215,13 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
         bank: any bank of the graph.
 
     Raises:
-        MissingExtraError: onnx is not installed.
         ModelFileError: the graph holds no backbone as this package writes it.
     """
-    try:
-        import onnx
-        from onnxruntime import quantization
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("the export in 8 bits", "train") from error
+    import onnx
+    from onnxruntime import quantization
 
     feeds = _feeds(prepared, bank)
-    model = onnx.load_model_from_string(graph)
+    model = parsed_graph(graph)
     _own_weights(model)
     names = _names_in_8_bits(model)
     if not names:

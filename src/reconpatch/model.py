@@ -12,11 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 from reconpatch.calibration import Calibration, check_rate, p_value
 from reconpatch.engines import Output, StoredGraph
@@ -129,18 +131,20 @@ class Inspector(ABC):
         return self.inspect_batch([photo], max_pixels=max_pixels)[0]
 
     def inspect_batch(
-        self, photos: Sequence[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS
+        self, photos: Iterable[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS
     ) -> list[Result]:
         """Inspect photos in one run of the engine: see `inspect`.
 
         Several at a time take less time each; the engine splits what would take too much memory.
+
+        Args:
+            photos: several, each as `inspect` takes it; a generator is taken to its end.
+            max_pixels: larger photos are refused.
+
+        Raises:
+            PhotoError: a photo cannot be read or used, or a single one was given for several.
         """
-        read = [
-            self.preprocessing.registered(
-                photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
-            )
-            for photo in photos
-        ]
+        read = [self.preprocessing.registered(photo) for photo in _each(photos, max_pixels)]
         if not read:
             return []
         judged = self.judge(read)
@@ -186,8 +190,8 @@ class Inspector(ABC):
         self, photos: Iterable[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS
     ) -> Iterator[Result]:
         """Inspect one photo after the other, as they are asked for."""
-        for photo in photos:
-            yield self.inspect(photo, max_pixels=max_pixels)
+        for photo in _each(photos, max_pixels):
+            yield self.inspect(photo)
 
     # --- thresholds ----------------------------------------------------------------------------
 
@@ -202,18 +206,29 @@ class Inspector(ABC):
             raise SettingsError(f"the threshold is {value}: give a score of 0 or more")
         return self.with_calibration(replace(self.calibration, set_by_hand=float(value)))
 
-    def calibrated_on(self, photos: Iterable[Photo], rate: float | None = None) -> Self:
+    def calibrated_on(
+        self,
+        photos: Iterable[PhotoSource | Photo],
+        rate: float | None = None,
+        *,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Self:
         """The same model with its thresholds set anew on other good photos.
 
         Photos of the fit are known by their pixels and scored without the rows of their group.
 
         Args:
-            photos: good photos as `read_photo` gives them.
+            photos: good photos, each as `inspect` takes it.
             rate: false-alarm rate; None keeps the model's.
+            max_pixels: larger photos are refused.
+
+        Raises:
+            NotEnoughPhotosError: there is none.
+            PhotoError: one cannot be read or used, or a single one was given for several.
         """
         rate = self.calibration.rate if rate is None else rate
         check_rate(rate)
-        judged = [self.judge([photo], as_new=True)[0] for photo in photos]
+        judged = [self.judge([photo], as_new=True)[0] for photo in _each(photos, max_pixels)]
         if not judged:
             raise NotEnoughPhotosError("there is no good photo to calibrate on: give at least one")
         calibration = Calibration(
@@ -471,6 +486,26 @@ class Model(Inspector):
     @cached_property
     def _group_of_row(self) -> npt.NDArray[np.int64]:
         return groups_of_rows(self.bank, self.photos)
+
+
+def _each(photos: Iterable[PhotoSource | Photo], max_pixels: int) -> Iterator[Photo]:
+    """Several photos, each read when its turn comes.
+
+    Raises:
+        PhotoError: a photo cannot be read, or a single one was given, whose letters or rows would
+            be taken for photos.
+    """
+    single = isinstance(photos, str | bytes | PathLike | PIL.Image.Image | Photo) or (
+        isinstance(photos, np.ndarray)
+        and (photos.ndim < 3 or (photos.ndim == 3 and photos.shape[2] in (1, 3, 4)))
+    )
+    if single or not isinstance(photos, Iterable):
+        raise PhotoError(
+            f"Several photos are asked for, and {type(photos).__name__} was given: give a list of "
+            "paths, arrays or PIL images, such as [photo]."
+        )
+    for photo in photos:
+        yield photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
 
 
 def _scaled_box(box: Box, photo: TrainingPhoto, thumbnail: bytes) -> Box:

@@ -9,7 +9,6 @@ service. Which versions there are, where each comes from and which is in service
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,13 +16,12 @@ from pathlib import Path
 
 import reconpatch
 from reconpatch.errors import ModelFileError, NotFoundError, SettingsError
-from reconpatch.files import atomic_write, make_folder, sha256_of
+from reconpatch.files import NAMES, atomic_write, make_folder, plain_name, sha256_of
 from reconpatch.model import Inspector
 from reconpatch.records import Records, Version
 
 # Models of the past that stay open, to draw the pictures of old records.
 _OPEN_AT_ONCE = 2
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +70,8 @@ class ModelVersions:
             SettingsError: it cannot be one, or is another's in upper and lower case: the two would
                 share a folder on some systems, and their files write over each other.
         """
-        known = self._records.products()
-        alike = [name for name in known if name.casefold() == check_name(product).casefold()]
+        known, product = self._records.products(), check_name(product)
+        alike = [name for name in known if name.casefold() == product.casefold()]
         if alike and product not in alike:
             raise SettingsError(
                 f"the product is called {product!r}, and there is {alike[0]!r}: give that name, or "
@@ -140,8 +138,9 @@ class ModelVersions:
             parent: the version that it was made from.
             content: the model's file, where there is one already.
         """
+        product = self.check_new(product)
         number = max((v.number for v in self._records.versions(product)), default=0) + 1
-        path = self._folder / self.check_new(product) / f"{number:04}.rcp"
+        path = self._folder / product / f"{number:04}.rcp"
         # A file of this number without a row was left by a process that was killed right here.
         if content is None:
             inspector.save(path, overwrite=True)
@@ -177,14 +176,14 @@ class ModelVersions:
 
 
 def check_name(name: str) -> str:
-    """A product's name, as a file of its own may be called on any system.
+    """A product's name, as `plain_name` gives it.
 
     Raises:
         SettingsError: it cannot be one.
     """
-    if _NAME.fullmatch(name) is None or name.endswith((".", " ")):
+    if (plain := plain_name(name)) is None:
         raise SettingsError(
-            f"the product is called {name!r}: give letters, digits, blanks and . _ + -, at most "
-            "64, beginning with a letter or digit; a model file's name is that of its product"
+            f"the product is called {name!r}: give {NAMES}, at most 64, beginning with a letter or "
+            "digit; a model file's name is that of its product"
         )
-    return name
+    return plain

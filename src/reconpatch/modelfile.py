@@ -11,18 +11,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from reconpatch.calibration import Calibration
-from reconpatch.engines import DEFAULT_ENGINE, StoredGraph, check_engine
+from reconpatch.engines import DEFAULT_ENGINE, StoredGraph, check_engine, check_threads
 from reconpatch.errors import ModelFileError
-from reconpatch.files import atomic_write, check_writable
+from reconpatch.files import atomic_write, check_writable, open_regular
 from reconpatch.good_photos import GoodScores, TrainingPhoto
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.model_check import check_ensemble, check_model
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from reconpatch.model import Inspector, Model
 
 FORMAT = 2
+_LONGEST_HEADER = 100_000_000  # as of the safetensors format
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
@@ -57,9 +59,11 @@ def load(path: Path, *, threads: int = 0, engine: str = DEFAULT_ENGINE) -> Inspe
     """Read a model or an ensemble back.
 
     Raises:
+        SettingsError: there is no such engine, or it cannot have so many threads.
         ModelFileError: the file is missing, not a model, of a newer format, truncated or altered.
     """
     check_engine(engine)
+    check_threads(threads)
     record, tensors = _read(path)
     with _made_up(path):
         photos = [TrainingPhoto(**photo) for photo in record["photos"]]
@@ -307,22 +311,47 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder: give the model file that `fit` wrote")
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            header, size = _start(file, path)
+            if size != os.fstat(file.fileno()).st_size:
+                raise _damaged(path)
+            file.seek(0)
+            content = file.read()
     except FileNotFoundError:
         raise ModelFileError(
             f"there is no model file {path}: check the name, or make one with "
             "`reconpatch fit GOOD -o MODEL`"
         ) from None
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ModelFileError(
-            f"{path} cannot be read ({error.strerror or error}): check its rights"
+            f"{path} cannot be read ({reason}): give the file that `fit` wrote, "
+            "and check its rights"
         ) from error
+    record, stated = header["record"], header["sha256"]
     try:
-        length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-        header = json.loads(metadata["reconpatch"])
-        record, stated, version = header["record"], header["sha256"], int(header["format"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        tensors = from_bytes(content)
+        digest = _digest(record, tensors)
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _damaged(path) from error
+    if digest != stated:
+        raise _damaged(path)
+    return record, tensors
+
+
+def _start(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int | None]:
+    """What a file's beginning says of the model, and how many bytes the whole has by that.
+
+    Of a file of another kind, of whatever size, no more is read.
+    """
+    length = int.from_bytes(file.read(8), "little")
+    try:
+        names = json.loads(file.read(min(length, _LONGEST_HEADER)))
+        header = json.loads(names.pop("__metadata__")["reconpatch"])
+        version = int(header["format"])
+        if not {"record", "sha256"} <= header.keys():
+            raise ValueError
+    except (AttributeError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise ModelFileError(
             f"{path} is not a reconpatch model, or it is damaged at the start: give a file that "
             "`reconpatch fit` wrote"
@@ -338,13 +367,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
             "reconpatch"
         )
     try:
-        tensors = from_bytes(content)
-        digest = _digest(record, tensors)
-    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _damaged(path) from error
-    if digest != stated:
-        raise _damaged(path)
-    return record, tensors
+        return header, 8 + length + max(int(t["data_offsets"][1]) for t in names.values())
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError):
+        return header, None
 
 
 def _damaged(path: Path) -> ModelFileError:

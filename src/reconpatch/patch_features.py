@@ -21,6 +21,7 @@ import numpy.typing as npt
 from reconpatch.backbones import WeightSource, load_backbone, spec
 from reconpatch.errors import MissingExtraError, SettingsError
 from reconpatch.features import GRID_KEY, INPUT_NAME, OUTPUT_NAME, check_photos, format_grid
+from reconpatch.graph_contents import first_refused
 from reconpatch.representation import Representation
 from reconpatch.settings import FitSettings
 
@@ -335,6 +336,9 @@ def to_onnx(
         outputs: their names.
         free: names of the axes that are free, by input or output and number.
         grid: for the graph's metadata, as `format_grid` gives it.
+
+    Raises:
+        SettingsError: the module has an operator that no model file may hold.
     """
     with torch.inference_mode():
         shapes = [tuple(output.shape) for output in _as_tuple(module(*example))]
@@ -343,6 +347,11 @@ def to_onnx(
         for i, (axis, size) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=True)):
             if i not in free[value.name]:  # the exporter does not work all of them out
                 axis.dim_value = size
+    if found := first_refused(model):
+        raise SettingsError(
+            f"the backbone's network holds {found}, which no model file may: choose another "
+            "backbone, or other levels"
+        )
     onnx.helper.set_model_props(model, {GRID_KEY: grid})
     return bytes(model.SerializeToString(deterministic=True))
 

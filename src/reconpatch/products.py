@@ -16,7 +16,6 @@ import difflib
 import hashlib
 import json
 import os
-import re
 import time
 import tomllib
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -39,7 +38,14 @@ from reconpatch.errors import (
     WorkersError,
 )
 from reconpatch.evaluation import evaluate
-from reconpatch.files import atomic_write, make_folder, read_rows, write_rows
+from reconpatch.files import (
+    NAMES,
+    atomic_write,
+    make_folder,
+    plain_name,
+    read_rows,
+    write_rows,
+)
 from reconpatch.fit_options import FitOptions
 from reconpatch.fitting import parts_of
 from reconpatch.images import MAX_PIXELS, list_photos
@@ -59,7 +65,6 @@ FORMAT = 1  # of summary.json; another number, and nothing in it is used
 SUMMARY, PAGE = "summary.json", "summary.html"
 
 _KEY = "fit-all"  # in the provenance of a model: what it was made of
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")  # as the station names products
 _OWN = ("good", "test")  # what a product has, and no default says
 _APART = ("recipe", "quality", "backbone", "size")  # of `fit`, beside settings and options
 _NOT_THERE = ("progress", "engine", "timer", "threads", "on")  # a run decides these, no product
@@ -111,9 +116,9 @@ def load_manifest(path: Path) -> list[Product]:
         raise SettingsError(f"{path} names no product: give a table such as [products.bottle]")
     folder = path.absolute().parent
     found = [_product(name, values, defaults, folder, path) for name, values in products.items()]
-    lower = [product.name.lower() for product in found]
+    folded = [product.name.casefold() for product in found]
     for product in found:
-        if lower.count(product.name.lower()) > 1:
+        if folded.count(product.name.casefold()) > 1:
             raise SettingsError(
                 f"{path} has two products named {product.name!r} but for capitals, whose files "
                 "would be one on some systems: give other names"
@@ -125,10 +130,11 @@ def _product(
     name: str, values: Any, defaults: Mapping[str, Any], folder: Path, path: Path
 ) -> Product:
     where = f"{path}, [products.{name}]"
-    if not _NAME.fullmatch(name):
+    plain = plain_name(name)
+    if plain is None:
         raise SettingsError(
-            f"{where}: a product is named with up to 64 letters, digits, spaces and . _ + -, and "
-            "begins with a letter or a digit, since its file is named after it"
+            f"{where}: a product is named with up to 64 {NAMES}, and begins with a letter or a "
+            "digit, since its file is named after it"
         )
     own = _table(values, where)
     _check_keys(own, [*_OWN, *_known()], where)
@@ -144,7 +150,7 @@ def _product(
     except SettingsError as error:
         raise SettingsError(f"{where}: {error}") from None
     return Product(
-        name, good, test, settings, {k: v for k, v in options.items() if k in _option_types()}
+        plain, good, test, settings, {k: v for k, v in options.items() if k in _option_types()}
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import io
 import math
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -19,7 +21,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from reconpatch.calibration import promise
-from reconpatch.files import atomic_write, make_folder
+from reconpatch.files import (
+    add_sum,
+    atomic_write,
+    check_replaceable,
+    is_still,
+    make_folder,
+    read_sums,
+    remove_if_still,
+    write_sums,
+)
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.pages import rendered
 from reconpatch.result import Box, Region, Result
@@ -30,6 +41,9 @@ if TYPE_CHECKING:
 
 PICTURES_SHOWN = 200
 """Number of photos whose pictures the page holds: those with the highest scores."""
+
+SUMS = "overlays.sha256"
+"""List of the overlays of a report, as `sha256sum` makes it: other files are not the report's."""
 
 _LARGE_SIDE = 480
 _TILE_SIDE = 320
@@ -146,7 +160,9 @@ class ReportWriter:
     overlay on disk remain. Nothing named ``report.html`` exists before `close`.
 
     Args:
-        folder: where ``report.html`` and ``overlays/`` go; made if missing.
+        folder: where ``report.html`` and ``overlays/`` go; made if missing. What an earlier report
+            wrote there and this one does not is removed at the end, as long as it is unchanged;
+            files of others stay.
         context: what the page says about the model.
 
     Raises:
@@ -163,6 +179,10 @@ class ReportWriter:
         self._taken: set[str] = set()
         for made in (folder, folder / "overlays"):  # which of them is in the way is told
             make_folder(made)
+        for file in ("report.html", SUMS):
+            check_replaceable(folder / file)
+        self._earlier = read_sums(folder / SUMS)
+        self._written: dict[str, str] = {}
 
     def add(
         self, photo_rgb: npt.NDArray[np.uint8], result: Result, label: str | None = None
@@ -179,12 +199,8 @@ class ReportWriter:
             OutputError: the overlay cannot be written.
         """
         painted = overlay(photo_rgb, result.heatmap, result.map_threshold, result.regions)
-        relative = unique_name(safe_name(result.name), self._taken)
-        path = self._folder / "overlays" / relative
-        make_folder(path.parent)
-        with atomic_write(path) as file:
-            # Photo-sized PNGs cost more time than the inspection at the default compression.
-            painted.save(file, "PNG", compress_level=1)
+        relative = self._free_name(result.name)
+        self._write(f"overlays/{relative}", painted)
         entry = _Entry(
             name=result.name,
             label=label,
@@ -197,6 +213,27 @@ class ReportWriter:
         )
         self._entries.append(entry)
         self._keep_pictures(len(self._entries) - 1, painted, photo_rgb, result)
+
+    def _free_name(self, name: str) -> str:
+        """A name in ``overlays`` that neither this report has used nor a file of another has."""
+        while True:
+            relative = unique_name(safe_name(name), self._taken)
+            path, known = self._folder / "overlays" / relative, f"overlays/{relative}"
+            if not os.path.lexists(path) or is_still(path, self._earlier.get(known, "")):
+                return relative
+
+    def _write(self, name: str, painted: Image.Image) -> None:
+        """Write an overlay, and note it on the list of what this folder has of ours."""
+        path, content = self._folder / name, io.BytesIO()
+        # Photo-sized PNGs cost more time than the inspection at the default compression.
+        painted.save(content, "PNG", compress_level=1)
+        digest = hashlib.sha256(content.getbuffer()).hexdigest()
+        make_folder(path.parent)
+        with atomic_write(path) as file:
+            file.write(content.getbuffer())
+        self._written[name] = digest
+        # At once: of a report that is killed the next one knows the overlays too.
+        add_sum(self._folder / SUMS, name, digest)
 
     def add_error(self, name: str, message: str) -> None:
         """Lists a photo that could not be inspected, with the reason in plain words."""
@@ -214,6 +251,10 @@ class ReportWriter:
         path = self._folder / "report.html"
         with atomic_write(path) as file:
             file.writelines(_render(self._context, self._entries, self._pictures, self._errors))
+        for name, digest in self._earlier.items():
+            if name not in self._written and name.startswith("overlays/"):
+                remove_if_still(self._folder, name, digest)
+        write_sums(self._folder / SUMS, self._written)
         return path
 
     def _keep_pictures(

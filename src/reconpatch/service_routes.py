@@ -298,6 +298,9 @@ def export(query: Annotated[RecordFilter, Query()], here: Here) -> StreamingResp
 def _csv(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Lines of a CSV file, some at a time."""
     out = io.StringIO()
+    out.write(
+        "\ufeff"
+    )  # a byte order mark, or Excel takes the letters of other scripts for its own
     writer = csv.DictWriter(out, COLUMNS)
     writer.writeheader()
     for row in rows:

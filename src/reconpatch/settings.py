@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from reconpatch.calibration import DEFAULT_FALSE_ALARM_RATE, check_rate
 from reconpatch.coreset import bank_rows
 from reconpatch.errors import SettingsError
@@ -302,6 +304,8 @@ class FitSettings:
                 raise cause from None
             name = ([part for part in first["loc"] if isinstance(part, str)] or ["settings"])[-1]
             allowed = first["msg"].replace("Input should be ", "give ")
+            if first["type"] == "tuple_type" and name in _TUPLES:
+                allowed = _TUPLES[name]
             raise SettingsError(f"{name} is {first['input']!r}: {allowed}") from None
 
 
@@ -384,6 +388,7 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     if recipe not in RECIPES:
         raise SettingsError(f"the recipe is {recipe!r}: give one of {', '.join(RECIPES)}")
     values = RECIPES[recipe].to_dict()
+    changes = {name: _plain(name, value) for name, value in changes.items()}
     if changes.get("method") == "patchcore":
         changes = _PATCHCORE | changes
     elif changes.get("init", "contrastive") != "contrastive" and recipe == "default":
@@ -399,10 +404,6 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
         changes.setdefault("smooth", 0.0)  # which is not smoothed
     if changes.get("defects") == 0:
         changes.setdefault("guard", False)  # which could not compare on none
-    if changes.get("size") == "auto":
-        changes["size"] = AUTOMATIC
-    if changes.get("tile") == "auto":
-        changes["tile"] = AUTOMATIC_TILE
     if isinstance(changes.get("size"), int):
         changes["size"] = (changes["size"], changes["size"])
     for name, value in changes.items():
@@ -411,6 +412,16 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
             raise SettingsError(f"there is no setting {name!r}{_suggestion(name, list(_types()))}")
         part[name] = asdict(value) if is_dataclass(value) else value  # type: ignore[arg-type]
     return FitSettings.from_dict(values)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value as Python has it: numpy's numbers and arrays, and text for numbers, become plain."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return type(value)(_plain("", inner) for inner in value)
+    is_text = isinstance(value, str) and _types().get(name) in _PARSED
+    return parse_setting(name, value) if is_text else value
 
 
 def ensemble_settings_for(
@@ -512,6 +523,14 @@ def _parse_numbers(name: str, text: str) -> tuple[int, ...]:
 def setting_names() -> list[str]:
     """The names that `settings_for` takes, those of training and scoring among them."""
     return [name for name, kind in _types().items() if not is_dataclass(kind)]
+
+
+_TUPLES = {
+    "size": "give pixels such as 224, (256, 512) (height, width), or 'auto'",
+    "levels": "give whole numbers such as (2, 3)",
+}
+_PARSED = (int, float, tuple[int, int], tuple[int, ...])
+"""Types of settings whose values may be given as text."""
 
 
 def _types() -> dict[str, Any]:
