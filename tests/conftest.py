@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import reconpatch
@@ -31,6 +32,14 @@ RGB = npt.NDArray[np.uint8]
 SIDE = 96
 GOOD_PHOTOS = 8
 REPOSITORY = Path(__file__).parents[1]
+
+WAIT = 600
+"""Seconds that a test waits at most for an event: so many that only one that never comes takes
+them, however busy the machine is."""
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # A fit of a second: small photos, few steps, random weights.
 SMALL_FIT: dict[str, Any] = {

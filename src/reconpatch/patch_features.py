@@ -127,7 +127,7 @@ def fix_padding(backbone: torch.nn.Module, input_size: tuple[int, int]) -> None:
     """Give TensorFlow's convolutions in a backbone the zeros that photos of (H, W) pixels need.
 
     They work it out for each photo anew, which leaves dozens of nodes and a copy of the photo in
-    the graph. The maps stay the same to the bit.
+    the graph. The maps stay the same, but for rounding where another kernel takes the convolution.
     """
     from timm.layers import Conv2dSame, get_same_padding
 
