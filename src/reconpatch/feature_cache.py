@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from reconpatch.features import FeatureExtractor
-from reconpatch.files import cannot_write
+from reconpatch.files import cannot_write, read_into
 from reconpatch.memory_bank import Floats
 
 DISK_LIMIT = 16 * 2**30
@@ -96,8 +96,7 @@ class FeatureCache:
 
     def _read(self, entry: _Entry) -> Floats:
         p = np.empty(entry.shape, np.float32)
-        self._file.seek(entry.start)
-        self._file.readinto(p.data)
+        read_into(self._file, entry.start, p)
         return p
 
     def _keep(self, key: bytes, p: Floats, seconds: float) -> None:

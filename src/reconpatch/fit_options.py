@@ -41,8 +41,8 @@ class FitOptions:
         timer: seconds by the clock that the steps are timed with.
         roi: the region of interest: a file as `reconpatch.region_of_interest` reads it, or an
             (H, W) bool array, True where photos are inspected; None: everywhere.
-        memory_limit: bytes that the process may take; features beyond go to a temporary file, and
-            the bank is a coreset of coresets. 0 for no limit.
+        memory_limit: bytes that the process may take, which decides in what parts patches are
+            taken; 0 for no limit. See `reconpatch.fit_memory`.
         on: where the photos are read; None for this process, else see
             `reconpatch.workers.check_on`.
     """

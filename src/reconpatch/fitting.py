@@ -33,6 +33,7 @@ from reconpatch.errors import (
     SettingsError,
 )
 from reconpatch.features import Extractor, FeatureExtractor
+from reconpatch.fit_memory import Fit, approximations, open_store
 from reconpatch.fit_options import FitOptions, default_threads, report_to, silent
 from reconpatch.good_photos import (
     Covering,
@@ -45,7 +46,6 @@ from reconpatch.good_photos import (
 )
 from reconpatch.graph_writing import Graphs, write
 from reconpatch.layout import Layout
-from reconpatch.memory import physical_bytes, resident_bytes
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
 from reconpatch.parity import SAMPLE_PHOTOS, Sample, checked_sample
@@ -67,8 +67,6 @@ from reconpatch.settings import (
 )
 from reconpatch.trial import Defects, Guard, Trial, guard, make_defects, try_on
 
-_ENGINE_BYTES = 300 * 2**20  # what the engine and decoded photos take beside the features
-_LEAST_BYTES = 100 * 2**20
 TILED_ROWS = 8000
 """Most rows that a share of the patches of photos in tiles comes to."""
 TILED_CANDIDATES = 400_000
@@ -150,14 +148,18 @@ class Steps:
     ) -> tuple[Floats, npt.NDArray[np.int64]]:
         """(N, C) features that f is trained on, and the (N,) groups of their photos.
 
-        Of those that are not in memory, as many as may be.
+        Within a memory limit, as many as may be in memory.
         """
         groups = np.array([photo.group for photo in photos])
-        if patches.in_memory:
+        if patches.addressable:
             return patches.flat, np.repeat(groups, patches.places)
         rng = np.random.default_rng(settings.seed)
         chosen = np.sort(rng.choice(patches.patches, patches.at_hand, replace=False))
         return patches.take(chosen), groups[chosen // patches.places]
+
+    def approximations(self, patches: PatchStore, settings: FitSettings) -> list[str]:
+        """Notes on what is done with some of the patches, or in parts."""
+        return list(approximations(patches, settings))
 
     def photo(self, patches: PatchStore) -> Callable[[int], Floats]:
         """What gives the (P, D) represented patches of a photo whose features are kept."""
@@ -203,13 +205,14 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     layout = preprocessing.layout(extractor.grid, sizes.first)
     settings = _bounded_bank(settings, layout, len(sources))
     kept = steps.kept_photos(len(sources))
-    with _store_for(kept, layout.places, extractor, graphs, options) as patches:
+    sizes_of_fit = Fit(settings, len(sources), layout.places, extractor.channels, kept)
+    with open_store(sizes_of_fit, options.memory_limit, graphs.peak) as patches:
         with clock.step("extract features"):
             reading = Reading(sources, names, settings, preprocessing, layout, options)
             read = steps.extract(reading, graphs.features, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group)
-        notes = read.notes + notes
+        notes = [*read.notes, *notes, *steps.approximations(patches, settings)]
         _check_enough(photos)
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))
@@ -386,7 +389,7 @@ def build_bank(
         count = max(settings.candidates, rows)
         candidates = np.sort(rng.permutation(patches.patches)[:count])
         picked = candidates[pick(patches.take(candidates), rows, settings, rng, progress)]
-    elif patches.in_memory:
+    elif patches.patches <= patches.at_hand and patches.addressable:
         picked = pick(patches.flat, rows, settings, rng, progress)
     else:
         picked = _picked_by_merging(patches, rows, settings, rng, progress)
@@ -487,40 +490,6 @@ def _extractor(
 
     module, _ = load_patch_features(settings, options.weights)
     return TorchFeatureExtractor(module, settings.size, options.device)
-
-
-def _store_for(
-    photos: int, places: int, extractor: Extractor, graphs: Graphs, options: FitOptions
-) -> PatchStore:
-    """Where the features go; beside them a third of their memory each goes to blocks and copies.
-
-    Without a limit they may take half of the machine's memory, which only large photos or very many
-    do.
-    """
-    limit = options.memory_limit
-    memory = _room(limit, graphs.peak) // 3 if limit else physical_bytes() // 2
-    return PatchStore(photos, places, extractor.channels, memory=memory)
-
-
-def _room(limit: int, beside: int) -> int:
-    """Bytes that features and what is made of them may take within a limit of the whole fit.
-
-    Args:
-        limit: bytes.
-        beside: what another process took while this one waited for it.
-
-    Raises:
-        SettingsError: the libraries alone take so much that nothing is left.
-    """
-    resident = resident_bytes()
-    taken = resident + _ENGINE_BYTES
-    least = max(taken + _LEAST_BYTES, resident + beside)
-    if limit < least:
-        raise SettingsError(
-            f"the memory limit is {limit / 2**20:.0f} MiB, and the libraries and the engine need "
-            f"more before the first photo: give {-(-least // 2**20)} MiB or more"
-        )
-    return limit - taken
 
 
 def _check_enough(photos: Sequence[TrainingPhoto]) -> None:
