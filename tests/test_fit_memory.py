@@ -116,7 +116,7 @@ def test_a_limit_means_the_same_whatever_the_process_holds(
 ) -> None:
     monkeypatch.setattr(fit_memory, "resident_bytes", lambda: resident)
     store = open_store(sized(20_000, 1600, LITE, bank=1600), 4 * GIB)
-    assert store.at_hand == 4 * GIB // 8 // (LITE * 4)
+    assert store.at_hand == 4 * GIB // 5 // (LITE * 4)
 
 
 def test_what_is_approximated_is_in_the_output_in_info_and_in_the_file(

@@ -264,8 +264,8 @@ def fit(
     memory_limit: Annotated[
         str | None,
         typer.Option(
-            help="Memory that the process may take, such as 2GiB: patches that do not fit are taken "
-            "in parts, which the fit says.",
+            help="Memory that the process may take, such as 2GiB: patches that do not fit are "
+            "taken in parts, which the fit says.",
             metavar="SIZE",
             show_default="none",
         ),

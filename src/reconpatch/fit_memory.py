@@ -29,7 +29,7 @@ TORCH_BYTES = 700 * MIB
 """What torch takes once it is imported, which only training f needs."""
 MACHINE_SHARE = 0.75
 """Share of the machine's memory up to which a fit keeps its features there."""
-LIMIT_SHARE = 8
+LIMIT_SHARE = 5
 """One part in so many of a memory limit is the features': the libraries and copies need the rest.
 By the limit alone, whatever the process holds already, so that equal limits give equal models."""
 
@@ -117,7 +117,9 @@ class Fit:
         projected = projection if 0 < 2 * projection <= self.dim else 0
         if projected and where == "mapped":
             taken = False  # features are read once, and given up
-        return among * ((self.dim * taken + projected) * _ITEM + 32)
+        bytes_of_one = (self.dim * taken + projected) * _ITEM + 32
+        in_parts = patches > among and not candidates  # the picks of all parts are at hand too
+        return among * bytes_of_one * (3 if in_parts else 2) // 2
 
     @property
     def _rows(self) -> int:
