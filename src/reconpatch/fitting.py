@@ -44,7 +44,7 @@ from reconpatch.good_photos import (
     leave_one_out,
     with_stand_ins,
 )
-from reconpatch.graph_writing import Graphs, write
+from reconpatch.graph_writing import Graphs, torch_threads, write
 from reconpatch.layout import Layout
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
@@ -189,7 +189,7 @@ class Steps:
 
 def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
     _require_training_packages()
-    _check_device(options.device)
+    check_device(options.device)
     sources, names, folder = sources_of(good)
     sizes = sizes_of(sources, names)
     settings = automatic_tile(settings, sizes.median)
@@ -199,7 +199,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     report = report_to(options, "load the backbone") or silent
     with clock.step("load the backbone"):
         report(0, 1)
-        graphs = write(settings, options.weights, len(sources))
+        graphs = write(settings, options.weights, len(sources), threads)
         extractor = _extractor(graphs, settings, options, threads)
         report(1, 1)
     layout = preprocessing.layout(extractor.grid, sizes.first)
@@ -217,7 +217,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))
             defects = make_defects(chosen, settings.seed, extractor)
-        with clock.step("train f"):
+        with clock.step("train f"), torch_threads(threads if sizes_of_fit.trains else 0):
             p, parts = steps.training_patches(patches, photos, settings)
             f, log = make_representation(
                 p, settings.method, settings.training, seed=settings.seed, parts=parts,
@@ -228,7 +228,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         fitted, guarded = fit.with_banks(f, patches)
     with clock.step("write the graph"):
         if graphs.b != min(settings.scoring.b, len(fitted.bank)):  # few photos, and some left out
-            graphs = write(settings, options.weights, len(photos))
+            graphs = write(settings, options.weights, len(photos), threads)
         graph = graphs.inspection(fitted.f)
         engine = _engine(graph, extractor, fitted.f, settings, threads, options)
     if guarded and guarded.kept == "identity":
@@ -363,7 +363,7 @@ def _engine(
     options: FitOptions,
 ) -> StoredGraph:
     """The default engine; where features are remembered, one that goes on remembering them."""
-    if options.engine is FeatureExtractor:
+    if options.remember is None:
         return StoredGraph(graph, threads=threads)
     return StoredGraph(graph, threads=threads, opened=NumpyEngine(extractor, f, settings.scoring))
 
@@ -463,7 +463,12 @@ def _require_training_packages() -> None:
         raise MissingExtraError("fit", "train")
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that is none, or that is not here.
+
+    Raises:
+        SettingsError: it is neither "cpu" nor "cuda", or torch finds no such device.
+    """
     if device == "cpu":
         return
     if device.partition(":")[0] != "cuda":
@@ -484,12 +489,15 @@ def _extractor(
 
     The rule, whatever is faster somewhere: ONNX Runtime on a CPU, torch on any other device.
     """
+    extractor: Extractor
     if options.device == "cpu":
-        return options.engine(graphs.features, threads)
-    from reconpatch.patch_features import TorchFeatureExtractor, load_patch_features
+        extractor = FeatureExtractor(graphs.features, threads)
+    else:
+        from reconpatch.patch_features import TorchFeatureExtractor, load_patch_features
 
-    module, _ = load_patch_features(settings, options.weights)
-    return TorchFeatureExtractor(module, settings.size, options.device)
+        module, _ = load_patch_features(settings, options.weights)
+        extractor = TorchFeatureExtractor(module, settings.size, options.device)
+    return options.remember(extractor, graphs.features) if options.remember else extractor
 
 
 def _check_enough(photos: Sequence[TrainingPhoto]) -> None:

@@ -62,7 +62,7 @@ _KEY = "fit-all"  # in the provenance of a model: what it was made of
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")  # as the station names products
 _OWN = ("good", "test")  # what a product has, and no default says
 _APART = ("recipe", "quality", "backbone", "size")  # of `fit`, beside settings and options
-_NOT_THERE = ("progress", "engine", "timer", "threads", "on")  # a run decides these, no product
+_NOT_THERE = ("progress", "remember", "timer", "threads", "on")  # a run decides these, no product
 _PICTURE_SIDE = 96
 
 Status = Literal["fitted", "kept", "failed"]
