@@ -263,6 +263,7 @@ def test_a_verdict_of_a_result(records: Records, small_model: Any, defective_pho
     assert found.closest.photo == result.closest.photo
     assert found.closest.patch_box == result.closest.patch_box
     assert found.closest.thumbnail_box == result.closest.thumbnail_box
+    assert found.closest.sha256 == result.closest.sha256 != ""
     assert len(found.name) == 255
     short = Verdict.of(replace(result, name="a\0\udcff"), VERSION, photo="")
     assert short.name == "a\\0\\udcff"

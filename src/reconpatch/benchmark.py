@@ -69,6 +69,7 @@ from reconpatch.metrics import (
 )
 from reconpatch.other_programs import OtherResults, PhotoCounts, read_other_results
 from reconpatch.representation import METHODS, Method
+from reconpatch.scoring import ScoringSettings
 from reconpatch.settings import FitSettings
 from reconpatch.workers import as_finished, check_on, on_ray
 
@@ -531,7 +532,9 @@ def _measure(run: _Run, job: _Job) -> Record:
             "false_alarms": int((flagged & ~defective).sum()),
             "detected": int((flagged & defective).sum()),
         },
-        protocol=tuple(_protocol(job.photos, run.config, run.options.device)),
+        protocol=tuple(
+            _protocol(job.photos, run.config, job.settings[0].scoring, run.options.device)
+        ),
         notes=tuple(_without_root(note, run.root) for note in notes),
         seconds={**provenance["seconds"], **clock.seconds},
         peak_memory=peak_bytes() or None,
@@ -704,11 +707,23 @@ def _unused(category: Category) -> list[str]:
     ]
 
 
-def _protocol(category: Category, config: Config, device: str) -> list[str]:
+def _protocol(
+    category: Category, config: Config, scoring: ScoringSettings, device: str
+) -> list[str]:
     """How it was measured, in plain words."""
     masked = [photo for photo in category.test if photo.masks]
     counts = "above 0" if any(p.nonzero_masks for p in masked) else "above half of white"
     said = ["Image score: the score of the verdict; AUROC counts ties half."]
+    if config.recipe == "paper":
+        applied = (
+            f"applied with b = {scoring.b}"
+            if scoring.b > 1
+            else "not applied, as in PatchCore's code (b = 1); --set b=3 applies it"
+        )
+        said.append(
+            f"The re-weighting of the paper's equation 10 is {applied}: the paper does not say "
+            "over how many rows b it goes."
+        )
     if masked:
         said.append(
             "Pixels: at the photos' own resolution, the map enlarged to it; a pixel of a mask is "
