@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from PIL import Image
 import reconpatch
 from reconpatch import graph_writing
 from reconpatch.backbones import RANDOM
+from reconpatch.errors import WorkersError
 from reconpatch.workers import on_ray
 
 if TYPE_CHECKING:
@@ -159,15 +161,23 @@ def defective_photo(good_photo: RGB) -> RGB:
     return scratched(good_photo)
 
 
-def kill_workers_at_work() -> list[int]:
-    """Kill every worker of this process's cluster that is at a task; their process ids."""
+def kill_workers_at_work(*, wait: bool = True) -> list[int]:
+    """Kill every worker of this process's cluster that is at a task; their process ids.
+
+    Args:
+        wait: until one is at a task, which may be between two when it is looked for.
+    """
     psutil = pytest.importorskip("psutil", reason="needed to find the workers")
-    killed = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if "".join(process.cmdline()).startswith("ray::_guarded"):
-                process.kill()
-                killed.append(process.pid)
+    killed: list[int] = []
+    end = time.monotonic() + WAIT
+    while not killed:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if "".join(process.cmdline()).startswith("ray::_guarded"):
+                    process.kill()
+                    killed.append(process.pid)
+        if not wait or time.monotonic() > end:
+            break
     return killed
 
 
@@ -179,7 +189,15 @@ def ray_cluster() -> Iterator[None]:
         # Workers unpickle functions of the tests, which they have to find.
         patched.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY / "tests"), *sys.path]))
         patched.setattr(ray, "init", partial(ray.init, num_cpus=2, object_store_memory=10**8))
-        with on_ray("ray"):
+        with ExitStack() as stack:
+            for last in (False, False, False, True):
+                try:
+                    stack.enter_context(on_ray("ray"))
+                    break
+                except WorkersError:  # Ray itself gives a start 30 seconds, and no option for more
+                    ray.shutdown()
+                    if last:
+                        raise
             yield
 
 
