@@ -84,7 +84,7 @@ def test_8_and_64_gib_approximate_the_same(
 def test_what_does_not_fit_in_memory_is_in_a_file(
     opened: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for gib, mapped in ((64, False), (16, True), (8, True)):
+    for gib, mapped in ((64, False), (12, True), (8, True)):
         on_machine(monkeypatch, gib)
         assert open_store(paper_480(391), 0).in_memory is not mapped
 
@@ -147,6 +147,7 @@ def test_what_is_approximated_is_in_the_output_in_info_and_in_the_file(
         ),
         (900, 500, False, {}, ["learned from 500 of the 900", "900 patches in parts of 500"]),
         (900, 500, False, {"method": "patchcore"}, ["900 patches in parts of 500"]),
+        (400, 500, False, {}, []),
     ],
 )
 def test_what_is_approximated(

@@ -316,6 +316,19 @@ def test_within_a_memory_limit_the_model_is_nearly_the_same(
     assert not limited.inspect(textured(1000)).anomalous
 
 
+def test_photos_that_were_left_out_leave_fewer_patches_than_are_at_hand(
+    good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_memory, "_check_limit", lambda *_: None)
+    good = fill(tmp_path / "good", range(4))
+    for i in range(4):
+        (good / f"torn{i}.png").write_bytes(b"torn")
+    limit = fit_memory.LIMIT_SHARE * 300 * 152 * 4  # 300 of the 512 patches that 8 photos have
+    model = fit(good, memory_limit=limit, skip_unreadable=True)
+    assert len(model.photos) == 4
+    assert not any("at random" in note for note in model.provenance["notes"])
+
+
 def test_a_limit_that_leaves_no_room_is_refused(good_folder: Path) -> None:
     with pytest.raises(SettingsError, match=r"the memory limit is 1 MiB.*give \d+ MiB or more"):
         fit(good_folder, memory_limit=2**20)

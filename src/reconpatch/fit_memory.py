@@ -210,7 +210,7 @@ def _size(count: float) -> str:
 def approximations(patches: PatchStore, settings: FitSettings) -> Iterator[str]:
     """What a fit does with some of the patches, or in parts, in place of all at once: notes."""
     count, at_hand = patches.patches, patches.at_hand
-    if not patches.addressable and settings.method != "patchcore":
+    if count > at_hand and not patches.addressable and settings.method != "patchcore":
         yield (
             f"f was learned from {at_hand:,} of the {count:,} patches, drawn at random: as many as "
             "the memory limit allows."

@@ -154,7 +154,8 @@ class Steps:
         if patches.addressable:
             return patches.flat, np.repeat(groups, patches.places)
         rng = np.random.default_rng(settings.seed)
-        chosen = np.sort(rng.choice(patches.patches, patches.at_hand, replace=False))
+        count = min(patches.at_hand, patches.patches)  # photos may have been left out
+        chosen = np.sort(rng.choice(patches.patches, count, replace=False))
         return patches.take(chosen), groups[chosen // patches.places]
 
     def approximations(self, patches: PatchStore, settings: FitSettings) -> list[str]:
