@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,19 +19,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import reconpatch
+from reconpatch import graph_writing
+from reconpatch.backbones import RANDOM
+from reconpatch.errors import WorkersError
 from reconpatch.workers import on_ray
 
 if TYPE_CHECKING:
+    from reconpatch.graph_writing import Graphs
     from reconpatch.model import Model
+    from reconpatch.settings import FitSettings
 
 RGB = npt.NDArray[np.uint8]
 
 SIDE = 96
 GOOD_PHOTOS = 8
 REPOSITORY = Path(__file__).parents[1]
+
+WAIT = 600
+"""Seconds that a test waits at most for an event: so many that only one that never comes takes
+them, however busy the machine is."""
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # A fit of a second: small photos, few steps, random weights.
 SMALL_FIT: dict[str, Any] = {
@@ -83,6 +98,32 @@ def fill(folder: Path, seeds: Sequence[int]) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def graphs_are_written_once() -> Iterator[None]:
+    """Fits of equal settings share their graphs, random weights and all.
+
+    Writing them takes two thirds of a small fit and memory that torch keeps. That equal settings
+    have equal graphs is tested where they are written (test_features, test_graph_writing).
+    """
+    write = graph_writing.write_here
+    written: dict[str, Graphs] = {}
+
+    def once(settings: FitSettings, weights: str | Path | None, photos: int) -> Graphs:
+        if weights != RANDOM:
+            return write(settings, weights, photos)
+        key = repr((settings, photos))
+        if key in written:
+            return written[key]
+        graphs = write(settings, weights, photos)
+        if len(graphs.features) < 2**25:  # those of the largest backbones are not kept
+            written[key] = graphs
+        return graphs
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(graph_writing, "write_here", once)
+        yield
+
+
 @pytest.fixture(scope="session")
 def good_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 photos of good parts, 96 x 96 PNG; not to be changed."""
@@ -120,15 +161,23 @@ def defective_photo(good_photo: RGB) -> RGB:
     return scratched(good_photo)
 
 
-def kill_workers_at_work() -> list[int]:
-    """Kill every worker of this process's cluster that is at a task; their process ids."""
+def kill_workers_at_work(*, wait: bool = True) -> list[int]:
+    """Kill every worker of this process's cluster that is at a task; their process ids.
+
+    Args:
+        wait: until one is at a task, which may be between two when it is looked for.
+    """
     psutil = pytest.importorskip("psutil", reason="needed to find the workers")
-    killed = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if "".join(process.cmdline()).startswith("ray::_guarded"):
-                process.kill()
-                killed.append(process.pid)
+    killed: list[int] = []
+    end = time.monotonic() + WAIT
+    while not killed:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if "".join(process.cmdline()).startswith("ray::_guarded"):
+                    process.kill()
+                    killed.append(process.pid)
+        if not wait or time.monotonic() > end:
+            break
     return killed
 
 
@@ -140,7 +189,15 @@ def ray_cluster() -> Iterator[None]:
         # Workers unpickle functions of the tests, which they have to find.
         patched.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY / "tests"), *sys.path]))
         patched.setattr(ray, "init", partial(ray.init, num_cpus=2, object_store_memory=10**8))
-        with on_ray("ray"):
+        with ExitStack() as stack:
+            for last in (False, False, False, True):
+                try:
+                    stack.enter_context(on_ray("ray"))
+                    break
+                except WorkersError:  # Ray itself gives a start 30 seconds, and no option for more
+                    ray.shutdown()
+                    if last:
+                        raise
             yield
 
 

@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 import reconpatch
-from conftest import fill, save, textured
+from conftest import WAIT, fill, save, textured
 from reconpatch import files, photo_store, records, watch
 from reconpatch.cli import app
 from reconpatch.data_folder import DataFolder
@@ -26,7 +26,7 @@ from reconpatch.errors import OutputError, ReconPatchError
 from reconpatch.files import atomic_write, check_writable, sweep_leftovers
 from reconpatch.model import Model
 from reconpatch.station import Station
-from test_station import WAIT, inspect
+from test_station import inspect
 from test_watch import Line, tree
 
 

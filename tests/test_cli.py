@@ -22,7 +22,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import reconpatch
-from conftest import GOOD_PHOTOS, RGB, fill, save, scratch_mask, scratched, textured
+from conftest import GOOD_PHOTOS, RGB, WAIT, fill, save, scratch_mask, scratched, textured
 from reconpatch import benchmark
 from reconpatch.benchmark_config import load_config
 from reconpatch.cli import app
@@ -50,7 +50,7 @@ def console(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "reconpatch.cli", *map(str, arguments)]
     return subprocess.run(
-        command, check=False, capture_output=True, encoding="utf-8", timeout=120, **options
+        command, check=False, capture_output=True, encoding="utf-8", timeout=WAIT, **options
     )
 
 
@@ -979,7 +979,7 @@ def test_results_that_cannot_be_written_are_an_error(
             stderr=subprocess.PIPE,
             encoding="utf-8",
             env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-            timeout=120,
+            timeout=WAIT,
         )
     assert done.returncode == 2
     assert done.stderr.startswith("Error: ")

@@ -21,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 import reconpatch
-from conftest import scratched, textured
+from conftest import WAIT, scratched, textured
 from reconpatch import cli_station, images, service, station
 from reconpatch.cli import app
 from reconpatch.data_folder import DataFolder
@@ -70,6 +70,10 @@ def serving(*arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
     finally:
         process.kill()
         process.communicate()
+
+
+def connected(url: str, **options: Any) -> httpx.Client:
+    return httpx.Client(base_url=url, timeout=WAIT, **options)
 
 
 def inspect(client: httpx.Client, content: bytes) -> dict[str, Any]:
@@ -153,17 +157,17 @@ def test_the_help_waits_for_nothing_and_tells_the_same_limits() -> None:
 
 def test_a_service_inspects_stops_and_goes_on(model: Path, tmp_path: Path) -> None:
     arguments = ("--data", tmp_path / "data", "--port", 0, "--threads", 1)
-    with serving(model, *arguments) as (process, url), httpx.Client(base_url=url) as client:
+    with serving(model, *arguments) as (process, url), connected(url) as client:
         record = inspect(client, png(scratched(textured(1))))
         assert record["anomalous"]
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=WAIT)
     assert re.search(r"INFO reconpatch.access: 127\.0\.0\.1 POST /api/v1/inspect 200 \d+ ms", log)
     assert "Traceback" not in log
-    with serving(*arguments) as (process, url), httpx.Client(base_url=url) as client:
+    with serving(*arguments) as (process, url), connected(url) as client:
         assert client.get(f"/api/v1/records/{record['id']}").json() == record
         process.send_signal(signal.SIGINT)
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=WAIT)
     assert process.returncode == 130
     assert "Traceback" not in log
 
@@ -173,16 +177,16 @@ def test_what_was_answered_outlives_a_killed_service(model: Path, tmp_path: Path
     arguments = (model, "--data", data, "--port", 0, "--threads", 1)
     answered = []
     for round_ in range(2):
-        with serving(*arguments) as (process, url), httpx.Client(base_url=url) as client:
+        with serving(*arguments) as (process, url), connected(url) as client:
             for i in range(3):
                 answered.append(inspect(client, png(textured(10 * round_ + i))))
             threshold = {"score": float(round_ + 1)}
             client.put("/api/v1/products/disc/threshold", json=threshold).raise_for_status()
             os.kill(process.pid, signal.SIGKILL)
-            process.wait(60)
+            process.wait(WAIT)
     with contextlib.closing(sqlite3.connect(data / "records.sqlite")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    with serving(*arguments) as (_, url), httpx.Client(base_url=url) as client:
+    with serving(*arguments) as (_, url), connected(url) as client:
         for record in answered:
             assert client.get(f"/api/v1/records/{record['id']}").json() == record
             assert client.get(f"/api/v1/records/{record['id']}/photo").status_code == 200
@@ -210,7 +214,7 @@ def test_a_service_with_tls_and_a_token(model: Path, tmp_path: Path) -> None:
         import ssl
 
         context = ssl.create_default_context(cafile=cert)
-        with httpx.Client(base_url=here, verify=context) as client:
+        with connected(here, verify=context) as client:
             assert client.get("/api/v1/products").status_code == 401
             given = {"Authorization": f"Bearer {TOKEN}"}
             products = json.loads(client.get("/api/v1/products", headers=given).text)["products"]

@@ -66,9 +66,11 @@ class TestSeveralShares:
         model = reconpatch.fit(good_folder, **SMALL_FIT, on="ray")
         assert isinstance(model, Model)
         assert model.photos == small_model.photos
-        np.testing.assert_array_equal(
-            model.representation.weight, small_model.representation.weight
-        )
+        # Photos go through the backbone in other batches, and so perhaps through other kernels:
+        # what f learned is the same but for their rounding, which five steps can amplify.
+        ours, theirs = model.representation.weight, small_model.representation.weight
+        learned = theirs - np.eye(*theirs.shape, dtype=np.float32)
+        assert np.linalg.norm(ours - theirs) <= 0.01 * np.linalg.norm(learned)
         # Rows are patches of the photos that they say they are of.
         represented = [model.represent(read_photo(path)) for path in list_photos(good_folder)]
         for row, photo, place in zip(

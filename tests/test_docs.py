@@ -25,14 +25,13 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from conftest import REPOSITORY, fill, save, scratched, textured
+from conftest import REPOSITORY, WAIT, fill, save, scratched, textured
 from reconpatch import settings
 from reconpatch.cli import app
 from test_cli_station import serving
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in REPOSITORY.glob("docs/*.md"))]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-WAIT = 60
 CERTIFICATE = (
     "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost "
     "-keyout key.pem -out cert.pem"
@@ -259,7 +258,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         capture_output=True,
         encoding="utf-8",
         check=False,
-        timeout=300,
+        timeout=WAIT,
     )
     assert done.returncode == 0, done.stderr
     assert "First model in five minutes" in (tmp_path / "site" / "index.html").read_text("utf-8")

@@ -130,13 +130,21 @@ def test_one_file_holds_it_all(ensemble: Ensemble, tmp_path: Path, defective_pho
 def test_the_papers_rule_takes_scores_against_the_whole_bank(
     ensemble: Ensemble, good_folder: Path
 ) -> None:
-    from reconpatch.ensemble import fit_ensemble
+    from reconpatch.ensemble import AGAIN, fit_ensemble
     from reconpatch.fit_options import FitOptions
 
     small = {k: v for k, v in FIT.items() if k not in ("weights", "threads", "backbone")}
     members = ensemble_settings_for("default", BACKBONES, **small)
-    options = FitOptions(weights="random", threads=1)
+    seen: list[tuple[int, int]] = []
+    options = FitOptions(
+        weights="random", threads=1,
+        progress=lambda step, done, total: seen.append((done, total)) if step == AGAIN else None,
+    )  # fmt: skip
     paper = fit_ensemble(good_folder, members, options, "training")
+    # It takes a pass over the photos of its own, which is told.
+    assert seen == [(done, 8) for done in range(1, 9)]
+    assert paper.provenance["seconds"][AGAIN] > 0
+    assert AGAIN not in ensemble.provenance["seconds"]
     photos = [read_photo(path) for path in list_photos(good_folder)]
     for model, scale, other in zip(
         paper.members, paper.score_scales, ensemble.score_scales, strict=True

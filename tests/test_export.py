@@ -550,7 +550,9 @@ def test_weights_of_their_own_change_nothing(small_model: Model) -> None:
     onnx.checker.check_model(graph)
     found = OnnxRuntimeEngine(graph.SerializeToString(), 1)(prepared, small_model.bank)
     expected = small_model.score_prepared(prepared)
-    assert np.array_equal(found.features, expected.features)
+    # Of two graphs, which the engine may run by different kernels.
+    scale = float(np.abs(expected.features).max())
+    np.testing.assert_allclose(found.features, expected.features, atol=1e-5 * scale)
 
 
 def test_thresholds_are_set_anew_as_if_the_photos_were_new(

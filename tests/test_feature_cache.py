@@ -161,7 +161,7 @@ def test_a_model_fitted_with_it_gives_the_verdicts_of_one_without(
     path = save(textured(500), tmp_path / "photos" / "a.png")
     plain = small_model.inspect(path)
     with FeatureCache(tmp_path) as cache:
-        model = reconpatch.fit(good_folder, **SMALL_FIT, engine=cache.open)
+        model = reconpatch.fit(good_folder, **SMALL_FIT, remember=cache.remember)
         assert model.fingerprint == small_model.fingerprint
         fitted = len(cache._entries)
         for _ in range(2):

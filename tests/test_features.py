@@ -163,11 +163,13 @@ class SamePadded(torch.nn.Module):
 
 class TestFixPadding:
     @pytest.mark.parametrize("size", [(64, 64), (65, 47), (33, 90)])
-    def test_changes_no_bit_of_the_maps(self, size: tuple[int, int]) -> None:
+    def test_changes_no_map(self, size: tuple[int, int]) -> None:
         module, x = SamePadded(), torch.from_numpy(photos(2, size))
         before = module(x)[0]
         fix_padding(module, size)
-        assert torch.equal(module(x)[0], before)
+        # Zeros inside a convolution may go to another kernel, which adds in another order: a few
+        # units in the last place of maps of about 0.1. A zero too many changes them by 0.01.
+        torch.testing.assert_close(module(x)[0], before, rtol=0, atol=1e-6)
         assert type(module.head) is Conv2dSame
 
     @pytest.mark.parametrize("size", [(64, 64), (65, 47)])
@@ -179,7 +181,9 @@ class TestFixPadding:
         kinds = {node.op_type for node in onnx.load_model_from_string(after).graph.node}
         assert not kinds & {"Pad", "Ceil"}
         x = photos(2, size)
-        assert np.array_equal(FeatureExtractor(after, 1)(x), FeatureExtractor(before, 1)(x))
+        # Of two graphs, so of two kernels: see above.
+        ours, expected = FeatureExtractor(after, 1)(x), FeatureExtractor(before, 1)(x)
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
 
 
 class TestExport:
@@ -244,18 +248,19 @@ class TestFeatureExtractor:
         assert p.dtype == expected.dtype == np.float32
         np.testing.assert_allclose(p, expected, atol=1e-4 * np.abs(expected).max())
 
-    def test_a_photo_has_the_same_bits_in_any_batch(self, graph: bytes) -> None:
+    def test_a_photo_has_the_same_features_in_any_batch(self, graph: bytes) -> None:
         extract = FeatureExtractor(graph, threads=2)
         x = photos(5)
         together = extract(x)
-        np.testing.assert_array_equal(together, extract(x))
+        np.testing.assert_array_equal(together, extract(x))  # equal fits are equal to the bit
         alone = np.concatenate([extract(x[i : i + 1]) for i in range(5)])
-        np.testing.assert_array_equal(together, alone)
+        # Another batch may be another kernel.
+        np.testing.assert_allclose(together, alone, atol=1e-5 * np.abs(together).max())
 
     def test_takes_photos_that_are_not_contiguous(self, graph: bytes) -> None:
         extract = FeatureExtractor(graph, threads=1)
         rows_last = np.ascontiguousarray(photos(2).transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-        np.testing.assert_array_equal(extract(rows_last), extract(photos(2)))
+        np.testing.assert_array_equal(extract(rows_last), extract(photos(2)))  # one array to it
 
     @pytest.mark.parametrize(
         "wrong",

@@ -17,7 +17,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import reconpatch
-from conftest import SMALL_FIT, fill, scratched, textured
+from conftest import SMALL_FIT, WAIT, fill, scratched, textured
 from reconpatch import fit_jobs, fit_process
 from reconpatch.data_folder import DataFolder
 from reconpatch.errors import NotFoundError, PhotoError, SettingsError, UpdateRefusedError
@@ -26,7 +26,7 @@ from reconpatch.records import Closest, Record
 from reconpatch.service import create_app
 from reconpatch.station import Station
 from test_service import API, HERE, problem
-from test_station import WAIT, png
+from test_station import png
 
 
 @pytest.fixture
@@ -172,7 +172,9 @@ def test_the_end_of_one_fit_is_not_that_of_the_next(fits: FitJobs) -> None:
     fits.cancel()
     fits._job = FitJob("disc", "monday", "fast")
     fits._process = following = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(600)"]
+        [sys.executable, "-c", "import sys; sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        encoding="utf-8",
     )
     fits._follow(process, "disc", {})
     assert fits.job is not None

@@ -14,7 +14,7 @@ from PIL import Image
 
 import reconpatch
 from conftest import GOOD_PHOTOS, SMALL_FIT, fill, save, scratched, textured
-from reconpatch import fitting, reading
+from reconpatch import fit_memory, fitting, reading
 from reconpatch.backbones import BACKBONES
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
 from reconpatch.fit_options import FitOptions, default_threads
@@ -273,14 +273,21 @@ def test_the_radius_of_the_bank_covers_every_patch(small_model: Model) -> None:
     assert small_model.provenance["coreset_radius"] == pytest.approx(max(nearest), rel=1e-4)
 
 
-@pytest.mark.parametrize("memory", [500, 2000, 3900])
-def test_a_bank_of_parts_covers_nearly_as_well_as_one_in_one_piece(memory: int) -> None:
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [({"memory": 500}, 2**22), ({"memory": 2000}, 2**22), ({"memory": 3900}, 2**22),
+     ({}, 30), ({"mapped": True}, 30), ({"mapped": True}, 190)],
+)  # fmt: skip
+def test_a_bank_of_parts_covers_nearly_as_well_as_one_in_one_piece(
+    options: dict[str, Any], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     r = np.random.default_rng(0).normal(size=(50, 4, 5)).astype(np.float32)
     settings = settings_for(bank=12)
     whole = build_bank(PatchStore.of(r), settings)
-    with PatchStore(50, 4, 5, memory=memory) as store:
+    monkeypatch.setattr("reconpatch.patch_store.MOST_AT_HAND", most)
+    with PatchStore(50, 4, 5, **options) as store:
         store.add(r)
-        assert not store.in_memory
+        assert store.patches > store.at_hand
         merged = build_bank(store, settings)
     assert len(merged) == 12
     assert len({*zip(merged.photo.tolist(), merged.place.tolist(), strict=True)}) == 12
@@ -293,14 +300,33 @@ def test_a_bank_of_parts_covers_nearly_as_well_as_one_in_one_piece(memory: int) 
 def test_within_a_memory_limit_the_model_is_nearly_the_same(
     good_folder: Path, small_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "_room", lambda limit, beside: limit)
-    limited = fit(good_folder, memory_limit=3 * 100 * 64 * 16 * 4)
+    monkeypatch.setattr(fit_memory, "_check_limit", lambda *_: None)
+    limited = fit(good_folder, memory_limit=fit_memory.LIMIT_SHARE * 300 * 152 * 4)
+    assert limited.provenance["notes"] == [
+        "f was learned from 300 of the 512 patches, drawn at random: as many as the memory limit "
+        "allows.",
+        "The bank is a coreset of coresets: it was picked among 512 patches in parts of 300 at "
+        "most.",
+    ]
     assert len(limited.bank) == len(small_model.bank)
     assert limited.provenance["coreset_radius"] == pytest.approx(
         small_model.provenance["coreset_radius"], rel=0.5
     )
     assert limited.inspect(scratched(textured(1000))).anomalous
     assert not limited.inspect(textured(1000)).anomalous
+
+
+def test_photos_that_were_left_out_leave_fewer_patches_than_are_at_hand(
+    good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_memory, "_check_limit", lambda *_: None)
+    good = fill(tmp_path / "good", range(4))
+    for i in range(4):
+        (good / f"torn{i}.png").write_bytes(b"torn")
+    limit = fit_memory.LIMIT_SHARE * 300 * 152 * 4  # 300 of the 512 patches that 8 photos have
+    model = fit(good, memory_limit=limit, skip_unreadable=True)
+    assert len(model.photos) == 4
+    assert not any("at random" in note for note in model.provenance["notes"])
 
 
 def test_a_limit_that_leaves_no_room_is_refused(good_folder: Path) -> None:

@@ -17,7 +17,7 @@ import onnx
 import pytest
 
 import reconpatch
-from conftest import REPOSITORY, SMALL_FIT, save, scratched, textured
+from conftest import REPOSITORY, SMALL_FIT, WAIT, save, scratched, textured
 from reconpatch import engines
 from reconpatch.errors import ModelFileError
 from reconpatch.graph_contents import OPERATORS, checked_graph
@@ -254,7 +254,7 @@ reconpatch.fit(sys.argv[1], **eval(sys.argv[3])).save(sys.argv[2], overwrite=Tru
     temporary.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", code, good_folder, output, repr(SMALL_FIT)],
-        env={**os.environ, "TMPDIR": str(temporary)}, check=False, timeout=600,
+        env={**os.environ, "TMPDIR": str(temporary)}, check=False, timeout=WAIT,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL
     assert output.read_bytes() == small_model_file.read_bytes()

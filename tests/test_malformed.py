@@ -12,7 +12,7 @@ from types import ModuleType
 import httpx
 import pytest
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, WAIT
 from test_cli_station import serving
 
 pytest.importorskip("schemathesis", reason="schemathesis makes the requests: pip install it")
@@ -49,9 +49,9 @@ def test_no_request_breaks_the_service(
         malformed.described(url, 160, 0, check)
         malformed.damaged(url, malformed.mutated(64, 0), check)
         malformed.raw(url, 40, random.Random(0), check)
-        health = httpx.get(f"{url}/api/v1/health").json()
+        health = httpx.get(f"{url}/api/v1/health", timeout=WAIT).json()
         process.terminate()
-        log = process.communicate(timeout=60)[1]
+        log = process.communicate(timeout=WAIT)[1]
     assert wrong == []
     assert len(answers) > 100
     assert {200, 400, 404, 422} <= set(answers)

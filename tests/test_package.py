@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import reconpatch
 import smoke
-from conftest import REPOSITORY, fill
+from conftest import REPOSITORY, WAIT, fill
 from reconpatch import cli, images
 
 HEAVY = (
@@ -52,7 +52,7 @@ def python(
         check=False,
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=WAIT,
     )
 
 

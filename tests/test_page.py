@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import uvicorn
 
-from conftest import RGB, SMALL_FIT, scratched, textured
+from conftest import RGB, SMALL_FIT, WAIT, scratched, textured
 from reconpatch.data_folder import DataFolder
 from reconpatch.fit_jobs import FitJobs
 from reconpatch.service import create_app
@@ -33,7 +33,7 @@ FLAGS = [
     "--disable-background-networking", "--disable-component-update",
     "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
 ]  # fmt: skip
-PATIENCE = 30_000  # milliseconds
+PATIENCE = 1000 * WAIT  # milliseconds
 
 
 def stained(photo: RGB) -> RGB:
@@ -80,7 +80,7 @@ class Line:
 
     def inspect(self, name: str, pixels: RGB) -> None:
         answer = httpx.post(
-            f"{self.url}/api/v1/inspect", content=png(pixels), params={"name": name}, timeout=60
+            f"{self.url}/api/v1/inspect", content=png(pixels), params={"name": name}, timeout=WAIT
         )
         assert answer.status_code == 200, answer.text
 
@@ -308,7 +308,7 @@ def test_a_fit_from_a_folder_is_compared_and_put_into_service(line: Line) -> Non
     page.get_by_role("button", name="Fit", exact=True).click()
     expect(page.locator("progress")).to_be_visible()
     line.inspect("meanwhile.png", textured(1))  # inspection goes on
-    page.wait_for_selector("#fit-serve", timeout=180_000)
+    page.wait_for_selector("#fit-serve")
     expect(page.locator(".job")).to_contain_text("Learned from 6 good photos")
     expect(page.locator(".comparison")).to_contain_text("called a defect, and found1 of 11 of 1")
     assert line.served.version.number == 1

@@ -15,16 +15,17 @@ PHOTOS, PLACES, CHANNELS = 7, 6, 4
 F = np.random.default_rng(1).normal(size=(PHOTOS, PLACES, CHANNELS)).astype(np.float32)
 
 
-def filled(memory: int | None, photos: int = PHOTOS) -> PatchStore:
-    store = PatchStore(photos, PLACES, CHANNELS, memory=memory)
+def filled(memory: int | None, photos: int = PHOTOS, **options: Any) -> PatchStore:
+    store = PatchStore(photos, PLACES, CHANNELS, memory=memory, **options)
     for start in range(0, PHOTOS, 3):
         store.add(F[start : start + 3])
     return store
 
 
-@pytest.fixture(params=[None, 0, 300], ids=["in memory", "on disk", "on disk, two photos at hand"])
+@pytest.fixture(params=["in memory", "on disk", "on disk, two photos at hand", "mapped"])
 def store(request: pytest.FixtureRequest) -> Any:
-    with filled(request.param) as store:
+    memory = {"on disk": 0, "on disk, two photos at hand": 300}.get(request.param)
+    with filled(memory, mapped=request.param == "mapped") as store:
         yield store
 
 
@@ -56,6 +57,57 @@ def test_r_takes_the_place_of_p(store: PatchStore, dim: int) -> None:
     assert store.channels == dim
     for i in range(PHOTOS):
         np.testing.assert_allclose(store.photo(i), F[i] @ f.weight.T + f.bias, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [CHANNELS, 2, 9])
+def test_a_mapped_file_gives_the_bits_of_memory(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where features are kept must not show in any figure."""
+    rng = np.random.default_rng(dim)
+    f = Representation(rng.normal(size=(dim, CHANNELS)).astype(np.float32))
+    with filled(None) as here, filled(None, mapped=True) as there:
+        assert (here.in_memory, there.in_memory) == (True, False)
+        assert here.addressable
+        assert there.addressable
+        assert here.at_hand == there.at_hand
+        for _ in range(2):
+            np.testing.assert_array_equal(there.flat, here.flat)
+            np.testing.assert_array_equal(there.mean(), here.mean())
+            for store in (here, there):
+                store.represent(f if store.channels == CHANNELS else Representation())
+
+
+@pytest.mark.parametrize("most", [1, 5, 16, 1000])
+def test_a_read_that_ends_early_goes_on(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux hands over 2 GiB at most at a time, and any system may hand over less."""
+    with filled(0) as store:
+        assert store._file is not None
+        store._file = Partial(store._file, most)
+        np.testing.assert_array_equal(store.some(0, PHOTOS), F)
+        np.testing.assert_array_equal(store.photo(3), F[3])
+        chosen = np.array([41, 0, 7])
+        np.testing.assert_array_equal(store.take(chosen), F.reshape(-1, CHANNELS)[chosen])
+
+
+def test_a_file_that_lost_its_end_is_told() -> None:
+    with filled(0) as store:
+        assert store._file is not None
+        store._file.truncate(F.nbytes - 4)
+        np.testing.assert_array_equal(store.some(0, PHOTOS - 1), F[:-1])
+        with pytest.raises(OutputError, match="ends 4 bytes early"):
+            store.photo(PHOTOS - 1)
+        with pytest.raises(OutputError, match="ends 4 bytes early"):
+            store.take(np.array([0, PHOTOS * PLACES - 1]))
+
+
+class Partial:
+    """A file that reads a few bytes at most at a time."""
+
+    def __init__(self, file: Any, most: int) -> None:
+        self._file, self._most = file, most
+        self.seek, self.close = file.seek, file.close
+
+    def readinto(self, data: memoryview) -> int:
+        return int(self._file.readinto(data[: self._most]))
 
 
 def test_fewer_photos_than_there_was_room_for() -> None:

@@ -368,7 +368,7 @@ def test_workers_make_the_models_of_one_process(here: tuple[Path, Fitted]) -> No
     killed: list[int] = []
 
     def kill(row: Row) -> None:
-        killed.extend(kill_workers_at_work())
+        killed.extend(kill_workers_at_work(wait=not killed))
 
     products_ = [Product("first", path.parent / "nowhere", None, [], {}), *load_manifest(path)]
     outcome = fit_all(products_, path.parent / "on workers", on="ray", finished=kill)

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from conftest import WAIT
 from reconpatch.read_ahead import read_ahead
 
 
@@ -35,5 +36,5 @@ def test_no_more_is_begun_than_fits() -> None:
 
 
 def test_items_are_worked_on_side_by_side() -> None:
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=WAIT)
     assert list(read_ahead(lambda i: both.wait() * 0 + i, range(2), 2)) == [0, 1]

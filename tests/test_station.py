@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import scratched, textured
+from conftest import WAIT, scratched, textured
 from reconpatch import station as station_module
 from reconpatch.data_folder import DataFolder
 from reconpatch.drift import DriftAlarm, DriftMonitor
@@ -34,7 +34,6 @@ from reconpatch.model import Inspector
 from reconpatch.records import Filter
 from reconpatch.station import Limits, Station
 
-WAIT = 60
 ALARM = DriftAlarm(photo=40, direction="higher", per_10000=1.0)
 
 

@@ -18,7 +18,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -55,7 +55,7 @@ from reconpatch.errors import (
     WeightsError,
     WorkersError,
 )
-from reconpatch.feature_cache import FeatureCache
+from reconpatch.feature_cache import DISK_LIMIT, FeatureCache
 from reconpatch.files import make_folder, read_rows, sha256_of, write_rows
 from reconpatch.images import MAX_PIXELS, Photo, read_photo
 from reconpatch.memory import peak_bytes
@@ -69,6 +69,7 @@ from reconpatch.metrics import (
 )
 from reconpatch.other_programs import OtherResults, PhotoCounts, read_other_results
 from reconpatch.representation import METHODS, Method
+from reconpatch.scoring import ScoringSettings
 from reconpatch.settings import FitSettings
 from reconpatch.workers import as_finished, check_on, on_ray
 
@@ -223,19 +224,26 @@ def run_benchmark(
         finished: called with each record, and whether it was there before.
 
     Raises:
-        SettingsError: config, methods, seeds or a change are unknown or out of range; or other
-            results are malformed, or of other photos.
+        SettingsError: config, methods, seeds or a change are unknown or out of range; the device
+            is not here, or not one of workers; or other results are malformed, or of other photos.
         PhotoError: the data set does not fit its layout.
         WeightsError, MissingExtraError: no model can be fitted at all.
         WorkersError: no Ray cluster answers.
         OutputError: the folder cannot be written, or holds a results.json of something else.
     """
     from reconpatch.fit_options import FitOptions
+    from reconpatch.fitting import check_device
 
     if on is not None:
         check_on(on)
+        if device != "cpu":
+            raise SettingsError(
+                f"the device is {device!r} and workers extract features on CPUs: leave out one of "
+                "--device and --on"
+            )
         root, folder = root.absolute(), folder.absolute()  # where a worker runs is another matter
         weights = _absolute(weights)
+    check_device(device)
     chosen, changed = load_config(config), dict(changes or {})
     wanted = [_method(name) for name in _distinct(methods, "methods")]
     numbers = _distinct(seeds, "seeds")
@@ -400,7 +408,7 @@ def _made_here(
     refused: dict[str, PhotoError] = {}
     for _, of_category in groupby(jobs, key=lambda job: job.category):
         group = list(of_category)
-        with _extracting_once(run) if len(group) > 1 else nullcontext(run) as sharing:
+        with _remembering(run, run.folder, DISK_LIMIT if len(group) > 1 else 0) as sharing:
             for job in group:
                 before = results.get(job)
                 yield before or _attempt(sharing, job, refused), before is not None
@@ -428,14 +436,21 @@ def _made_on_workers(
 
 
 def _task(run_and_job: tuple[_Run, _Job]) -> Record:
-    return _attempt(*run_and_job, refused={})
+    run, job = run_and_job
+    with _remembering(run, Path(tempfile.gettempdir()), 0) as alone:
+        return _attempt(alone, job, refused={})
 
 
 @contextmanager
-def _extracting_once(run: _Run) -> Iterator[_Run]:
-    """The run, but that the features of a photo are extracted once for all its jobs."""
-    with FeatureCache(run.folder) as cache:
-        yield replace(run, options=replace(run.options, engine=cache.open, timer=cache.timer))
+def _remembering(run: _Run, folder: Path, limit: int) -> Iterator[_Run]:
+    """The run, but that the features of a photo are extracted once for all its jobs.
+
+    Where nothing may be kept, photos are tested in the same way all the same: how must not hang on
+    the number of methods, on the device or on the workers.
+    """
+    with FeatureCache(folder, limit) as cache:
+        options = replace(run.options, remember=cache.remember, timer=cache.timer)
+        yield replace(run, options=options)
 
 
 def _attempt(run: _Run, job: _Job, refused: dict[str, PhotoError]) -> Record:
@@ -517,7 +532,9 @@ def _measure(run: _Run, job: _Job) -> Record:
             "false_alarms": int((flagged & ~defective).sum()),
             "detected": int((flagged & defective).sum()),
         },
-        protocol=tuple(_protocol(job.photos, run.config)),
+        protocol=tuple(
+            _protocol(job.photos, run.config, job.settings[0].scoring, run.options.device)
+        ),
         notes=tuple(_without_root(note, run.root) for note in notes),
         seconds={**provenance["seconds"], **clock.seconds},
         peak_memory=peak_bytes() or None,
@@ -690,11 +707,23 @@ def _unused(category: Category) -> list[str]:
     ]
 
 
-def _protocol(category: Category, config: Config) -> list[str]:
+def _protocol(
+    category: Category, config: Config, scoring: ScoringSettings, device: str
+) -> list[str]:
     """How it was measured, in plain words."""
     masked = [photo for photo in category.test if photo.masks]
     counts = "above 0" if any(p.nonzero_masks for p in masked) else "above half of white"
     said = ["Image score: the score of the verdict; AUROC counts ties half."]
+    if config.recipe == "paper":
+        applied = (
+            f"applied with b = {scoring.b}"
+            if scoring.b > 1
+            else "not applied, as in PatchCore's code (b = 1); --set b=3 applies it"
+        )
+        said.append(
+            f"The re-weighting of the paper's equation 10 is {applied}: the paper does not say "
+            "over how many rows b it goes."
+        )
     if masked:
         said.append(
             "Pixels: at the photos' own resolution, the map enlarged to it; a pixel of a mask is "
@@ -704,6 +733,8 @@ def _protocol(category: Category, config: Config) -> list[str]:
             "AUPRO: 8-connected regions, all distinct scores, integrated to a false positive rate "
             "of 0.3 and of 0.05 and divided by it."
         )
+    if device != "cpu":
+        said.append(f"Features of all photos, of the fit and of the test, are torch's on {device}.")
     if category.saturation is not None:
         said.append(
             "MVTec LOCO: image AUROC and sPRO are the mean of two, one over good photos and "

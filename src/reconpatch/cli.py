@@ -346,8 +346,8 @@ def fit(
     memory_limit: Annotated[
         str | None,
         typer.Option(
-            help="Memory that the process may take, such as 2GiB; features beyond it go to a "
-            "temporary file, and the bank becomes a coreset of coresets.",
+            help="Memory that the process may take, such as 2GiB: patches that do not fit are "
+            "taken in parts, which the fit says.",
             metavar="SIZE",
             show_default="none",
         ),

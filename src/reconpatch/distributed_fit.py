@@ -136,11 +136,18 @@ class StepsByWorkers(Steps):
         self._photos = len(whole.photos)
         self._sample = np.concatenate([part.sample for part in found])
         self._sample_photo = np.concatenate(sample_photo)
-        whole.notes.append(
-            f"The photos were read by workers in {len(found)} shares; the bank is a coreset of "
-            "their coresets."
-        )
         return whole
+
+    def approximations(self, patches: PatchStore, settings: FitSettings) -> list[str]:
+        """See `Steps`."""
+        assert self._sample is not None
+        total = self._photos * patches.places
+        learned = f"f was learned from {len(self._sample):,} of the {total:,} patches, and "
+        some = len(self._sample) < total and settings.method != "patchcore"
+        return [
+            f"The photos were read by workers in {len(self._shares)} shares; "
+            f"{learned if some else ''}the bank is a coreset of their coresets."
+        ]
 
     def training_patches(
         self, patches: PatchStore, photos: Sequence[TrainingPhoto], settings: FitSettings

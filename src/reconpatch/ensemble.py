@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # Makes the MAD of a normal distribution its standard deviation.
 MAD_TO_STD = 1.4826
 
+AGAIN = "inspect the good photos again, for the scales"
+"""The step of a fit that statistics of the training set take."""
+
 Statistics = Literal["as_new", "training"]
 
 
@@ -420,13 +423,15 @@ def fit_ensemble(
         options: see `reconpatch.fit_options.FitOptions`; `weights` can be a file only where all
             members have the same backbone.
         statistics: "as_new" takes the scales from the good photos scored as if they were new;
-            "training", the paper's rule, from their scores against the whole bank.
+            "training", the paper's rule, from their scores against the whole bank, for which
+            every photo is read and inspected once more.
 
     Raises:
         SettingsError: there are fewer than two members, they see different parts of a photo, or
             one file of weights is given for several backbones.
     """
-    from reconpatch.fitting import fit_model
+    from reconpatch.fit_options import report_to, silent
+    from reconpatch.fitting import Clock, fit_model
     from reconpatch.reading import read_good
 
     _check_count(settings)  # before hours of fitting
@@ -449,8 +454,13 @@ def fit_ensemble(
     models = [replace(model, thumbnails=thumbnails) for model in models]
     if statistics == "as_new":
         return combine(models)
-    # Photo by photo, so that no more than one decoded photo is held at a time.
-    scored = [_score(models, [photo]) for photo in read_good(good, options)]
+    clock, report = Clock(options.timer), report_to(options, AGAIN) or silent
+    scored = []
+    with clock.step(AGAIN):
+        # Photo by photo, so that no more than one decoded photo is held at a time.
+        for done, photo in enumerate(read_good(good, options), start=1):
+            scored.append(_score(models, [photo]))
+            report(done, len(models[0].photos))
     values = [
         Values(
             np.array([photo.image_score for (photo,) in of_member]),
@@ -458,7 +468,9 @@ def fit_ensemble(
         )
         for of_member in zip(*scored, strict=True)
     ]
-    return combine(models, values)
+    ensemble = combine(models, values)
+    ensemble.provenance["seconds"] |= clock.seconds
+    return ensemble
 
 
 def _named(member: str, progress: Progress | None) -> Progress | None:

@@ -20,8 +20,8 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from reconpatch.features import FeatureExtractor
-from reconpatch.files import cannot_write
+from reconpatch.features import Extractor
+from reconpatch.files import cannot_write, read_into
 from reconpatch.memory_bank import Floats
 
 DISK_LIMIT = 16 * 2**30
@@ -68,9 +68,10 @@ class FeatureCache:
         self._entries.clear()
         self._file.close()
 
-    def open(self, graph: bytes, threads: int | None = None) -> FeatureExtractor:
-        """An engine that runs a graph, but for photos that it or another one has seen."""
-        return _RememberingExtractor(graph, threads, self)
+    def remember(self, extractor: Extractor, graph: bytes) -> Extractor:
+        """The extractor, but for photos that it or another one of its graph and kind has seen."""
+        kind = f"{type(extractor).__name__} ".encode()
+        return _RememberingExtractor(extractor, hashlib.sha256(kind + graph).digest(), self)
 
     def timer(self) -> float:
         """Seconds that go by as if every photo were extracted: for a fair account of time."""
@@ -96,8 +97,7 @@ class FeatureCache:
 
     def _read(self, entry: _Entry) -> Floats:
         p = np.empty(entry.shape, np.float32)
-        self._file.seek(entry.start)
-        self._file.readinto(p.data)
+        read_into(self._file, entry.start, p)
         return p
 
     def _keep(self, key: bytes, p: Floats, seconds: float) -> None:
@@ -116,14 +116,14 @@ class FeatureCache:
         self._room -= p.nbytes
 
 
-class _RememberingExtractor(FeatureExtractor):
-    """A `FeatureExtractor` whose photos are looked up first."""
+class _RememberingExtractor:
+    """An `Extractor` whose photos are looked up first."""
 
-    def __init__(self, graph: bytes, threads: int | None, cache: FeatureCache) -> None:
-        super().__init__(graph, threads)
-        self._graph_sha256 = hashlib.sha256(graph).digest()
-        self._cache = cache
+    def __init__(self, extractor: Extractor, key: bytes, cache: FeatureCache) -> None:
+        self._extractor, self._key, self._cache = extractor, key, cache
+        self.input_size, self.grid = extractor.input_size, extractor.grid
+        self.channels = extractor.channels
 
-    def __call__(self, photos: Floats) -> Floats:
-        """See `FeatureExtractor`."""
-        return self._cache.features(photos, self._graph_sha256, super().__call__)
+    def __call__(self, photos: Floats, /) -> Floats:
+        """See `Extractor`."""
+        return self._cache.features(photos, self._key, self._extractor)

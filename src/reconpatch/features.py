@@ -7,7 +7,7 @@ a model is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -71,10 +71,6 @@ class FeatureExtractor:
         check_photos(photos, self.input_size)
         p: npt.NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: photos})[0]
         return p
-
-
-FeatureEngine = Callable[[bytes, int | None], FeatureExtractor]
-"""Opens a graph for a number of threads; None lets the engine decide."""
 
 
 def check_photos(photos: npt.NDArray[np.float32], input_size: tuple[int, int]) -> None:

@@ -16,9 +16,12 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from reconpatch.errors import OutputError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Row = TypeVar("Row")
 
@@ -212,6 +215,29 @@ def plain_name(name: str) -> str | None:
     fits = allowed and name[:1].isalnum() and name[-1] not in ". " and len(name) <= _LONGEST_NAME
     # Of 255 bytes that file systems take, some are for endings and for names while writing.
     return name if fits and len(name.encode()) <= 200 else None
+
+
+def read_into(file: IO[bytes], start: int, array: npt.NDArray[Any]) -> None:
+    """Fill an array with the bytes of an unbuffered file from `start` on.
+
+    A system hands over about 2 GiB at most at a time, and may hand over less.
+
+    Raises:
+        OutputError: the file ends before the array is full.
+    """
+    if not array.size:
+        return
+    left = array.data.cast("B")
+    file.seek(start)
+    while left:
+        count = file.readinto(left)  # type: ignore[attr-defined]  # of a raw file
+        if not count:
+            raise OutputError(
+                f"a temporary file ends {len(left):,} bytes early: another program cut it off, or "
+                "its disk fails; start again, with another folder in the environment variable "
+                "TMPDIR"
+            )
+        left = left[count:]
 
 
 def sha256_of(path: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.engines import check_threads
-from reconpatch.features import FeatureEngine, FeatureExtractor
+from reconpatch.features import Extractor
 from reconpatch.images import MAX_PIXELS
 
 T = TypeVar("T")
@@ -36,14 +36,15 @@ class FitOptions:
         white_level: the 16-bit value that becomes white; 0 takes the smallest 2^b - 1 that covers
             the good photos.
         device: "cpu" or "cuda".
-        threads: of the inference engine; 0 takes OMP_NUM_THREADS or all cores.
+        threads: of the inference engine and of torch; 0 takes OMP_NUM_THREADS or all cores.
         progress: see `Progress`.
-        engine: opens a graph for a number of threads; a benchmark's remembers features.
+        remember: makes an extractor, which runs the graph that is given too, one that remembers
+            features, for a benchmark; None for as it is.
         timer: seconds by the clock that the steps are timed with.
         roi: the region of interest: a file as `reconpatch.region_of_interest` reads it, or an
             (H, W) bool array, True where photos are inspected; None: everywhere.
-        memory_limit: bytes that the process may take; features beyond go to a temporary file, and
-            the bank is a coreset of coresets. 0 for no limit.
+        memory_limit: bytes that the process may take, which decides in what parts patches are
+            taken; 0 for no limit. See `reconpatch.fit_memory`.
         on: where the photos are read; None for this process, else see
             `reconpatch.workers.check_on`.
     """
@@ -57,7 +58,7 @@ class FitOptions:
     device: str = "cpu"
     threads: int = 0
     progress: Progress | None = None
-    engine: FeatureEngine = FeatureExtractor
+    remember: Callable[[Extractor, bytes], Extractor] | None = None
     timer: Callable[[], float] = time.perf_counter
     memory_limit: int = 0
     on: str | None = None

@@ -34,6 +34,7 @@ from reconpatch.errors import (
     SettingsError,
 )
 from reconpatch.features import Extractor, FeatureExtractor
+from reconpatch.fit_memory import Fit, approximations, open_store
 from reconpatch.fit_options import FitOptions, default_threads, report_to, silent
 from reconpatch.good_photos import (
     Covering,
@@ -44,9 +45,8 @@ from reconpatch.good_photos import (
     leave_one_out,
     with_stand_ins,
 )
-from reconpatch.graph_writing import Graphs, with_f, write
+from reconpatch.graph_writing import torch_threads, with_f, write
 from reconpatch.layout import Layout
-from reconpatch.memory import physical_bytes, resident_bytes
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
 from reconpatch.parity import SAMPLE_PHOTOS, Sample, checked_sample
@@ -79,8 +79,6 @@ from reconpatch.trial import (
 )
 from reconpatch.turns import Turned, TurnsDecision, bank_with, decide, turned
 
-_ENGINE_BYTES = 300 * 2**20  # what the engine and decoded photos take beside the features
-_LEAST_BYTES = 100 * 2**20
 TILED_ROWS = 8000
 """Most rows that a share of the patches of photos in tiles comes to."""
 TILED_CANDIDATES = 400_000
@@ -163,14 +161,19 @@ class Steps:
     ) -> tuple[Floats, npt.NDArray[np.int64]]:
         """(N, C) features that f is trained on, and the (N,) groups of their photos.
 
-        Of those that are not in memory, as many as may be.
+        Within a memory limit, as many as may be in memory.
         """
         groups = np.array([photo.group for photo in photos])
-        if patches.in_memory:
+        if patches.addressable:
             return patches.flat, np.repeat(groups, patches.places)
         rng = np.random.default_rng(settings.seed)
-        chosen = np.sort(rng.choice(patches.patches, patches.at_hand, replace=False))
+        count = min(patches.at_hand, patches.patches)  # photos may have been left out
+        chosen = np.sort(rng.choice(patches.patches, count, replace=False))
         return patches.take(chosen), groups[chosen // patches.places]
+
+    def approximations(self, patches: PatchStore, settings: FitSettings) -> list[str]:
+        """Notes on what is done with some of the patches, or in parts."""
+        return list(approximations(patches, settings))
 
     def photo(self, patches: PatchStore) -> Callable[[int], Floats]:
         """What gives the (P, D) represented patches of a photo whose features are kept."""
@@ -200,7 +203,7 @@ class Steps:
 
 def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
     _require_training_packages()
-    _check_device(options.device)
+    check_device(options.device)
     sources, names, folder = sources_of(good)
     sizes = sizes_of(sources, names)
     settings = automatic_tile(settings, sizes.median)
@@ -210,7 +213,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     report = report_to(options, "load the backbone") or silent
     with clock.step("load the backbone"):
         report(0, 1)
-        graphs = write(settings, options.weights, len(sources))
+        graphs = write(settings, options.weights, len(sources), threads)
         extractor = _extractor(graphs.features, settings, options, threads)
         report(1, 1)
     layout = preprocessing.layout(extractor.grid, sizes.first)
@@ -227,12 +230,19 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             features = with_f(graphs.reduced, onto)
             extractor = _extractor(features, settings, options, threads, onto)
     kept = steps.kept_photos(len(sources))
-    with _store_for(kept, layout.places, extractor, graphs, options) as patches:
+    sizes_of_fit = Fit(settings, len(sources), layout.places, extractor.channels, kept)
+    with open_store(sizes_of_fit, options.memory_limit, graphs.peak) as patches:
         with clock.step("extract features"):
             read = steps.extract(reading, features, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group)
-        notes = squeeze_note(settings, sizes.median) + kind_notes(read.looks) + read.notes + notes
+        notes = [
+            *squeeze_note(settings, sizes.median),
+            *kind_notes(read.looks),
+            *read.notes,
+            *notes,
+            *steps.approximations(patches, settings),
+        ]
         _check_enough(photos)
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))
@@ -243,7 +253,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
                     read.prepared, photos, settings.training.made, settings.seed, extractor
                 )
                 contrast = Contrast(learnt, basis.outputs)
-        with clock.step("train f"):
+        with clock.step("train f"), torch_threads(threads if sizes_of_fit.trains else 0):
             p, parts = steps.training_patches(patches, photos, settings)
             f, log = make_representation(
                 p, settings.method, settings.training, seed=settings.seed, parts=parts,
@@ -258,7 +268,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         fitted, guarded = fit.with_banks(f, patches)
     with clock.step("write the graph"):
         if graphs.b != min(settings.scoring.b, len(fitted.bank)):  # few photos, and some left out
-            graphs = write(settings, options.weights, len(photos))
+            graphs = write(settings, options.weights, len(photos), threads)
         whole = fitted.f
         if basis is not None:
             whole = fitted.f.after(Representation(basis.weight, basis.bias))
@@ -416,7 +426,7 @@ def _engine(
     options: FitOptions,
 ) -> StoredGraph:
     """The default engine; where features are remembered, one that goes on remembering them."""
-    if options.engine is FeatureExtractor:
+    if options.remember is None:
         return StoredGraph(graph, threads=threads)
     return StoredGraph(graph, threads=threads, opened=NumpyEngine(extractor, f, settings.scoring))
 
@@ -442,7 +452,7 @@ def build_bank(
         count = max(settings.candidates, rows)
         candidates = np.sort(rng.permutation(patches.patches)[:count])
         picked = candidates[pick(patches.take(candidates), rows, settings, rng, progress)]
-    elif patches.in_memory:
+    elif patches.patches <= patches.at_hand and patches.addressable:
         picked = pick(patches.flat, rows, settings, rng, progress)
     else:
         picked = _picked_by_merging(patches, rows, settings, rng, progress)
@@ -516,7 +526,12 @@ def _require_training_packages() -> None:
         raise MissingExtraError("fit", "train")
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that is none, or that is not here.
+
+    Raises:
+        SettingsError: it is neither "cpu" nor "cuda", or torch finds no such device.
+    """
     if device == "cpu":
         return
     if device.partition(":")[0] != "cuda":
@@ -541,46 +556,15 @@ def _extractor(
 
     The rule, whatever is faster somewhere: ONNX Runtime on a CPU, torch on any other device.
     """
+    extractor: Extractor
     if options.device == "cpu":
-        return options.engine(graph, threads)
-    from reconpatch.patch_features import TorchFeatureExtractor, load_patch_features
+        extractor = FeatureExtractor(graph, threads)
+    else:
+        from reconpatch.patch_features import TorchFeatureExtractor, load_patch_features
 
-    module, _ = load_patch_features(settings, options.weights)
-    return TorchFeatureExtractor(module, settings.size, options.device, onto)
-
-
-def _store_for(
-    photos: int, places: int, extractor: Extractor, graphs: Graphs, options: FitOptions
-) -> PatchStore:
-    """Where the features go; beside them a third of their memory each goes to blocks and copies.
-
-    Without a limit they may take half of the machine's memory, which only large photos or very many
-    do.
-    """
-    limit = options.memory_limit
-    memory = _room(limit, graphs.peak) // 3 if limit else physical_bytes() // 2
-    return PatchStore(photos, places, extractor.channels, memory=memory)
-
-
-def _room(limit: int, beside: int) -> int:
-    """Bytes that features and what is made of them may take within a limit of the whole fit.
-
-    Args:
-        limit: bytes.
-        beside: what another process took while this one waited for it.
-
-    Raises:
-        SettingsError: the libraries alone take so much that nothing is left.
-    """
-    resident = resident_bytes()
-    taken = resident + _ENGINE_BYTES
-    least = max(taken + _LEAST_BYTES, resident + beside)
-    if limit < least:
-        raise SettingsError(
-            f"the memory limit is {limit / 2**20:.0f} MiB, and the libraries and the engine need "
-            f"more before the first photo: give {-(-least // 2**20)} MiB or more"
-        )
-    return limit - taken
+        module, _ = load_patch_features(settings, options.weights)
+        extractor = TorchFeatureExtractor(module, settings.size, options.device, onto)
+    return options.remember(extractor, graph) if options.remember else extractor
 
 
 def _check_enough(photos: Sequence[TrainingPhoto]) -> None:

@@ -16,7 +16,8 @@ import pickle
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -65,7 +66,9 @@ class Graphs:
         return with_f(graph, f)
 
 
-def write(settings: FitSettings, weights: str | Path | None, photos: int) -> Graphs:
+def write(
+    settings: FitSettings, weights: str | Path | None, photos: int, threads: int = 0
+) -> Graphs:
     """Write the graphs for a fit.
 
     A process that has torch already writes them itself, and so does one that cannot start another.
@@ -74,6 +77,7 @@ def write(settings: FitSettings, weights: str | Path | None, photos: int) -> Gra
         settings: of the fit, with the size of the input.
         weights: of the backbone; see `FitOptions.weights`.
         photos: how many good photos there are, for the size of the bank.
+        threads: of torch; 0 leaves them to it.
 
     Raises:
         WeightsError: the weights are missing or do not fit.
@@ -81,13 +85,16 @@ def write(settings: FitSettings, weights: str | Path | None, photos: int) -> Gra
         WorkersError: the other process ended without an answer.
     """
     if _stays_here():
-        return write_here(settings, weights, photos)
+        with torch_threads(threads):
+            return write_here(settings, weights, photos)
+    bound = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    path = os.pathsep.join(filter(None, sys.path))
     ran = subprocess.run(
         [sys.executable, "-P", "-c", f"from {__name__} import main; main()"],
         check=False,
         input=pickle.dumps((settings, weights, photos)),
         stdout=subprocess.PIPE,
-        env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, **_ENVIRONMENT, **bound, "PYTHONPATH": path},
     )
     if ran.returncode:
         raise WorkersError(
@@ -98,6 +105,22 @@ def write(settings: FitSettings, weights: str | Path | None, photos: int) -> Gra
     if isinstance(answer, ReconPatchError):
         raise answer
     return answer
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch take so many threads inside the `with`; 0 leaves them to it."""
+    if not threads:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def stay_here() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 from reconpatch.errors import SettingsError
 
@@ -42,6 +44,41 @@ def physical_bytes() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # Windows
         return 2**62
+
+
+def machine_bytes(
+    membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Memory that the process may take: the machine's, or less where a cgroup limits it.
+
+    Containers and services have their limits from cgroups, of version 1 or 2.
+
+    Args:
+        membership: the groups of the process, as the kernel lists them.
+        root: where the tree of groups is mounted.
+    """
+    return min([physical_bytes(), *_cgroup_limits(membership, root)])
+
+
+def _cgroup_limits(membership: Path, root: Path) -> Iterator[int]:
+    """The limits of the process's groups and of those above them."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:  # no Linux
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)  # "0::/a/b" of version 2, "4:memory:/a/b" of 1
+        if not controllers:
+            trees, name = [root, root / "unified"], "memory.max"
+        elif "memory" in controllers.split(","):
+            trees, name = [root / "memory", root / controllers], "memory.limit_in_bytes"
+        else:
+            continue
+        # A container may see its own group as the root, whatever path the kernel tells of it.
+        places = [PurePosixPath(group.lstrip("/")), *PurePosixPath(group.lstrip("/")).parents]
+        for folder in (tree / place for tree in dict.fromkeys(trees) for place in places):
+            with suppress(OSError, ValueError):  # "max", or no such group here
+                yield int((folder / name).read_text())
 
 
 def peak_bytes() -> int:

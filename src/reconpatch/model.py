@@ -451,6 +451,7 @@ class Model(Inspector):
             distance=float(scores.distances[patch]),
             thumbnail=thumbnail,
             thumbnail_box=thumbnail_box,
+            sha256=good.sha256,
         )
 
     def _worst_patch_in(self, box: Box, scores: PatchScores, geometry: Geometry) -> int:

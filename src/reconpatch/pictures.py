@@ -22,7 +22,8 @@ from reconpatch.stored_picture import stored_picture
 
 if TYPE_CHECKING:
     from reconpatch.images import Photo
-    from reconpatch.records import Record
+    from reconpatch.model import Inspector
+    from reconpatch.records import Closest, Record
     from reconpatch.station import Station
 
 Format = Literal["jpeg", "png"]
@@ -97,15 +98,14 @@ class Pictures:
             NotFoundError: the model holds no pictures of its good photos.
         """
         model = self._station.judge_of(record)
-        name, box = record.closest.photo, record.closest.thumbnail_box
-        thumbnails = model.members[0].thumbnails
-        index = next((i for i, good in enumerate(model.photos) if good.name == name), None)
-        if box is None or index is None or index >= len(thumbnails):
+        box, thumbnail = record.closest.thumbnail_box, _thumbnail(model, record.closest)
+        if box is None or not thumbnail:
             raise NotFoundError(
-                f"the model of record {record.id} holds no pictures of its good photos: fit with "
-                "thumbnails to see them"
+                f"the model of record {record.id} holds no picture of the good photo that it was "
+                "compared with, or several of its name: fit with thumbnails, and inspect the photo "
+                "again to see it"
             )
-        drawn = stored_picture(thumbnails[index])
+        drawn = stored_picture(thumbnail)
         outline(drawn, box, line=1)
         return _encoded(drawn, "jpeg")
 
@@ -123,6 +123,20 @@ class Pictures:
         while len(self._maps) > 1 and sum(m.size for m in self._maps.values()) > _KEPT_PIXELS:
             self._maps.popitem(last=False)
         return found
+
+
+def _thumbnail(model: Inspector, closest: Closest) -> bytes:
+    """The picture of the good photo that a verdict was compared with; empty where there is none.
+
+    Names repeat, in folders within folders and after an update: photos are known by their pixels.
+    Old records have a name alone, which tells only where no other photo has it.
+    """
+    pairs = list(zip(model.photos, model.members[0].thumbnails, strict=False))
+    if closest.sha256:
+        same = [picture for good, picture in pairs if good.sha256 == closest.sha256 and picture]
+        return same[0] if same else b""
+    named = {good.sha256: picture for good, picture in pairs if good.name == closest.photo}
+    return next(iter(named.values())) if len(named) == 1 else b""
 
 
 def _smaller(image: Image.Image, size: int | None) -> Image.Image:

@@ -67,7 +67,7 @@ SUMMARY, PAGE = "summary.json", "summary.html"
 _KEY = "fit-all"  # in the provenance of a model: what it was made of
 _OWN = ("good", "test")  # what a product has, and no default says
 _APART = ("recipe", "quality", "backbone", "size")  # of `fit`, beside settings and options
-_NOT_THERE = ("progress", "engine", "timer", "threads", "on")  # a run decides these, no product
+_NOT_THERE = ("progress", "remember", "timer", "threads", "on")  # a run decides these, no product
 _PICTURE_SIDE = 96
 
 Status = Literal["fitted", "kept", "failed"]

@@ -49,6 +49,7 @@ class Closest:
         distance: between the two.
         patch_box: the worst patch, in pixels of the inspected photo; None in old records.
         thumbnail_box: the good patch, in pixels of the picture that the service gives of it.
+        sha256: of the good photo's pixels, which its picture is looked up by; empty in old records.
     """
 
     photo: str
@@ -56,6 +57,7 @@ class Closest:
     distance: float
     patch_box: Box | None = None
     thumbnail_box: Box | None = None
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,12 @@ class Verdict:
             inspected=result.inspected,
             regions=result.regions,
             closest=Closest(
-                good.photo, good.box, good.distance, good.patch_box, good.thumbnail_box
+                good.photo,
+                good.box,
+                good.distance,
+                good.patch_box,
+                good.thumbnail_box,
+                good.sha256,
             ),
         )
 

@@ -49,6 +49,7 @@ class ClosestPatch:
         distance: D(f(p), r*), the distance between the two.
         thumbnail: JPEG bytes of the whole training photo, or None in a file without thumbnails.
         thumbnail_box: where the good patch is, in pixels of the thumbnail.
+        sha256: of the training photo's pixels: names may repeat once a model was updated.
     """
 
     photo: str
@@ -57,6 +58,7 @@ class ClosestPatch:
     distance: float
     thumbnail: bytes | None = None
     thumbnail_box: Box | None = None
+    sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Which photo, where, and how far, as JSON-ready values (without the picture)."""

@@ -152,9 +152,16 @@ class _TemporaryFile:
         self.runs.append((start, end))
 
     def read(self, start: int, length: int) -> bytes:
-        """So many bytes from the start given."""
+        """So many bytes from the start given.
+
+        Raises:
+            OutputError: the file ends before.
+        """
         self._file.seek(start)
-        return self._file.read(length)
+        content = self._file.read(length)  # buffered: all of them, unless the file ends
+        if len(content) < length:
+            raise _no_temporary_file(OSError(errno.EIO, "it ends early"))
+        return content
 
     def close(self) -> None:
         """Remove the file."""
