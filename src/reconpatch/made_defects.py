@@ -44,7 +44,8 @@ al., ECCV 2022), which blends what it pastes. For judging only:
   2021) with a photo's own shades instead of a foreign texture.
 - chip: an irregular polygon on an edge of the part: what lies across the edge reaches in (a piece
   is missing, or stands out), or a surface of fracture in shades found around it.
-- pits: one to sixteen small hollows in a cluster, dark, the far rim of each lit: blowholes, corrosion.
+- pits: one to sixteen small hollows in a cluster, dark, one side of each rim lit: blowholes,
+  corrosion.
 - fibre: a long, smoothly curved hair of one tone, sharp or out of focus.
 """
 
@@ -62,7 +63,7 @@ SIZES: dict[Kind, tuple[float, float]] = {
     "warp": (0.06, 0.3),
     "crack": (0.08, 0.8),
     "stain": (0.06, 0.5),
-    "chip": (0.04, 0.2),
+    "chip": (0.06, 0.3),
     "pits": (0.03, 0.25),
     "fibre": (0.3, 1.5),
 }
@@ -76,11 +77,11 @@ STRENGTHS: dict[Kind, tuple[float, float]] = {
     "spot": (0.8, 5.0),
     "smear": (0.15, 0.5),
     "warp": (0.15, 0.4),
-    "crack": (1.5, 8.0),
+    "crack": (2.0, 12.0),
     "stain": (1.5, 8.0),
     "chip": (0.6, 1.0),
-    "pits": (2.0, 10.0),
-    "fibre": (1.5, 8.0),
+    "pits": (2.5, 14.0),
+    "fibre": (2.0, 12.0),
 }
 """Weakest and strongest: opacity of a paste or a chip; change of level of a scratch or a spot, in
 local contrasts, and of a crack, a stain, pits or a fibre, in grains, the contrast within small
@@ -552,7 +553,8 @@ def _stain(task: _Task, rng: np.random.Generator) -> Damage:
     if rng.random() < 0.3:
         density *= 0.3 + 0.7 * _smooth_step(1 - np.abs(depth - 0.15) / 0.15)
     good = window.of(task.pixels)
-    shade = _shade(task, good, coverage, rng, tinted=0.5)
+    # Texture shows through it, however strong it is.
+    shade = np.clip(_shade(task, good, coverage, rng, tinted=0.5), -0.7, 0.7)
     return window, coverage, _shaded(good, density[:, :, None] * shade)
 
 
@@ -566,7 +568,7 @@ def _pits(task: _Task, rng: np.random.Generator) -> Damage:
     for i in range(count):
         share = 0.6 if count == 1 else _log_uniform(rng, 0.12, 0.5)
         pit = _Outline.draw(max(share * task.size, 2.0), rng, square=False)
-        # The first one is in the middle, the others closer to it than to the cluster's edge.
+        # The first one is in the middle, the others are around it, within the cluster's outline.
         away = 0.0 if i == 0 else (1 - share) * rng.uniform(0.2, 1.0)
         angle = rng.uniform(0, 2 * np.pi)
         across, along = away * np.sin(angle) * spread.across, away * np.cos(angle) * spread.along
