@@ -46,7 +46,7 @@ def test_a_defect_is_made_on_each_photo_and_nowhere_else_is_anything_changed():
     assert len(found) == 6
     assert set(found.kinds) <= set(JUDGED_KINDS)
     colours_last = [x.transpose(1, 2, 0) for _, x in photos.values()]
-    for i, made in enumerate(made_defects(colours_last, 3)):
+    for i, made in enumerate(made_defects(colours_last, 3, JUDGED_KINDS)):
         x, mask, pixels = list(photos.values())[i][1], found.masks[i], found.pixels[i]
         np.testing.assert_array_equal(mask, made.mask)
         np.testing.assert_array_equal(pixels[:, ~mask], x[:, ~mask])
