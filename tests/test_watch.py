@@ -28,6 +28,7 @@ from reconpatch import watch
 from reconpatch.cli import app
 from reconpatch.drift import DriftMonitor
 from reconpatch.errors import OutputError, PhotoError, SettingsError
+from reconpatch.listing import SORTED_MARK
 from reconpatch.model import Model
 from reconpatch.model_versions import ModelVersions, Served
 from reconpatch.photo_store import PhotoStore
@@ -76,7 +77,9 @@ def two_looks(watcher: Watcher) -> list[Watched]:
 
 
 def tree(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    """Files but the mark of a folder that was sorted into."""
+    found = (p for p in folder.rglob("*") if p.is_file() and p.name != SORTED_MARK)
+    return sorted(p.relative_to(folder).as_posix() for p in found)
 
 
 # --- What is inspected, and when -----------------------------------------------------------------

@@ -388,11 +388,13 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Measure a model on labelled photos."""
-    from reconpatch.datasets import LabelledPhoto, find_test_photos
+    from reconpatch.datasets import LabelledPhoto, labelled_photos
     from reconpatch.evaluation import evaluate as run
 
     model = reconpatch.load(model_file, threads=threads, engine=engine)
-    photos = find_test_photos(folder)
+    photos, notes = labelled_photos(folder)
+    for text in notes:
+        note(f"Note: {text}", warn=True)
     report = _open_report(output, model, model_file, overwrite) if output else None
 
     def keep(photo: Photo, result: Result, labelled: LabelledPhoto) -> None:
@@ -403,7 +405,8 @@ def evaluate(
         figures = run(model, photos, max_pixels=max_pixels, progress=progress, keep=keep)
     page = report.close() if report is not None else None
     if as_json:
-        print(json.dumps(figures.to_dict()))
+        found = figures.to_dict()
+        print(json.dumps({**found, "notes": [*notes, *found["notes"]]}))
     else:
         _print_figures(figures)
     if page is not None:
@@ -543,7 +546,7 @@ def calibrate(
         model = before.with_threshold(threshold)
     elif good:
         with show_progress() as progress:
-            photos = counted(photo_files(good, max_pixels), "calibrate", progress)
+            photos = counted(photo_files(good, max_pixels, good=True), "calibrate", progress)
             model = before.calibrated_on(photos, false_alarm_rate)
         old = before.calibration
         shift = shift_test(old.scores, model.calibration.scores, old.image_threshold)
@@ -700,6 +703,8 @@ def _print_figures(figures: Any) -> None:
     table.add_row("time", f"{figures.milliseconds:.0f} ms a photo, from file")
     # A folder may be named like markup: [bold], :warning:
     Console(markup=False, emoji=False, highlight=False).print(table)
+    for text in figures.notes:
+        note(f"Note: {text}", warn=True)
     if figures.shift is not None:
         note(figures.shift.message, warn=figures.shift.different)
 

@@ -427,8 +427,9 @@ def fit_ensemble(
             one file of weights is given for several backbones.
     """
     from reconpatch.fitting import fit_model
-    from reconpatch.reading import read_good
+    from reconpatch.reading import photos_given, read_good
 
+    good = photos_given(good)
     _check_count(settings)  # before hours of fitting
     _check_views([(s.size, s.resize) for s in settings])
     if options.weights not in (None, "random") and len({s.backbone for s in settings}) > 1:

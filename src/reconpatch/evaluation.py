@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class Evaluation:
             both kinds of photos; of the photos' own pixels, masks above half of white, only where
             there are masks.
         masks: photos with a mask.
+        of_the_fit: good photos that the model was fitted on or taught, by their pixels.
+        both: pairs of names of a good and a defective photo that are one picture.
         milliseconds: median per photo, from file to verdict.
     """
 
@@ -52,6 +54,26 @@ class Evaluation:
     metrics: Mapping[str, float | None]
     masks: int
     milliseconds: float
+    of_the_fit: int = 0
+    both: Sequence[tuple[str, str]] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """Why the figures may be better or worse than those of new photos, in plain words."""
+        notes = []
+        if self.of_the_fit:
+            notes.append(
+                f"{self.of_the_fit} of {self.good} good photos are of the fit, so their scores are "
+                "lower than those of new photos, and so is the number of false alarms: test on "
+                "photos that the model has not seen"
+            )
+        if self.both:
+            good, defective = self.both[0]
+            notes.append(
+                f"{len(self.both)} pictures are among the good and the defective photos, such as "
+                f"{good} and {defective}: one of the two labels is wrong"
+            )
+        return notes
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON-ready values."""
@@ -64,6 +86,8 @@ class Evaluation:
             "detected": {k: {"flagged": f, "photos": n} for k, (f, n) in self.detected.items()},
             "good_photos_look_different": shift.different if shift else None,
             "good_photos_message": shift.message if shift else None,
+            "good_photos_of_the_fit": self.of_the_fit,
+            "notes": self.notes,
             "milliseconds_per_photo": self.milliseconds,
             "pixel_resolution": "the photos' own pixels; a mask's pixel counts above half of white",
         }
@@ -91,7 +115,7 @@ def evaluate(
     """
     masked = any(photo.masks for photo in photos)
     shown = False
-    scores, seconds = [], []
+    scores, seconds, pictures = [], [], []
     with PixelMetrics() as pixels:
         for i, labelled in enumerate(photos):
             start = time.perf_counter()
@@ -99,6 +123,7 @@ def evaluate(
             result = model.inspect(photo)
             seconds.append(time.perf_counter() - start)
             scores.append(result.score)
+            pictures.append(photo.sha256)
             if masked:
                 mask = read_mask(labelled, *result.heatmap.shape, max_pixels=max_pixels)
                 shown |= bool(mask.any())
@@ -110,7 +135,25 @@ def evaluate(
         pixel = pixels.result() if shown else {}
     labels = np.array([photo.defective for photo in photos])
     metrics = {**image_metrics(labels, np.array(scores)), **pixel}
-    return _figures(photos, np.array(scores), metrics, model.calibration, seconds)
+    figures = _figures(photos, np.array(scores), metrics, model.calibration, seconds)
+    known = {photo.sha256 for photo in model.photos}
+    good = {
+        sha256: str(photo.path)
+        for sha256, photo in zip(pictures, photos, strict=True)
+        if not photo.defective
+    }
+    return replace(
+        figures,
+        of_the_fit=sum(
+            sha256 in known and not photo.defective
+            for sha256, photo in zip(pictures, photos, strict=True)
+        ),
+        both=[
+            (good[sha256], str(photo.path))
+            for sha256, photo in zip(pictures, photos, strict=True)
+            if photo.defective and sha256 in good
+        ],
+    )
 
 
 def _figures(

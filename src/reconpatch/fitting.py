@@ -54,6 +54,7 @@ from reconpatch.reading import (
     GoodSource,
     Read,
     Reading,
+    photos_given,
     preprocessing_for,
     sizes_of,
     sources_of,
@@ -79,8 +80,9 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
     """Fit a model on photos of good parts.
 
     Args:
-        good: a folder (searched in depth, photos taken in the order of their names), or a
-            sequence of paths, arrays and PIL images.
+        good: a folder (searched in depth, links followed, photos taken in the order of their
+            names; see `reconpatch.listing`), or paths, arrays and PIL images, also from a
+            generator.
         recipe: "default", or "paper" for the paper's own settings.
         options: fields of `FitOptions`, and settings to change by name (see
             `reconpatch.settings.settings_for`): `fit("good/", seed=1, method="patchcore")`. A list
@@ -97,7 +99,8 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
     """
     from reconpatch.ensemble import fit_members
 
-    return fit_members(good, *parts_of(recipe, options))
+    # Members and steps go through the photos again.
+    return fit_members(photos_given(good), *parts_of(recipe, options))
 
 
 def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings], FitOptions]:
@@ -188,7 +191,7 @@ class Steps:
 def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
     _require_training_packages()
     _check_device(options.device)
-    sources, names, folder = sources_of(good)
+    sources, names, folder, left_out = sources_of(good)
     sizes = sizes_of(sources, names)
     settings = automatic_tile(settings, sizes.median)
     preprocessing = preprocessing_for(settings, options, sources, names)
@@ -209,7 +212,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             read = steps.extract(reading, graphs.features, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group)
-        notes = read.notes + notes
+        notes = [*([left_out] if left_out else []), *read.notes, *notes]
         _check_enough(photos)
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from reconpatch.errors import PhotoError, SettingsError
 from reconpatch.features import Extractor
@@ -24,12 +25,12 @@ from reconpatch.images import (
     Photo,
     PhotoSource,
     as_bytes,
-    list_photos,
     photo_size,
     read_photo,
     white_level_for,
 )
 from reconpatch.layout import Layout, View
+from reconpatch.listing import list_good
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.parity import SAMPLE_PHOTOS
 from reconpatch.patch_store import PatchStore
@@ -39,25 +40,63 @@ from reconpatch.region_of_interest import RegionOfInterest
 from reconpatch.registration import Registration
 from reconpatch.settings import FitSettings
 
-GoodSource = str | os.PathLike[str] | Sequence[PhotoSource]
+GoodSource = str | os.PathLike[str] | Iterable[PhotoSource]
+"""A folder, or photos: those that can be gone through only once are kept by `photos_given`."""
 
 _BATCH = 4  # photos through the backbone at a time: more take more memory and no less time
 THUMBNAIL_SIDE = 256  # pixels of the longer side
 
 
-def sources_of(good: GoodSource) -> tuple[list[PhotoSource], list[str], str]:
-    """The photos, what to call each, and the name of the folder, where there is one."""
+class Sources(NamedTuple):
+    """The photos of a fit.
+
+    Attributes:
+        photos: paths, arrays or images.
+        names: what to call each.
+        folder: name of their folder, where there is one.
+        left_out: what was left out of it, in one line, or "".
+    """
+
+    photos: list[PhotoSource]
+    names: list[str]
+    folder: str = ""
+    left_out: str = ""
+
+
+def photos_given(good: GoodSource) -> str | os.PathLike[str] | Sequence[PhotoSource]:
+    """What a fit is given, so that it can be gone through again: a generator becomes a list.
+
+    Raises:
+        PhotoError: it is a single photo, or cannot be gone through.
+    """
+    if isinstance(good, str | os.PathLike):
+        return good
+    one = isinstance(good, Image.Image) or (isinstance(good, np.ndarray) and good.ndim < 4)
+    if one or not isinstance(good, Iterable):
+        raise PhotoError(
+            f"The good photos cannot be read from one {type(good).__name__}: give a folder, or "
+            "several paths, numpy arrays or PIL images."
+        )
+    return good if isinstance(good, Sequence) else list(good)
+
+
+def sources_of(good: GoodSource) -> Sources:
+    """The photos of a fit.
+
+    Raises:
+        PhotoError: the folder cannot be used, or holds a labelled data set.
+    """
+    good = photos_given(good)
     if isinstance(good, str | os.PathLike):
         folder = Path(good)
-        paths = list_photos(folder)
-        names = [path.relative_to(folder).as_posix() for path in paths]
-        return list(paths), names, folder.resolve().name
+        found = list_good(folder)
+        return Sources(list(found.paths), list(found.names), folder.resolve().name, found.sentence)
     short = _short_names([Path(p) for p in good if isinstance(p, str | os.PathLike)])
     names = [
         short[Path(photo)] if isinstance(photo, str | os.PathLike) else f"<photo {i}>"
         for i, photo in enumerate(good)
     ]
-    return list(good), names, ""
+    return Sources(list(good), names)
 
 
 def _short_names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -72,8 +111,8 @@ def _short_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def read_good(good: GoodSource, options: FitOptions) -> Iterator[Photo]:
     """The good photos as a fit reads them: in its order, under its names."""
-    sources, names, _ = sources_of(good)
-    return readable(sources, names, options)
+    sources = sources_of(good)
+    return readable(sources.photos, sources.names, options)
 
 
 def readable(
@@ -317,8 +356,6 @@ def thumbnails_of(
 def thumbnail(photo: Photo, white_level: int) -> bytes:
     """A JPEG of a good photo, its longer side at most THUMBNAIL_SIDE pixels."""
     import io
-
-    from PIL import Image
 
     image = Image.fromarray(photo.rgb8(white_level))
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))

@@ -16,10 +16,11 @@ from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from reconpatch.calibration import promise
 from reconpatch.files import atomic_write, make_folder
+from reconpatch.listing import OVERLAY
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.pages import rendered
 from reconpatch.result import Box, Region, Result
@@ -184,7 +185,7 @@ class ReportWriter:
         make_folder(path.parent)
         with atomic_write(path) as file:
             # Photo-sized PNGs cost more time than the inspection at the default compression.
-            painted.save(file, "PNG", compress_level=1)
+            painted.save(file, "PNG", compress_level=1, pnginfo=_overlay_info())
         entry = _Entry(
             name=result.name,
             label=label,
@@ -255,6 +256,13 @@ def safe_name(name: str) -> str:
         "/".join([*(_safe_part(f.replace(".", "_")) for f in folders[-1:]), _safe_part(stem)])
         + ".png"
     )
+
+
+def _overlay_info() -> PngImagePlugin.PngInfo:
+    """Metadata by which a listing of photos knows an overlay."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", OVERLAY)
+    return info
 
 
 def unique_name(name: str, taken: set[str]) -> str:

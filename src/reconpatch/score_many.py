@@ -55,11 +55,13 @@ class Scored:
         counts: of all photos in the folder.
         new: photos that this run scored.
         seconds: that it took to score them.
+        left_out: what was left out of the source's folder, in one line, or "".
     """
 
     counts: Counts
     new: int
     seconds: float
+    left_out: str = ""
 
     def __str__(self) -> str:
         counts, before = self.counts, self.counts.photos - self.new
@@ -128,7 +130,7 @@ def score_photos(
                 new += len(rows)
                 if progress is not None:
                     progress("score", new, len(left))
-    return Scored(table.counts, new, time.perf_counter() - start)
+    return Scored(table.counts, new, time.perf_counter() - start, found.left_out)
 
 
 def _in_this_process(score: PhotoScorer, source: Source) -> Generator[pa.Table, None, None]:
