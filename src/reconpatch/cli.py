@@ -517,6 +517,7 @@ def calibrate(
         Path | None,
         typer.Option("--output", "-o", help="Write here and leave MODEL as it is.", metavar="NEW"),
     ] = None,
+    group: Group = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     threads: Threads = 0,
     overwrite: Overwrite = False,
@@ -547,7 +548,7 @@ def calibrate(
     elif good:
         with show_progress() as progress:
             photos = counted(photo_files(good, max_pixels, good=True), "calibrate", progress)
-            model = before.calibrated_on(photos, false_alarm_rate)
+            model = before.calibrated_on(photos, false_alarm_rate, group=group)
         old = before.calibration
         shift = shift_test(old.scores, model.calibration.scores, old.image_threshold)
         note(shift.message, warn=shift.different)
@@ -555,6 +556,8 @@ def calibrate(
         model = before.with_false_alarm_rate(false_alarm_rate)
     model.save(target, overwrite=replaces)
     print(f"threshold {before.threshold:.4g} -> {model.threshold:.4g} in {target}")
+    if good:
+        print(f"calibrated on {model.calibration.source}")
     print(model.calibration.promise)
 
 
@@ -670,7 +673,10 @@ def _say_fitted(model: Inspector, path: Path) -> None:
     steps = ", ".join(f"{step} {value:.1f} s" for step, value in seconds.items())
     print(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
     banks = " + ".join(_bank(member) for member in model.members)
-    print(f"{len(model.photos)} good photos, bank {banks}, {sum(seconds.values()):.1f} s: {steps}")
+    parts = len({photo.group for photo in model.photos})
+    of_parts = "" if parts == len(model.photos) else f" of {parts} different parts"
+    taken = f"{sum(seconds.values()):.1f} s: {steps}"
+    print(f"{len(model.photos)} good photos{of_parts}, bank {banks}, {taken}")
     print(f"threshold {model.threshold:.4g}. {model.calibration.promise}")
     names = member_names([member.settings for member in model.members])
     for name, member in zip(names, model.members, strict=True):

@@ -39,6 +39,8 @@ from reconpatch.good_photos import (
     GoodScores,
     TrainingPhoto,
     assign_groups,
+    by_part,
+    counted_once,
     cover,
     leave_one_out,
     with_stand_ins,
@@ -54,6 +56,7 @@ from reconpatch.reading import (
     GoodSource,
     Read,
     Reading,
+    alike_of,
     photos_given,
     preprocessing_for,
     sizes_of,
@@ -211,9 +214,9 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             reading = Reading(sources, names, settings, preprocessing, layout, options)
             read = steps.extract(reading, graphs.features, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
-        photos, notes = assign_groups(read.photos, options.group)
+        photos, notes = assign_groups(read.photos, options.group, alike_of(read))
         notes = [*([left_out] if left_out else []), *read.notes, *notes]
-        _check_enough(photos)
+        _check_enough(photos, options.group)
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))
             defects = make_defects(chosen, settings.seed, extractor)
@@ -329,11 +332,12 @@ class _Fit:
                 photo, photos, bank, settings.scoring, self.layout, covering=covering,
                 progress=self._report(f"{prefix}calibrate"),
             )  # fmt: skip
+            image_scores = by_part(scores.image_scores, photos, scores.photos)
             calibration = Calibration(
-                scores.image_scores,
-                scores.map_maxima,
+                image_scores,
+                by_part(scores.map_maxima, photos, scores.photos),
                 settings.false_alarm_rate,
-                _calibrated_on(len(scores.photos), len(photos)),
+                _calibrated_on(len(scores.photos), len(photos), len(image_scores)),
             )
         fitted = _Fitted(f, bank, covering.radius, scores, calibration)
         if not len(self.defects):
@@ -349,9 +353,9 @@ class _Fit:
         return report_to(self.options, step)
 
 
-def _calibrated_on(scored: int, photos: int) -> str:
+def _calibrated_on(scored: int, photos: int, parts: int) -> str:
     which = "the good photos" if scored == photos else f"{scored} of the {photos} good photos"
-    return f"{which} of the fit, each scored as if it were new"
+    return f"{which} of the fit, each scored as if it were new{counted_once(scored, parts)}"
 
 
 def _engine(
@@ -526,11 +530,12 @@ def _room(limit: int, beside: int) -> int:
     return limit - taken
 
 
-def _check_enough(photos: Sequence[TrainingPhoto]) -> None:
+def _check_enough(photos: Sequence[TrainingPhoto], group: str | None = None) -> None:
     different = len({photo.group for photo in photos})
     if different < 2:
         few = {0: "no good photo is left", 1: "there is only one good photo"}
-        what = few.get(len(photos), f"the {len(photos)} good photos are all of one part")
+        alike = "of one part" if group else "nearly the same picture"
+        what = few.get(len(photos), f"the {len(photos)} good photos are all {alike}")
         raise NotEnoughPhotosError(
             f"{what}, and at least two different ones are needed, so that each can be compared "
             "with another; 100 or more make a threshold that can promise a false-alarm rate of 1 %"

@@ -8,20 +8,29 @@ What a single model shares with an ensemble is in `Inspector`.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from reconpatch.calibration import Calibration, check_rate, p_value
+from reconpatch.copies import alike, known_photos, signature
 from reconpatch.engines import Output, StoredGraph
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
-from reconpatch.good_photos import GoodScores, TrainingPhoto, groups_of_rows
+from reconpatch.good_photos import (
+    GoodScores,
+    TrainingPhoto,
+    assign_groups,
+    by_part,
+    counted_once,
+    groups_of_rows,
+)
 from reconpatch.images import MAX_PIXELS, Photo, PhotoSource, read_photo
 from reconpatch.layout import Layout, View
 from reconpatch.memory_bank import Floats, MemoryBank
@@ -137,7 +146,7 @@ class Inspector(ABC):
             self.preprocessing.registered(
                 photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
             )
-            for photo in photos
+            for photo in _several(photos)
         ]
         if not read:
             return []
@@ -187,25 +196,64 @@ class Inspector(ABC):
             raise SettingsError(f"the threshold is {value}: give a score of 0 or more")
         return self.with_calibration(replace(self.calibration, set_by_hand=float(value)))
 
-    def calibrated_on(self, photos: Iterable[Photo], rate: float | None = None) -> Self:
+    def calibrated_on(
+        self,
+        photos: Iterable[PhotoSource | Photo],
+        rate: float | None = None,
+        *,
+        group: str | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Self:
         """The same model with its thresholds set anew on other good photos.
 
-        Photos of the fit are known by their pixels and scored without the rows of their group.
+        Photos of the fit are known by their pixels, and by the model's thumbnails where they were
+        saved anew, and are scored without the rows of their group. Copies count once.
 
         Args:
-            photos: good photos as `read_photo` gives them.
+            photos: good photos: what `inspect` takes.
             rate: false-alarm rate; None keeps the model's.
+            group: regular expression whose brackets name the part in a photo's name, for several
+                shots of one part; see `reconpatch.good_photos.assign_groups`.
+            max_pixels: larger photos are refused.
+
+        Raises:
+            NotEnoughPhotosError: there is no photo.
+            PhotoError: a photo cannot be read or used.
+            SettingsError: the rate or the group is none.
         """
         rate = self.calibration.rate if rate is None else rate
         check_rate(rate)
-        judged = [self.judge([photo], as_new=True)[0] for photo in photos]
-        if not judged:
+        held = known_photos(self.members[0].thumbnails, [photo.group for photo in self.photos])
+        of_fit = {photo.sha256: photo for photo in self.photos}
+        given: list[TrainingPhoto] = []
+        scores, maxima, signatures, groups = [], [], [], []
+        for photo in _several(photos):
+            read = photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
+            small = signature(self.preprocessing.registered(read), self.white_level)
+            side = min(read.height, read.width)
+            known = of_fit.get(read.sha256)
+            if known is None and (at := held.find(small, side)) is not None:
+                known = self.photos[at]
+                read = _known_as(read, known.sha256)
+            judged = self.judge([read], as_new=True)[0]
+            scores.append(judged.score)
+            maxima.append(float(judged.anomaly_map.max()))
+            signatures.append(small)
+            groups.append(-1 if known is None else known.group)
+            given.append(TrainingPhoto(read.name, read.sha256, read.height, read.width, len(given)))
+        if not given:
             raise NotEnoughPhotosError("there is no good photo to calibrate on: give at least one")
+        sides = [min(photo.height, photo.width) for photo in given]
+        found = alike(signatures, [photo.name for photo in given], sides)
+        parts, _ = assign_groups(given, group, found.joined(groups))
+        every = np.arange(len(parts))
+        of_parts = by_part(np.array(scores), parts, every)
         calibration = Calibration(
-            scores=np.array([j.score for j in judged]),
-            map_maxima=np.array([float(j.anomaly_map.max()) for j in judged]),
+            scores=of_parts,
+            map_maxima=by_part(np.array(maxima), parts, every),
             rate=rate,
-            source=f"{len(judged)} good photos given to calibrate, each scored as if it were new",
+            source=f"{len(given)} good photos given to calibrate, each scored as if it were new"
+            + counted_once(len(given), len(of_parts)),
         )
         return self.with_calibration(calibration)
 
@@ -230,6 +278,23 @@ class Inspector(ABC):
         from reconpatch.modelfile import fingerprint
 
         return fingerprint(self)
+
+
+def _several(photos: Iterable[PhotoSource | Photo]) -> Iterable[PhotoSource | Photo]:
+    """Photos that can be gone through; refuses a path, whose letters could be."""
+    if isinstance(photos, str | PurePath | Photo):
+        raise PhotoError(
+            f"One {type(photos).__name__} is given where several photos are taken: put it into a "
+            "list."
+        )
+    return photos
+
+
+def _known_as(photo: Photo, sha256: str) -> Photo:
+    """A photo that is known by the hash of the one that it is a copy of."""
+    known = copy.copy(photo)
+    vars(known)["sha256"] = sha256
+    return known
 
 
 @dataclass(frozen=True, eq=False, repr=False)

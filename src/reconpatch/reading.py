@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from reconpatch.copies import MOST, Alike, Signature, alike, signature
 from reconpatch.errors import PhotoError, SettingsError
 from reconpatch.features import Extractor
 from reconpatch.fit_options import FitOptions, report_to, silent
-from reconpatch.good_photos import CALIBRATED, TrainingPhoto
+from reconpatch.good_photos import CALIBRATED, TrainingPhoto, calibrated_photos
 from reconpatch.images import (
     Bytes,
     Photo,
@@ -204,16 +205,19 @@ class Read:
     sources: list[int] = field(default_factory=list)  # which source each photo came from
     thumbnails: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    # The small pictures that copies are told by, of some photos.
+    signatures: dict[int, Signature] = field(default_factory=dict)
     # The part of some photos to make a defect on, prepared.
     prepared: dict[int, tuple[View, Bytes]] = field(default_factory=dict)
 
 
 class _Decoded(NamedTuple):
-    """A photo, prepared for the model unless it is seen in tiles, and its thumbnail."""
+    """A photo, prepared for the model unless it is seen in tiles, and its small pictures."""
 
     photo: Photo
     prepared: Floats
     thumbnail: bytes
+    signature: Signature
 
 
 @dataclass(frozen=True)
@@ -227,6 +231,7 @@ class Reading:
     layout: Layout
     options: FitOptions
     views: frozenset[int] | None = None  # photos to keep a view of; None: see `kept_views`
+    signed: frozenset[int] | None = None  # photos to keep a signature of; None: see `signed`
 
     def extract(self, extractor: Extractor, patches: PatchStore, threads: int) -> Read:
         """Read every photo once.
@@ -240,6 +245,7 @@ class Reading:
         read = Read(self.preprocessing)
         report = report_to(options, "extract features") or silent
         kept = kept_views(self.settings, len(sources)) if self.views is None else self.views
+        signatures = signed(len(sources)) if self.signed is None else self.signed
         waiting: list[Floats] = []
 
         def flush() -> None:
@@ -263,6 +269,8 @@ class Reading:
                 TrainingPhoto(photo.name, photo.sha256, photo.height, photo.width, n)
             )
             read.sources.append(i)
+            if i in signatures:
+                read.signatures[n] = decoded.signature
             if self._thumbnails:
                 read.thumbnails.append(decoded.thumbnail)
             if self.layout.in_tiles:
@@ -312,13 +320,33 @@ class Reading:
 
     def _prepare(self, photo: Photo, preprocessing: Preprocessing) -> _Decoded:
         small = thumbnail(photo, preprocessing.white_level) if self._thumbnails else b""
+        signed = signature(photo, preprocessing.white_level)
         if self.layout.in_tiles:  # a tile at a time, when its turn comes
-            return _Decoded(photo, np.empty(0, np.float32), small)
-        return _Decoded(photo, preprocessing(photo), small)
+            return _Decoded(photo, np.empty(0, np.float32), small, signed)
+        return _Decoded(photo, preprocessing(photo), small, signed)
 
     @property
     def _thumbnails(self) -> bool:
         return self.options.thumbnails and len(self.sources) <= CALIBRATED
+
+
+def signed(photos: int) -> frozenset[int]:
+    """Photos among which copies are looked for: all, or of very many those that are scored."""
+    return frozenset(range(photos) if photos <= MOST else calibrated_photos(photos).tolist())
+
+
+def alike_of(read: Read) -> Alike:
+    """Which of the photos that were read are one picture."""
+    photos, found = sorted(read.signatures), Alike.none(len(read.photos))
+    of = alike(
+        [read.signatures[i] for i in photos],
+        [read.photos[i].name for i in photos],
+        [min(read.photos[i].height, read.photos[i].width) for i in photos],
+    )
+    at = np.array(photos, np.int64)
+    _, first = np.unique(of.picture, return_index=True)
+    found.picture[at] = at[first[of.picture]] if len(at) else at
+    return replace(found, near=at[of.near])
 
 
 def kept_views(settings: FitSettings, photos: int) -> frozenset[int]:
