@@ -1,4 +1,4 @@
-"""A promise counts distinct parts, wherever a threshold is set; and folders, on the command line."""
+"""A promise counts distinct parts wherever a threshold is set; folders, on the command line."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_calibrate_counts_copies_once_and_knows_those_of_the_fit(
     of_fit = model.calibrated_on([known]).calibration.scores[0]
     anew = saved_anew(known, tmp_path / "known.jpg")
     assert model.calibrated_on([anew]).calibration.scores[0] > 0.8 * of_fit
-    assert model.inspect(anew).score < 0.5 * of_fit
+    assert model.inspect(anew).score < 0.8 * of_fit
 
 
 def test_calibrate_joins_shots_by_their_names(model: Model, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_report_beside_the_photos_is_not_inspected(
     assert [r.stdout.splitlines()[-1][-20:] for r in (first, again)] == [
         "2 photos are anomalous"[-20:]
     ] * 2
-    assert f"Left out of {folder}: written by reconpatch: 2 (report/overlays)" in again.stderr
+    assert f"Left out of {folder}: written by reconpatch: 2 (report/overlays)." in again.stderr
 
 
 def test_a_linked_folder_is_inspected(small_model_file: Path, tmp_path: Path) -> None:

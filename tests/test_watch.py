@@ -176,6 +176,25 @@ def test_other_files_hidden_ones_and_the_output_are_left_alone(line: Line) -> No
     assert (line.folder / "out" / "good" / "sub" / "e.png").is_file()
 
 
+def test_links_are_followed_and_a_station_in_the_folder_is_left_alone(line: Line) -> None:
+    there = line.folder.parent / "there"
+    there.mkdir()
+    Image.fromarray(textured(1000)).save(there / "a.png")
+    (line.folder / "day1").symlink_to(there)
+    (line.folder / "day1-again").symlink_to(there)
+    line.put("b.png", textured(1001))
+    (line.folder / "data" / "photos").mkdir(parents=True)
+    (line.folder / "data" / "station.txt").write_text("here")
+    line.put("data/photos/c.png", textured(1002))
+    watcher = line.watcher()
+    assert sorted(seen.path.name for seen in two_looks(watcher)) == ["a.png", "b.png"]
+    assert watcher.listing.left_out == {
+        "written by reconpatch": ["data/photos/c.png"],
+        "links to folders that are listed already": ["day1-again"],
+    }
+    assert "data" in watcher.listing.sentence
+
+
 def test_a_new_file_under_an_old_name_is_inspected(line: Line) -> None:
     watcher, path = line.watcher(), line.put("a.png", textured(1000))
     assert len(two_looks(watcher)) == 1

@@ -92,6 +92,7 @@ class KnownPhotos:
     """
 
     def __init__(self, signatures: Sequence[Signature | None], groups: Sequence[int]) -> None:
+        self._count = len(signatures)
         self._photos = [i for i, s in enumerate(signatures) if s is not None][:MOST]
         chosen = [signatures[i] for i in self._photos]
         flat = [s.ravel() for s in chosen if s is not None]
@@ -102,6 +103,13 @@ class KnownPhotos:
         number = np.unique([groups[i] for i in self._photos], return_inverse=True)[1]
         if len(np.unique(number)) > 1:
             self._apart = _typical(_nearest_tree(self._points), number)
+
+    def add(self, small: Signature) -> None:
+        """One more photo, whose number is that of the one before and 1."""
+        point = small.ravel()[None].astype(np.float32) / np.float32(_UNIT)
+        self._points = np.concatenate([self._points, point])
+        self._photos.append(self._count)
+        self._count += 1
 
     def find(self, small: Signature, side: int) -> int | None:
         """The photo that another one, of `side` pixels at least, is a copy of, if it is one."""

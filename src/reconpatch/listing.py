@@ -360,7 +360,11 @@ class _Walk:
                 self.found.append(path)
 
     def _leave_out_other(self, path: str, name: str) -> None:
-        if name.startswith(".") or name.casefold() in _SYSTEM or name.endswith(".rcp"):
+        if (
+            name.startswith(".")
+            or name.casefold() in _SYSTEM
+            or name.endswith((".rcp", "report.html"))
+        ):
             return
         # A name without an ending may be a link to a folder that was taken away.
         self.leave_out(NOWHERE if self._tree.lost(path) else OTHER, path)

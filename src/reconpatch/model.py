@@ -231,15 +231,21 @@ class Inspector(ABC):
             read = photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
             small = signature(self.preprocessing.registered(read), self.white_level)
             side = min(read.height, read.width)
-            known = of_fit.get(read.sha256)
-            if known is None and (at := held.find(small, side)) is not None:
+            known, at = of_fit.get(read.sha256), held.find(small, side)
+            if known is None and at is not None and at < len(self.photos):
                 known = self.photos[at]
                 read = _known_as(read, known.sha256)
             judged = self.judge([read], as_new=True)[0]
             scores.append(judged.score)
             maxima.append(float(judged.anomaly_map.max()))
             signatures.append(small)
-            groups.append(-1 if known is None else known.group)
+            if known is not None:
+                groups.append(known.group)
+            elif at is not None:  # a copy of one that was given before
+                groups.append(groups[at - len(self.photos)])
+            else:
+                groups.append(len(self.photos) + len(given))
+            held.add(small)
             given.append(TrainingPhoto(read.name, read.sha256, read.height, read.width, len(given)))
         if not given:
             raise NotEnoughPhotosError("there is no good photo to calibrate on: give at least one")

@@ -73,7 +73,8 @@ def photos_given(good: GoodSource) -> str | os.PathLike[str] | Sequence[PhotoSou
     if isinstance(good, str | os.PathLike):
         return good
     one = isinstance(good, Image.Image) or (isinstance(good, np.ndarray) and good.ndim < 4)
-    if one or not isinstance(good, Iterable):
+    kind: type[object] = type(good)
+    if one or kind in (bytes, bytearray) or not isinstance(good, Iterable):
         raise PhotoError(
             f"The good photos cannot be read from one {type(good).__name__}: give a folder, or "
             "several paths, numpy arrays or PIL images."

@@ -151,13 +151,17 @@ def _read(
     seen: set[str] = set()
     copies: list[str] = []
     signatures: list[Signature] = []
+    pictures: list[int] = []
     held = known_photos(members[0].thumbnails, [photo.group for photo in model.photos])
 
     def is_copy(photo: Photo) -> bool:
         small = signature(members[0].preprocessing.registered(photo), model.white_level)
-        if held.find(small, min(photo.height, photo.width)) is not None:
+        at = held.find(small, min(photo.height, photo.width))
+        if at is not None and at < len(model.photos):
             return True
+        held.add(small)
         signatures.append(small)
+        pictures.append(len(pictures) if at is None else pictures[at - len(model.photos)])
         return False
 
     for photo in counted(good, "look at good photos", report):
@@ -180,6 +184,7 @@ def _read(
             _add(photo, members, photos, patches, thumbnails)
     sides = [min(photo.height, photo.width) for photo in photos[:new_good]]
     of_good = alike(signatures, [photo.name for photo in photos[:new_good]], sides)
+    of_good = of_good.joined(pictures)
     lone = np.arange(new_good, len(photos))  # each confirmed one is by itself
     found = replace(of_good, picture=np.concatenate([of_good.picture, lone]))
     return _NewPhotos(
