@@ -33,7 +33,8 @@ from reconpatch.errors import (
     UpdateRefusedError,
 )
 from reconpatch.files import atomic_write, make_folder
-from reconpatch.images import list_photos, read_photo_bytes
+from reconpatch.images import read_photo_bytes
+from reconpatch.listing import list_photos
 from reconpatch.records import Feedback, Filter, Record, Version
 from reconpatch.settings import Quality
 

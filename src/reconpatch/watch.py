@@ -25,7 +25,8 @@ from typing import Any, Literal
 from reconpatch.drift import DriftAlarm
 from reconpatch.errors import OutputError, PhotoError, SettingsError
 from reconpatch.files import cannot_write, sha256_of, sweep_leftovers, temporary_name
-from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, read_photo_bytes
+from reconpatch.images import MAX_PIXELS, read_photo_bytes
+from reconpatch.listing import Disk, Listing, mark_sorted, scan
 from reconpatch.model_versions import Served
 from reconpatch.photo_store import PhotoStore
 from reconpatch.records import FileKey, Record, Records
@@ -96,6 +97,7 @@ class Watcher:
 
     Attributes:
         drift: the monitor of the version.
+        listing: what the last look found, and left out.
 
     Raises:
         PhotoError: there is no such folder.
@@ -131,6 +133,7 @@ class Watcher:
         self._clock = clock
         self._first_seen: dict[FileKey, float] = {}
         self._done: set[FileKey] = set()
+        self.listing = Listing(str(self._folder), ())
 
     @property
     def waiting(self) -> int:
@@ -155,19 +158,16 @@ class Watcher:
         self.drift.save()
 
     def _files(self) -> Iterator[FileKey]:
-        """All visible photos, by name, but those in the output folder."""
-        for root, folders, names in os.walk(self._folder):
-            here = Path(root)
-            folders[:] = sorted(
-                f for f in folders if not f.startswith(".") and here / f != self._output
-            )
-            for name in sorted(names):
-                path = here / name
-                if name.startswith(".") or path.suffix.lower() not in PHOTO_SUFFIXES:
-                    continue
-                with contextlib.suppress(OSError):  # it has gone again
-                    if key := _key(path):
-                        yield key
+        """All photos, by name, but those in the output folder; what is left out is kept."""
+        apart = set()
+        if self._output is not None and self._output.is_relative_to(self._folder):
+            apart.add(self._output.relative_to(self._folder).as_posix())
+        # A share that is away for a moment, or a folder that is just being removed, is no error.
+        self.listing = scan(str(self._folder), Disk(self._folder), lenient=True, apart=apart)
+        for path in self.listing.paths:
+            with contextlib.suppress(OSError):  # it has gone again
+                if key := _key(path):
+                    yield key
 
     def _take(self, key: FileKey, first_seen: float | None) -> Watched | None:
         """What became of a file; None where it has to wait."""
@@ -209,6 +209,9 @@ class Watcher:
         if self._output is None:
             return None
         target = self._output / verdict / path.relative_to(self._folder)
+        with contextlib.suppress(OSError, OutputError):  # a full disk may still take a link
+            (self._output / verdict).mkdir(parents=True, exist_ok=True)
+            mark_sorted(self._output / verdict)
         return sort_file(path, target, sha256, move=self._sorting == "move")
 
 
