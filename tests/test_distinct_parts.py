@@ -149,9 +149,9 @@ def test_what_is_no_folder_and_not_several_photos(good: object) -> None:
 
 def test_one_path_is_no_list(model: Model, parts: Path) -> None:
     for one in (str(parts / "1.png"), parts / "1.png"):
-        with pytest.raises(PhotoError, match="put it into a list"):
+        with pytest.raises(PhotoError, match="give a list of paths"):
             model.inspect_batch(one)  # type: ignore[arg-type]
-        with pytest.raises(PhotoError, match="put it into a list"):
+        with pytest.raises(PhotoError, match="give a list of paths"):
             model.calibrated_on(one)  # type: ignore[arg-type]
 
 

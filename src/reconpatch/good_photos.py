@@ -76,17 +76,19 @@ def assign_groups(
     Raises:
         SettingsError: the pattern is not a regular expression, or names no part.
     """
-    keys = [photo.name for photo in photos]
+    # Several arrays have one name, which is no part's.
+    keys: list[Hashable] = [(i, "photo") for i in range(len(photos))]
     if pattern is not None:
-        keys = [_part_of(photo.name, pattern) or photo.name for photo in photos]
-        if keys == [photo.name for photo in photos]:
+        parts = [_part_of(photo.name, pattern) for photo in photos]
+        keys = [part or key for part, key in zip(parts, keys, strict=True)]
+        if not any(parts):
             raise SettingsError(
                 f"--group {pattern!r} matches no file name, such as {photos[0].name!r}: give a "
                 "regular expression whose brackets hold the part's number, like 'part(\\d+)'"
             )
     alike = alike or Alike.none(len(photos))
     merged: dict[Hashable, Hashable] = {}
-    copies: dict[str, str] = {}  # by its name, of which each is a copy
+    copies: list[tuple[str, str]] = []  # the name of each, and of which it is one
     seen: dict[Hashable, str] = {}
     for photo, key, picture in zip(photos, keys, alike.picture.tolist(), strict=True):
         # Keys of parts, pictures and hashes are nodes of one graph, and cannot be equal.
@@ -94,7 +96,7 @@ def assign_groups(
         _merge(merged, key, (photo.sha256,))
         root = _picture_of(seen, photo, picture)
         if root is not None:
-            copies[photo.name] = root
+            copies.append((photo.name, root))
     roots = [_root(merged, key) for key in keys]
     number = {root: i for i, root in enumerate(dict.fromkeys(roots))}
     grouped = [replace(p, group=number[r]) for p, r in zip(photos, roots, strict=True)]
@@ -110,11 +112,14 @@ def _picture_of(seen: dict[Hashable, str], photo: TrainingPhoto, picture: int) -
 
 
 def _notes_on(
-    photos: Sequence[TrainingPhoto], copies: dict[str, str], alike: Alike, pattern: str | None
+    photos: Sequence[TrainingPhoto],
+    copies: Sequence[tuple[str, str]],
+    alike: Alike,
+    pattern: str | None,
 ) -> list[str]:
     notes = []
     if copies:
-        copy, of = next(iter(copies.items()))
+        copy, of = copies[0]
         are = "is a copy of another" if len(copies) == 1 else "are copies of others"
         notes.append(
             f"{len(copies)} of {len(photos)} photos {are}, such as {copy} of {of}: one "
@@ -161,8 +166,7 @@ def _part_of(name: str, pattern: str) -> str | None:
             "'part(\\d+)'"
         ) from None
     part = match and match.group(1 if match.re.groups else 0)
-    # A part's key must not collide with the name of an unmatched photo: no relative path starts so.
-    return f"/{part}" if part else None
+    return part or None
 
 
 def counted_once(photos: int, parts: int) -> str:
