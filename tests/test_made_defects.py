@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image, ImageFilter
 
 from conftest import textured
 from reconpatch.errors import PhotoError, SettingsError
 from reconpatch.made_defects import (
+    FINE_WIDTH,
+    JUDGED_KINDS,
     KINDS,
     SIZES,
     STRENGTHS,
@@ -19,13 +22,22 @@ from reconpatch.made_defects import (
     MadeDefect,
     _block_means,
     _distance_to_chain,
+    _draw_line,
+    _Edges,
     _inside,
+    _Look,
+    _polygon,
     _sampled,
+    _shaded,
+    _smooth_noise,
+    _Window,
     made_defects,
     make_defect,
 )
 
 RGB = npt.NDArray[np.uint8]
+
+ALL_KINDS = [*KINDS, *JUDGED_KINDS]
 
 
 def flat(level: int, height: int = 64, width: int = 64) -> RGB:
@@ -51,7 +63,7 @@ def made(kind: Kind, photo: RGB, count: int, donor: RGB | None = None) -> Iterat
 # --- What every defect keeps to -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("shape", [(96, 128), (200, 40), (8, 8), (9, 31)])
 def test_a_defect_changes_its_mask_and_nothing_else(kind: Kind, shape: tuple[int, int]) -> None:
     photo, donor = noise(0, *shape), noise(1, 50, 70)
@@ -66,7 +78,7 @@ def test_a_defect_changes_its_mask_and_nothing_else(kind: Kind, shape: tuple[int
     np.testing.assert_array_equal(photo, before)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_size_and_strength_lie_in_the_documented_ranges(kind: Kind) -> None:
     for defect in made(kind, noise(2, 300, 400), 40):
         assert defect.kind == kind
@@ -111,7 +123,7 @@ def test_places_lie_all_over_the_photo() -> None:
     assert len(quarters) == 16
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_a_grey_photo_stays_grey(kind: Kind) -> None:
     photo = noise(5, 90, 90, grey=True)
     for defect in made(kind, photo, 20):
@@ -132,11 +144,14 @@ def test_a_spot_on_a_photo_in_colour_is_sometimes_tinted() -> None:
 
 @pytest.mark.parametrize("level", [0, 130, 255])
 @pytest.mark.parametrize("side", [8, 64])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ALL_KINDS)
 def test_on_a_constant_photo_only_drawn_defects_show(kind: Kind, side: int, level: int) -> None:
     photo = flat(level, side, side)
     for defect in made(kind, photo, 10):
-        assert defect.kind == ("scratch" if kind == "scratch" else "spot")
+        if kind in JUDGED_KINDS:
+            assert defect.kind == ("stain" if kind == "chip" else kind)
+        else:
+            assert defect.kind == ("scratch" if kind == "scratch" else "spot")
         change = defect.pixels.astype(int) - photo
         assert np.abs(change).max() >= 2
         # There is room on one side only.
@@ -144,7 +159,7 @@ def test_on_a_constant_photo_only_drawn_defects_show(kind: Kind, side: int, leve
         assert level != 255 or (change <= 0).all()
 
 
-@pytest.mark.parametrize("kind", ["scratch", "spot"])
+@pytest.mark.parametrize("kind", ["scratch", "spot", "crack", "stain", "pits", "fibre"])
 def test_a_drawn_defect_takes_the_side_that_has_room(kind: Kind) -> None:
     """So nothing is drawn again on white or black that would have done on grey."""
     on = {level: list(made(kind, flat(level), 20)) for level in (0, 128, 255)}
@@ -239,6 +254,133 @@ def test_a_drawn_defect_is_as_strong_as_the_texture_around_it(kind: Kind) -> Non
             assert changes[1] == pytest.approx(changes[0] / 2, rel=0.15)
 
 
+# --- The kinds that judge -------------------------------------------------------------------------
+
+
+def thinned(mask: npt.NDArray[np.bool_], side: int) -> npt.NDArray[np.bool_]:
+    """The pixels around which a square of an odd side is marked."""
+    marked = Image.fromarray(mask.astype(np.uint8))
+    return np.asarray(marked.filter(ImageFilter.MinFilter(side))).astype(bool)
+
+
+def test_no_kind_both_teaches_and_judges() -> None:
+    assert not set(KINDS) & set(JUDGED_KINDS)
+    assert set(SIZES) == set(STRENGTHS) == set(ALL_KINDS)
+
+
+@pytest.mark.parametrize("kind", ["crack", "fibre"])
+def test_cracks_and_fibres_are_thin(kind: Kind) -> None:
+    side = 400
+    # A fifth wider at places, and a soft edge half as wide as the line on either side.
+    widest = 2 * int(2.2 * FINE_WIDTH * side / 2) + 3
+    for defect in made(kind, flat(128, side, side), 12):
+        assert not thinned(defect.mask, widest).any()
+        assert defect.mask.sum() > 0.5 * min(defect.size, 0.1) * side
+
+
+def test_the_box_of_a_crack_has_its_size_as_diagonal() -> None:
+    inside = 0
+    for defect in made("crack", flat(128, 300, 300), 30):
+        edges = (defect.mask[0], defect.mask[-1], defect.mask[:, 0], defect.mask[:, -1])
+        if not np.concatenate(edges).any():
+            across = [np.ptp(where) for where in np.nonzero(defect.mask)]
+            assert np.hypot(*across) == pytest.approx(defect.size * 300, abs=8)
+            inside += 1
+    assert inside >= 10
+
+
+def test_some_cracks_have_branches() -> None:
+    """A line crosses a circle around its middle twice, a branch crosses it once more."""
+    y, x = np.mgrid[:300, :300]
+    most = 0
+    for defect in made("crack", flat(128, 300, 300), 20):
+        rows, columns = np.nonzero(defect.mask)
+        distance = np.hypot(y - rows.mean(), x - columns.mean())
+        for radius in np.linspace(0.1, 0.4, 7) * defect.size * 300:
+            ring = (np.abs(distance - radius) < 1.5) & defect.mask
+            angles = np.sort(np.arctan2(*(np.argwhere(ring) - [rows.mean(), columns.mean()]).T))
+            gaps = np.diff(angles, append=angles[:1] + 2 * np.pi)
+            most = max(most, int((gaps * radius > 15).sum()))
+    assert most >= 3
+
+
+def test_a_fibre_is_longer_than_a_scratch_and_bent() -> None:
+    assert SIZES["fibre"][1] > SIZES["scratch"][1]
+    shorter = 0
+    for defect in made("fibre", flat(128, 400, 400), 30):
+        edges = (defect.mask[0], defect.mask[-1], defect.mask[:, 0], defect.mask[:, -1])
+        if not np.concatenate(edges).any():
+            across = np.hypot(*[np.ptp(where) for where in np.nonzero(defect.mask)])
+            assert across < defect.size * 400 + 12
+            shorter += across < 0.9 * defect.size * 400
+    assert shorter >= 5
+
+
+def test_a_fibre_has_one_tone() -> None:
+    """It hides most of what it crosses: stripes 20 levels apart nearly vanish in its middle."""
+    photo = flat(110, 500, 500)
+    photo[:, ::2] = 130
+    seen = 0
+    for defect in made("fibre", photo, 12):
+        rows, columns = np.nonzero(thinned(defect.mask, 5))
+        if len(rows) > 100:
+            even = columns % 2 == 0
+            bright, dark = (defect.pixels[rows[at], columns[at]].mean() for at in (even, ~even))
+            assert abs(bright - dark) < 10
+            seen += 1
+    assert seen >= 3
+
+
+def test_a_stain_shades_what_is_under_it() -> None:
+    photo = noise(11, 200, 200, grey=True)
+    darker = 0
+    for defect in made("stain", photo, 40):
+        before, after = (p[defect.mask][:, 0].astype(float) for p in (photo, defect.pixels))
+        change = after - before
+        assert (change <= 0).all() or (change >= 0).all()
+        darker += change.mean() < 0
+        if len(before) > 500:  # the texture is still there
+            assert np.corrcoef(before, after)[0, 1] > 0.4
+    assert 24 <= darker <= 39
+
+
+def test_pits_are_small_and_lit_from_one_side() -> None:
+    lit = 0
+    for defect in made("pits", flat(128, 400, 400), 30):
+        change = defect.pixels[:, :, 0].astype(int) - 128
+        deep, high = sorted((abs(change.min()), abs(change.max())), reverse=True)
+        assert deep > high
+        lit += high > 0
+        assert defect.mask.sum() < 1.2 * np.pi / 4 * (max(defect.size * 400, 3) + 4) ** 2
+    assert lit >= 15
+
+
+def test_a_chip_lies_on_an_edge_and_on_one_side_of_it() -> None:
+    photo = flat(60, 100, 100)
+    photo[:, 50:] = 180
+    sides = set()
+    for defect in made("chip", photo, 30):
+        assert defect.kind == "chip"
+        columns = np.nonzero(defect.mask)[1]
+        assert columns.min() >= 46 or columns.max() <= 53
+        assert defect.mask[:, 46:54].any()
+        # It is filled with what is around: the other side, or shades between the two.
+        assert (defect.pixels.min(), defect.pixels.max()) == (60, 180)
+        sides.add(columns.mean() > 50)
+    assert len(sides) == 2
+
+
+def test_judging_defects_lie_more_often_where_there_is_something() -> None:
+    photo = flat(200, 128, 128)
+    photo[:64, :64] = noise(12, 64, 64)
+    on_part = 0
+    for defect in made("pits", photo, 60):
+        y, x = (where.mean() for where in np.nonzero(defect.mask))
+        on_part += y < 66 and x < 66
+    # A quarter of the photo; five eighths of the draws.
+    assert 26 <= on_part <= 50
+
+
 # --- Many photos ----------------------------------------------------------------------------------
 
 
@@ -257,6 +399,16 @@ def test_kinds_come_in_turn_and_repeat_by_seed() -> None:
     again, other = list(made_defects(photos, seed=3)), list(made_defects(photos, seed=4))
     assert all(map(same, defects, again))
     assert not any(map(same, defects, other))
+
+
+def test_the_kinds_can_be_chosen() -> None:
+    photos = [noise(seed, 64, 80) for seed in range(7)]
+    judging = list(made_defects(photos, 3, JUDGED_KINDS))
+    assert [defect.kind for defect in judging] == [*JUDGED_KINDS, *JUDGED_KINDS[:2]]
+    assert all(map(same, judging, made_defects(photos, 3, JUDGED_KINDS)))
+    one = list(made_defects(photos, 3, ("spot",)))
+    assert [defect.kind for defect in one] == ["spot"] * 7
+    assert all(map(same, made_defects(photos, 3), made_defects(photos, 3, KINDS)))
 
 
 def test_photos_that_come_later_change_nothing() -> None:
@@ -317,6 +469,71 @@ def test_a_cut_is_kept_on_the_photo() -> None:
     assert _inside(0.5, 30.0, 21) == 10.0
 
 
+def around(far: int) -> _Window:
+    dy, dx = np.mgrid[-far : far + 1, -far : far + 1].astype(float)
+    return _Window(slice(0, 2 * far + 1), slice(0, 2 * far + 1), dy, dx)
+
+
+def test_a_line_by_hand() -> None:
+    window, corners = around(4), np.array([[0.0, -9.0], [0.0, 9.0]])
+    coverage = np.zeros_like(window.dy)
+    _draw_line(coverage, window, corners, np.full(2, 2.0), np.full(2, 0.8))
+    # 2 pixels wide: the middle row is within, half of each neighbour.
+    np.testing.assert_allclose(coverage[:, 0], [0, 0, 0, 0.4, 0.8, 0.4, 0, 0, 0])
+    np.testing.assert_allclose(coverage, np.broadcast_to(coverage[:, :1], coverage.shape))
+
+
+def test_a_line_off_the_window_covers_nothing() -> None:
+    window, corners = around(4), np.array([[-30.0, -9.0], [-20.0, 50.0]])
+    coverage = np.zeros_like(window.dy)
+    _draw_line(coverage, window, corners, np.full(2, 2.0), np.ones(2))
+    assert not coverage.any()
+
+
+def test_a_polygon_lies_between_two_circles() -> None:
+    window = around(30)
+    distance = np.hypot(window.dy, window.dx)
+    for seed in range(20):
+        covered = _polygon(window, np.full_like(distance, 20.0), np.random.default_rng(seed))
+        assert not covered[distance > 20.5].any()
+        assert covered[30, 30] == 1
+        # Its corners are at least 10 from the middle, at most a third of the way round apart.
+        assert (covered[distance < 10 * np.cos(np.pi / 3) - 1] > 0).all()
+
+
+def test_smooth_noise_fills_its_range_and_is_smooth() -> None:
+    rough, smooth = (_smooth_noise((60, 90), cell, np.random.default_rng(0)) for cell in (2, 20))
+    for values in (rough, smooth):
+        assert (values.shape, values.min(), values.max()) == ((60, 90), 0, 1)
+    steps = [np.abs(np.diff(values, axis=1)).mean() for values in (rough, smooth)]
+    assert steps[1] < steps[0] / 3
+
+
+def test_shades_by_hand() -> None:
+    good = np.full((1, 1, 3), 100.0)
+    # A fifth of the way to black, none, a tenth of the way to white.
+    np.testing.assert_allclose(_shaded(good, np.array([-0.2, 0, 0.1])), [[[80, 100, 115.5]]])
+
+
+def test_the_grain_is_the_contrast_within_blocks() -> None:
+    """Stripes of 90 and 110 have a deviation of 10; a step from 0 to 200 elsewhere adds nothing."""
+    photo = flat(90, 160, 160)
+    photo[:, ::2] = 110
+    photo[:, 81:] = 255
+    look, coverage = _Look.of(photo), np.zeros((160, 160))
+    coverage[40:120, :80] = 1
+    assert look.grain(photo.astype(float), coverage) == pytest.approx(10)
+
+
+def test_places_on_edges_are_where_the_levels_change() -> None:
+    photo = flat(0, 128, 192)
+    photo[:, 96:] = 200
+    rng = np.random.default_rng(0)
+    places = [_Edges.of(photo).place(rng, on_edges=True) for _ in range(40)]
+    assert all(92 <= x < 100 for _, x in places)
+    assert np.ptp([y for y, _ in places]) > 90
+
+
 # --- Refusals -------------------------------------------------------------------------------------
 
 
@@ -342,3 +559,5 @@ def test_unknown_kinds_and_seeds_are_refused() -> None:
         make_defect(flat(0), flat(0), "dent", np.random.default_rng(0))  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="seed is -1"):
         next(made_defects([flat(0)], -1))
+    with pytest.raises(SettingsError, match="no kinds of defects: give one or more of paste"):
+        next(made_defects([flat(0)], 0, ()))

@@ -5,7 +5,7 @@ import pytest
 
 from reconpatch.good_photos import TrainingPhoto, leave_one_out
 from reconpatch.layout import Layout
-from reconpatch.made_defects import KINDS, made_defects
+from reconpatch.made_defects import JUDGED_KINDS, made_defects
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.quality import QualityEstimate
 from reconpatch.representation import Representation
@@ -44,9 +44,9 @@ def test_a_defect_is_made_on_each_photo_and_nowhere_else_is_anything_changed():
     found = make_defects(photos, 3, Recording())
     assert found.photos == [0, 2, 4, 6, 8, 10]
     assert len(found) == 6
-    assert set(found.kinds) <= set(KINDS)
+    assert set(found.kinds) <= set(JUDGED_KINDS)
     colours_last = [x.transpose(1, 2, 0) for _, x in photos.values()]
-    for i, made in enumerate(made_defects(colours_last, 3)):
+    for i, made in enumerate(made_defects(colours_last, 3, JUDGED_KINDS)):
         x, mask, pixels = list(photos.values())[i][1], found.masks[i], found.pixels[i]
         np.testing.assert_array_equal(mask, made.mask)
         np.testing.assert_array_equal(pixels[:, ~mask], x[:, ~mask])

@@ -1,11 +1,11 @@
-"""A model on trial: what it makes of defects made on its own good photos, and the guard.
+"""Defects made on the good photos of a fit: some for f to learn from, others to judge the model by.
 
-    prepared good photos ── a defect on each ── patch features ── scored without their photo
-                                                                  └── quality, pixel AP, guard
+    prepared good photos ─┬─ defects of some kinds ── patches that they cover ── f
+                          └─ a defect of other kinds on each ── scored without their photo
+                                                                └── quality, pixel AP, guard
 
 There are no defective photos at a fit. Defects made on good ones tell little about how hard the
-real ones will be, but which of two representations finds more of them tells something about which
-finds more of the real ones (docs/research.md). So training has to show on them that it did no harm.
+real ones will be. What f has learned from cannot judge it, so the kinds that judge are others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reconpatch.features import Extractor
 from reconpatch.good_photos import GoodScores, TrainingPhoto, by_part, groups_of_rows
 from reconpatch.images import Bytes, as_unit
 from reconpatch.layout import Layout, View
-from reconpatch.made_defects import KINDS, made_defects, make_defect
+from reconpatch.made_defects import JUDGED_KINDS, KINDS, made_defects, make_defect
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.metrics import pixel_metrics
 from reconpatch.quality import QualityEstimate, compare, estimate_quality
@@ -39,7 +39,7 @@ class Defects:
 
     Attributes:
         photos: index of the good photo that each is made on.
-        kinds: see `reconpatch.made_defects.KINDS`.
+        kinds: see `reconpatch.made_defects.JUDGED_KINDS`: none that f learns from.
         views: the part of the photo that each is made on.
         masks: (H, W) bool each, at the model's pixels.
         features: (p, C) float32 patch features each, of all patches of that view.
@@ -67,7 +67,7 @@ def make_defects(
     """
     found = Defects([], [])
     pictures = (x.transpose(1, 2, 0) for _, x in prepared.values())
-    made_on = zip(prepared.items(), made_defects(pictures, seed), strict=True)
+    made_on = zip(prepared.items(), made_defects(pictures, seed, JUDGED_KINDS), strict=True)
     for (photo, (view, original)), made in made_on:
         pixels, mask = made.pixels.transpose(2, 0, 1), made.mask
         inside = _inspected_pixels(view, extractor.grid, mask.shape)
