@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -300,23 +300,10 @@ def test_fit_refuses_a_folder_that_may_not_be_read(
         raise PermissionError(errno.EACCES, "Permission denied", folder)
 
     # Rights do not stop the superuser, whom tests may run as.
-    monkeypatch.setattr(
-        "reconpatch.images.os.walk", lambda top, onerror: _walk_or_tell(forbid, top, onerror)
-    )
+    monkeypatch.setattr("reconpatch.listing.os.scandir", forbid)
     message = refusal(fit(good_folder, tmp_path / "part.rcp"))
     assert "the folder cannot be read (Permission denied)" in message
     assert contents(tmp_path) == {}
-
-
-def _walk_or_tell(
-    listing: Callable[[str], None], top: Path, onerror: Callable[[OSError], None]
-) -> Sequence[tuple[str, list[str], list[str]]]:
-    """os.walk, as it handles a folder that cannot be listed."""
-    try:
-        listing(str(top))
-    except OSError as error:
-        onerror(error)
-    return []
 
 
 @pytest.mark.parametrize(("make", "reason"), BAD_PHOTOS)

@@ -263,7 +263,8 @@ def test_figures_as_json() -> None:
         "detected": {"scratch": {"flagged": 2, "photos": 3}},
         "good_photos_look_different": None,
         "good_photos_message": None,
-        "milliseconds_per_photo": 12.5,
+        "good_photos_of_the_fit": 0,
         "notes": [],
+        "milliseconds_per_photo": 12.5,
         "pixel_resolution": "the photos' own pixels; a mask's pixel counts above half of white",
     }

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from reconpatch import good_photos
+from reconpatch.copies import Alike
 from reconpatch.errors import SettingsError
 from reconpatch.good_photos import (
     TrainingPhoto,
     assign_groups,
+    by_part,
     cover,
     groups_of_rows,
     leave_one_out,
@@ -93,8 +96,7 @@ def test_copies_of_one_picture_are_left_out_together_and_reported():
     groups, notes = groups_of(["a.png", "b.png", "c.png", "d.png"], hashes=["1", "2", "1", "1"])
     assert groups == [0, 1, 0, 0]
     assert [note.split(":")[0] for note in notes] == [
-        "c.png and a.png are the same picture",
-        "d.png and a.png are the same picture",
+        "2 of 4 photos are copies of others, such as c.png of a.png"
     ]
 
 
@@ -104,7 +106,7 @@ def test_a_chain_of_copies_joins_the_parts_it_runs_through():
     hashes = ["x", "lone", "y", "y", "x", "other", "more"]
     groups, notes = groups_of(names, r"p(\d)", hashes)
     assert groups == [0, 1, 0, 0, 0, 0, 0]
-    assert len(notes) == 2
+    assert notes[0].startswith("2 of 7 photos are copies of others")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -122,7 +124,9 @@ def test_groups_are_the_connected_components_of_equal_parts_and_equal_pictures(s
     reachable = np.linalg.matrix_power(joined.astype(float), 15) > 0
     assert ((np.array(groups)[:, None] == np.array(groups)) == reachable).all()
     assert groups == [sorted(set(groups), key=groups.index).index(g) for g in groups]
-    assert len(notes) == len(hashes) - len(set(hashes))
+    copies = len(hashes) - len(set(hashes))
+    assert len(notes) == (copies > 0)
+    assert all(note.startswith(f"{copies} of 15 photos ") for note in notes)
 
 
 def test_a_photo_becomes_a_record():
@@ -412,3 +416,30 @@ def test_rescoring_leaves_the_old_scores_as_they_were():
     kept = before.distances.copy()
     rescore_all(before, photos, grown(bank, patches, 3, PATCHES), ScoringSettings())
     np.testing.assert_array_equal(before.distances, kept)
+
+
+# by_part
+
+
+def test_a_part_has_one_score_the_largest_of_its_photos():
+    photos = [photo(str(i), group=group) for i, group in enumerate([4, 0, 4, 2, 0])]
+    of = np.array([4, 0, 2, 3])  # photo 1 was not scored
+    assert by_part(np.array([1.0, 5.0, 7.0, 3.0]), photos, of).tolist() == [1.0, 7.0, 3.0]
+
+
+def test_without_joined_photos_the_scores_are_as_they_were():
+    photos = [photo(str(i), group=i) for i in range(5)]
+    scores = np.random.default_rng(0).random(5)
+    assert (by_part(scores, photos, np.arange(5)) == scores).all()
+
+
+def test_photos_of_one_picture_are_joined_and_what_lies_near_is_told():
+    alike = Alike(np.array([0, 1, 0, 3, 4]), np.array([3, 4]))
+    photos = [photo(name) for name in "abcde"]
+    grouped, (copies, near) = assign_groups(photos, None, alike)
+    assert [p.group for p in grouped] == [0, 1, 0, 2, 3]
+    assert copies.startswith("1 of 5 photos is a copy of another, such as c of a")
+    assert near.startswith("2 photos are far nearer to another one than the rest are, such as d")
+    assert "--group" in near
+    # Once they are joined there is nothing to tell.
+    assert len(assign_groups([replace(p, name=f"x{p.name}") for p in photos], "x", alike)[1]) == 1

@@ -223,4 +223,6 @@ def test_a_run_says_it_once_on_stderr(folder: Path, tmp_path: Path) -> None:
         save(brown(20 + i), tmp_path / "t" / "good" / f"{i}.png")
     _, out, err = run("evaluate", folder / "brown.rcp", tmp_path / "t", "--json")
     assert f"2 of 4 photos: {GREY}" in err
-    assert json.loads(out)["notes"] == [f"2 of 4 photos: {GREY}"]
+    assert json.loads(out)["notes"] == [
+        f"Another kind than the photos of the fit: 2 of 4 photos: {GREY}"
+    ]

@@ -91,6 +91,19 @@ class TestScores:
             content = (photos / row["id"]).read_bytes()
             assert row["sha256"] == hashlib.sha256(content).hexdigest()
 
+    def test_beside_the_photos_are_no_photos_of_the_next_run(
+        self, small_model_file: Path, tmp_path: Path
+    ) -> None:
+        folder = fill(tmp_path / "in", range(2))
+        fill(tmp_path / "there", range(2, 4))
+        (folder / "linked").symlink_to(tmp_path / "there")
+        first = run(small_model_file, folder, "-o", folder / "results", "--threads", 1)
+        assert (first.exit_code, "4 photos:" in first.stderr) == (0, True)
+        again = run(small_model_file, folder, "-o", folder / "results", "--threads", 1)
+        assert again.exit_code == 0
+        assert f"Left out of {folder}: written by reconpatch: 1 (results/scores-" in again.stderr
+        assert "4 were there already; 0 scored" in again.stderr
+
     def test_come_with_a_summary_and_an_exit_code(
         self, photos: Path, small_model_file: Path, tmp_path: Path
     ) -> None:

@@ -28,6 +28,7 @@ from reconpatch import watch
 from reconpatch.cli import app
 from reconpatch.drift import DriftMonitor
 from reconpatch.errors import OutputError, PhotoError, SettingsError
+from reconpatch.listing import SORTED_MARK
 from reconpatch.model import Model
 from reconpatch.model_versions import ModelVersions, Served
 from reconpatch.photo_store import PhotoStore
@@ -76,7 +77,9 @@ def two_looks(watcher: Watcher) -> list[Watched]:
 
 
 def tree(folder: Path) -> list[str]:
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    """Files but the mark of a folder that was sorted into."""
+    found = (p for p in folder.rglob("*") if p.is_file() and p.name != SORTED_MARK)
+    return sorted(p.relative_to(folder).as_posix() for p in found)
 
 
 # --- What is inspected, and when -----------------------------------------------------------------
@@ -171,6 +174,25 @@ def test_other_files_hidden_ones_and_the_output_are_left_alone(line: Line) -> No
     seen = two_looks(line.watcher(line.folder / "out", sorting="move"))
     assert [s.record and s.record.name for s in seen] == ["sub/e.png"]
     assert (line.folder / "out" / "good" / "sub" / "e.png").is_file()
+
+
+def test_links_are_followed_and_a_station_in_the_folder_is_left_alone(line: Line) -> None:
+    there = line.folder.parent / "there"
+    there.mkdir()
+    Image.fromarray(textured(1000)).save(there / "a.png")
+    (line.folder / "day1").symlink_to(there)
+    (line.folder / "day1-again").symlink_to(there)
+    line.put("b.png", textured(1001))
+    (line.folder / "data" / "photos").mkdir(parents=True)
+    (line.folder / "data" / "station.txt").write_text("here")
+    line.put("data/photos/c.png", textured(1002))
+    watcher = line.watcher()
+    assert sorted(seen.path.name for seen in two_looks(watcher)) == ["a.png", "b.png"]
+    assert watcher.listing.left_out == {
+        "written by reconpatch": ["data/photos/c.png"],
+        "links to folders that are listed already": ["day1-again"],
+    }
+    assert "data" in watcher.listing.sentence
 
 
 def test_a_new_file_under_an_old_name_is_inspected(line: Line) -> None:
@@ -373,7 +395,7 @@ def test_killed_and_started_again_it_inspects_every_photo_once(
     records = Records(tmp_path / "data" / "records.sqlite", station)
     names = [record.name for record in records.export()]
     assert sorted(names) == [f"part{seed:03}.png" for seed in range(2000, 2000 + photos)]
-    state = json.loads((tmp_path / "data" / "drift" / "small.json").read_text())
+    state = json.loads((tmp_path / "data" / "drift" / "small@0001.json").read_text())
     assert state["monitor"]["photos"] == photos
     records.close()
 

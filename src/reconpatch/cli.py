@@ -485,11 +485,13 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Measure a model on labelled photos."""
-    from reconpatch.datasets import LabelledPhoto, find_test_photos
+    from reconpatch.datasets import LabelledPhoto, labelled_photos
     from reconpatch.evaluation import evaluate as run
 
     model = reconpatch.load(model_file, threads=threads, engine=engine)
-    photos = find_test_photos(folder)
+    photos, notes = labelled_photos(folder)
+    for text in notes:
+        note(f"Note: {text}", warn=True)
     report = _open_report(output, model, model_file, overwrite) if output else None
 
     def keep(photo: Photo, result: Result, labelled: LabelledPhoto) -> None:
@@ -500,10 +502,12 @@ def evaluate(
         figures = run(model, photos, max_pixels=max_pixels, progress=progress, keep=keep)
     page = report.close() if report is not None else None
     if as_json:
-        say_json(figures.to_dict())
+        found = figures.to_dict()
+        say_json({**found, "notes": [*notes, *found["notes"]]})
     else:
         _print_figures(figures)
-    say_kinds(figures.notes)
+    for text in figures.notes:
+        note(f"Note: {text}", warn=True)
     if page is not None:
         note(f"Report: {page}")
 
@@ -612,6 +616,7 @@ def calibrate(
         Path | None,
         typer.Option("--output", "-o", help="Write here and leave MODEL as it is.", metavar="NEW"),
     ] = None,
+    group: Group = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     threads: Threads = 0,
     overwrite: Overwrite = False,
@@ -642,9 +647,10 @@ def calibrate(
         model = before.with_threshold(threshold)
     elif good:
         with show_progress() as progress:
-            photos = counted(photo_files(good, max_pixels), "calibrate", progress)
+            photos = counted(photo_files(good, max_pixels, good=True), "calibrate", progress)
             kinds = KindsSeen()
-            model = before.calibrated_on(kinds.through(photos, before), false_alarm_rate)
+            seen = kinds.through(photos, before)
+            model = before.calibrated_on(seen, false_alarm_rate, group=group)
         say_kinds(kinds.sentences())
         old = before.calibration
         shift = shift_test(old.scores, model.calibration.scores, old.image_threshold)
@@ -653,6 +659,8 @@ def calibrate(
         model = before.with_false_alarm_rate(false_alarm_rate)
     model.save(target, overwrite=replaces)
     say(f"threshold {before.threshold:.4g} -> {model.threshold:.4g} in {target}")
+    if good:
+        say(f"calibrated on {model.calibration.source}")
     print(model.calibration.promise)
 
 
@@ -775,7 +783,10 @@ def _say_fitted(model: Inspector, path: Path) -> None:
     steps = ", ".join(f"{step} {value:.1f} s" for step, value in seconds.items())
     say(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
     banks = " + ".join(_bank(member) for member in model.members)
-    print(f"{len(model.photos)} good photos, bank {banks}, {sum(seconds.values()):.1f} s: {steps}")
+    parts = len({photo.group for photo in model.photos})
+    of_parts = "" if parts == len(model.photos) else f" of {parts} different parts"
+    taken = f"{sum(seconds.values()):.1f} s: {steps}"
+    print(f"{len(model.photos)} good photos{of_parts}, bank {banks}, {taken}")
     print(f"threshold {model.threshold:.4g}. {model.calibration.promise}")
     names = member_names([member.settings for member in model.members])
     for name, member in zip(names, model.members, strict=True):

@@ -31,8 +31,11 @@ Data = Annotated[Path, typer.Option(help="Folder for records, photos and version
 Database = Annotated[
     str | None,
     typer.Option(
-        help="PostgreSQL for the records: postgresql://USER:PASSWORD@HOST/NAME.",
+        help="PostgreSQL for the records: postgresql://USER@HOST/NAME. With a password, give it "
+        "by the variable: who lists the processes reads what stands here.",
         show_default="SQLite in DATA",
+        envvar="RECONPATCH_DATABASE",
+        show_envvar=True,
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda (not measured).")]
@@ -87,20 +90,35 @@ def need_extra(what: str, extra: str, *packages: str) -> None:
         raise MissingExtraError(what, extra) from error
 
 
-def expand(photos: Sequence[Path]) -> list[Path]:
-    """Folders stand for all photos in them; files are taken as they are."""
-    from reconpatch.images import list_photos
+def expand(photos: Sequence[Path], *, good: bool = False) -> list[Path]:
+    """Folders stand for all photos in them; files are taken as they are.
 
-    return [
-        path for given in photos for path in (list_photos(given) if given.is_dir() else [given])
-    ]
+    What is left out of a folder is told on stderr.
+
+    Args:
+        photos: files and folders.
+        good: whether they are to show good parts: a labelled data set is refused then.
+    """
+    from reconpatch.listing import list_folder, list_good
+
+    paths: list[Path] = []
+    for given in photos:
+        if not given.is_dir():
+            paths.append(given)
+            continue
+        found = list_good(given) if good else list_folder(given)
+        if found.sentence:
+            note(found.sentence, warn=True)
+        paths += found.paths
+    return paths
 
 
-def photo_files(photos: Sequence[Path], max_pixels: int) -> PhotosInTurn:
-    """The photos of files and folders, each read when it is asked for."""
+def photo_files(photos: Sequence[Path], max_pixels: int, *, good: bool = False) -> PhotosInTurn:
+    """The photos of files and folders, each read when it is asked for; see `expand`."""
     from reconpatch.images import PhotosInTurn, read_photo
 
-    return PhotosInTurn([partial(read_photo, p, max_pixels=max_pixels) for p in expand(photos)])
+    paths = expand(photos, good=good)
+    return PhotosInTurn([partial(read_photo, path, max_pixels=max_pixels) for path in paths])
 
 
 def shown(text: object) -> str:
@@ -141,8 +159,10 @@ def note(text: str, *, warn: bool = False) -> None:
 
 def say_kinds(sentences: Iterable[str]) -> None:
     """What sets the photos of a run apart from those of the fit, on stderr."""
+    from reconpatch.photo_kind import ANOTHER_KIND
+
     for sentence in sentences:
-        note(f"Another kind than the photos of the fit: {sentence}", warn=True)
+        note(f"{ANOTHER_KIND}: {sentence}", warn=True)
 
 
 @contextmanager

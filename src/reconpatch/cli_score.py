@@ -68,6 +68,8 @@ def score(
             model_file, source, output, on=on, workers=workers, engine=engine, threads=threads,
             max_pixels=max_pixels, retry_errors=retry_errors, progress=progress,
         )  # fmt: skip
+    if scored.left_out:
+        note(scored.left_out, warn=True)
     note(f"{output}: {scored}")
     counts = scored.counts
     raise typer.Exit(verdict_code(counts.anomalous, counts.unreadable))

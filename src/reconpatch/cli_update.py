@@ -89,9 +89,8 @@ def update(
         )
     old = reconpatch.load(model_file, threads=threads)
     check_writable(output, overwrite=overwrite)
-    new_good, alarms, faults = (
-        photo_files(given or [], max_pixels) for given in (good, confirmed, defects)
-    )
+    new_good = photo_files(good or [], max_pixels, good=True)
+    alarms, faults = (photo_files(given or [], max_pixels) for given in (confirmed, defects))
     with show_progress() as progress:
         new = run(old, new_good, confirmed=alarms, group=group, progress=progress)
         comparison = check_update(old, new, [*new_good, *alarms], faults, force=force)

@@ -94,7 +94,7 @@ def watch(
         served = versions.serve(product)
         watcher = Watcher(
             folder, served, records, PhotoStore(station.photos, records),
-            station.drift(product), output=output, sorting=sorting,
+            station.drift(product, served.version.number), output=output, sorting=sorting,
             patience=patience, max_pixels=max_pixels,
         )  # fmt: skip
         note(f"{product}: version {served.version.number}; watching {folder}")
@@ -110,12 +110,16 @@ def _run(watcher: Watcher, folder: Path, poll: float, *, once: bool, as_json: bo
     anomalous = unreadable = 0
     reachable = True
     kinds = KindsSeen()
+    reasons: set[str] = set()
     while True:
         for seen in watcher.look():
             anomalous += seen.record is not None and seen.record.anomalous
             unreadable += seen.record is None
             _say(seen, as_json)
             say_kinds(kinds.add(seen.notes))
+        if not reasons.issuperset(watcher.listing.left_out):  # counts alone may change all day
+            reasons.update(watcher.listing.left_out)
+            note(watcher.listing.sentence, warn=True)
         if once and not watcher.waiting:
             return verdict_code(anomalous, unreadable)
         if folder.is_dir() != reachable:  # a network share comes and goes

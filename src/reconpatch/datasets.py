@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import PhotoError
-from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, list_photos, read_photo
+from reconpatch.images import MAX_PIXELS, read_photo
+from reconpatch.listing import GOOD_NAMES, PHOTO_SUFFIXES, Disk, list_photos, plain_name, scan
 from reconpatch.masks import read_numbers, read_white
 
 GOOD = "good"
@@ -38,6 +39,9 @@ KOLEKTOR_FIT_SHARE = 0.5
 
 PRIVATE_SPLITS = ("test_private", "test_private_mixed")
 """The splits of MVTec AD 2 whose labels only the benchmark's server knows."""
+
+# What a folder of good photos may be called as well, as `plain_name` has it.
+_SAYS_GOOD = GOOD_NAMES | {"normal", "pass", "passed", "accepted", "nominal", "faultless"}
 
 # KolektorSDD shows these items twice under two numbers: the repeat, and the item it repeats.
 _KOLEKTOR_REPEATS = {26: 1, 34: 27}
@@ -300,7 +304,7 @@ def _is_photo(path: Path) -> bool:
 
 
 def _holds_photos(folder: Path) -> bool:
-    return any(_is_photo(path) for path in folder.rglob("*"))
+    return folder.is_dir() and bool(scan(str(folder), Disk(folder), masks=True).names)
 
 
 def _present(folder: Path, layout: str) -> Path:
@@ -312,7 +316,7 @@ def _present(folder: Path, layout: str) -> Path:
 
 def _photos(folder: Path, layout: str) -> tuple[Path, ...]:
     """The photos of a split; refuses a missing and an empty one."""
-    return tuple(list_photos(_present(folder, layout)))
+    return tuple(list_photos(_present(folder, layout), masks=True))
 
 
 def _key(path: Path, folder: Path) -> str:
@@ -323,7 +327,7 @@ def _key(path: Path, folder: Path) -> str:
 def _mask_per_photo(folder: Path) -> _MaskIndex:
     """The masks below a folder, <stem>_mask.* or <stem>.*, by the key of their photo."""
     index: dict[str, tuple[Path, ...]] = {}
-    for path in list_photos(folder):
+    for path in list_photos(folder, masks=True):
         key = _key(path, folder).removesuffix("_mask")
         if key in index:
             raise PhotoError(
@@ -336,7 +340,7 @@ def _mask_per_photo(folder: Path) -> _MaskIndex:
 def _masks_per_photo(folder: Path) -> _MaskIndex:
     """The masks below a folder, <stem>/NNN.png, by the key of their photo."""
     index: dict[str, tuple[Path, ...]] = {}
-    for path in list_photos(folder):
+    for path in list_photos(folder, masks=True):
         key = path.parent.relative_to(folder).as_posix()
         index[key] = (*index.get(key, ()), path)
     return index
@@ -411,20 +415,45 @@ class _Layout:
                 f"move it into the folder of the good photos, named {self.good}, or into that of "
                 "its defect."
             )
-        return [label for label in _subfolders(folder) if _holds_photos(label)]
+        found = scan(str(folder), Disk(folder)).names  # a report among them holds none
+        holding = {name.partition("/")[0] for name in found}
+        return [label for label in _subfolders(folder) if label.name in holding]
 
     def label_photos(
         self, labels: Iterable[Path], truth: Path | None
     ) -> tuple[tuple[LabelledPhoto, ...], list[str]]:
         """The photos in the folders of the labels, with their masks; and notes."""
-        photos = tuple(photo for label in labels for photo in self._of_label(label, truth))
+        labels = list(labels)
+        good, notes = self._good_of(labels)
+        photos = tuple(photo for label in labels for photo in self._of_label(label, truth, good))
         _check_masks(photos, truth)
-        notes = [] if truth is None else self._leftover_masks(photos, truth)
-        return photos, [*notes, *_one_sided(photos)]
+        notes += [] if truth is None else self._leftover_masks(photos, truth)
+        return photos, [*notes, *_one_sided(photos, f"; no folder is named {self.good}")]
 
-    def _of_label(self, folder: Path, truth: Path | None) -> list[LabelledPhoto]:
+    def _good_of(self, labels: Sequence[Path]) -> tuple[str, list[str]]:
+        """The name of the folder of good photos among those of the labels; and a note.
+
+        Where there is none of the layout's name, one that is called OK or Good, say, is meant.
+        """
+        names = [label.name for label in labels]
+        if self.good in names:
+            return self.good, []
+        meant = [label for label in labels if plain_name(label.name) in _SAYS_GOOD]
+        if len(meant) > 1:
+            raise PhotoError(
+                f"{meant[0]} and {meant[1]} may both hold the good photos, and there is no folder "
+                f"named {self.good}: give the one of the good photos that name."
+            )
+        if meant:
+            return meant[0].name, [
+                f"{meant[0]} counts as the folder of the good photos, since there is none named "
+                f"{self.good}"
+            ]
+        return self.good, []
+
+    def _of_label(self, folder: Path, truth: Path | None, good: str) -> list[LabelledPhoto]:
         paths = list_photos(folder)
-        if folder.name == self.good:
+        if folder.name == good:
             return [LabelledPhoto(path, GOOD) for path in paths]
         index = {} if truth is None else self._masks_of_label(truth, folder.name)
         return [
@@ -440,7 +469,8 @@ class _Layout:
     def _leftover_masks(self, photos: Sequence[LabelledPhoto], truth: Path) -> list[str]:
         """A note on masks that fit no photo; refuses where none fits a defective one."""
         used = {mask for photo in photos for mask in photo.masks}
-        masks = [path for path in list_photos(truth) if truth / self.good not in path.parents]
+        found = list_photos(truth, masks=True)
+        masks = [path for path in found if truth / self.good not in path.parents]
         left = [path for path in masks if path not in used]
         if left and not used and any(photo.defective for photo in photos):
             raise PhotoError(
@@ -469,12 +499,12 @@ def _check_masks(photos: Sequence[LabelledPhoto], truth: Path | None) -> None:
                 )
 
 
-def _one_sided(photos: Sequence[LabelledPhoto]) -> list[str]:
+def _one_sided(photos: Sequence[LabelledPhoto], why: str = "") -> list[str]:
     """A note where good or defective photos are missing among those to test on."""
     there = {photo.defective for photo in photos}
     return [
         f"there are no {kind} photos to test on: figures that compare good with defective photos "
-        "cannot be worked out"
+        f"cannot be worked out{'' if defective else why}"
         for kind, defective in (("good", False), ("defective", True))
         if defective not in there
     ]
@@ -493,7 +523,16 @@ _BTAD = _Layout(
 
 
 def find_test_photos(folder: Path) -> tuple[LabelledPhoto, ...]:
+    """The labelled photos of a test folder: see `labelled_photos`."""
+    return labelled_photos(folder)[0]
+
+
+def labelled_photos(folder: Path) -> tuple[tuple[LabelledPhoto, ...], list[str]]:
     """The labelled photos of a test folder in MVTec AD's layout, or of the category that holds it.
+
+    Returns:
+        The photos, and what there is to say of them: a folder taken for that of the good photos,
+        masks that fit no photo, a kind of photos that is missing.
 
     Raises:
         PhotoError: the layout does not fit, with the path and the reason.
@@ -502,7 +541,9 @@ def find_test_photos(folder: Path) -> tuple[LabelledPhoto, ...]:
         folder = folder / "test"
     # A folder given as "." does not tell its parent.
     truth = _MVTEC.find_truth(folder.absolute().parent)
-    return _MVTEC.test_split(folder, truth)[0]
+    photos, notes = _MVTEC.test_split(folder, truth)
+    left_out = scan(str(folder), Disk(folder)).sentence
+    return photos, [*([left_out] if left_out else []), *notes]
 
 
 # --- MVTec LOCO AD --------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ from reconpatch.good_photos import CALIBRATED, Covering, TrainingPhoto, calibrat
 from reconpatch.images import PhotoSource, white_level_for
 from reconpatch.memory_bank import Floats, Ints, MemoryBank
 from reconpatch.patch_store import PatchStore
-from reconpatch.reading import Read, Reading, kept_views, readable
+from reconpatch.reading import Read, Reading, kept_views, readable, signed
 from reconpatch.representation import Representation
 from reconpatch.settings import FitSettings
 from reconpatch.workers import as_finished, on_ray
@@ -128,6 +128,7 @@ class StepsByWorkers(Steps):
             whole.thumbnails += part.read.thumbnails
             whole.notes += part.read.notes
             whole.looks += part.read.looks
+            whole.signatures |= {n + i: s for i, s in part.read.signatures.items()}
             whole.prepared |= {n + i: view for i, view in part.read.prepared.items()}
             self._row |= {n + i: len(patches) + k for k, i in enumerate(part.kept.tolist())}
             if len(part.kept):
@@ -331,6 +332,7 @@ def _shares(reading: Reading, graph: Any) -> list[Share]:
     count = len(reading.sources)
     kept = frozenset(calibrated_photos(count).tolist())
     views = kept_views(reading.settings, count)
+    signatures = signed(count)
     sampled = min(1.0, SAMPLE / (count * reading.layout.places))
     options = replace(
         reading.options,
@@ -347,6 +349,7 @@ def _shares(reading: Reading, graph: Any) -> list[Share]:
             names=reading.names[these],
             options=options,
             views=frozenset(i - first for i in inside if i in views),
+            signed=frozenset(i - first for i in inside if i in signatures),
         )
         of_share = frozenset(i - first for i in inside if i in kept)
         shares.append(Share(first, own, graph, of_share, sampled))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from reconpatch.calibration import Calibration
 from reconpatch.errors import SettingsError
+from reconpatch.good_photos import by_part, counted_once
 from reconpatch.images import Photo
 from reconpatch.memory_bank import Floats
 from reconpatch.model import Inspector, Judgement, Model
@@ -162,12 +163,12 @@ def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = 
     values = training_scores or [Values(m.good.image_scores, m.good.distances) for m in models]
     score_scales = [Scale.of(v.image_scores) for v in values]
     map_scales = [Scale.of(v.distances) for v in values]
-    scores = [s(m.good.image_scores) for s, m in zip(score_scales, models, strict=True)]
     calibration = Calibration(
-        scores=np.mean(scores, axis=0),
+        scores=combined_scores(models, score_scales),
         map_maxima=_map_maxima(models, map_scales),
         rate=models[0].calibration.rate,
-        source="the good photos of the fit, each scored as if it were new by every member",
+        source="the good photos of the fit, each scored as if it were new by every member"
+        + counted_once(len(models[0].good.photos), len(models[0].calibration.scores)),
     )
     first = models[0].provenance
     names = member_names([m.settings for m in models])
@@ -185,6 +186,12 @@ def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = 
     return Ensemble(tuple(models), score_scales, map_scales, calibration, provenance)
 
 
+def combined_scores(models: Sequence[Model], scales: Sequence[Scale]) -> npt.NDArray[np.float64]:
+    """(n,) combined scores of the n parts among the good photos, each as if it were new."""
+    scores = [scale(m.good.image_scores) for scale, m in zip(scales, models, strict=True)]
+    return by_part(np.mean(scores, axis=0), models[0].photos, models[0].good.photos)
+
+
 def recombine(ensemble: Ensemble, models: Sequence[Model], source: str) -> Ensemble:
     """The ensemble with other versions of its members, on the scales that it has.
 
@@ -196,10 +203,9 @@ def recombine(ensemble: Ensemble, models: Sequence[Model], source: str) -> Ensem
         models: the members' new versions, in their order.
         source: where the calibration's scores come from, in plain words.
     """
-    by_member = zip(ensemble.score_scales, models, strict=True)
     calibration = replace(
         ensemble.calibration,
-        scores=np.mean([scale(m.good.image_scores) for scale, m in by_member], axis=0),
+        scores=combined_scores(models, ensemble.score_scales),
         map_maxima=_map_maxima(models, ensemble.map_scales),
         source=source,
     )
@@ -321,9 +327,10 @@ class Values:
 
 
 def _map_maxima(models: Sequence[Model], scales: Sequence[Scale]) -> npt.NDArray[np.float64]:
-    """(n,) largest value of each good photo's combined map, the photo as if it were new."""
+    """(n,) largest value of the combined maps of each part's photos, each as if it were new."""
     of_photos = zip(*(m.good.distances for m in models), strict=True)
-    return np.array([float(_combined_map(models, scales, d).max()) for d in of_photos])
+    maxima = np.array([float(_combined_map(models, scales, d).max()) for d in of_photos])
+    return by_part(maxima, models[0].photos, models[0].good.photos)
 
 
 # --- Fit -----------------------------------------------------------------------------------------
@@ -432,8 +439,9 @@ def fit_ensemble(
     """
     from reconpatch.fit_options import report_to, silent
     from reconpatch.fitting import Clock, fit_model
-    from reconpatch.reading import read_good
+    from reconpatch.reading import photos_given, read_good
 
+    good = photos_given(good)
     _check_count(settings)  # before hours of fitting
     _check_views([(s.size, s.resize) for s in settings])
     if options.weights not in (None, "random") and len({s.backbone for s in settings}) > 1:

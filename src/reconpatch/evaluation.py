@@ -19,7 +19,7 @@ from reconpatch.datasets import LabelledPhoto, read_mask
 from reconpatch.images import MAX_PIXELS, Photo, read_photo
 from reconpatch.metrics import METRICS, PixelMetrics, image_metrics
 from reconpatch.model import Inspector
-from reconpatch.photo_kind import KindsSeen
+from reconpatch.photo_kind import ANOTHER_KIND, KindsSeen
 from reconpatch.result import Result
 
 if TYPE_CHECKING:
@@ -41,8 +41,10 @@ class Evaluation:
             both kinds of photos; of the photos' own pixels, masks above half of white, only where
             there are masks.
         masks: photos with a mask.
+        of_the_fit: good photos that the model was fitted on or taught, by their pixels.
+        both: pairs of names of a good and a defective photo that are one picture.
         milliseconds: median per photo, from file to verdict.
-        notes: what sets photos apart from those of the fit; see `Result.notes`.
+        kinds: what sets photos apart from those of the fit; see `Result.notes`.
     """
 
     good: int
@@ -54,7 +56,27 @@ class Evaluation:
     metrics: Mapping[str, float | None]
     masks: int
     milliseconds: float
-    notes: Sequence[str] = ()
+    of_the_fit: int = 0
+    both: Sequence[tuple[str, str]] = ()
+    kinds: Sequence[str] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """Why the figures may be better or worse than those of new photos, in plain words."""
+        notes = []
+        if self.of_the_fit:
+            notes.append(
+                f"{self.of_the_fit} of {self.good} good photos are of the fit, so their scores are "
+                "lower than those of new photos, and so is the number of false alarms: test on "
+                "photos that the model has not seen"
+            )
+        if self.both:
+            good, defective = self.both[0]
+            notes.append(
+                f"{len(self.both)} pictures are among the good and the defective photos, such as "
+                f"{good} and {defective}: one of the two labels is wrong"
+            )
+        return [*notes, *(f"{ANOTHER_KIND}: {kind}" for kind in self.kinds)]
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON-ready values."""
@@ -67,8 +89,9 @@ class Evaluation:
             "detected": {k: {"flagged": f, "photos": n} for k, (f, n) in self.detected.items()},
             "good_photos_look_different": shift.different if shift else None,
             "good_photos_message": shift.message if shift else None,
+            "good_photos_of_the_fit": self.of_the_fit,
+            "notes": self.notes,
             "milliseconds_per_photo": self.milliseconds,
-            "notes": list(self.notes),
             "pixel_resolution": "the photos' own pixels; a mask's pixel counts above half of white",
         }
 
@@ -95,7 +118,7 @@ def evaluate(
     """
     masked = any(photo.masks for photo in photos)
     shown, seen = False, KindsSeen()
-    scores, seconds = [], []
+    scores, seconds, pictures = [], [], []
     with PixelMetrics() as pixels:
         for i, labelled in enumerate(photos):
             start = time.perf_counter()
@@ -104,6 +127,7 @@ def evaluate(
             seconds.append(time.perf_counter() - start)
             scores.append(result.score)
             seen.add(result.notes)
+            pictures.append(photo.sha256)
             if masked:
                 mask = read_mask(labelled, *result.heatmap.shape, max_pixels=max_pixels)
                 shown |= bool(mask.any())
@@ -116,7 +140,25 @@ def evaluate(
     labels = np.array([photo.defective for photo in photos])
     metrics = {**image_metrics(labels, np.array(scores)), **pixel}
     figures = _figures(photos, np.array(scores), metrics, model.calibration, seconds)
-    return replace(figures, notes=seen.sentences())
+    known = {photo.sha256 for photo in model.photos}
+    good = {
+        sha256: str(photo.path)
+        for sha256, photo in zip(pictures, photos, strict=True)
+        if not photo.defective
+    }
+    return replace(
+        figures,
+        of_the_fit=sum(
+            sha256 in known and not photo.defective
+            for sha256, photo in zip(pictures, photos, strict=True)
+        ),
+        both=[
+            (good[sha256], str(photo.path))
+            for sha256, photo in zip(pictures, photos, strict=True)
+            if photo.defective and sha256 in good
+        ],
+        kinds=seen.sentences(),
+    )
 
 
 def _figures(

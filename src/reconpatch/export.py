@@ -38,6 +38,7 @@ from reconpatch.exported_graph import (
 from reconpatch.files import cannot_write, check_replaceable, read_sums, sums_of, write_sums
 from reconpatch.images import Photo, as_unit
 from reconpatch.int8 import Int8Check, check, in_8_bits, require
+from reconpatch.listing import EXPORT_SUMS
 from reconpatch.memory_bank import Floats
 from reconpatch.model import Inspector, Model
 from reconpatch.pages import plain_text
@@ -48,7 +49,7 @@ MARK = "reconpatch_export"
 """Key of model.json and ensemble.json that tells an export from any other folder; its format."""
 FORMAT = 1
 
-SUMS = "files.sha256"
+SUMS = EXPORT_SUMS
 """List of all other files of an export, as `sha256sum` makes it: whatever differs is not its."""
 
 _PROGRAMS = {"onnx": ("inspect.cpp", "Inspect.cs", "inspect.mjs"), "openvino": ()}

@@ -43,6 +43,8 @@ from reconpatch.good_photos import (
     GoodScores,
     TrainingPhoto,
     assign_groups,
+    by_part,
+    counted_once,
     cover,
     leave_one_out,
     with_stand_ins,
@@ -59,6 +61,8 @@ from reconpatch.reading import (
     GoodSource,
     Read,
     Reading,
+    alike_of,
+    photos_given,
     preprocessing_for,
     sizes_of,
     sources_of,
@@ -92,9 +96,10 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
     """Fit a model on photos of good parts.
 
     Args:
-        good: a folder (searched in depth, photos taken in the order of their names), or a
-            sequence of paths, arrays and PIL images. The channels of arrays are red, green and
-            blue: OpenCV's frames are `frame[:, :, ::-1]`.
+        good: a folder (searched in depth, links followed, photos taken in the order of their
+            names; see `reconpatch.listing`), or paths, arrays and PIL images, also from a
+            generator. The channels of arrays are red, green and blue: OpenCV's frames are
+            `frame[:, :, ::-1]`.
         recipe: "default", or "paper" for the paper's own settings.
         options: fields of `FitOptions`, and settings to change by name (see
             `reconpatch.settings.settings_for`): `fit("good/", seed=1, method="patchcore")`. A list
@@ -111,7 +116,8 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
     """
     from reconpatch.ensemble import fit_members
 
-    return fit_members(good, *parts_of(recipe, options))
+    # Members and steps go through the photos again.
+    return fit_members(photos_given(good), *parts_of(recipe, options))
 
 
 def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings], FitOptions]:
@@ -207,7 +213,7 @@ class Steps:
 def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
     _require_training_packages()
     check_device(options.device)
-    sources, names, folder = sources_of(good)
+    sources, names, folder, left_out = sources_of(good)
     sizes = sizes_of(sources, names)
     settings = automatic_tile(settings, sizes.median)
     preprocessing = preprocessing_for(settings, options, sources, names)
@@ -238,15 +244,16 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         with clock.step("extract features"):
             read = steps.extract(reading, features, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
-        photos, notes = assign_groups(read.photos, options.group)
+        photos, notes = assign_groups(read.photos, options.group, alike_of(read))
         notes = [
+            *([left_out] if left_out else []),
             *squeeze_note(settings, sizes.median),
             *kind_notes(read.looks),
             *read.notes,
             *notes,
             *steps.approximations(patches, settings),
         ]
-        _check_enough(photos)
+        _check_enough(photos, options.group)
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))
             defects = make_defects(chosen, settings.seed, extractor)
@@ -381,11 +388,12 @@ class _Fit:
                 photo, photos, bank, settings.scoring, self.layout, covering=covering,
                 progress=self._report(f"{prefix}calibrate"),
             )  # fmt: skip
+            image_scores = by_part(scores.image_scores, photos, scores.photos)
             calibration = Calibration(
-                scores.image_scores,
-                scores.map_maxima,
+                image_scores,
+                by_part(scores.map_maxima, photos, scores.photos),
                 settings.false_alarm_rate,
-                _calibrated_on(len(scores.photos), len(photos)),
+                _calibrated_on(len(scores.photos), len(photos), len(image_scores)),
             )
         fitted = _Fitted(f, bank, covering.radius, scores, calibration, turns=turns)
         if not len(self.defects):
@@ -419,9 +427,9 @@ class _Fit:
         return report_to(self.options, step)
 
 
-def _calibrated_on(scored: int, photos: int) -> str:
+def _calibrated_on(scored: int, photos: int, parts: int) -> str:
     which = "the good photos" if scored == photos else f"{scored} of the {photos} good photos"
-    return f"{which} of the fit, each scored as if it were new"
+    return f"{which} of the fit, each scored as if it were new{counted_once(scored, parts)}"
 
 
 def _engine(
@@ -574,11 +582,12 @@ def _extractor(
     return options.remember(extractor, graph) if options.remember else extractor
 
 
-def _check_enough(photos: Sequence[TrainingPhoto]) -> None:
+def _check_enough(photos: Sequence[TrainingPhoto], group: str | None = None) -> None:
     different = len({photo.group for photo in photos})
     if different < 2:
         few = {0: "no good photo is left", 1: "there is only one good photo"}
-        what = few.get(len(photos), f"the {len(photos)} good photos are all of one part")
+        alike = "of one part" if group else "nearly the same picture"
+        what = few.get(len(photos), f"the {len(photos)} good photos are all {alike}")
         raise NotEnoughPhotosError(
             f"{what}, and at least two different ones are needed, so that each can be compared "
             "with another; 100 or more make a threshold that can promise a false-alarm rate of 1 %"

@@ -10,13 +10,14 @@ f did see the photo: what all that leaves of an error is measured in benchmarks/
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from reconpatch.copies import Alike
 from reconpatch.errors import SettingsError
 from reconpatch.layout import Layout
 from reconpatch.memory_bank import Floats, Ints, MemoryBank, distances
@@ -57,7 +58,7 @@ class TrainingPhoto:
 
 
 def assign_groups(
-    photos: Sequence[TrainingPhoto], pattern: str | None
+    photos: Sequence[TrainingPhoto], pattern: str | None, alike: Alike | None = None
 ) -> tuple[list[TrainingPhoto], list[str]]:
     """Give photos of one part, and copies of one photo, a group in common.
 
@@ -66,36 +67,94 @@ def assign_groups(
         pattern: regular expression searched in the name; what its first pair of brackets matches
             (the whole match without brackets) names the part, unless it is empty. None: every photo
             is its own part.
+        alike: which of the photos are one picture though their pixels differ; None: none.
 
     Returns:
-        The photos with their groups, and a note in plain words for each pair of copies.
+        The photos with their groups, and notes in plain words: how many are copies, and how many
+        lie so near together that they may be shots of one part.
 
     Raises:
         SettingsError: the pattern is not a regular expression, or names no part.
     """
-    keys = [photo.name for photo in photos]
+    # Several arrays have one name, which is no part's.
+    keys: list[Hashable] = [(i, "photo") for i in range(len(photos))]
     if pattern is not None:
-        keys = [_part_of(photo.name, pattern) or photo.name for photo in photos]
-        if keys == [photo.name for photo in photos]:
+        parts = [_part_of(photo.name, pattern) for photo in photos]
+        keys = [part or key for part, key in zip(parts, keys, strict=True)]
+        if not any(parts):
             raise SettingsError(
                 f"--group {pattern!r} matches no file name, such as {photos[0].name!r}: give a "
                 "regular expression whose brackets hold the part's number, like 'part(\\d+)'"
             )
-    notes = []
-    key_of_hash: dict[str, str] = {}
-    first_with_hash: dict[str, str] = {}
-    merged: dict[str, str] = {}
-    for photo, key in zip(photos, keys, strict=True):
-        if photo.sha256 in first_with_hash:
-            notes.append(
-                f"{photo.name} and {first_with_hash[photo.sha256]} are the same picture: they are "
-                "left out together when one of them is scored"
-            )
-        first_with_hash.setdefault(photo.sha256, photo.name)
-        _merge(merged, key, key_of_hash.setdefault(photo.sha256, key))
+    alike = alike or Alike.none(len(photos))
+    merged: dict[Hashable, Hashable] = {}
+    copies: list[tuple[str, str]] = []  # the name of each, and of which it is one
+    seen: dict[Hashable, str] = {}
+    for photo, key, picture in zip(photos, keys, alike.picture.tolist(), strict=True):
+        # Keys of parts, pictures and hashes are nodes of one graph, and cannot be equal.
+        _merge(merged, key, (picture,))
+        _merge(merged, key, (photo.sha256,))
+        root = _picture_of(seen, photo, picture)
+        if root is not None:
+            copies.append((photo.name, root))
     roots = [_root(merged, key) for key in keys]
     number = {root: i for i, root in enumerate(dict.fromkeys(roots))}
-    return [replace(p, group=number[r]) for p, r in zip(photos, roots, strict=True)], notes
+    grouped = [replace(p, group=number[r]) for p, r in zip(photos, roots, strict=True)]
+    return grouped, _notes_on(grouped, copies, alike, pattern)
+
+
+def _picture_of(seen: dict[Hashable, str], photo: TrainingPhoto, picture: int) -> str | None:
+    """The first photo that this one is a copy of; it is noted as seen."""
+    known = seen.get(picture, seen.get(photo.sha256))
+    for key in (picture, photo.sha256):
+        seen.setdefault(key, known or photo.name)
+    return known
+
+
+def _notes_on(
+    photos: Sequence[TrainingPhoto],
+    copies: Sequence[tuple[str, str]],
+    alike: Alike,
+    pattern: str | None,
+) -> list[str]:
+    notes = []
+    if copies:
+        copy, of = copies[0]
+        are = "is a copy of another" if len(copies) == 1 else "are copies of others"
+        notes.append(
+            f"{len(copies)} of {len(photos)} photos {are}, such as {copy} of {of}: one "
+            "picture counts once in the threshold and what it promises, also where it was saved "
+            "anew"
+        )
+    near = [photos[i] for i in alike.near]
+    if len({photo.group for photo in near}) > 1:
+        how = "mend --group" if pattern else "join them with --group"
+        notes.append(
+            f"{len(near)} photos are far nearer to another one than the rest are, such as "
+            f"{near[0].name}: if they are several shots of one part, {how}, or the promise counts "
+            "them as several parts"
+        )
+    return notes
+
+
+def by_part(
+    values: npt.NDArray[np.float64], photos: Sequence[TrainingPhoto], of: Ints
+) -> npt.NDArray[np.float64]:
+    """One value for each part: the largest of its photos, in the order of the first of them.
+
+    A part is flagged if one of its photos is, and only parts are independent of each other; what
+    is set on n parts promises what n independent scores can.
+
+    Args:
+        values: (n,) of photos.
+        photos: all good photos.
+        of: (n,) which of them the values are of.
+    """
+    largest: dict[int, float] = {}
+    for value, i in zip(values.tolist(), of.tolist(), strict=True):
+        group = photos[i].group
+        largest[group] = max(value, largest.get(group, value))
+    return np.array(list(largest.values()), np.float64)
 
 
 def _part_of(name: str, pattern: str) -> str | None:
@@ -107,17 +166,21 @@ def _part_of(name: str, pattern: str) -> str | None:
             "'part(\\d+)'"
         ) from None
     part = match and match.group(1 if match.re.groups else 0)
-    # A part's key must not collide with the name of an unmatched photo: no relative path starts so.
-    return f"/{part}" if part else None
+    return part or None
 
 
-def _root(merged: dict[str, str], key: str) -> str:
+def counted_once(photos: int, parts: int) -> str:
+    """What to add to where scores come from, if some photos are of one part."""
+    return "" if parts == photos else f"; {parts} different parts, each counted once"
+
+
+def _root(merged: dict[Hashable, Hashable], key: Hashable) -> Hashable:
     while merged.get(key, key) != key:
         key = merged[key]
     return key
 
 
-def _merge(merged: dict[str, str], a: str, b: str) -> None:
+def _merge(merged: dict[Hashable, Hashable], a: Hashable, b: Hashable) -> None:
     merged[_root(merged, a)] = _root(merged, b)
 
 

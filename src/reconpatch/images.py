@@ -24,11 +24,10 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from reconpatch.errors import PhotoError, SettingsError
+from reconpatch.listing import PHOTO_SUFFIXES as PHOTO_SUFFIXES
+from reconpatch.listing import list_photos as list_photos
 from reconpatch.picture_file import MAX_SIDE, check_samples, check_single, prepared, white_value
 
-PHOTO_SUFFIXES: frozenset[str] = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-)
 MAX_PIXELS = 80_000_000
 """The largest photo read by default, below the size from which Pillow warns."""
 MIN_SIDE = 16
@@ -193,6 +192,16 @@ def _without_pixels() -> Iterator[None]:
         raise
 
 
+def header_pixels(content: bytes) -> int:
+    """Width x height as the header of a photo's file says; 0 where it says none."""
+    try:
+        stream = prepared(io.BytesIO(content), "", header=True).stream
+        image = _open_image(stream, MAX_PIXELS)
+    except Exception:  # damaged files make Pillow raise nearly anything
+        return 0
+    return image.width * image.height
+
+
 def _photo(name: str, pixels: npt.NDArray[Any]) -> Photo:
     pixels = pixels.view()
     pixels.flags.writeable = False
@@ -221,27 +230,6 @@ def photo_size(source: PhotoSource, *, name: str | None = None) -> tuple[int, in
         tags = getattr(image, "tag_v2", {})  # a TIFF file's `size` may be that of the upright photo
         width, height = tags.get(256, image.width), tags.get(257, image.height)
         return (int(width), int(height)) if turned else (int(height), int(width))
-
-
-def list_photos(folder: Path) -> list[Path]:
-    """All photos in a folder and its subfolders, sorted by their relative POSIX path.
-
-    A photo is a file with one of PHOTO_SUFFIXES, in any case. Hidden files and folders (".name")
-    are left out, and links to folders are not followed.
-
-    Raises:
-        PhotoError: the folder is missing, not a folder, unreadable, or holds no photo.
-    """
-    if not folder.is_dir():
-        problem = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise PhotoError(f"{folder}: {problem}; give a folder of photos.")
-    photos = [path for path in _visible_files(folder) if path.suffix.lower() in PHOTO_SUFFIXES]
-    if not photos:
-        raise PhotoError(
-            f"{folder}: no photo in this folder or below; "
-            f"files ending in {', '.join(sorted(PHOTO_SUFFIXES))} count."
-        )
-    return sorted(photos, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def decoding_bytes(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> int:
@@ -312,20 +300,6 @@ def in_unit(pixels: npt.NDArray[Any], white_level: int) -> npt.NDArray[np.float3
         return pixels
     scaled: npt.NDArray[np.float32] = np.minimum(pixels, white_level) / np.float32(white_level)
     return scaled
-
-
-def _visible_files(folder: Path) -> Iterator[Path]:
-    """Every file under the folder, but nothing hidden."""
-
-    def refuse(error: OSError) -> None:
-        raise PhotoError(
-            f"{error.filename}: the folder cannot be read ({error.strerror}); "
-            "check its permissions."
-        ) from error
-
-    for directory, subfolders, files in os.walk(folder, onerror=refuse):
-        subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]
-        yield from (Path(directory, file) for file in files if not file.startswith("."))
 
 
 def _check_limit(max_pixels: Any) -> None:

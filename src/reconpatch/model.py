@@ -8,6 +8,7 @@ What a single model shares with an ensemble is in `Inspector`.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +22,17 @@ import numpy.typing as npt
 import PIL.Image
 
 from reconpatch.calibration import Calibration, check_rate, p_value
+from reconpatch.copies import alike, known_photos, signature
 from reconpatch.engines import Output, StoredGraph
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
-from reconpatch.good_photos import GoodScores, TrainingPhoto, groups_of_rows
+from reconpatch.good_photos import (
+    GoodScores,
+    TrainingPhoto,
+    assign_groups,
+    by_part,
+    counted_once,
+    groups_of_rows,
+)
 from reconpatch.images import MAX_PIXELS, Photo, PhotoSource, read_photo
 from reconpatch.layout import Layout, View
 from reconpatch.memory_bank import Floats, MemoryBank
@@ -211,31 +220,64 @@ class Inspector(ABC):
         photos: Iterable[PhotoSource | Photo],
         rate: float | None = None,
         *,
+        group: str | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Self:
         """The same model with its thresholds set anew on other good photos.
 
-        Photos of the fit are known by their pixels and scored without the rows of their group.
+        Photos of the fit are known by their pixels, and by the model's thumbnails where they were
+        saved anew, and are scored without the rows of their group. Copies count once.
 
         Args:
             photos: good photos, each as `inspect` takes it.
             rate: false-alarm rate; None keeps the model's.
+            group: regular expression whose brackets name the part in a photo's name, for several
+                shots of one part; see `reconpatch.good_photos.assign_groups`.
             max_pixels: larger photos are refused.
 
         Raises:
             NotEnoughPhotosError: there is none.
             PhotoError: one cannot be read or used, or a single one was given for several.
+            SettingsError: the rate or the group is none.
         """
         rate = self.calibration.rate if rate is None else rate
         check_rate(rate)
-        judged = [self.judge([photo], as_new=True)[0] for photo in _each(photos, max_pixels)]
-        if not judged:
+        held = known_photos(self.members[0].thumbnails, [photo.group for photo in self.photos])
+        of_fit = {photo.sha256: photo for photo in self.photos}
+        given: list[TrainingPhoto] = []
+        scores, maxima, signatures, groups = [], [], [], []
+        for read in _each(photos, max_pixels):
+            small = signature(self.preprocessing.registered(read), self.white_level)
+            side = min(read.height, read.width)
+            known, at = of_fit.get(read.sha256), held.find(small, side)
+            if known is None and at is not None and at < len(self.photos):
+                known = self.photos[at]
+                read = _known_as(read, known.sha256)
+            judged = self.judge([read], as_new=True)[0]
+            scores.append(judged.score)
+            maxima.append(float(judged.anomaly_map.max()))
+            signatures.append(small)
+            if known is not None:
+                groups.append(known.group)
+            elif at is not None:  # a copy of one that was given before
+                groups.append(groups[at - len(self.photos)])
+            else:
+                groups.append(len(self.photos) + len(given))
+            held.add(small)
+            given.append(TrainingPhoto(read.name, read.sha256, read.height, read.width, len(given)))
+        if not given:
             raise NotEnoughPhotosError("there is no good photo to calibrate on: give at least one")
+        sides = [min(photo.height, photo.width) for photo in given]
+        found = alike(signatures, [photo.name for photo in given], sides)
+        parts, _ = assign_groups(given, group, found.joined(groups))
+        every = np.arange(len(parts))
+        of_parts = by_part(np.array(scores), parts, every)
         calibration = Calibration(
-            scores=np.array([j.score for j in judged]),
-            map_maxima=np.array([float(j.anomaly_map.max()) for j in judged]),
+            scores=of_parts,
+            map_maxima=by_part(np.array(maxima), parts, every),
             rate=rate,
-            source=f"{len(judged)} good photos given to calibrate, each scored as if it were new",
+            source=f"{len(given)} good photos given to calibrate, each scored as if it were new"
+            + counted_once(len(given), len(of_parts)),
         )
         return self.with_calibration(calibration)
 
@@ -260,6 +302,13 @@ class Inspector(ABC):
         from reconpatch.modelfile import fingerprint
 
         return fingerprint(self)
+
+
+def _known_as(photo: Photo, sha256: str) -> Photo:
+    """A photo that is known by the hash of the one that it is a copy of."""
+    known = copy.copy(photo)
+    vars(known)["sha256"] = sha256
+    return known
 
 
 @dataclass(frozen=True, eq=False, repr=False)

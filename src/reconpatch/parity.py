@@ -36,6 +36,12 @@ ROUNDING = 1e-5
 """Up to this share of the threshold, a score is the threshold."""
 RESOLUTION = 0.01
 """Share of the features' norm below which a threshold is too small to compare engines by."""
+NEAR_ZERO = 0.1
+"""What a distance near 0 is known to, as a share of the resolution.
+
+The nearest row is found by squared distances, |q|² - 2 q·r + |r|², whose rounding is some 1e-6 of
+the features' norm squared: among rows that lie this near it picks one or the other.
+"""
 SAMPLE_PHOTOS = 16
 """Most photos that engines are compared on and that the file keeps, half of them made defects."""
 
@@ -133,15 +139,21 @@ def agreement(
     """
     expected = reference.score.astype(np.float64)
     difference = np.abs(found.score.astype(np.float64) - expected)
-    off = np.abs(found.map - reference.map).max(initial=0.0)
+    off = float(np.abs(found.map - reference.map).max(initial=0.0))
     scale = max(abs(threshold), resolution) or 1.0
-    close = np.abs(expected - threshold) <= ROUNDING * scale
+    rounding = ROUNDING * scale
+    if abs(threshold) < resolution:
+        rounding = NEAR_ZERO * resolution
+        difference = np.maximum(difference - rounding, 0.0)
+    if abs(map_threshold) < resolution:
+        off = max(off - NEAR_ZERO * resolution, 0.0)
+    close = np.abs(expected - threshold) <= rounding
     differ = (found.score > threshold) != (expected > threshold)
     return Agreement(
         engine=engine,
         photos=len(expected),
         score_difference=float(difference.max(initial=0.0)) / scale,
-        map_difference=float(off) / (max(abs(map_threshold), resolution) or 1.0),
+        map_difference=off / (max(abs(map_threshold), resolution) or 1.0),
         near_ties=int((found.nearest != reference.nearest).sum()),
         close_calls=int(close.sum()),
         verdicts=int((differ & ~close).sum()),

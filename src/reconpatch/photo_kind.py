@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
+ANOTHER_KIND = "Another kind than the photos of the fit"
+"""What stands before a note on photos that differ from those of the fit."""
+
 _SAMPLED, _BLOCKS = 64, 8  # pixels along each side that are looked at, and means of them
 # Chroma is the mean of largest less smallest channel, in levels of 255: a photo without colour has
 # 0, one of a colourless part 5 and more.

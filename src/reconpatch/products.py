@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from reconpatch.backbones import RANDOM
-from reconpatch.datasets import find_test_photos
+from reconpatch.datasets import labelled_photos
 from reconpatch.ensemble import fit_members, member_names
 from reconpatch.errors import (
     MissingExtraError,
@@ -48,7 +48,8 @@ from reconpatch.files import (
 )
 from reconpatch.fit_options import FitOptions
 from reconpatch.fitting import parts_of
-from reconpatch.images import MAX_PIXELS, list_photos
+from reconpatch.images import MAX_PIXELS
+from reconpatch.listing import list_photos
 from reconpatch.memory import parse_bytes
 from reconpatch.model import Inspector
 from reconpatch.modelfile import load
@@ -476,14 +477,15 @@ def _tested(row: Row, model: Inspector, task: _Task) -> Row:
     if product.test is None:
         return row
     try:
-        photos = find_test_photos(product.test)
+        photos, notes = labelled_photos(product.test)
         files = [file for photo in photos for file in (photo.path, *photo.masks)]
         key = _digest([row.fingerprint, *_listing(files, product.test)])
         if before.get("test_key") == key and before.get("test"):
             return replace(row, test=before["test"], test_key=key)
         limit = product.options.get("max_pixels", MAX_PIXELS)
-        figures = evaluate(model, photos, max_pixels=limit)
-        return replace(row, test=figures.to_dict(), test_key=key)
+        figures = evaluate(model, photos, max_pixels=limit).to_dict()
+        figures["notes"] = [*notes, *figures["notes"]]
+        return replace(row, test=figures, test_key=key)
     except (PhotoError, OSError) as error:
         return replace(row, test_error=_sentence(error))
 

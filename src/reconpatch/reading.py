@@ -14,24 +14,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from reconpatch.contrastive_components import Moments
+from reconpatch.copies import MOST, Alike, Signature, alike, signature
 from reconpatch.errors import PhotoError, SettingsError
 from reconpatch.features import Extractor
 from reconpatch.fit_options import FitOptions, report_to, silent
-from reconpatch.good_photos import CALIBRATED, TrainingPhoto
+from reconpatch.good_photos import CALIBRATED, TrainingPhoto, calibrated_photos
 from reconpatch.images import (
     Bytes,
     Photo,
     PhotoSource,
     as_bytes,
     as_unit,
-    list_photos,
     photo_size,
     read_photo,
     white_level_for,
 )
 from reconpatch.layout import Layout, View
+from reconpatch.listing import list_good
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.parity import SAMPLE_PHOTOS
 from reconpatch.patch_store import PatchStore
@@ -42,7 +44,8 @@ from reconpatch.region_of_interest import RegionOfInterest
 from reconpatch.registration import Registration
 from reconpatch.settings import FitSettings
 
-GoodSource = str | os.PathLike[str] | Sequence[PhotoSource]
+GoodSource = str | os.PathLike[str] | Iterable[PhotoSource]
+"""A folder, or photos: those that can be gone through only once are kept by `photos_given`."""
 
 SURVEYED = 40
 """Most photos whose patches the principal basis is taken from."""
@@ -51,19 +54,57 @@ _BATCH = 4  # photos through the backbone at a time: more take more memory and n
 THUMBNAIL_SIDE = 256  # pixels of the longer side
 
 
-def sources_of(good: GoodSource) -> tuple[list[PhotoSource], list[str], str]:
-    """The photos, what to call each, and the name of the folder, where there is one."""
+class Sources(NamedTuple):
+    """The photos of a fit.
+
+    Attributes:
+        photos: paths, arrays or images.
+        names: what to call each.
+        folder: name of their folder, where there is one.
+        left_out: what was left out of it, in one line, or "".
+    """
+
+    photos: list[PhotoSource]
+    names: list[str]
+    folder: str = ""
+    left_out: str = ""
+
+
+def photos_given(good: GoodSource) -> str | os.PathLike[str] | Sequence[PhotoSource]:
+    """What a fit is given, so that it can be gone through again: a generator becomes a list.
+
+    Raises:
+        PhotoError: it is a single photo, or cannot be gone through.
+    """
+    if isinstance(good, str | os.PathLike):
+        return good
+    one = isinstance(good, Image.Image) or (isinstance(good, np.ndarray) and good.ndim < 4)
+    kind: type[object] = type(good)
+    if one or kind in (bytes, bytearray) or not isinstance(good, Iterable):
+        raise PhotoError(
+            f"The good photos cannot be read from one {type(good).__name__}: give a folder, or "
+            "several paths, numpy arrays or PIL images."
+        )
+    return good if isinstance(good, Sequence) else list(good)
+
+
+def sources_of(good: GoodSource) -> Sources:
+    """The photos of a fit.
+
+    Raises:
+        PhotoError: the folder cannot be used, or holds a labelled data set.
+    """
+    good = photos_given(good)
     if isinstance(good, str | os.PathLike):
         folder = Path(good)
-        paths = list_photos(folder)
-        names = [path.relative_to(folder).as_posix() for path in paths]
-        return list(paths), names, folder.resolve().name
+        found = list_good(folder)
+        return Sources(list(found.paths), list(found.names), folder.resolve().name, found.sentence)
     short = _short_names([Path(p) for p in good if isinstance(p, str | os.PathLike)])
     names = [
         short[Path(photo)] if isinstance(photo, str | os.PathLike) else f"<photo {i}>"
         for i, photo in enumerate(good)
     ]
-    return list(good), names, ""
+    return Sources(list(good), names)
 
 
 def _short_names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -78,8 +119,8 @@ def _short_names(paths: Sequence[Path]) -> dict[Path, str]:
 
 def read_good(good: GoodSource, options: FitOptions) -> Iterator[Photo]:
     """The good photos as a fit reads them: in its order, under its names."""
-    sources, names, _ = sources_of(good)
-    return readable(sources, names, options)
+    sources = sources_of(good)
+    return readable(sources.photos, sources.names, options)
 
 
 def readable(
@@ -172,16 +213,19 @@ class Read:
     thumbnails: list[bytes] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
+    # The small pictures that copies are told by, of some photos.
+    signatures: dict[int, Signature] = field(default_factory=dict)
     # The part of some photos to make a defect on, prepared.
     prepared: dict[int, tuple[View, Bytes]] = field(default_factory=dict)
 
 
 class _Decoded(NamedTuple):
-    """A photo, prepared for the model unless it is seen in tiles, and its thumbnail."""
+    """A photo, prepared for the model unless it is seen in tiles, and its small pictures."""
 
     photo: Photo
     prepared: Floats
     thumbnail: bytes
+    signature: Signature
 
 
 @dataclass(frozen=True)
@@ -195,6 +239,7 @@ class Reading:
     layout: Layout
     options: FitOptions
     views: frozenset[int] | None = None  # photos to keep a view of; None: see `kept_views`
+    signed: frozenset[int] | None = None  # photos to keep a signature of; None: see `signed`
 
     def extract(self, extractor: Extractor, patches: PatchStore, threads: int) -> Read:
         """Read every photo once.
@@ -208,6 +253,7 @@ class Reading:
         read = Read(self.preprocessing)
         report = report_to(options, "extract features") or silent
         kept = kept_views(self.settings, len(sources)) if self.views is None else self.views
+        signatures = signed(len(sources)) if self.signed is None else self.signed
         waiting: list[Floats] = []
 
         def flush() -> None:
@@ -232,6 +278,8 @@ class Reading:
             )
             read.sources.append(i)
             read.looks.append(Look.at(photo, read.preprocessing.white_level))
+            if i in signatures:
+                read.signatures[n] = decoded.signature
             if self._thumbnails:
                 read.thumbnails.append(decoded.thumbnail)
             if self.layout.in_tiles:
@@ -305,13 +353,33 @@ class Reading:
 
     def _prepare(self, photo: Photo, preprocessing: Preprocessing) -> _Decoded:
         small = thumbnail(photo, preprocessing.white_level) if self._thumbnails else b""
+        signed = signature(photo, preprocessing.white_level)
         if self.layout.in_tiles:  # a tile at a time, when its turn comes
-            return _Decoded(photo, np.empty(0, np.float32), small)
-        return _Decoded(photo, preprocessing(photo), small)
+            return _Decoded(photo, np.empty(0, np.float32), small, signed)
+        return _Decoded(photo, preprocessing(photo), small, signed)
 
     @property
     def _thumbnails(self) -> bool:
         return self.options.thumbnails and len(self.sources) <= CALIBRATED
+
+
+def signed(photos: int) -> frozenset[int]:
+    """Photos among which copies are looked for: all, or of very many those that are scored."""
+    return frozenset(range(photos) if photos <= MOST else calibrated_photos(photos).tolist())
+
+
+def alike_of(read: Read) -> Alike:
+    """Which of the photos that were read are one picture."""
+    photos, found = sorted(read.signatures), Alike.none(len(read.photos))
+    of = alike(
+        [read.signatures[i] for i in photos],
+        [read.photos[i].name for i in photos],
+        [min(read.photos[i].height, read.photos[i].width) for i in photos],
+    )
+    at = np.array(photos, np.int64)
+    _, first = np.unique(of.picture, return_index=True)
+    found.picture[at] = at[first[of.picture]] if len(at) else at
+    return replace(found, near=at[of.near])
 
 
 def kept_views(settings: FitSettings, photos: int) -> frozenset[int]:
@@ -349,8 +417,6 @@ def thumbnails_of(
 def thumbnail(photo: Photo, white_level: int) -> bytes:
     """A JPEG of a good photo, its longer side at most THUMBNAIL_SIDE pixels."""
     import io
-
-    from PIL import Image
 
     image = Image.fromarray(photo.rgb8(white_level))
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from reconpatch.calibration import promise
 from reconpatch.files import (
@@ -31,6 +31,7 @@ from reconpatch.files import (
     remove_if_still,
     write_sums,
 )
+from reconpatch.listing import OVERLAY, OVERLAY_SUMS
 from reconpatch.overlay import css_gradient, outline, overlay
 from reconpatch.pages import rendered
 from reconpatch.result import Box, Region, Result
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 PICTURES_SHOWN = 200
 """Number of photos whose pictures the page holds: those with the highest scores."""
 
-SUMS = "overlays.sha256"
+SUMS = OVERLAY_SUMS
 """List of the overlays of a report, as `sha256sum` makes it: other files are not the report's."""
 
 _LARGE_SIDE = 480
@@ -226,7 +227,7 @@ class ReportWriter:
         """Write an overlay, and note it on the list of what this folder has of ours."""
         path, content = self._folder / name, io.BytesIO()
         # Photo-sized PNGs cost more time than the inspection at the default compression.
-        painted.save(content, "PNG", compress_level=1)
+        painted.save(content, "PNG", compress_level=1, pnginfo=_overlay_info())
         digest = hashlib.sha256(content.getbuffer()).hexdigest()
         make_folder(path.parent)
         with atomic_write(path) as file:
@@ -296,6 +297,13 @@ def safe_name(name: str) -> str:
         "/".join([*(_safe_part(f.replace(".", "_")) for f in folders[-1:]), _safe_part(stem)])
         + ".png"
     )
+
+
+def _overlay_info() -> PngImagePlugin.PngInfo:
+    """Metadata by which a listing of photos knows an overlay."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Software", OVERLAY)
+    return info
 
 
 def unique_name(name: str, taken: set[str]) -> str:

@@ -28,7 +28,7 @@ from reconpatch.engines import DEFAULT_ENGINE
 from reconpatch.errors import MissingExtraError, PhotoError, ReconPatchError, WorkersError
 from reconpatch.images import MAX_PIXELS, Photo, read_photo_bytes
 from reconpatch.model import Inspector
-from reconpatch.photo_kind import KindsSeen
+from reconpatch.photo_kind import ANOTHER_KIND, KindsSeen
 from reconpatch.read_ahead import read_ahead
 from reconpatch.result import Result
 from reconpatch.score_table import SCHEMA, Counts, ScoreTable
@@ -58,11 +58,13 @@ class Scored:
         counts: of all photos in the folder.
         new: photos that this run scored.
         seconds: that it took to score them.
+        left_out: what was left out of the source's folder, in one line, or "".
     """
 
     counts: Counts
     new: int
     seconds: float
+    left_out: str = ""
 
     def __str__(self) -> str:
         counts, before = self.counts, self.counts.photos - self.new
@@ -131,7 +133,7 @@ def score_photos(
                 new += len(rows)
                 if progress is not None:
                     progress("score", new, len(left))
-    return Scored(table.counts, new, time.perf_counter() - start)
+    return Scored(table.counts, new, time.perf_counter() - start, found.left_out)
 
 
 def _in_this_process(score: PhotoScorer, source: Source) -> Generator[pa.Table, None, None]:
@@ -218,7 +220,7 @@ class PhotoScorer:
         """What sets a photo apart from those of the fit, the first time that it is seen."""
         if not isinstance(result, PhotoError):
             for text in self._kinds.add(result.notes):
-                log.warning("Another kind than the photos of the fit: %s: %s", result.name, text)
+                log.warning("%s: %s: %s", ANOTHER_KIND, result.name, text)
 
     def _inspect(self, photos: Sequence[Photo]) -> Sequence[Result | PhotoError]:
         """A result for each photo; one that the model refuses costs no other its own."""

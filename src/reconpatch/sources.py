@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import MissingExtraError, PhotoError, ReconPatchError, SettingsError
-from reconpatch.images import PHOTO_SUFFIXES
+from reconpatch.listing import PHOTO_SUFFIXES, Disk, Names, Tree, scan
 
 try:
     import fsspec
@@ -73,11 +73,13 @@ class Source:
         url: where they are: an absolute path, or a URL.
         kind: "paths" where each photo is a file; "bytes" where they are in Parquet files.
         portions: what there is, or is left.
+        left_out: what was left out of a folder, in one line, or "".
     """
 
     url: str
     kind: Literal["paths", "bytes"]
     portions: Sequence[Portion]
+    left_out: str = ""
 
     def __len__(self) -> int:
         return sum(len(portion.rows) for portion in self.portions)
@@ -91,7 +93,8 @@ class Source:
 def list_source(text: str) -> Source:
     """The photos of a folder, a manifest or Parquet files.
 
-    - A folder: all photos in it and below, hidden ones left out; their ids are the paths in it.
+    - A folder: all photos in it and below, as `reconpatch.listing` lists them; their ids are the
+      paths in it.
     - A manifest: `.txt` with a path a line, or `.csv` or `.tsv` with a column `path` and, if there
       is one, `id`. Paths are relative to the manifest's folder.
     - Parquet: a file, or a folder of them, with a column `bytes` (a photo's file) or `path`, and,
@@ -222,12 +225,14 @@ def _check_unique(source: Source, text: str) -> None:
 
 
 def _list_folder(fs: Any, root: str, text: str) -> Source:
-    inside = {
-        path: _relative(path, root)
-        for path in fs.find(root)
-        if not any(part.startswith(".") for part in _relative(path, root).split("/"))
-    }
-    photos = [path for path in inside if PurePosixPath(path).suffix.lower() in PHOTO_SUFFIXES]
+    tree: Tree = (
+        Disk(Path(root))
+        if _is_local(text)
+        else Names([_relative(path, root) for path in fs.find(root)])
+    )
+    found = scan(text, tree, suffixes=PHOTO_SUFFIXES | {".parquet"})
+    inside = {f"{root.rstrip('/')}/{name}": name for name in found.names}
+    photos = [path for path in inside if not path.lower().endswith(".parquet")]
     tables = [path for path in inside if path.lower().endswith(".parquet")]
     if photos and tables:
         raise PhotoError(
@@ -235,14 +240,17 @@ def _list_folder(fs: Any, root: str, text: str) -> Source:
             "give a folder of one or the other."
         )
     if tables:
-        return _list_parquet(fs, {path: inside[path] for path in tables}, _url(fs, root), text)
+        of_tables = {path: inside[path] for path in tables}
+        source = _list_parquet(fs, of_tables, _url(fs, root), text)
+        return replace(source, left_out=found.sentence)
     if not photos:
         raise PhotoError(
             f"{text}: no photo and no Parquet file in this folder or below; files ending in "
             f"{', '.join(sorted(PHOTO_SUFFIXES))} and .parquet count."
+            f"{f' {found.sentence}' if found.sentence else ''}"
         )
     names = ((inside[path], _url(fs, path)) for path in photos)
-    return Source(_url(fs, root), "paths", list(_portions(names, text)))
+    return Source(_url(fs, root), "paths", list(_portions(names, text)), found.sentence)
 
 
 def _list_file(fs: Any, path: str, text: str) -> Source:

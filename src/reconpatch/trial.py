@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from reconpatch.contrastive_components import DefectPatches
 from reconpatch.features import Extractor
-from reconpatch.good_photos import GoodScores, TrainingPhoto, groups_of_rows
+from reconpatch.good_photos import GoodScores, TrainingPhoto, by_part, groups_of_rows
 from reconpatch.images import Bytes, as_unit
 from reconpatch.layout import Layout, View
 from reconpatch.made_defects import JUDGED_KINDS, KINDS, made_defects, make_defect
@@ -150,7 +150,7 @@ class Trial:
     """What a representation with its bank makes of made defects.
 
     Attributes:
-        good: (n,) float64 image scores of the good photos as if they were new.
+        good: (n,) float64 image scores of the good parts as if they were new.
         defective: (m,) float64 image scores of the made defects, their photos left out likewise.
         quality: see `reconpatch.quality`.
         pixel_ap: of the maps of the made defects, 0 to 1.
@@ -223,10 +223,11 @@ def try_on(
             )
         scores[k] = scored.image_score
         maps.append(anomaly_map(distances, grid, defects.masks[k].shape, scoring.blur))
+    parts = by_part(good.image_scores, photos, good.photos)
     return Trial(
-        good.image_scores,
+        parts,
         scores,
-        estimate_quality(good.image_scores, scores, defects.kinds, threshold),
+        estimate_quality(parts, scores, defects.kinds, threshold),
         pixel_metrics(defects.masks, maps)["pixel_ap"],
     )
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from reconpatch.copies import Alike, Signature, alike, known_photos, signature
 from reconpatch.coreset import extend_coreset
 from reconpatch.difference import Comparison, Difference, PhotoChange, check_update, diff
 from reconpatch.ensemble import Ensemble, recombine
@@ -29,6 +30,8 @@ from reconpatch.good_photos import (
     TrainingPhoto,
     assign_groups,
     bare_bank,
+    by_part,
+    counted_once,
     groups_of_rows,
     leave_one_out,
     rescore,
@@ -85,13 +88,25 @@ def update(
             "the model knows all the photos that were given, or none was given: give at least one "
             "good photo or confirmed false alarm that is new to it"
         )
-    new = replace(new, photos=_grouped(new.photos, model.photos, group))
+    photos, notes = _grouped(new, model.photos, group)
+    new = replace(new, photos=photos)
+    if new.copies:
+        notes.append(
+            f"{len(new.copies)} of the new photos, such as {new.copies[0]}, add nothing: they are "
+            "copies, saved anew, of photos that the model holds."
+        )
     members = [_updated(m, new, i, report) for i, m in enumerate(model.members)]
+    members = [replace(m, provenance=_with_notes(m, notes)) for m in members]
     if not isinstance(model, Ensemble):
         return members[0]
     combined = recombine(model, members, members[0].calibration.source)
     rows = sum(len(m.bank) for m in members) - sum(len(m.bank) for m in model.members)
-    return replace(combined, provenance=_provenance(model, new, rows, radius=None))
+    combined = replace(combined, provenance=_provenance(model, new, rows, radius=None))
+    return replace(combined, provenance=_with_notes(combined, notes))
+
+
+def _with_notes(model: Inspector, notes: Sequence[str]) -> dict[str, Any]:
+    return {**model.provenance, "notes": [*model.provenance["notes"], *notes]}
 
 
 _ANOTHER_KIND = "The update learned photos of another kind than those of the fit: {}"
@@ -106,6 +121,8 @@ class _NewPhotos:
     Attributes:
         photos: new good photos, then confirmed false alarms.
         good: how many of them are the former.
+        copies: names of good photos that were left out, as copies of photos that are known.
+        alike: which of the new photos are one picture.
         promoted: indices of the model's photos that entered as confirmed and are now among `good`.
         promoted_patches: of each member, (P, D) represented patches of each of those.
         patches: of each member, (P, D) represented patches of each new photo.
@@ -115,6 +132,8 @@ class _NewPhotos:
 
     photos: Sequence[TrainingPhoto]
     good: int
+    copies: Sequence[str]
+    alike: Alike
     promoted: Sequence[int]
     promoted_patches: Sequence[Sequence[Floats]]
     patches: Sequence[Sequence[Floats]]
@@ -136,14 +155,31 @@ def _read(
     thumbnails: list[bytes] = []
     seen: set[str] = set()
     kinds = KindsSeen()
+    copies: list[str] = []
+    signatures: list[Signature] = []
+    pictures: list[int] = []
+    held = known_photos(members[0].thumbnails, [photo.group for photo in model.photos])
+
+    def is_copy(photo: Photo) -> bool:
+        small = signature(members[0].preprocessing.registered(photo), model.white_level)
+        at = held.find(small, min(photo.height, photo.width))
+        if at is not None and at < len(model.photos):
+            return True
+        held.add(small)
+        signatures.append(small)
+        pictures.append(len(pictures) if at is None else pictures[at - len(model.photos)])
+        return False
+
     for photo in kinds.through(counted(good, "look at good photos", report), model):
         if photo.sha256 in seen:
             continue
         seen.add(photo.sha256)
         known = of_hash.get(photo.sha256)
-        if known is None:
+        if known is None and is_copy(photo):
+            copies.append(PurePath(photo.name).name)
+        elif known is None:
             _add(photo, members, photos, patches, thumbnails)
-        elif known >= calibrating:
+        elif known is not None and known >= calibrating:
             promoted.append(known)
             for own, member in zip(promoted_patches, members, strict=True):
                 own.append(member.represent(photo))
@@ -152,9 +188,15 @@ def _read(
         if photo.sha256 not in seen and photo.sha256 not in of_hash:
             seen.add(photo.sha256)
             _add(photo, members, photos, patches, thumbnails)
+    sides = [min(photo.height, photo.width) for photo in photos[:new_good]]
+    of_good = alike(signatures, [photo.name for photo in photos[:new_good]], sides)
+    of_good = of_good.joined(pictures)
+    lone = np.arange(new_good, len(photos))  # each confirmed one is by itself
+    found = replace(of_good, picture=np.concatenate([of_good.picture, lone]))
     return _NewPhotos(
-        photos, new_good, promoted, promoted_patches, patches, thumbnails, kinds.sentences()
-    )
+        photos, new_good, copies, found, promoted, promoted_patches, patches, thumbnails,
+        kinds.sentences(),
+    )  # fmt: skip
 
 
 def _add(
@@ -175,13 +217,14 @@ def _add(
 
 
 def _grouped(
-    new: Sequence[TrainingPhoto], known: Sequence[TrainingPhoto], pattern: str | None
-) -> list[TrainingPhoto]:
-    """The new photos in groups that none of the known ones is in."""
-    if not new:
-        return []
+    new: _NewPhotos, known: Sequence[TrainingPhoto], pattern: str | None
+) -> tuple[list[TrainingPhoto], list[str]]:
+    """The new photos in groups that none of the known ones is in; and notes."""
+    if not new.photos:
+        return [], []
     first = 1 + max(photo.group for photo in known)
-    return [replace(photo, group=first + photo.group) for photo in assign_groups(new, pattern)[0]]
+    photos, notes = assign_groups(new.photos, pattern, new.alike)
+    return [replace(photo, group=first + photo.group) for photo in photos], notes
 
 
 # --- One member ----------------------------------------------------------------------------------
@@ -200,11 +243,12 @@ def _updated(model: Model, new: _NewPhotos, member: int, report: Progress) -> Mo
     bank = _mended(bank, len(model.bank), patches, new.photos, photos, radius)
     report("add to the memory bank", 1, 1)
     scores = _scores(model, bank, photos, [*new.promoted_patches[member], *good], report)
+    parts = by_part(scores.image_scores, photos, scores.photos)
     calibration = replace(
         model.calibration,
-        scores=scores.image_scores,
-        map_maxima=scores.map_maxima,
-        source=_source(len(scores.image_scores)),
+        scores=parts,
+        map_maxima=by_part(scores.map_maxima, photos, scores.photos),
+        source=_source(len(scores.image_scores), len(parts)),
     )
     return replace(
         model,
@@ -224,7 +268,9 @@ def _notes(model: Inspector) -> list[str]:
     if isinstance(model, Ensemble):
         scaled = [scale(s) for scale, s in zip(model.score_scales, own, strict=True)]
         own = [np.mean(scaled, axis=0)]
-    if not np.array_equal(own[0], model.calibration.scores):
+    # Versions before this one counted photos, not parts.
+    same = own[0], by_part(own[0], model.photos, model.members[0].good.photos)
+    if not any(np.array_equal(scores, model.calibration.scores) for scores in same):
         notes.append(
             f"The thresholds came from {model.calibration.source}; since the update they come from "
             "the good photos of the fit and of updates. If those look different, calibrate again."
@@ -232,10 +278,10 @@ def _notes(model: Inspector) -> list[str]:
     return notes
 
 
-def _source(photos: int) -> str:
+def _source(photos: int, parts: int) -> str:
     return (
-        f"{photos} good photos of the fit and of updates, each scored as if it were new; "
-        "confirmed false alarms are not among them"
+        f"{photos} good photos of the fit and of updates, each scored as if it were new"
+        f"{counted_once(photos, parts)}; confirmed false alarms are not among them"
     )
 
 

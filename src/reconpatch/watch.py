@@ -19,22 +19,26 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from reconpatch.drift import DriftAlarm
 from reconpatch.errors import OutputError, PhotoError, SettingsError
 from reconpatch.files import cannot_write, sha256_of, sweep_leftovers, temporary_name
-from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, read_photo_bytes
+from reconpatch.images import MAX_PIXELS, read_photo_bytes
+from reconpatch.listing import Disk, Listing, mark_sorted, scan
 from reconpatch.model_versions import Served
 from reconpatch.photo_store import PhotoStore
 from reconpatch.records import FileKey, Record, Records
+from reconpatch.station_log import Failure
 from reconpatch.version_drift import VersionDrift
 
 Sorting = Literal["move", "link"]
 
 # Where a link cannot be made at all: another device, or a file system without links.
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_LONGEST_NAME = 255
 # Seconds; no file system keeps times more coarsely.
 _CLOCK_STEP = 2.0
 
@@ -96,6 +100,7 @@ class Watcher:
 
     Attributes:
         drift: the monitor of the version.
+        listing: what the last look found, and left out.
 
     Raises:
         PhotoError: there is no such folder.
@@ -131,6 +136,7 @@ class Watcher:
         self._clock = clock
         self._first_seen: dict[FileKey, float] = {}
         self._done: set[FileKey] = set()
+        self.listing = Listing(str(self._folder), ())
 
     @property
     def waiting(self) -> int:
@@ -155,19 +161,16 @@ class Watcher:
         self.drift.save()
 
     def _files(self) -> Iterator[FileKey]:
-        """All visible photos, by name, but those in the output folder."""
-        for root, folders, names in os.walk(self._folder):
-            here = Path(root)
-            folders[:] = sorted(
-                f for f in folders if not f.startswith(".") and here / f != self._output
-            )
-            for name in sorted(names):
-                path = here / name
-                if name.startswith(".") or path.suffix.lower() not in PHOTO_SUFFIXES:
-                    continue
-                with contextlib.suppress(OSError):  # it has gone again
-                    if key := _key(path):
-                        yield key
+        """All photos, by name, but those in the output folder; what is left out is kept."""
+        apart = set()
+        if self._output is not None and self._output.is_relative_to(self._folder):
+            apart.add(self._output.relative_to(self._folder).as_posix())
+        # A share that is away for a moment, or a folder that is just being removed, is no error.
+        self.listing = scan(str(self._folder), Disk(self._folder), lenient=True, apart=apart)
+        for path in self.listing.paths:
+            with contextlib.suppress(OSError):  # it has gone again
+                if key := _key(path):
+                    yield key
 
     def _take(self, key: FileKey, first_seen: float | None) -> Watched | None:
         """What became of a file; None where it has to wait."""
@@ -199,6 +202,11 @@ class Watcher:
 
     def _give_up(self, key: FileKey, error: str) -> Watched:
         path = Path(key.path)
+        product, log = self._served.version.product, self._records.log
+        name = path.relative_to(self._folder).as_posix()[-_LONGEST_NAME:]
+        name = name.encode("utf-8", "backslashreplace").decode()
+        if not log.has_failure(product, name, error):  # a restarted watch finds it again
+            log.add_failures([Failure(None, datetime.now(UTC), product, name, "photo", error)])
         target = None
         if self._output is not None:
             with contextlib.suppress(OSError):
@@ -209,6 +217,9 @@ class Watcher:
         if self._output is None:
             return None
         target = self._output / verdict / path.relative_to(self._folder)
+        with contextlib.suppress(OSError, OutputError):  # a full disk may still take a link
+            (self._output / verdict).mkdir(parents=True, exist_ok=True)
+            mark_sorted(self._output / verdict)
         return sort_file(path, target, sha256, move=self._sorting == "move")
 
 
