@@ -241,6 +241,8 @@ def test_settings_become_a_dictionary_and_come_back():
         "top": 0.0,
         "smooth": 0.0,
         "blur": 4.0,
+        "principal": 0,
+        "contrast": 1.0,
     }
 
 
