@@ -45,12 +45,16 @@ class Moments:
 
     def __init__(self, channels: int) -> None:
         self._count = 0
+        self._shift = np.zeros(channels, np.float32)
         self._sum = np.zeros(channels)
         self._products = np.zeros((channels, channels))
 
     def add(self, features: Floats) -> None:
         """Add the (B, P, C) features of B photos."""
         flat = features.reshape(-1, features.shape[-1])
+        if not self._count:  # far from the origin the products would drown what patches differ in
+            self._shift = flat[0].copy()
+        flat = flat - self._shift
         self._count += len(flat)
         self._sum += flat.sum(axis=0, dtype=np.float64)
         self._products += flat.T @ flat
@@ -58,13 +62,15 @@ class Moments:
     @property
     def mean(self) -> Doubles:
         """(C,) mean."""
-        mean: Doubles = self._sum / max(self._count, 1)
+        mean: Doubles = self._shift + self._sum / max(self._count, 1)
         return mean
 
     @property
     def covariance(self) -> Doubles:
         """(C, C) covariance."""
-        found: Doubles = self._products / max(self._count, 1) - np.outer(self.mean, self.mean)
+        count = max(self._count, 1)
+        mean = self._sum / count  # less the shift
+        found: Doubles = self._products / count - np.outer(mean, mean)
         return found
 
 
