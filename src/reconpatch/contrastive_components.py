@@ -101,7 +101,8 @@ def principal_basis(
         moments: of the features of some good photos.
         blocks: channels in order, and whether they are outputs of a level.
         dim: K, directions to keep, at most C.
-        outputs: d, directions to keep of the outputs alone, at most K.
+        outputs: d, directions to keep of the outputs alone; where those have fewer channels, the
+            others are zero.
     """
     covariance = moments.covariance
     scale, is_output = np.empty(len(covariance)), np.empty(len(covariance), bool)
@@ -113,8 +114,9 @@ def principal_basis(
         is_output[block] = output
     scaled = covariance * np.outer(scale, scale)
     directions = _leading(scaled, dim)  # (K, C)
-    narrow = np.zeros((min(outputs, int(is_output.sum()), len(directions)), len(covariance)))
-    narrow[:, is_output] = _leading(scaled[np.ix_(is_output, is_output)], len(narrow))
+    narrow = np.zeros((outputs, len(covariance)))
+    found = _leading(scaled[np.ix_(is_output, is_output)], outputs)
+    narrow[: len(found), is_output] = found
     weight = directions * scale
     bias = -(weight @ moments.mean)
     return PrincipalBasis(
