@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from reconpatch.coreset import greedy_coreset
 from reconpatch.memory_bank import Floats
-from reconpatch.relevant_components import Doubles, covariance
+from reconpatch.relevant_components import Doubles, covariance, inverse_power
 
 PATCHES = 65536
 """Good patches, drawn at random, that the pull is taken from."""
@@ -212,11 +212,12 @@ def contrastive_components(
 def _generalised(
     good: Doubles, pushed: Doubles, dim: int, power: float, gain: float, shrink: float
 ) -> Doubles:
-    """(dim, K) leading eigenvectors of L C_d L, times L and their eigenvalue's power."""
-    identity = np.eye(len(good)) * (np.trace(good) / len(good))
-    values, vectors = np.linalg.eigh((1.0 - shrink) * good + shrink * identity)
-    values = np.maximum(values, 1e-9 * max(values[-1], 1e-30))
-    root = (vectors * values**-power) @ vectors.T
+    """(dim, K) leading eigenvectors of L C_d L, times L and their eigenvalue's power.
+
+    C_g is divided by the mean of its diagonal: its scale does not count. Where it is zero, as every
+    patch has its like on another part, there is nothing to forget, and L is the identity.
+    """
+    root = inverse_power(good, 2.0 * power, shrink)
     values, vectors = np.linalg.eigh(root @ pushed @ root)  # ascending
     values, vectors = np.maximum(values[::-1][:dim], 0.0), vectors[:, ::-1][:, :dim]
     largest = values[0] if values[0] > 0 else 1.0
