@@ -250,7 +250,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         copies = None
         if settings.turns != "never" and layout.plain and not settings.register:
             with clock.step("turn photos"):
-                copies = turned(chosen, extractor)
+                copies = turned(read.prepared, extractor)
         fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options, steps, copies)
         fitted, guarded = fit.with_banks(f, patches)
     with clock.step("write the graph"):
