@@ -173,6 +173,10 @@ class Steps:
         """What gives the (P, D) represented patches of a photo whose features are kept."""
         return patches.photo
 
+    def at_hand(self, photos: Sequence[int]) -> list[int]:
+        """Those of some photos whose features are kept."""
+        return list(photos)
+
     def bank(
         self,
         f: Representation,  # noqa: ARG002 - for workers
@@ -389,7 +393,7 @@ class _Fit:
         with self.clock.step("try turned copies"):
             rng = np.random.default_rng([settings.seed, 2])
             turned = bank_with(bank, self.copies, f, lambda r, rows: pick(r, rows, settings, rng))
-            of = np.unique(self.copies.photo).tolist()
+            of = self.steps.at_hand(np.unique(self.copies.photo).tolist())
             decision = decide(bank, turned, photo, self.photos, of, settings.scoring, self.layout)
         taken = decision.taken or settings.turns == "always"
         return (turned if taken else bank), replace(decision, taken=taken)

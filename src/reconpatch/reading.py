@@ -19,7 +19,7 @@ from reconpatch.contrastive_components import Moments
 from reconpatch.errors import PhotoError, SettingsError
 from reconpatch.features import Extractor
 from reconpatch.fit_options import FitOptions, report_to, silent
-from reconpatch.good_photos import CALIBRATED, TrainingPhoto
+from reconpatch.good_photos import CALIBRATED, TrainingPhoto, calibrated_photos
 from reconpatch.images import (
     Bytes,
     Photo,
@@ -312,10 +312,14 @@ class Reading:
 
 
 def kept_views(settings: FitSettings, photos: int) -> frozenset[int]:
-    """Photos that are kept prepared: for made defects, and for the sample of the file."""
+    """Photos that are kept prepared: for made defects, turned copies and the file's sample.
+
+    They are among those that are scored, of which workers give the features back.
+    """
+    scored = calibrated_photos(photos)
     count = max(settings.defects, SAMPLE_PHOTOS // 2)
-    evenly = np.linspace(0, photos - 1, min(count, photos))
-    return frozenset(np.rint(evenly).astype(int).tolist())
+    evenly = np.linspace(0, len(scored) - 1, min(count, len(scored)))
+    return frozenset(scored[np.rint(evenly).astype(int)].tolist())
 
 
 def _check_same_size(photo: Photo, layout: Layout) -> None:

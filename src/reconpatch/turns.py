@@ -136,6 +136,8 @@ def decide(
 
     A photo whose part has all rows of a bank has no score by it, and is not compared.
     """
+    if not of:
+        return TurnsDecision(False, 1.0, 1.0, 0)
     before, after = (
         _scores_without_own(bank, patches, photos, of, scoring, layout)
         for bank in (plain, with_copies)
