@@ -60,6 +60,8 @@ SCORINGS = [
     ScoringSettings(top=0.05),
     ScoringSettings(b=3),
     ScoringSettings(b=5, reweight="every", blur=0.0),
+    ScoringSettings(top=0.05, smooth=0.75, principal=8, contrast=3.0),
+    ScoringSettings(principal=8, contrast=0.25),
 ]
 
 

@@ -31,9 +31,15 @@ def photos(count: int, size: tuple[int, int] = SIZE) -> Array:
 
 
 def patch_features(
-    name: str, levels: Sequence[int] | None = None, size: tuple[int, int] = SIZE
+    name: str,
+    levels: Sequence[int] | None = None,
+    size: tuple[int, int] = SIZE,
+    *,
+    expanded: bool = False,
 ) -> PatchFeatures:
-    backbone = load_backbone(spec(name, levels), weights="random", input_size=size)
+    backbone = load_backbone(
+        spec(name, levels), weights="random", input_size=size, expanded=expanded
+    )
     return PatchFeatures(backbone.module, backbone.mean, backbone.std)
 
 
@@ -142,6 +148,65 @@ class TestPatchFeatures:
     def test_refuses_a_neighbourhood_without_a_middle(self, s: int) -> None:
         with pytest.raises(SettingsError, match=f"neighbourhood of {s} was given"):
             PatchFeatures(Pyramid(), (0, 0, 0), (1, 1, 1), s)
+
+
+class TestExpandedActivations:
+    def test_are_what_the_last_block_of_a_level_projects_beside_its_output(self) -> None:
+        given = spec("tf_efficientnet_lite0"), torch.from_numpy(photos(2))
+        wide, plain = (
+            load_backbone(given[0], weights="random", input_size=SIZE, expanded=expanded).module
+            for expanded in (True, False)
+        )
+        projected: list[torch.Tensor] = []
+        for stage in ("blocks.2", "blocks.4"):
+            block = plain.model.get_submodule(stage)[-1]
+            block.conv_pwl.register_forward_pre_hook(lambda _, x: projected.append(x[0]))
+        outputs = plain(given[1])
+        assert [p.shape[1] for p in projected] == [240, 672]
+        for _ in range(2):  # nothing is left over from the photos before
+            maps = wide(given[1])
+            assert wide.expanded_channels == (240, 672)
+            for found, expanded, output in zip(maps, projected, outputs, strict=True):
+                torch.testing.assert_close(found, torch.cat([expanded, output], 1))
+        assert plain.expanded_channels == (0, 0)
+
+    @pytest.mark.parametrize(
+        ("name", "levels", "blocks"),
+        [
+            (
+                "tf_efficientnet_lite0",
+                None,
+                [(240, False), (40, True), (672, False), (112, True)],
+            ),
+            # The first stage of an EfficientNet expands nothing.
+            ("tf_efficientnet_lite0", (0, 2), [(16, True), (240, False), (40, True)]),
+            ("resnet18", (2, 3), [(128, True), (256, True)]),
+            ("test_vit", (2, 4), [(64, True), (64, True)]),
+        ],
+    )
+    def test_blocks_say_which_channels_are_which(
+        self, name: str, levels: Sequence[int] | None, blocks: list[tuple[int, bool]]
+    ) -> None:
+        module = patch_features(name, levels, expanded=True)
+        assert list(module.blocks(SIZE)) == blocks
+        assert sum(channels for channels, _ in blocks) == module.shape(SIZE)[0]
+        outputs = patch_features(name, levels)
+        assert [channels for channels, output in module.blocks(SIZE) if output] == [
+            channels for channels, _ in outputs.blocks(SIZE)
+        ]
+
+    def test_a_backbone_without_them_gives_its_outputs_alone(self) -> None:
+        x = torch.from_numpy(photos(2))
+        wide = patch_features("resnet18", (2, 3), expanded=True)
+        assert torch.equal(wide(x), patch_features("resnet18", (2, 3))(x))
+
+    def test_are_in_the_graph(self) -> None:
+        module = patch_features("tf_efficientnet_lite0", expanded=True)
+        x = photos(2)
+        expected = TorchFeatureExtractor(module, SIZE)(x)
+        assert expected.shape[2] == 240 + 40 + 672 + 112
+        p = FeatureExtractor(export_onnx(module, SIZE))(x)
+        np.testing.assert_allclose(p, expected, atol=1e-4 * np.abs(expected).max())
 
 
 class SamePadded(torch.nn.Module):

@@ -31,7 +31,11 @@ SETTINGS = [
     ScoringSettings(b=3, reweight="largest", blur=0),
     ScoringSettings(b=3, reweight="every", blur=2),
     ScoringSettings(top=0.1),
+    ScoringSettings(top=0.1, smooth=0.75, principal=1, contrast=3.0),
+    ScoringSettings(principal=2, contrast=0.5),
 ]
+# By these a patch that is nearer to a new row is nearer to it by every distance.
+MONOTONE = [scoring for scoring in SETTINGS if scoring.contrast == 1]
 
 
 def photo(name, sha256=None, group=0):
@@ -369,9 +373,50 @@ def test_with_every_patch_a_witness_rescoring_is_scoring_anew(monkeypatch, scori
     np.testing.assert_allclose(found.image_scores, anew.image_scores[:4], rtol=1e-6)
     np.testing.assert_allclose(found.map_maxima, anew.map_maxima[:4], rtol=1e-6)
     np.testing.assert_allclose(found.distances, anew.distances[:4], rtol=1e-6)
+    np.testing.assert_allclose(found.weighted, anew.weighted[:4], rtol=1e-6)
+    assert (found.weighted is found.distances) == (scoring.contrast == 1)
+
+
+@pytest.mark.parametrize("witnesses", [1, 3, 16])
+@pytest.mark.parametrize("scoring", SETTINGS[4:])
+def test_with_a_contrast_rescoring_brings_the_witnesses_up_to_date(monkeypatch, scoring, witnesses):
+    monkeypatch.setattr(good_photos, "WITNESSES", witnesses)
+    photos, patches = some_photos([0, 1, 1, 2, 3])
+    bank = bank_from(photos[:4], patches)
+    larger = grown(bank, patches, photo_index=4, rows=25)
+    before = score_all(patches[:4], photos[:4], bank, scoring)
+    found = rescore_all(before, photos, larger, scoring)
+    anew = score_all(patches, photos, larger, scoring)
+    for i, mine in enumerate(before.witnesses):
+        rest = np.setdiff1d(np.arange(PATCHES), mine)
+        for name in ("distances", "weighted"):
+            now, old, new = (getattr(scores, name)[i] for scores in (found, before, anew))
+            np.testing.assert_allclose(now[mine], new[mine], rtol=1e-6)
+            np.testing.assert_array_equal(now[rest], old[rest])
+        if not scoring.top:
+            assert found.image_scores[i] == pytest.approx(found.weighted[i].max(), rel=1e-6)
+    slack = 1 + 1e-6
+    assert (found.map_maxima * slack >= anew.map_maxima[:4]).all()
 
 
 @pytest.mark.parametrize("scoring", SETTINGS)
+def test_weighted_distances_are_those_of_the_loop(scoring):
+    photos, patches = some_photos([0, 1, 2])
+    bank = bank_from(photos, patches)
+    good = score_all(patches, photos, bank, scoring)
+    assert (good.weighted is good.distances) == (scoring.contrast == 1)
+    weights = np.where(np.arange(DIM) < scoring.principal, 1.0, scoring.contrast)
+    for i, witnesses in enumerate(good.witnesses):
+        mended = bank.without(bank.photo == i).rows
+        for t, patch in enumerate(patches[i]):
+            row = min(mended, key=lambda row, patch=patch: math.dist(patch, row))
+            expected = math.dist(patch * weights, row * weights)
+            assert good.weighted[i, t] == pytest.approx(expected, rel=1e-5)
+        order = sorted(range(PATCHES), key=lambda t, i=i: -good.weighted[i, t])
+        assert witnesses.tolist() == order[: good_photos.WITNESSES]
+
+
+@pytest.mark.parametrize("scoring", MONOTONE)
 @pytest.mark.parametrize("witnesses", [1, 3, 16])
 def test_with_few_witnesses_rescoring_is_never_too_low(monkeypatch, witnesses, scoring):
     monkeypatch.setattr(good_photos, "WITNESSES", witnesses)

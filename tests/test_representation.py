@@ -102,6 +102,31 @@ def test_a_representation_by_hand() -> None:
     assert f(p).dtype == np.float32
 
 
+@pytest.mark.parametrize("biases", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("weights", [(True, True), (True, False), (False, True), (False, False)])
+def test_two_representations_in_turn_are_one(
+    weights: tuple[bool, bool], biases: tuple[bool, bool]
+) -> None:
+    rng = np.random.default_rng(0)
+    between, last = (5 if weights[0] else 4), (3 if weights[1] else 0) or (5 if weights[0] else 4)
+    first, second = (
+        Representation(
+            rng.standard_normal((rows, columns), np.float32) if weight else None,
+            rng.standard_normal(rows, np.float32) if bias else None,
+        )
+        for rows, columns, weight, bias in zip(
+            (between, last), (4, between), weights, biases, strict=True
+        )
+    )
+    p = random_patches(7, 4)
+    both = second.after(first)
+    np.testing.assert_allclose(both(p), second(first(p)), atol=1e-5)
+    assert (both.weight is None) == (not any(weights))
+    assert (both.bias is None) == (not any(biases))
+    for part in (both.weight, both.bias):
+        assert part is None or part.dtype == np.float32
+
+
 def test_patchcore_is_the_identity() -> None:
     f, log = make_representation(random_patches(3, 5), "patchcore", SMALL, seed=0)
     p = random_patches(7, 5)

@@ -16,8 +16,10 @@ from reconpatch.scoring import (
     ScoringSettings,
     anomaly_map,
     reweighted_score,
+    score_nearest,
     score_patches,
     top_count,
+    weighted_distances,
 )
 
 ONE_ROW = Layout.whole((1, 1), (1, 1))
@@ -204,6 +206,49 @@ def test_a_good_patch_that_is_in_the_bank_scores_zero():
         assert score_patches(rows[2:3], bank_of(rows), settings, ONE_ROW).image_score == 0.0
 
 
+# contrast
+
+
+def test_weighted_distances_by_hand():
+    # Differences (3, 4) and (0, 2): contrast 2 makes the second numbers 8 and 4.
+    bank, patches = bank_of([[0, 0], [9, 9]]), np.array([[3, 4], [9, 11]], np.float32)
+    found, nearest = bank.nearest(patches)
+    assert (found.tolist(), nearest.tolist()) == ([5, 2], [0, 1])
+    settings = ScoringSettings(principal=1, contrast=2.0)
+    weighted = weighted_distances(patches, found, nearest, bank, settings)
+    np.testing.assert_allclose(weighted, [math.sqrt(73), 4], rtol=1e-6)
+    assert weighted.dtype == np.float32
+    assert patches.tolist() == [[3, 4], [9, 11]], "the patches stay as they were"
+    none = weighted_distances(patches, found, nearest, bank, ScoringSettings(contrast=0.0))
+    assert none.tolist() == [0, 0]
+    assert weighted_distances(patches, found, nearest, bank, ScoringSettings()) is found
+
+
+@pytest.mark.parametrize("top", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("contrast", [0.5, 3.0])
+def test_contrast_changes_the_image_score_and_neither_search_nor_map(contrast, top):
+    rows, patches = normal((25, 5), seed=0), normal((30, 5), seed=1)
+    weights = [1, 1] + [contrast] * 3
+    nearest = [min(range(25), key=lambda j: distance(p, rows[j])) for p in patches]
+    weighted = [
+        distance(np.multiply(p, weights), np.multiply(rows[j], weights))
+        for p, j in zip(patches, nearest, strict=True)
+    ]
+    layout = Layout.whole((5, 6), (5, 6))
+    settings = ScoringSettings(top=top, principal=2, contrast=contrast)
+    found = score_patches(patches, bank_of(rows), settings, layout)
+    count = max(1, round(top * 30))
+    assert found.image_score == pytest.approx(np.mean(sorted(weighted)[-count:]), rel=1e-5)
+    assert found.worst == int(np.argmax(weighted))
+    assert found.nearest.tolist() == nearest
+    plain = [distance(p, rows[j]) for p, j in zip(patches, nearest, strict=True)]
+    np.testing.assert_allclose(found.distances, plain, rtol=1e-5)
+    # With the weighted distances the patches themselves are not needed.
+    given = (found.distances, found.nearest, bank_of(rows), settings, layout)
+    again = score_nearest(None, *given, np.float32(weighted))
+    assert (again.image_score, again.worst) == (pytest.approx(found.image_score), found.worst)
+
+
 # ScoringSettings
 
 
@@ -213,6 +258,11 @@ def test_a_good_patch_that_is_in_the_bank_scores_zero():
         ({"b": 0}, "b is 0: give 1"),
         ({"b": -3}, "b is -3"),
         ({"reweight": "all"}, "reweight is 'all': give 'largest' or 'every'"),
+        ({"principal": -1}, "principal is -1: give 0 or more dimensions of r"),
+        ({"contrast": -1.0}, "contrast is -1.0: give 0 to 100, 1 for no difference"),
+        ({"contrast": 101.0}, "contrast is 101.0"),
+        ({"contrast": math.nan}, "contrast is nan"),
+        ({"contrast": 3.0, "b": 2}, "contrast is 3.0 and b is 2: .* give one of contrast=1"),
         ({"blur": -0.1}, "blur is -0.1: give 0 to 100"),
         ({"blur": 100.5}, "blur is 100.5"),
         ({"blur": math.nan}, "blur is nan"),

@@ -125,6 +125,26 @@ def test_a_photo_shown_far_from_its_shape_is_told() -> None:
     assert squeeze_note(settings_for("paper"), (100, 400)) == []
 
 
+@pytest.mark.parametrize(
+    ("channels", "basis", "dim", "principal"),
+    [(1064, 384, 128, 64), (384, 384, 128, 64), (200, 200, 128, 64), (101, 101, 101, 50)],
+)
+def test_no_more_directions_than_channels(
+    channels: int, basis: int, dim: int, principal: int
+) -> None:
+    fitted = settings_for().fitted_to(channels)
+    assert (fitted.training.basis, fitted.training.dim) == (basis, dim)
+    assert fitted.training.principal == fitted.scoring.principal == principal
+    assert fitted.fitted_to(channels) == fitted
+
+
+def test_settings_without_a_basis_fit_any_features() -> None:
+    for recipe in (settings_for("paper"), settings_for(method="patchcore")):
+        assert recipe.fitted_to(3) is recipe
+    of_p = settings_for(init="pca", basis=50, dim=20, contrast=3.0).fitted_to(152)
+    assert of_p.scoring.principal == 20  # none of them is a contrastive one
+
+
 def test_no_made_defects_means_no_guard() -> None:
     kin = {"init": "kin", "guard": True}
     assert settings_for(**kin).guard
@@ -237,7 +257,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
         ({"init": "kin", "defects": 0, "guard": True}, "guard is on and defects is 0"),
         ({"init": "kin", "guard": True, "defects": 1}, "guard is on and defects is 1"),
         ({"guard": True}, "guard is on and basis is 384"),
-        ({"turns": "sometimes"}, "turns is 'sometimes': give"),
+        ({"turns": "sometimes"}, "turns is 'sometimes': give 'never', 'auto' or 'always'"),
         (
             {"resize": 200, "size": 224},
             "resize is 200, smaller than the crop of 224 x 224: give at least 224",

@@ -5,12 +5,20 @@ import pytest
 
 from reconpatch.good_photos import TrainingPhoto, leave_one_out
 from reconpatch.layout import Layout
-from reconpatch.made_defects import JUDGED_KINDS, made_defects
+from reconpatch.made_defects import JUDGED_KINDS, KINDS, made_defects, make_defect
 from reconpatch.memory_bank import MemoryBank
 from reconpatch.quality import QualityEstimate
 from reconpatch.representation import Representation
 from reconpatch.scoring import ScoringSettings
-from reconpatch.trial import Defects, Trial, guard, make_defects, try_on
+from reconpatch.trial import (
+    Defects,
+    Trial,
+    coverage,
+    defects_to_learn,
+    guard,
+    make_defects,
+    try_on,
+)
 
 GRID, SIZE = (4, 4), (32, 32)
 LAYOUT = Layout.whole(GRID, SIZE)
@@ -57,6 +65,92 @@ def test_a_defect_is_made_on_each_photo_and_nowhere_else_is_anything_changed():
 
 def photo(name, group):
     return TrainingPhoto(name, name, 32, 32, group)
+
+
+# What f learns from
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"), [((32, 32), (4, 4)), ((17, 23), (3, 5)), ((5, 4), (5, 1))]
+)
+def test_coverage_is_that_of_the_loop(size, grid):
+    mask = np.random.default_rng(0).random(size) < 0.4
+    found = coverage(mask, grid)
+    assert found.dtype == np.float32
+    for place, share in enumerate(found):
+        y, x = divmod(place, grid[1])
+        cell = mask[
+            y * size[0] // grid[0] : (y + 1) * size[0] // grid[0],
+            x * size[1] // grid[1] : (x + 1) * size[1] // grid[1],
+        ]
+        assert share == pytest.approx(cell.mean(), abs=1e-6)
+
+
+def test_coverage_by_hand():
+    mask = np.zeros((4, 4), bool)
+    mask[0, 0] = mask[:2, 2:] = True
+    assert coverage(mask, (2, 2)).tolist() == [0.25, 1, 0, 0]
+
+
+def test_what_is_learnt_are_the_covered_patches_of_defects_of_all_kinds_and_photos(monkeypatch):
+    made = []
+
+    def watched(photo, donor, kind, rng):
+        made.append((photo, kind, make_defect(photo, donor, kind, rng)))
+        return made[-1][2]
+
+    monkeypatch.setattr("reconpatch.trial.make_defect", watched)
+    photos = prepared(3)  # 0, 2 and 4
+    records = [photo(str(i), group=10 * i) for i in range(5)]
+    found = defects_to_learn(photos, records, 3 * len(KINDS), 7, Means())
+    assert len(found) == len(made) == 3 * len(KINDS)
+    by_photo = {bytes(x): i for i, (_, x) in photos.items()}
+    assert {(k, by_photo[bytes(p.transpose(2, 0, 1))]) for p, k, _ in made} == {
+        (kind, i) for kind in KINDS for i in photos
+    }
+    for defect, (original, _, whole) in zip(found, made, strict=True):
+        assert defect.part == 10 * by_photo[bytes(original.transpose(2, 0, 1))]
+        features = Means()(np.float32(whole.pixels.transpose(2, 0, 1)[None]) / 255)[0]
+        share = [
+            whole.mask[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].mean()
+            for y in range(4)
+            for x in range(4)
+        ]
+        chosen = (
+            [s > 0.3 for s in share] if max(share) > 0.301 else [s == max(share) for s in share]
+        )
+        np.testing.assert_allclose(defect.features, features[chosen], atol=1e-6)
+        assert len(defect.features)
+
+
+def test_what_is_learnt_repeats_by_seed_and_asks_for_no_more_than_it_is_told():
+    photos, records = prepared(2), [photo(str(i), group=i) for i in range(3)]
+    one, same, other = (defects_to_learn(photos, records, 5, seed, Means()) for seed in (1, 1, 2))
+    assert len(one) == 5
+    for a, b in zip(one, same, strict=True):
+        np.testing.assert_array_equal(a.features, b.features)
+    assert any(a.features.shape != b.features.shape or (a.features != b.features).any()
+               for a, b in zip(one, other, strict=True))  # fmt: skip
+    assert defects_to_learn({}, [], 5, 1, Means()) == []
+
+
+def test_only_inspected_patches_are_learnt_from():
+    inspected = np.zeros(GRID, bool)
+    inspected[:2] = True
+    (view,) = Layout.whole(GRID, SIZE, inspected).views
+    photos = {i: (view, x) for i, (_, x) in prepared(3).items()}
+    seen = []
+
+    class Numbered(Means):
+        def __call__(self, x):
+            seen.append(x)
+            return np.arange(16, dtype=np.float32)[None, :, None]
+
+    records = [photo(str(i), group=i) for i in range(5)]
+    found = defects_to_learn(photos, records, 40, 7, Numbered())
+    assert 0 < len(found) < 40, "some lie where nothing is inspected"
+    assert len(seen) == len(found), "and cost nothing"
+    assert {int(f) for defect in found for f in defect.features.ravel()} <= set(range(8))
 
 
 def trial_of(f, scoring):

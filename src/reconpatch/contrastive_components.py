@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from reconpatch.coreset import greedy_coreset
 from reconpatch.memory_bank import Floats
-from reconpatch.relevant_components import Doubles, covariance
+from reconpatch.relevant_components import Doubles, covariance, inverse_power
 
 PATCHES = 65536
 """Good patches, drawn at random, that the pull is taken from."""
@@ -45,12 +45,16 @@ class Moments:
 
     def __init__(self, channels: int) -> None:
         self._count = 0
+        self._shift = np.zeros(channels, np.float32)
         self._sum = np.zeros(channels)
         self._products = np.zeros((channels, channels))
 
     def add(self, features: Floats) -> None:
         """Add the (B, P, C) features of B photos."""
         flat = features.reshape(-1, features.shape[-1])
+        if not self._count:  # far from the origin the products would drown what patches differ in
+            self._shift = flat[0].copy()
+        flat = flat - self._shift
         self._count += len(flat)
         self._sum += flat.sum(axis=0, dtype=np.float64)
         self._products += flat.T @ flat
@@ -58,13 +62,15 @@ class Moments:
     @property
     def mean(self) -> Doubles:
         """(C,) mean."""
-        mean: Doubles = self._sum / max(self._count, 1)
+        mean: Doubles = self._shift + self._sum / max(self._count, 1)
         return mean
 
     @property
     def covariance(self) -> Doubles:
         """(C, C) covariance."""
-        found: Doubles = self._products / max(self._count, 1) - np.outer(self.mean, self.mean)
+        count = max(self._count, 1)
+        mean = self._sum / count  # less the shift
+        found: Doubles = self._products / count - np.outer(mean, mean)
         return found
 
 
@@ -95,7 +101,8 @@ def principal_basis(
         moments: of the features of some good photos.
         blocks: channels in order, and whether they are outputs of a level.
         dim: K, directions to keep, at most C.
-        outputs: d, directions to keep of the outputs alone, at most K.
+        outputs: d, directions to keep of the outputs alone; where those have fewer channels, the
+            others are zero.
     """
     covariance = moments.covariance
     scale, is_output = np.empty(len(covariance)), np.empty(len(covariance), bool)
@@ -107,8 +114,9 @@ def principal_basis(
         is_output[block] = output
     scaled = covariance * np.outer(scale, scale)
     directions = _leading(scaled, dim)  # (K, C)
-    narrow = np.zeros((min(outputs, int(is_output.sum()), len(directions)), len(covariance)))
-    narrow[:, is_output] = _leading(scaled[np.ix_(is_output, is_output)], len(narrow))
+    narrow = np.zeros((outputs, len(covariance)))
+    found = _leading(scaled[np.ix_(is_output, is_output)], outputs)
+    narrow[: len(found), is_output] = found
     weight = directions * scale
     bias = -(weight @ moments.mean)
     return PrincipalBasis(
@@ -208,11 +216,12 @@ def contrastive_components(
 def _generalised(
     good: Doubles, pushed: Doubles, dim: int, power: float, gain: float, shrink: float
 ) -> Doubles:
-    """(dim, K) leading eigenvectors of L C_d L, times L and their eigenvalue's power."""
-    identity = np.eye(len(good)) * (np.trace(good) / len(good))
-    values, vectors = np.linalg.eigh((1.0 - shrink) * good + shrink * identity)
-    values = np.maximum(values, 1e-9 * max(values[-1], 1e-30))
-    root = (vectors * values**-power) @ vectors.T
+    """(dim, K) leading eigenvectors of L C_d L, times L and their eigenvalue's power.
+
+    C_g is divided by the mean of its diagonal: its scale does not count. Where it is zero, as every
+    patch has its like on another part, there is nothing to forget, and L is the identity.
+    """
+    root = inverse_power(good, 2.0 * power, shrink)
     values, vectors = np.linalg.eigh(root @ pushed @ root)  # ascending
     values, vectors = np.maximum(values[::-1][:dim], 0.0), vectors[:, ::-1][:, :dim]
     largest = values[0] if values[0] > 0 else 1.0

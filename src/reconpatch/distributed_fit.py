@@ -163,6 +163,10 @@ class StepsByWorkers(Steps):
         """See `Steps`."""
         return lambda i: patches.photo(self._row[i])
 
+    def at_hand(self, photos: Sequence[int]) -> list[int]:
+        """See `Steps`."""
+        return [i for i in photos if i in self._row]
+
     def bank(
         self, f: Representation, patches: PatchStore, settings: FitSettings, progress: Report
     ) -> MemoryBank:

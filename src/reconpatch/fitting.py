@@ -188,6 +188,10 @@ class Steps:
         """What gives the (P, D) represented patches of a photo whose features are kept."""
         return patches.photo
 
+    def at_hand(self, photos: Sequence[int]) -> list[int]:
+        """Those of some photos whose features are kept."""
+        return list(photos)
+
     def bank(
         self,
         f: Representation,  # noqa: ARG002 - for workers
@@ -270,7 +274,9 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
                 contrast=contrast, device=options.device, progress=report_to(options, "train f"),
             )  # fmt: skip
             del p
-        fit = _Fit(photos, defects, settings, layout, extractor, clock, options, steps, chosen)
+        fit = _Fit(
+            photos, defects, settings, layout, extractor, clock, options, steps, read.prepared
+        )
         fitted, guarded = fit.with_banks(f, patches)
     if options.explain is not None and len(defects):
         explain(
@@ -416,7 +422,7 @@ class _Fit:
             rng = np.random.default_rng([settings.seed, 2])
             copies = turned(self.prepared, self.extractor, f)
             with_copies = bank_with(bank, copies, lambda r, rows: pick(r, rows, settings, rng))
-            of = list(self.prepared)
+            of = self.steps.at_hand(list(self.prepared))
             decision = decide(
                 bank, with_copies, photo, self.photos, of, settings.scoring, self.layout
             )

@@ -481,7 +481,9 @@ def rescore(
     """The scores of the good photos after rows were added to the bank, without the photos.
 
     The most distant patches decide a photo's score, and those are kept. The distances of all others
-    are left as they were: never too small, so a threshold is never set too low by it.
+    are left as they were: never too small, so a threshold is never set too low by it. Where the
+    image score weighs them by `contrast`, that holds for the map alone: a patch's new nearest row
+    may be further away by the weighted distance.
 
     Args:
         good: the scores against the bank as it was.
@@ -530,5 +532,5 @@ def _score_again(
     others = np.delete(distances, witnesses)
     ceiling = float(others.max()) if len(others) else 0.0
     # The largest distance is that of a witness, so eq. 10 weighs no other patch.
-    exact = scoring.reweight == "largest" and witness.distances.max() > ceiling
+    exact = scoring.b > 1 and scoring.reweight == "largest" and witness.distances.max() > ceiling
     return witness.image_score if exact else max(witness.image_score, ceiling)

@@ -383,10 +383,14 @@ def alike_of(read: Read) -> Alike:
 
 
 def kept_views(settings: FitSettings, photos: int) -> frozenset[int]:
-    """Photos that are kept prepared: for made defects, and for the sample of the file."""
+    """Photos that are kept prepared: for made defects, turned copies and the file's sample.
+
+    They are among those that are scored, of which workers give the features back.
+    """
+    scored = calibrated_photos(photos)
     count = max(settings.defects, SAMPLE_PHOTOS // 2)
-    evenly = np.linspace(0, photos - 1, min(count, photos))
-    return frozenset(np.rint(evenly).astype(int).tolist())
+    evenly = np.linspace(0, len(scored) - 1, min(count, len(scored)))
+    return frozenset(scored[np.rint(evenly).astype(int)].tolist())
 
 
 def _check_same_size(photo: Photo, layout: Layout) -> None:

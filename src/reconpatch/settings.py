@@ -229,6 +229,11 @@ class FitSettings:
             raise SettingsError(f"candidates is {self.candidates}: give 0 (all) or more patches")
         if self.seed < 0:
             raise SettingsError(f"the seed is {self.seed}: give a whole number, 0 or more")
+        if self.method == "patchcore" and self.training.basis:
+            raise SettingsError(
+                f"method is 'patchcore' and basis is {self.training.basis}: PatchCore compares p "
+                "itself, so give basis=0"
+            )
         if self.guard and self.training.basis:
             raise SettingsError(
                 f"guard is on and basis is {self.training.basis}: the guard compares with p "

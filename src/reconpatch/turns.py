@@ -132,15 +132,24 @@ def decide(
     scoring: ScoringSettings,
     layout: Layout,
 ) -> TurnsDecision:
-    """Compare the scores of good photos against two banks, the photos' own rows left out."""
+    """Compare the scores of good photos against two banks, the photos' own rows left out.
+
+    A photo whose part has all rows of a bank has no score by it, and is not compared.
+    """
+    if not of:
+        return TurnsDecision(False, 1.0, 1.0, 0)
     before, after = (
         _scores_without_own(bank, patches, photos, of, scoring, layout)
         for bank in (plain, with_copies)
     )
+    scored = np.isfinite(before) & np.isfinite(after)
+    before, after = before[scored], after[scored]
+    if not len(before):
+        return TurnsDecision(False, 1.0, 1.0, 0)
     means = float(before.mean()), float(after.mean())
     mean = means[1] / means[0] if means[0] > 0 else 1.0
     spread = float(after.std() / before.std()) / mean if before.std() > 0 < mean else 1.0
-    return TurnsDecision(mean < HIGHER and spread < 1.0, spread, mean, len(of))
+    return TurnsDecision(mean < HIGHER and spread < 1.0, spread, mean, len(before))
 
 
 def _scores_without_own(
@@ -159,5 +168,5 @@ def _scores_without_own(
         nearest = np.where(own, covering.others[k], covering.nearest[k])
         distances = np.where(own, covering.other_distances[k], covering.distances[k])
         weighted = weighted_distances(patches(i), distances, nearest, bank, scoring)
-        scores[k] = top_score(weighted, scoring, layout)
+        scores[k] = top_score(weighted, scoring, layout) if (nearest >= 0).all() else np.inf
     return scores

@@ -465,12 +465,13 @@ def _scores(
         of=range(old, old + len(patches)),
         progress=lambda done, total: report("calibrate", done, total),
     )  # fmt: skip
-    return GoodScores(
-        *(
-            np.concatenate([getattr(again, name), getattr(new, name)])
-            for name in GoodScores.__dataclass_fields__
-        )
-    )
+    joined = {
+        name: np.concatenate([getattr(again, name), getattr(new, name)])
+        for name in GoodScores.__dataclass_fields__
+    }
+    if scoring.contrast == 1:  # nothing is weighted
+        joined["weighted"] = joined["distances"]
+    return GoodScores(**joined)
 
 
 def _calibrating(model: Model) -> int:
