@@ -129,10 +129,14 @@ def principal_basis(
 def _leading(covariance: Doubles, dim: int) -> Doubles:
     """(D, C) eigenvectors of the largest eigenvalues, largest first; signs are fixed."""
     _, vectors = np.linalg.eigh(covariance)  # ascending
-    directions: Doubles = vectors[:, ::-1].T[:dim].copy()
-    largest = np.abs(directions).argmax(axis=1)
-    directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
-    return directions
+    return _signed(vectors[:, ::-1].T[:dim])
+
+
+def _signed(rows: Doubles) -> Doubles:
+    """Rows with their largest entry positive: the sign of an eigenvector is the library's whim."""
+    largest = np.abs(rows).argmax(axis=1)
+    signed: Doubles = rows * np.sign(rows[np.arange(len(rows)), largest])[:, None]
+    return signed
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +157,7 @@ class Contrast:
     """What a contrastive f is learned against.
 
     Attributes:
-        defects: made defects, one at least.
+        defects: made defects; with none, f is that of relevant components.
         outputs: (d, K), `PrincipalBasis.outputs`.
     """
 
@@ -202,8 +206,9 @@ def contrastive_components(
     pushed = np.zeros_like(good)
     for defect in contrast.defects:
         part = np.full(len(defect.features), defect.part)
-        pushed += covariance(search.differences(defect.features, part))
-    pushed /= len(contrast.defects)
+        pushed += covariance(search.differences(defect.features, part)) / len(contrast.defects)
+    if not contrast.defects:  # none covers an inspected patch: every direction is worth as much
+        pushed = np.eye(len(good))
     components = _generalised(good, pushed, dim - len(contrast.outputs), power, gain, shrink)
     some = drawn[rng.permutation(len(drawn))[: 2 * _BLOCK]]
     halves = [
@@ -225,7 +230,7 @@ def _generalised(
     values, vectors = np.linalg.eigh(root @ pushed @ root)  # ascending
     values, vectors = np.maximum(values[::-1][:dim], 0.0), vectors[:, ::-1][:, :dim]
     largest = values[0] if values[0] > 0 else 1.0
-    found: Doubles = ((values / largest) ** gain)[:, None] * (vectors.T @ root)
+    found: Doubles = ((values / largest) ** gain)[:, None] * (_signed(vectors.T) @ root)
     return found
 
 

@@ -291,6 +291,11 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             whole = fitted.f.after(Representation(basis.weight, basis.bias))
         graph = graphs.inspection(whole)
         engine = _engine(graph, extractor, fitted.f, settings, threads, options)
+    if settings.turns == "always" and fitted.turns is None:
+        notes.append(
+            "No photo was turned, though turns is always: only photos that are seen whole are, "
+            "without tiles, a region of interest or registration."
+        )
     if guarded and guarded.kept == "identity":
         notes.append(guarded.sentence())
     elif settings.guard and settings.method == "reconpatch" and not guarded:

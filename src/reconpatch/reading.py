@@ -301,8 +301,12 @@ class Reading:
             The moments, and this reading with the white level of photos of 16 bits where there are.
         """
         moments, reading = Moments(extractor.channels), self
-        count = min(SURVEYED, len(self.sources))
-        for n in np.linspace(0, len(self.sources) - 1, count).round().astype(int).tolist():
+        numbers = range(len(self.sources))
+        evenly = np.linspace(0, len(numbers) - 1, min(SURVEYED, len(numbers))).round().astype(int)
+        left = len(evenly)
+        for n in dict.fromkeys([*evenly.tolist(), *numbers]):  # others where some are unreadable
+            if not left:
+                break
             decoded = reading._decode(n)
             if isinstance(decoded, PhotoError):
                 _refuse_or_note(decoded, self.options)
@@ -316,6 +320,7 @@ class Reading:
                 decoded = reading._prepare(decoded.photo, preprocessing)
             view, pixels = reading._kept_view(n, decoded, preprocessing)
             moments.add(extractor(as_unit(pixels[None]))[:, view.cells])
+            left -= 1
         return moments, reading
 
     def _of_whole_photos(self, features: Floats) -> Floats:

@@ -22,7 +22,7 @@ from reconpatch.features import Extractor
 from reconpatch.good_photos import GoodScores, TrainingPhoto, by_part, groups_of_rows
 from reconpatch.images import Bytes, as_unit
 from reconpatch.layout import Layout, View
-from reconpatch.made_defects import JUDGED_KINDS, KINDS, made_defects, make_defect
+from reconpatch.made_defects import JUDGED_KINDS, KINDS, MadeDefect, made_defects, make_defect
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.metrics import pixel_metrics
 from reconpatch.quality import QualityEstimate, compare, estimate_quality
@@ -69,11 +69,7 @@ def make_defects(
     pictures = (x.transpose(1, 2, 0) for _, x in prepared.values())
     made_on = zip(prepared.items(), made_defects(pictures, seed, JUDGED_KINDS), strict=True)
     for (photo, (view, original)), made in made_on:
-        pixels, mask = made.pixels.transpose(2, 0, 1), made.mask
-        inside = _inspected_pixels(view, extractor.grid, mask.shape)
-        if inside is not None:
-            mask = mask & inside
-            pixels = np.where(inside, pixels, original)
+        pixels, mask = _inspected(made, view, original, extractor.grid)
         if not mask.any():
             continue
         found.photos.append(photo)
@@ -113,10 +109,11 @@ def defects_to_learn(
             KINDS[(n + turn) % len(KINDS)],
             rng,
         )
-        covered = coverage(made.mask, extractor.grid)[view.cells]
+        pixels, mask = _inspected(made, view, original, extractor.grid)
+        covered = coverage(mask, extractor.grid)[view.cells]
         if not covered.any():
             continue
-        features = extractor(as_unit(made.pixels.transpose(2, 0, 1)[None]))[0][view.cells]
+        features = extractor(as_unit(pixels[None]))[0][view.cells]
         chosen = covered > min(LEARNT_COVERAGE, 0.999 * float(covered.max()))
         found.append(DefectPatches(features[chosen], photos[numbers[n]].group))
     return found
@@ -131,6 +128,17 @@ def coverage(mask: npt.NDArray[np.bool_], grid: tuple[int, int]) -> Floats:
     sums = np.add.reduceat(sums, columns[:-1], axis=1)
     share: Floats = (sums / np.outer(np.diff(rows), np.diff(columns))).ravel().astype(np.float32)
     return share
+
+
+def _inspected(
+    made: MadeDefect, view: View, original: Bytes, grid: tuple[int, int]
+) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+    """(3, H, W) pixels and (H, W) mask of a defect; what is not inspected is as it was."""
+    pixels, mask = made.pixels.transpose(2, 0, 1), made.mask
+    inside = _inspected_pixels(view, grid, mask.shape)
+    if inside is None:
+        return pixels, mask
+    return np.where(inside, pixels, original), mask & inside
 
 
 def _inspected_pixels(
