@@ -29,8 +29,11 @@ Data = Annotated[Path, typer.Option(help="Folder for records, photos and version
 Database = Annotated[
     str | None,
     typer.Option(
-        help="PostgreSQL for the records: postgresql://USER:PASSWORD@HOST/NAME.",
+        help="PostgreSQL for the records: postgresql://USER@HOST/NAME. With a password, give it "
+        "by the variable: who lists the processes reads what stands here.",
         show_default="SQLite in DATA",
+        envvar="RECONPATCH_DATABASE",
+        show_envvar=True,
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda (not measured).")]

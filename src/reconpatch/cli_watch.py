@@ -92,7 +92,7 @@ def watch(
         served = versions.serve(product)
         watcher = Watcher(
             folder, served, records, PhotoStore(station.photos, records),
-            station.drift(product), output=output, sorting=sorting,
+            station.drift(product, served.version.number), output=output, sorting=sorting,
             patience=patience, max_pixels=max_pixels,
         )  # fmt: skip
         note(f"{product}: version {served.version.number}; watching {folder}")

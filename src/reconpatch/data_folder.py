@@ -5,7 +5,8 @@ DATA/lock                  locked while a program uses the folder
 DATA/records.sqlite        the records, unless they are in another database
 DATA/photos/               see `photo_store.py`
 DATA/models/PRODUCT/       see `model_versions.py`
-DATA/drift/PRODUCT.json    see `version_drift.py`
+DATA/thumbnails/           see `thumbnails.py`
+DATA/drift/                see `version_drift.py`
 DATA/fits/                 what a fit is at work on; see `fit_jobs.py`
 """
 
@@ -59,9 +60,9 @@ class DataFolder:
             sweep_leftovers(folder)
         self.station = _station_name(path / "station.txt")
 
-    def drift(self, product: str) -> Path:
-        """File of the state of a product's drift monitor."""
-        return self.path / "drift" / f"{product}.json"
+    def drift(self, product: str, version: int) -> Path:
+        """File of the state of the drift monitor of a product's version."""
+        return self.path / "drift" / f"{product}@{version:04}.json"
 
     def close(self) -> None:
         """Let another program use the folder."""

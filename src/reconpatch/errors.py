@@ -13,13 +13,17 @@
     ├── RecordsError                the records' database cannot be opened or written
     ├── WorkersError                a Ray cluster cannot be reached, or a process at work died
     ├── BusyError                   more photos are waiting than the station takes
+    ├── ChangedError                somebody else has changed it in the meantime
     └── UpdateRefusedError          a new version would miss a defect that an operator confirmed
+        └── ConfirmError            likewise of a threshold or roll back, unless that is confirmed
 
 Every message says what was given, what is allowed and what to do; the command line prints it as
 it is, without a traceback, and exits with code 2.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class ReconPatchError(Exception):
@@ -81,22 +85,48 @@ class WorkersError(ReconPatchError):
 
 
 class BusyError(ReconPatchError):
-    """More photos are waiting for inspection than the station takes.
+    """More photos or requests are waiting than the station takes.
 
     Attributes:
         seconds: about how long to wait before asking again; 1 or more.
     """
 
-    def __init__(self, waiting: int, seconds: int) -> None:
-        super().__init__(
-            f"{waiting} photos are waiting for inspection and no more are taken: send this one "
-            f"again in about {seconds} s"
-        )
+    def __init__(
+        self,
+        waiting: int = 1,
+        seconds: int = 1,
+        what: str = "photos are waiting for inspection and no more are taken: send this one",
+    ) -> None:
+        super().__init__(f"{waiting} {what} again in about {seconds} s")
         self.seconds = seconds
+
+
+class ChangedError(ReconPatchError):
+    """What is to be changed is no longer as it was when that was decided.
+
+    Attributes:
+        etag: names what it is now.
+    """
+
+    def __init__(self, sentence: str, *, etag: str = "") -> None:
+        super().__init__(sentence)
+        self.etag = etag
 
 
 class UpdateRefusedError(ReconPatchError):
     """A new version of a model would miss a defect that an operator has confirmed."""
+
+
+class ConfirmError(UpdateRefusedError):
+    """Confirmed defects would be missed, which somebody has to say that they know.
+
+    Attributes:
+        figures: what would come of it, JSON-ready.
+    """
+
+    def __init__(self, sentence: str, *, figures: dict[str, Any] | None = None) -> None:
+        super().__init__(sentence)
+        self.figures = figures or {}
 
 
 class ReconPatchWarning(UserWarning):

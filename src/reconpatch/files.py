@@ -58,17 +58,21 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
-def sweep_leftovers(folder: Path) -> int:
+def sweep_leftovers(folder: Path, of: re.Pattern[str] | None = None) -> int:
     """Remove the temporary files that processes left which were killed while writing; how many.
 
     A file that another program is writing is locked and stays, and so does any where locks are
     not to be had.
+
+    Args:
+        folder: not those in it.
+        of: only those of files whose whole name this matches.
     """
     swept = 0
     newest = time.time() - _UNLOCKED_SECONDS
     with contextlib.suppress(OSError):  # a folder that cannot be read keeps what it has
         for name in os.listdir(folder):  # noqa: PTH208 - names alone, of folders with many files
-            if _TEMPORARY.fullmatch(name):
+            if _TEMPORARY.fullmatch(name) and (of is None or of.fullmatch(name[1:-14])):
                 swept += _removed(folder / name, newest)
     return swept
 

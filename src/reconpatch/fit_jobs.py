@@ -6,6 +6,11 @@
 A fit learns from a folder that was named when the service was started, or from photos that were
 dropped on the page. It is compared with the model in service on the photos of the recent past, and
 then waits: only a person puts it into service. How the process works is in `fit_process.py`.
+
+    fits/dropped/0001.png, ...    photos that were dropped; they outlive a restart
+    fits/fit-1f3c5a7e.rcp         what a fit came to, until it is in service or thrown away
+
+Nothing else in the folder is touched, and nothing of a process that was killed is removed.
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import shutil
+import re
+import secrets
 import subprocess
 import sys
 import threading
@@ -26,16 +32,19 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from reconpatch.difference import PhotoChange
 from reconpatch.errors import (
+    ChangedError,
     MissingExtraError,
     NotFoundError,
     PhotoError,
     SettingsError,
     UpdateRefusedError,
 )
-from reconpatch.files import atomic_write, make_folder
+from reconpatch.files import atomic_write, make_folder, sweep_leftovers
 from reconpatch.images import list_photos, read_photo_bytes
+from reconpatch.orphans import FIT_MODEL
 from reconpatch.records import Feedback, Filter, Record, Version
 from reconpatch.settings import Quality
+from reconpatch.station import Asked
 
 if TYPE_CHECKING:
     from reconpatch.station import Station
@@ -44,6 +53,8 @@ log = logging.getLogger("reconpatch.fits")
 
 State = Literal["running", "ready", "failed", "cancelled", "in service"]
 
+WAIT = "wait until no more photos arrive"
+"""The first step, where photos are still being copied into the folder."""
 DROPPED = "dropped photos"
 """What a fit's source is called that is no folder."""
 MOST_DROPPED = 2_000
@@ -56,6 +67,11 @@ _RECENT = 200
 _SHOWN_CHANGES = 50
 _SUFFIXES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"BM", ".bmp"), (b"RIFF", ".webp"))
 _TRAINING = ("torch", "timm", "onnx")
+_OWN_DROPPED = re.compile(r"[0-9]{4,}\.(png|jpg|bmp|webp|tif)")
+# Seconds without a change after which a folder is whole.
+QUIET_SECONDS = 3.0
+# Seconds between two walks through the folders, and how many times as long as the walk took.
+_WALK_SECONDS, _WALK_SHARE = 5.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -128,10 +144,17 @@ class FitJob:
 
 @dataclass(frozen=True)
 class FitFolder:
-    """A folder that fits can learn from."""
+    """A folder that fits can learn from.
+
+    Attributes:
+        name: as the page shows it.
+        photos: how many it held at the last look, some seconds ago.
+        changing: whether photos were still arriving then.
+    """
 
     name: str
     photos: int
+    changing: bool = False
 
 
 class FitJobs:
@@ -156,10 +179,18 @@ class FitJobs:
         self._scratch = station.data.path / "fits"
         self._lock = threading.RLock()
         self._job: FitJob | None = None
+        self._output: Path | None = None
+        self._changes = 0
         self._began = 0.0
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
-        shutil.rmtree(self._scratch, ignore_errors=True)  # of a process that was killed
+        self._stopped = threading.Event()
+        self._walks = _Walks(self._folders)
+        sweep_leftovers(self._scratch, FIT_MODEL)
+        sweep_leftovers(self._dropped, _OWN_DROPPED)
+        sizes = {path.name: path.stat().st_size for path in self._own_dropped()}
+        self._dropped_count, self._dropped_bytes = len(sizes), sum(sizes.values())
+        self._last_number = max((int(name.partition(".")[0]) for name in sizes), default=0)
 
     @property
     def unavailable(self) -> str | None:
@@ -178,20 +209,57 @@ class FitJobs:
             return job
 
     @property
+    def etag(self) -> str:
+        """Names the state of the fit; it changes with each change but a dropped photo."""
+        job = self.job
+        return f'"fit-{self._changes}-{job.state if job is not None else "none"}"'
+
+    @contextlib.contextmanager
+    def unchanged(self, expected: str | None) -> Iterator[None]:
+        """Do in the block what follows from a state, and nothing if that has changed.
+
+        Args:
+            expected: the `etag` that it follows from; None takes any.
+
+        Raises:
+            ChangedError: it has changed.
+        """
+        with self._lock:
+            self._check_expected(expected)
+            yield
+            self._changes += 1
+
+    def _check_expected(self, expected: str | None) -> None:
+        if expected is None or expected == self.etag:
+            return
+        job = self._job
+        now = f"the fit of {job.product} is {job.state}" if job is not None else "there is no fit"
+        raise ChangedError(
+            f"somebody else did something with the fits in the meantime ({now}): look at it, and "
+            "decide again",
+            etag=self.etag,
+        )
+
+    @property
     def folders(self) -> list[FitFolder]:
-        """The folders, and how many photos are in each now."""
-        return [FitFolder(name, len(_photos(folder))) for name, folder in self._folders.items()]
+        """The folders, and how many photos were in each some seconds ago."""
+        return self._walks.folders()
 
     # --- Dropped photos ------------------------------------------------------------------------
 
     @property
     def dropped(self) -> int:
         """How many photos wait for a fit."""
-        return len(_photos(self._dropped))
+        return self._dropped_count
 
     @property
     def _dropped(self) -> Path:
         return self._scratch / "dropped"
+
+    def _own_dropped(self) -> list[Path]:
+        if not self._dropped.is_dir():
+            return []
+        return [path for path in self._dropped.iterdir() if _OWN_DROPPED.fullmatch(path.name)]
 
     def drop(self, content: bytes, *, name: str) -> int:
         """Keep a good photo for the next fit; how many there are now.
@@ -203,24 +271,33 @@ class FitJobs:
         read_photo_bytes(content, name=name, max_pixels=self._station.limits.max_pixels)
         with self._lock:
             self._check_idle()
-            files = _photos(self._dropped)
-            count, size = len(files), sum(file.stat().st_size for file in files)
+            count, size = self._dropped_count, self._dropped_bytes
             if count >= MOST_DROPPED or size + len(content) > MOST_DROPPED_BYTES:
                 raise SettingsError(
                     f"{count} photos with {size / 1e9:.1f} GB were dropped, which is the most: "
                     "name a folder with --photos when the service is started"
                 )
-            path = self._dropped / f"{count + 1:04}{_suffix(content)}"
+            path = self._dropped / f"{self._last_number + 1:04}{_suffix(content)}"
             make_folder(path.parent)
             with atomic_write(path) as file:
                 file.write(content)
+            self._last_number += 1
+            self._dropped_count, self._dropped_bytes = count + 1, size + len(content)
             return count + 1
 
     def clear(self) -> None:
         """Forget the photos that were dropped."""
         with self._lock:
             self._check_idle()
-            shutil.rmtree(self._dropped, ignore_errors=True)
+            self._forget_dropped()
+
+    def _forget_dropped(self) -> None:
+        for path in self._own_dropped():
+            path.unlink(missing_ok=True)
+        self._dropped_count = self._dropped_bytes = 0
+        for folder in (self._dropped, self._scratch):  # unless there is something else
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
     # --- A fit ---------------------------------------------------------------------------------
 
@@ -253,6 +330,9 @@ class FitJobs:
                 ) from error
             self._began = time.monotonic()
             self._job = FitJob(product, folder or DROPPED, quality)
+            self._throw_away()
+            self._output = self._scratch.absolute() / f"fit-{secrets.token_hex(4)}.rcp"
+            self._stopped = threading.Event()
             asked = {
                 "good": str(good.absolute()),
                 "output": str(self._output),
@@ -268,19 +348,29 @@ class FitJobs:
             self._thread.start()
             return self._job
 
-    def cancel(self) -> FitJob | None:
-        """Stop a fit, or throw away what came of one; nothing where there is neither."""
+    def cancel(self, expected: str | None = None) -> FitJob | None:
+        """Stop a fit, or throw away what came of one; nothing where there is neither.
+
+        Args:
+            expected: see `unchanged`.
+
+        Raises:
+            ChangedError: it has changed.
+        """
         with self._lock:
+            self._check_expected(expected)
+            self._changes += 1
             if self._job is not None and self._job.state in ("running", "ready"):
                 self._job = replace(self._job, state="cancelled", seconds=self._seconds())
         self.close()
         return self.job
 
-    def put_into_service(self, *, force: bool = False) -> Version:
+    def put_into_service(self, *, force: bool = False, by: str | None = None) -> Version:
         """Make the fit that is ready the next version of its product.
 
         Args:
             force: also when it would miss a defect that an operator confirmed.
+            by: who says so.
 
         Raises:
             NotFoundError: no fit is ready.
@@ -288,7 +378,7 @@ class FitJobs:
         """
         with self._lock:
             job = self._job
-            if job is None or job.state != "ready":
+            if job is None or job.state != "ready" or self._output is None:
                 raise NotFoundError("no fit is ready: start one and wait until it is compared")
             compared = job.comparison
             if compared is not None and compared.missed and not force:
@@ -302,23 +392,35 @@ class FitJobs:
                 self._station.versions.read(self._output),
                 note=f"fitted on {job.good_photos} photos: {job.source}",
                 parent=served.version if served is not None else None,
+                asked=Asked(by=by),
             )
             self._job = replace(job, state="in service", version=version.number)
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._throw_away()
+            if job.source == DROPPED:
+                self._forget_dropped()
             return version
 
     def close(self) -> None:
         """Stop whatever is at work."""
         with self._lock:
             process, thread = self._process, self._thread
+            self._stopped.set()
         if process is not None:
             process.kill()
         if thread is not None:
             thread.join()
+        with self._lock:
+            self._throw_away()
 
-    @property
-    def _output(self) -> Path:
-        return self._scratch.absolute() / "model.rcp"
+    def _throw_away(self) -> None:
+        """Remove what a fit came to, once its process has ended."""
+        if self._output is not None:
+            with contextlib.suppress(OSError):
+                self._output.unlink(missing_ok=True)
+            sweep_leftovers(self._scratch, FIT_MODEL)
+            with contextlib.suppress(OSError):  # unless there is something else
+                self._scratch.rmdir()
+            self._output = None
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began
@@ -367,6 +469,8 @@ class FitJobs:
         assert process.stdin is not None
         assert process.stdout is not None
         records: list[Record] = []
+        if asked["good"] != str(self._dropped.absolute()):
+            self._wait_for_quiet(Path(asked["good"]))
         _ask(process.stdin, asked)
         for line in process.stdout:
             told = json.loads(line)
@@ -382,7 +486,7 @@ class FitJobs:
                 _ask(
                     process.stdin,
                     {
-                        "new": str(self._output),
+                        "new": asked["output"],
                         "old": str(old.absolute()) if old is not None else None,
                         "photos": photos,
                         "max_pixels": max(self._station.limits.max_pixels, largest),
@@ -394,6 +498,18 @@ class FitJobs:
             else:
                 self._change(state="failed", error=told["error"])
                 return
+
+    def _wait_for_quiet(self, folder: Path) -> None:
+        """Wait while photos are still being copied into a folder."""
+        before = _seen(folder)
+        if before.quiet_for >= QUIET_SECONDS:
+            return
+        self._change(step=WAIT)
+        while not self._stopped.wait(QUIET_SECONDS):
+            now = _seen(folder)
+            if now == before:
+                return
+            before = now
 
     def _keep(self, records: Sequence[Record], compared: dict[str, Any]) -> None:
         thresholds = compared["thresholds"]
@@ -414,6 +530,77 @@ class FitJobs:
         recent = records.page(Filter(product=product), limit=_RECENT).records
         told = records.export(Filter(product=product, feedback="any"))
         return self._station.stored((*told, *recent))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A folder's photos at one look.
+
+    Attributes:
+        photos: how many.
+        bytes: of their files together.
+        changed: when the last of them was made or written, by the file system's clock.
+    """
+
+    photos: int
+    bytes: int
+    changed: float
+
+    @property
+    def quiet_for(self) -> float:
+        """Seconds since the last change; below 0 by a clock that is ahead."""
+        return time.time() - self.changed
+
+
+def _seen(folder: Path) -> _Seen:
+    count, size, changed = 0, 0, 0.0
+    for path in _photos(folder):
+        with contextlib.suppress(OSError):  # it has gone again
+            state = path.stat()
+            # A copy may keep the time of its contents, but not that of its making.
+            changed = max(changed, state.st_mtime, state.st_ctime)
+            size += state.st_size
+            count += 1
+    return _Seen(count, size, changed)
+
+
+class _Walks:
+    """What is in folders; walked through now and then beside the requests, never by each."""
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = folders
+        self._lock = threading.Lock()
+        self._found: list[FitFolder] | None = None
+        self._next = 0.0
+        self._walking = False
+
+    def folders(self) -> list[FitFolder]:
+        """The folders as they were at the last walk; the first is waited for."""
+        with self._lock:
+            found = self._found
+            walks = not self._walking and time.monotonic() >= self._next
+            self._walking = self._walking or walks
+        if found is None and walks:
+            return self._walk()
+        if walks:
+            threading.Thread(target=self._walk, name="walk", daemon=True).start()
+        return found or [FitFolder(name, 0, changing=True) for name in self._folders]
+
+    def _walk(self) -> list[FitFolder]:
+        began = time.monotonic()
+        found = []
+        try:
+            for name, folder in self._folders.items():
+                seen = _seen(folder)
+                changing = seen.photos > 0 and seen.quiet_for < QUIET_SECONDS
+                found.append(FitFolder(name, seen.photos, changing))
+        finally:
+            took = time.monotonic() - began
+            with self._lock:
+                self._found = found
+                self._next = began + took + max(_WALK_SECONDS, _WALK_SHARE * took)
+                self._walking = False
+        return found
 
 
 def _comparison(

@@ -142,6 +142,15 @@ def read_photo_bytes(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS)
     return _photo(name, _from_stream(io.BytesIO(content), name, max_pixels))
 
 
+def header_pixels(content: bytes) -> int:
+    """Width x height as the header of a photo's file says; 0 where it says none."""
+    try:
+        image = _open_image(io.BytesIO(content), MAX_PIXELS)
+    except Exception:  # damaged files make Pillow raise nearly anything
+        return 0
+    return image.width * image.height
+
+
 def _photo(name: str, pixels: npt.NDArray[Any]) -> Photo:
     pixels = pixels.view()
     pixels.flags.writeable = False

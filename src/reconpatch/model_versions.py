@@ -23,6 +23,8 @@ from reconpatch.records import Records, Version
 
 # Models of the past that stay open, to draw the pictures of old records.
 _OPEN_AT_ONCE = 2
+# Bytes; no fit comes near it, and a sparse file claims any size.
+_LARGEST = 16_000_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 
 
@@ -92,11 +94,19 @@ class ModelVersions:
             NotFoundError: none is.
             ModelFileError: its file is missing or damaged.
         """
+        version = self.in_service(product)
+        return Served(version, self._load(product, version.number))
+
+    def in_service(self, product: str) -> Version:
+        """The version that is in service, whether it can be loaded or not.
+
+        Raises:
+            NotFoundError: none is.
+        """
         services = self._records.services(product)
         if not services:
             raise NotFoundError(f"no version of {product} is in service: give its model file")
-        version = self.get(product, services[0].number)
-        return Served(version, self._load(product, version.number))
+        return self.get(product, services[0].number)
 
     def adopt(self, file: Path) -> str:
         """Take in a model file that was given, as the product that its name says.
@@ -112,6 +122,7 @@ class ModelVersions:
             SettingsError: its name cannot be that of a product.
         """
         product = check_name(file.stem)
+        _check_file(file)
         model = self.read(file)
         content = file.read_bytes()
         known = {version.sha256 for version in self._records.versions(product)}
@@ -140,11 +151,14 @@ class ModelVersions:
             parent: the version that it was made from.
             content: the model's file, where there is one already.
         """
+        folder = self._folder / self.check_new(product)
         number = max((v.number for v in self._records.versions(product)), default=0) + 1
-        path = self._folder / self.check_new(product) / f"{number:04}.rcp"
-        # A file of this number without a row was left by a process that was killed right here.
+        # A file without a row was left by a process that was killed right here, or is of another
+        # database: it stays, and its number stays free.
+        while (path := folder / f"{number:04}.rcp").exists():
+            number += 1
         if content is None:
-            inspector.save(path, overwrite=True)
+            inspector.save(path)
         else:
             make_folder(path.parent)
             with atomic_write(path) as file:
@@ -167,6 +181,7 @@ class ModelVersions:
 
     def _load(self, product: str, number: int) -> Inspector:
         version = self.get(product, number)
+        _check_file(self.path(version))
         inspector = self.read(self.path(version))
         if sha256_of(self.path(version)) != version.sha256:
             raise ModelFileError(
@@ -174,6 +189,17 @@ class ModelVersions:
                 "file there, or roll back to another version"
             )
         return inspector
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what cannot be a model, before it is read: a pipe is read for ever."""
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise ModelFileError(f"{path} is not a regular file: give the model file that `fit` wrote")
+    if path.is_file() and path.stat().st_size > _LARGEST:
+        raise ModelFileError(
+            f"{path} has {path.stat().st_size / 1e9:,.0f} GB, and a model has some hundred MB: "
+            "give the model file that `fit` wrote"
+        )
 
 
 def check_name(name: str) -> str:

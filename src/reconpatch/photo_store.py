@@ -3,8 +3,8 @@
     photos/3f/3f2c...   SHA-256 of the file, no suffix: the same photo twice is one file
 
 A file is there whole or not at all. What is stored is also a row of the records; photos are given
-up by age and by total size there first, so a file without a row is left over from a process that
-was killed, and `sweep` removes it.
+up by age and by total size there first. A file without a row may be left over from a process that
+was killed, or belong to another database: it is never removed unasked; see `orphans.py`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconpatch.errors import NotFoundError
-from reconpatch.files import atomic_write, make_folder
+from reconpatch.files import atomic_write, make_folder, sweep_leftovers
 from reconpatch.records import FileKey, Record, Records, Verdict, Version
 
 if TYPE_CHECKING:
     from reconpatch.result import Result
 
 HASH = re.compile(r"[0-9a-f]{64}")
+_ANY_TIME = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class PhotoStore:
@@ -109,7 +110,14 @@ class PhotoStore:
                 f"the photo {sha256[:12]}... is no longer stored: only its record was kept"
             ) from None
 
-    def prune(self, *, keep_days: float | None = None, keep_bytes: int | None = None) -> int:
+    def prune(
+        self,
+        *,
+        keep_days: float | None = None,
+        keep_bytes: int | None = None,
+        keep_newest: int = 0,
+        now: datetime | None = None,
+    ) -> list[str]:
         """Remove photos that are too old or too many, oldest first; records stay.
 
         Photos of a record with feedback are never removed.
@@ -117,33 +125,36 @@ class PhotoStore:
         Args:
             keep_days: remove what was last stored longer ago than this; None keeps any age.
             keep_bytes: remove until no more than this is left; None keeps any amount.
+            keep_newest: so many of the newest are kept whatever their age.
+            now: the time; None asks the clock.
 
         Returns:
-            How many were removed.
+            SHA-256 of each that was removed.
         """
-        before = None if keep_days is None else datetime.now(UTC) - timedelta(days=keep_days)
-        removed = 0
+        before = None
+        if keep_days is not None:
+            now = now or datetime.now(UTC)
+            before = now - timedelta(days=keep_days)
+            if keep_newest:
+                newest = self._records.newest_photo(_ANY_TIME, skip=keep_newest - 1)
+                before = None if newest is None else min(before, newest)
+        removed: list[str] = []
         while True:
             with self._keeping:
                 gone = self._records.give_up_photos(stored_before=before, until_bytes=keep_bytes)
                 for sha256 in gone:
                     self.path(sha256).unlink(missing_ok=True)
-            removed += len(gone)
+            removed += gone
             if not gone:
                 return removed
 
     def sweep(self) -> int:
-        """Remove files that no row knows, which a killed process left; how many."""
-        swept = 0
-        for folder in sorted(self._folder.glob("[0-9a-f][0-9a-f]")):
-            with self._keeping:  # folder by folder, so that inspections wait for a moment only
-                names = [path.name for path in folder.iterdir()]
-                kept = self._records.kept_photos([name for name in names if HASH.fullmatch(name)])
-                for name in names:
-                    if name not in kept:
-                        (folder / name).unlink(missing_ok=True)
-                        swept += 1
-        return swept
+        """Remove the temporary files that a killed process left while it wrote photos; how many."""
+        return sum(sweep_leftovers(folder, HASH) for folder in self.folders())
+
+    def folders(self) -> list[Path]:
+        """The folders that photos are in."""
+        return sorted(self._folder.glob("[0-9a-f][0-9a-f]"))
 
     def path(self, sha256: str) -> Path:
         """Where a photo is, given by its SHA-256, or would be."""

@@ -1,14 +1,17 @@
 """Pictures of a record: the photo, its overlay, its heat map, and the closest good patch.
 
 They are drawn when they are asked for, by inspecting the stored photo with the version that judged
-it; thresholds and regions are those of the record. The last few maps stay in memory.
+it; thresholds and regions are those of the record. The last few maps stay in memory, and small
+pictures of photos on the disk.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reconpatch.errors import NotFoundError
+from reconpatch.errors import BusyError, NotFoundError, ReconPatchError
 from reconpatch.overlay import SATURATED_AT, colourise, outline, overlay
 from reconpatch.stored_picture import stored_picture
+from reconpatch.thumbnails import SIDE, is_worth, small
 
 if TYPE_CHECKING:
     from reconpatch.images import Photo
@@ -31,6 +35,9 @@ Scale = Literal["colour", "grey"]
 # Pixels of all maps that stay in memory together: 80 MB.
 _KEPT_PIXELS = 20_000_000
 _JPEG_QUALITY = 90
+# Pictures that are drawn at once, and seconds for which one waits for its turn.
+_AT_ONCE = 2
+_PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,24 @@ class Picture:
 
 
 class Pictures:
-    """Draws pictures of a station's records, one at a time so that inspections go on."""
+    """Draws pictures of a station's records, a few at a time so that inspections go on."""
 
     def __init__(self, station: Station) -> None:
         self._station = station
-        self._drawing = threading.Lock()
+        self._places = threading.BoundedSemaphore(_AT_ONCE)
+        self._keeping = threading.Lock()  # never held while anything is drawn
         self._maps: OrderedDict[tuple[str, str, int], npt.NDArray[np.float32]] = OrderedDict()
+
+    @contextlib.contextmanager
+    def _drawing(self, record: Record) -> Iterator[None]:
+        """One of the places to draw, and the memory that it takes."""
+        if not self._places.acquire(timeout=_PATIENCE):
+            raise BusyError(_AT_ONCE, 2, "pictures are being drawn and take long: ask")
+        try:
+            with self._station.decoded(record, _PATIENCE):
+                yield
+        finally:
+            self._places.release()
 
     def photo(self, record: Record, size: int | None = None, kind: Format = "jpeg") -> Picture:
         """The photo as a browser shows it: upright, 8 bits.
@@ -59,13 +78,34 @@ class Pictures:
 
         Raises:
             NotFoundError: the photo is no longer stored.
+            BusyError: others are drawn, and it takes long.
         """
-        with self._drawing:
+        if size is not None and size <= SIDE and is_worth(record.width, record.height):
+            return self._thumbnail(record, size, kind)
+        with self._drawing(record):
             return _encoded(_smaller(Image.fromarray(self._rgb(record)[0]), size), kind)
+
+    def _thumbnail(self, record: Record, size: int, kind: Format) -> Picture:
+        """A small picture from the one that is kept; made and kept where it is not."""
+        kept = self._station.thumbnails
+        found = kept.find(record.photo)
+        if found is None:
+            white = self._station.judge_of(record).white_level
+            found = kept.find(record.photo, white)
+        if found is None:
+            with self._drawing(record):
+                photo = self._station.photo(record)
+                with contextlib.suppress(ReconPatchError, OSError):  # a full disk
+                    kept.make(photo, record.photo, white)
+                found = small(photo, white)
+        if size == SIDE and kind == "jpeg":
+            return Picture(found, "image/jpeg")
+        with Image.open(io.BytesIO(found), formats=["JPEG"]) as image:
+            return _encoded(_smaller(image.convert("RGB"), size), kind)
 
     def overlay(self, record: Record, size: int | None = None, kind: Format = "jpeg") -> Picture:
         """The photo under the colours of its map, its regions framed; see `photo`."""
-        with self._drawing:
+        with self._drawing(record):
             rgb, photo = self._rgb(record)
             heatmap = self._map(record, photo)
             drawn = overlay(rgb, heatmap, record.map_threshold, record.regions)
@@ -80,15 +120,15 @@ class Pictures:
             scale: "colour" is RGBA, as `overlay.colourise` paints it; "grey" is 16 bits, 0 to
                 twice the map's threshold on 0 to 65535, 0 where the photo was not inspected.
         """
-        with self._drawing:
-            heatmap = self._map(record, self._station.photo(record))
-        if scale == "colour":
-            drawn = Image.fromarray(colourise(heatmap, record.map_threshold))
-            return _encoded(_smaller(drawn, size), "png")
-        unit = max(record.map_threshold, float(np.finfo(np.float32).tiny)) * SATURATED_AT
-        grey = np.clip(np.nan_to_num(heatmap) / unit, 0, 1) * 65535
-        picture = Image.fromarray(np.rint(grey).astype(np.uint16))
-        return _encoded(_smaller(picture, size), "png")
+        with self._drawing(record):
+            heatmap = self._map(record, None)
+            if scale == "colour":
+                drawn = Image.fromarray(colourise(heatmap, record.map_threshold))
+                return _encoded(_smaller(drawn, size), "png")
+            unit = max(record.map_threshold, float(np.finfo(np.float32).tiny)) * SATURATED_AT
+            grey = np.clip(np.nan_to_num(heatmap) / unit, 0, 1) * 65535
+            picture = Image.fromarray(np.rint(grey).astype(np.uint16))
+            return _encoded(_smaller(picture, size), "png")
 
     def closest(self, record: Record) -> Picture:
         """The good photo that the worst patch was compared with, the closest patch framed.
@@ -113,15 +153,19 @@ class Pictures:
         photo = self._station.photo(record)
         return photo.rgb8(self._station.judge_of(record).white_level), photo
 
-    def _map(self, record: Record, photo: Photo) -> npt.NDArray[np.float32]:
-        """The anomaly map of a record's photo, drawn again unless it is still in memory."""
+    def _map(self, record: Record, photo: Photo | None) -> npt.NDArray[np.float32]:
+        """The anomaly map of a record's photo, made again unless it is still in memory."""
         key = (record.photo, record.product, record.version)
-        found = self._maps.pop(key, None)
+        with self._keeping:
+            found = self._maps.get(key)
         if found is None:
+            photo = self._station.photo(record) if photo is None else photo
             found = self._station.judge_of(record).inspect(photo).heatmap
-        self._maps[key] = found
-        while len(self._maps) > 1 and sum(m.size for m in self._maps.values()) > _KEPT_PIXELS:
-            self._maps.popitem(last=False)
+        with self._keeping:
+            self._maps[key] = found
+            self._maps.move_to_end(key)
+            while len(self._maps) > 1 and sum(m.size for m in self._maps.values()) > _KEPT_PIXELS:
+                self._maps.popitem(last=False)
         return found
 
 

@@ -70,9 +70,26 @@ inspections = sa.Table(
     # An id is never given twice, also not that of a row which somebody deleted by hand.
     sqlite_autoincrement=True,
 )
+# Records are listed newest first, of all products as well as of one.
+sa.Index("inspections_by_station", inspections.c.station, inspections.c.id)
 sa.Index("inspections_by_product", inspections.c.station, inspections.c.product, inspections.c.id)
 sa.Index("inspections_by_photo", inspections.c.station, inspections.c.photo)
 sa.Index("inspections_by_feedback", inspections.c.station, inspections.c.feedback)
+
+failures = sa.Table(
+    "failures",
+    metadata,
+    sa.Column("id", _BigId, primary_key=True, autoincrement=True),
+    sa.Column("station", sa.String(80), nullable=False),
+    sa.Column("time", UtcTime, nullable=False),
+    sa.Column("product", sa.String(80), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("kind", sa.String(8), nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+sa.Index("failures_by_station", failures.c.station, failures.c.id)
+sa.Index("failures_by_product", failures.c.station, failures.c.product, failures.c.id)
 
 versions = sa.Table(
     "versions",
@@ -120,4 +137,64 @@ inspected_files = sa.Table(
     sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("mtime_ns", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("record", _BigId, sa.ForeignKey("inspections.id"), nullable=False),
+)
+
+products = sa.Table(
+    "products",
+    metadata,
+    sa.Column("station", sa.String(80), primary_key=True),
+    sa.Column("product", sa.String(80), primary_key=True),
+    sa.Column("retired", UtcTime),
+    sa.Column("is_default", sa.Boolean, nullable=False),
+)
+
+changes = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("id", _BigId, primary_key=True, autoincrement=True),
+    sa.Column("station", sa.String(80), nullable=False),
+    sa.Column("time", UtcTime, nullable=False),
+    sa.Column("product", sa.String(80), nullable=False),
+    sa.Column("what", sa.String(20), nullable=False),
+    sa.Column("by", sa.String(80)),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("figures", _Json),
+    sqlite_autoincrement=True,
+)
+sa.Index("changes_by_product", changes.c.station, changes.c.product, changes.c.id)
+
+rescored = sa.Table(
+    "rescored",
+    metadata,
+    sa.Column("station", sa.String(80), primary_key=True),
+    sa.Column("product", sa.String(80), primary_key=True),
+    sa.Column("scores_as", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("photo", sa.String(64), primary_key=True),
+    sa.Column("score", sa.Double, nullable=False),
+)
+
+drift_alarms = sa.Table(
+    "drift_alarms",
+    metadata,
+    sa.Column("id", _BigId, primary_key=True, autoincrement=True),
+    sa.Column("station", sa.String(80), nullable=False),
+    sa.Column("time", UtcTime, nullable=False),
+    sa.Column("product", sa.String(80), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    # Of the photo that raised it: told twice, as after a restart, it is one alarm.
+    sa.Column("record", _BigId, nullable=False),
+    sa.Column("photo", sa.BigInteger, nullable=False),
+    sa.Column("direction", sa.String(8), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("acknowledged", UtcTime),
+    sa.Column("acknowledged_by", sa.String(80)),
+    sa.Column("note", sa.Text),
+    sqlite_autoincrement=True,
+)
+sa.Index("drift_alarms_by_record", drift_alarms.c.station, drift_alarms.c.record, unique=True)
+sa.Index(
+    "drift_alarms_by_product",
+    drift_alarms.c.station,
+    drift_alarms.c.product,
+    drift_alarms.c.id,
 )

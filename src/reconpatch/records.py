@@ -23,9 +23,16 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 from sqlalchemy.dialects import postgresql, sqlite
 
-from reconpatch.errors import MissingExtraError, NotFoundError, RecordsError, SettingsError
+from reconpatch.errors import (
+    ChangedError,
+    MissingExtraError,
+    NotFoundError,
+    RecordsError,
+    SettingsError,
+)
 from reconpatch.record_tables import inspected_files, inspections, photos, services, versions
 from reconpatch.result import Box, Region, Result
+from reconpatch.station_log import StationLog
 
 Feedback = Literal["good", "defect"]
 FEEDBACK: tuple[Feedback, ...] = ("good", "defect")
@@ -147,6 +154,26 @@ class Record(Verdict):
     feedback: Feedback | None
     feedback_time: datetime | None
 
+    @property
+    def etag(self) -> str:
+        """Changes with the feedback, which is all of a record that does."""
+        return f'"{self.id}-{self.feedback or "none"}"'
+
+
+@dataclass(frozen=True)
+class Told:
+    """What of a `Record` it takes to ask how another threshold would judge its part."""
+
+    id: int
+    name: str
+    photo: str
+    version: int
+    width: int
+    height: int
+    score: float
+    anomalous: bool
+    feedback: Feedback
+
 
 @dataclass(frozen=True)
 class FileKey:
@@ -244,6 +271,9 @@ class Records:
         database: an SQLAlchemy URL (`postgresql://...`), or the path of an SQLite file.
         station: whose rows these are.
 
+    Attributes:
+        log: what the station keeps beside its verdicts.
+
     Raises:
         RecordsError: the database cannot be opened, or is of a newer program.
     """
@@ -252,6 +282,7 @@ class Records:
         self.station = station
         self._engine = _open(database)
         self._writing = self._engine.execution_options(reconpatch_writes=True)
+        self.log = StationLog(station, self._reading, self._changing)
         try:
             _migrate(self._engine)
         except BaseException:
@@ -352,24 +383,51 @@ class Records:
         with self._reading() as connection:
             return int(connection.execute(counted).scalar_one())
 
-    def feedback(self, record: int, said: Feedback | None) -> Record:
+    def feedback(
+        self, record: int, said: Feedback | None, *, expected: str | None = None
+    ) -> Record:
         """Keep what an operator says a part was; None takes it back.
+
+        Args:
+            record: number of the record.
+            said: what the part was.
+            expected: the `Record.etag` that this follows from; None takes any.
 
         Raises:
             NotFoundError: there is no record of this number.
             SettingsError: it is neither "good" nor "defect".
+            ChangedError: something else has been said in the meantime; nothing was changed.
         """
         if said is not None and said not in FEEDBACK:
             raise SettingsError(f"the feedback is {said!r}: give 'good', 'defect' or none")
         when = datetime.now(UTC) if said is not None else None
         with self._changing() as connection:
-            self._get(connection, record)
+            now = self._get(connection, record)
+            if expected is not None and expected != now.etag:
+                was = f"called {now.feedback}" if now.feedback else "taken back"
+                raise ChangedError(
+                    f"record {record} was {was} by somebody else in the meantime: look at it and "
+                    "say it again",
+                    etag=now.etag,
+                )
             connection.execute(
                 sa.update(inspections)
                 .where(self._own(inspections), inspections.c.id == record)
                 .values(feedback=said, feedback_time=when)
             )
             return self._get(connection, record)
+
+    def told(self, product: str) -> list[Told]:
+        """All parts of a product of which somebody said what they were, newest first."""
+        columns = [inspections.c[field.name] for field in fields(Told)]
+        query = sa.select(*columns).where(
+            self._own(inspections),
+            inspections.c.product == product,
+            inspections.c.feedback.is_not(None),
+        )
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(inspections.c.id.desc()))
+            return [Told(**_named(row, Told)) for row in rows]
 
     def recent_scores(self, product: str, scores_as: int, limit: int) -> list[Record]:
         """The last records of a product whose scores can be compared, newest first.
@@ -452,10 +510,12 @@ class Records:
             return [Service(**_named(row, Service)) for row in rows]
 
     def products(self) -> list[str]:
-        """Names of all products that have a version, sorted."""
-        query = sa.select(versions.c.product).where(self._own(versions)).distinct()
+        """Names of all products that have a version, the first that there was first."""
+        first = sa.func.min(services.c.id)
+        query = sa.select(services.c.product).where(self._own(services))
+        query = query.group_by(services.c.product).order_by(first)
         with self._reading() as connection:
-            return sorted(connection.execute(query).scalars())
+            return list(connection.execute(query).scalars())
 
     def _serve(self, connection: sa.Connection, product: str, number: int) -> None:
         row = {"station": self.station, "product": product, "number": number}
@@ -478,6 +538,18 @@ class Records:
                 query = sa.select(photos.c.sha256).where(self._kept(), some)
                 kept.update(connection.execute(query).scalars())
         return kept
+
+    def newest_photo(self, until: datetime, *, skip: int = 0) -> datetime | None:
+        """When the newest stored photo was last stored, or None.
+
+        Args:
+            until: not counting what was stored after this time.
+            skip: pass over so many that are newer.
+        """
+        query = sa.select(photos.c.stored).where(self._kept(), photos.c.stored <= until)
+        query = query.order_by(photos.c.stored.desc()).offset(skip).limit(1)
+        with self._reading() as connection:
+            return connection.execute(query).scalar_one_or_none()
 
     def give_up_photos(
         self, *, stored_before: datetime | None = None, until_bytes: int | None = None

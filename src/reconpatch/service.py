@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
+import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +27,8 @@ from starlette.requests import ClientDisconnect
 import reconpatch
 from reconpatch.errors import (
     BusyError,
+    ChangedError,
+    ConfirmError,
     NotFoundError,
     OutputError,
     PhotoError,
@@ -31,9 +37,12 @@ from reconpatch.errors import (
     UpdateRefusedError,
 )
 from reconpatch.fit_jobs import FitJobs
-from reconpatch.service_guard import API, Access, Guard
+from reconpatch.service_guard import API, COOKIE, Access, Guard
 from reconpatch.service_routes import Service, router
 from reconpatch.station import Station
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("reconpatch.service")
 
@@ -49,6 +58,7 @@ _JSON_BYTES = 65_536
 _STATUS: tuple[tuple[type[ReconPatchError], int], ...] = (
     (NotFoundError, 404),
     (UpdateRefusedError, 409),
+    (ChangedError, 412),
     (PhotoError, 422),
     (BusyError, 503),
     (RecordsError, 503),
@@ -75,10 +85,15 @@ def create_app(
         web: folder of the page's files; without an index.html in it there is no page.
     """
     fits = fits if fits is not None else FitJobs(station)
+    access = access or Access()
+    if access.cookie_name == COOKIE:  # ports do not part cookies; stations have their own names
+        own = re.sub("[^A-Za-z0-9-]", "-", station.data.station)
+        access = replace(access, cookie_name=f"{COOKIE}-{own}")
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        app.state.stopping.set()
         await run_in_threadpool(fits.close)
         await run_in_threadpool(station.close)
 
@@ -90,19 +105,33 @@ def create_app(
         docs_url=None,  # their scripts would come from another host
         redoc_url=None,
         lifespan=lifespan,
+        servers=[{"url": access.prefix}] if access.prefix else None,
     )
-    app.state.service = Service(station, fits, max_bytes)
+    # Set by whoever stops the service, before it waits for requests under way.
+    app.state.stopping = threading.Event()
+    app.state.service = service = Service(station, fits, max_bytes)
     app.add_middleware(
         Guard,
-        access=access or Access(),
+        access=access,
         most_bytes=lambda path: _most_bytes(path, max_bytes),
-        count=app.state.service.metrics.count_request,
+        count=service.metrics.count_request,
+        lost=service.lost,
+        held_bytes=2 * station.limits.queue_bytes,
+        stopping=app.state.stopping.is_set,
     )
     _handle_errors(app)
     app.include_router(router)
     if (web / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=web, html=True), name="page")
+        # Not mounted at "/", where it would answer for a route that is asked by a wrong method.
+        app.router.default = partial(_page, StaticFiles(directory=web, html=True))
     return app
+
+
+async def _page(files: StaticFiles, scope: Scope, receive: Receive, send: Send) -> None:
+    """A file of the page; errors are handled where those of routes are."""
+    if scope["type"] != "http":
+        return
+    await files(scope, receive, send)
 
 
 def _most_bytes(path: str, max_bytes: int) -> int:
@@ -123,7 +152,13 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(ReconPatchError)
     async def _refused(_: Request, error: ReconPatchError) -> JSONResponse:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
-        headers = {"Retry-After": str(error.seconds)} if isinstance(error, BusyError) else None
+        if isinstance(error, ConfirmError):
+            return JSONResponse({"error": str(error), **error.figures}, status)
+        headers = {}
+        if isinstance(error, BusyError):
+            headers["Retry-After"] = str(error.seconds)
+        if isinstance(error, ChangedError) and error.etag:
+            headers["ETag"] = error.etag
         return _problem(status, str(error), headers)
 
     @app.exception_handler(OSError)
@@ -137,8 +172,14 @@ def _handle_errors(app: FastAPI) -> None:
         return _problem(422, "; ".join(_said(problem) for problem in error.errors()[:3]))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        return _problem(error.status_code, str(error.detail), error.headers)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        sentence = str(error.detail)
+        allowed = (error.headers or {}).get("Allow", "GET, HEAD")
+        if error.status_code == 405:
+            sentence = f"{request.method} is no method of this address: use {allowed}"
+        elif error.status_code == 404 and sentence == "Not Found":
+            sentence = "there is nothing at this address: docs/station.md has those there are"
+        return _problem(error.status_code, sentence, error.headers)
 
     @app.exception_handler(ClientDisconnect)
     async def _gone(_: Request, __: ClientDisconnect) -> JSONResponse:

@@ -3,11 +3,13 @@
 A service on 127.0.0.1 can be reached by every page that a browser on the machine has open: by a
 form that posts to it, and by a foreign name that its owner points at 127.0.0.1 (DNS rebinding). So
 the name in Host has to be one of this machine's, and a browser has to say that the request comes
-from the service's own page. Beyond the machine itself, a token is asked for.
+from the service's own page. Beyond the machine itself, a token is asked for. Behind a reverse proxy
+the service is told the address under which the proxy shows it; that name and that origin are its
+own, too, and a path before its own is taken off.
 
 Also here: the bound on a request's bytes and on the wait for them, the headers that keep a page
-from loading anything from elsewhere, and one line in the log for each request, without its query or
-contents.
+from loading anything from elsewhere, HEAD answered as GET without the body, the page that asks a
+person for the token, and one line in the log for each request, without its query or contents.
 """
 
 from __future__ import annotations
@@ -15,17 +17,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import html
 import ipaddress
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import ClientDisconnect, HTTPConnection, cookie_parser
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.requests import ClientDisconnect, HTTPConnection, Request, cookie_parser
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,8 +40,15 @@ COOKIE = "reconpatch"
 SHORTEST_TOKEN = 16
 PATIENCE = 60.0
 """Seconds without a byte of a body after which it is given up: its sender may have lost power."""
-OPEN_PATHS = frozenset({f"{API}/health"})
+LONGEST_BODY = 600.0
+"""Seconds after which a body is given up whatever comes of it."""
+OPEN_PATHS = frozenset({f"{API}/health", "/style.css", "/icon.svg"})
 """What is answered without a token."""
+
+_LOGIN, _LOGOUT = "/login", "/logout"
+_LOGIN_BYTES = 4_096
+# Seconds between two looks whether the service is stopping, while a body is waited for.
+_LOOK_SECONDS = 0.5
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEADERS = {
@@ -60,12 +70,19 @@ class Access:
         any_host: whatever Host says; for a service with a token only. Else it has to name this
             machine.
         token: asked for where it is given.
-        secure: the service speaks TLS, so the cookie is for TLS only.
+        secure: the page is reached by TLS only, and so is the cookie.
+        origin: scheme and name under which a reverse proxy shows the page; None where there is
+            no proxy.
+        prefix: path under which it does, such as "/line3"; "" for none.
+        cookie_name: of its own for each station of a machine, for ports do not part cookies.
     """
 
     any_host: bool = False
     token: str | None = None
     secure: bool = False
+    origin: str | None = None
+    prefix: str = ""
+    cookie_name: str = COOKIE
 
     @property
     def cookie(self) -> str:
@@ -101,11 +118,12 @@ def refusal(access: Access, method: str, path: str, headers: Mapping[str, str]) 
         headers: of the request, their names in lower case.
     """
     host = headers.get("host", "")
-    if not access.any_host and not is_loopback(_name(host)):
+    if not (access.any_host or is_loopback(_name(host)) or _is_proxied(access, host)):
         return Refusal(421, "the service is not known by this name: call it by 127.0.0.1")
-    if _from_elsewhere(method, headers, host):
+    if _from_elsewhere(method, headers, host, access.origin):
         return Refusal(403, "the request comes from another site's page: use the service's own")
-    if access.token is not None and path not in OPEN_PATHS and not _has_token(access, headers):
+    open_ = path in OPEN_PATHS or path == _LOGIN
+    if access.token is not None and not open_ and not _has_token(access, headers):
         return Refusal(
             401, "a token is needed: send 'Authorization: Bearer TOKEN', or open /?token=TOKEN"
         )
@@ -120,14 +138,19 @@ def _name(host: str) -> str:
         return ""
 
 
-def _from_elsewhere(method: str, headers: Mapping[str, str], host: str) -> bool:
+def _is_proxied(access: Access, host: str) -> bool:
+    """Whether Host is the name under which a reverse proxy shows the page."""
+    return access.origin is not None and host.lower() == urlsplit(access.origin).netloc
+
+
+def _from_elsewhere(method: str, headers: Mapping[str, str], host: str, own: str | None) -> bool:
     """Whether a browser says that another site's page asks; programs say nothing."""
     site = headers.get("sec-fetch-site", "none")
     if site not in ("same-origin", "none"):
         # Following a link to the page is no harm; what it then asks for is same-origin.
         return not (method == "GET" and headers.get("sec-fetch-mode") == "navigate")
     origin = headers.get("origin")
-    if origin is None or method in _SAFE:
+    if origin is None or method in _SAFE or origin.lower() == own:
         return False
     try:
         return urlsplit(origin).netloc.lower() != host.lower()
@@ -139,12 +162,12 @@ def _has_token(access: Access, headers: Mapping[str, str]) -> bool:
     scheme, _, given = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and access.token is not None:
         return hmac.compare_digest(given.strip().encode(), access.token.encode())
-    cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+    cookie = cookie_parser(headers.get("cookie", "")).get(access.cookie_name, "")
     return hmac.compare_digest(cookie.encode(), access.cookie.encode())
 
 
 class TooLargeError(Exception):
-    """A request's body goes past its bound."""
+    """A request's body goes past its bound, or past what there is room for."""
 
 
 class Guard:
@@ -155,6 +178,10 @@ class Guard:
         access: who may ask.
         most_bytes: the bound of a request's body, by its path.
         count: told method, route and status of each request.
+        lost: told of an upload that was refused for its size before it was read.
+        held_bytes: bytes of all bodies together, of requests that are not answered yet; one alone
+            may have more.
+        stopping: whether the service stops, and waits for no more bytes.
     """
 
     def __init__(
@@ -164,18 +191,32 @@ class Guard:
         access: Access,
         most_bytes: Callable[[str], int],
         count: Callable[[str, str, int], None],
+        lost: Callable[[Request, str], None],
+        held_bytes: int,
+        stopping: Callable[[], bool],
     ) -> None:
         self._app = app
         self._access = access
         self._most_bytes = most_bytes
         self._count = count
+        self._lost = lost
+        self._held_bytes = held_bytes
+        self._stopping = stopping
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._logged(scope, receive, send)
+            await self._logged(self._without_prefix(scope), receive, send)
+
+    def _without_prefix(self, scope: Scope) -> Scope:
+        """The same request without the path that a reverse proxy puts before it, if it does."""
+        prefix, path = self._access.prefix, scope["path"]
+        if not prefix or not (path == prefix or path.startswith(f"{prefix}/")):
+            return scope
+        return {**scope, "path": path.removeprefix(prefix), "root_path": ""}
 
     async def _logged(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
@@ -185,7 +226,10 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(_headers(scope["path"]))
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                if scope["path"].startswith(API):
+                    headers.setdefault("Cache-Control", "no-store")
             try:
                 await send(message)
             except Exception as error:  # the wire broke: there is nobody left to be told
@@ -207,60 +251,170 @@ class Guard:
         method, path = scope["method"], scope["path"]
         most = self._most_bytes(path)
         length = asked.headers.get("content-length", "0")
-        if (method, path) == ("GET", "/") and self._opens(asked.query_params.get("token", "")):
-            await self._welcome(scope, receive, send)
+        if path == "":  # the prefix alone, from which relative addresses would lead astray
+            await RedirectResponse(f"{self._access.prefix}/", 308)(scope, receive, send)
+        elif (method, path) == ("GET", "/") and self._opens(asked.query_params.get("token", "")):
+            await self._welcome("/")(scope, receive, send)
         elif refused := refusal(self._access, method, path, asked.headers):
-            await _refuse(refused, scope, receive, send)
+            if refused.status == 401 and _is_browser(method, asked.headers):
+                page = _login_page(self._access, _address(scope), wrong=False)
+                await page(scope, receive, send)
+            else:
+                await _refuse(refused, scope, receive, send)
         elif not length.isdecimal() or int(length[:20]) > most:
-            await _refuse(_too_large(most), scope, receive, send)
+            refused = _too_large(most)
+            self._lost(Request(scope), refused.sentence)
+            await _refuse(refused, scope, receive, send)
+        elif method == "POST" and path in (_LOGIN, _LOGOUT) and self._access.token is not None:
+            await self._bounded(self._log_in_or_out, scope, receive, send, _LOGIN_BYTES)
+        elif method == "HEAD" and path.startswith(API):
+            await self._app({**scope, "method": "GET"}, receive, _without_body(send))
         else:
-            await self._bounded(scope, receive, send, most)
+            await self._bounded(self._app, scope, receive, send, most)
 
-    async def _bounded(self, scope: Scope, receive: Receive, send: Send, most: int) -> None:
-        """Hand the request on, and stop it when its body goes past the bound or does not go on."""
-        received, started, refused, whole = 0, False, False, False
+    async def _bounded(
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, most: int
+    ) -> None:
+        """Hand the request on, and stop it when its body goes past a bound or does not go on."""
+        received, started, whole = 0, False, False
+        refused: Refusal | None = None
+        began = time.monotonic()
 
         async def counted() -> Message:
-            nonlocal received, whole
+            nonlocal received, whole, refused
             # Once the body is there, whoever waits for more waits for the client to go away.
-            try:
-                message = await (receive() if whole else asyncio.wait_for(receive(), PATIENCE))
-            except TimeoutError:
-                raise ClientDisconnect from None
-            received += len(message.get("body", b""))
+            message = await (receive() if whole else self._next(receive, began))
+            size = len(message.get("body", b""))
+            received += size
+            self._held += size
             whole = not message.get("more_body", False)
             if received > most:
+                refused = _too_large(most)
+            elif self._held > self._held_bytes and self._held > received:
+                refused = Refusal(503, "too many uploads are under way: send this one again soon")
+            if refused is not None:
                 raise TooLargeError
             return message
 
         async def answer(message: Message) -> None:
-            nonlocal started, refused
-            if received > most and not started:
-                refused = True  # whatever else was made of a body that broke off
-            started = True
-            if not refused:
+            nonlocal started
+            if refused is None or started:  # else it was made of a body that broke off
+                started = True
                 await send(message)
 
         try:
-            await self._app(scope, counted, answer)
+            await app(scope, counted, answer)
         except TooLargeError:
-            refused = refused or not started
-        if refused:
-            await _refuse(_too_large(most), scope, receive, send)
+            pass
+        finally:
+            self._held -= received
+        if refused is not None and not started:
+            await _refuse(refused, scope, receive, send)
+
+    async def _next(self, receive: Receive, began: float) -> Message:
+        """The next part of a body, unless it does not come."""
+        waited = 0.0
+        while waited < PATIENCE and time.monotonic() - began < LONGEST_BODY:
+            step = min(_LOOK_SECONDS, PATIENCE - waited)
+            try:
+                return await asyncio.wait_for(receive(), step)
+            except TimeoutError:
+                waited += step
+            if self._stopping():
+                break
+        raise ClientDisconnect
+
+    # --- The token -----------------------------------------------------------------------------
 
     def _opens(self, token: str) -> bool:
         """Whether it is the token that is asked for."""
         own = self._access.token
         return own is not None and hmac.compare_digest(token.encode(), own.encode())
 
-    async def _welcome(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The page, with a cookie for who opened it with the right token in its address."""
-        page = RedirectResponse("/", 303)
+    def _welcome(self, address: str) -> Response:
+        """The way to a page of the service, with a cookie for who knows the token."""
+        access = self._access
+        page = RedirectResponse(access.prefix + address, 303)
         page.set_cookie(
-            COOKIE, self._access.cookie, httponly=True, samesite="strict",
-            secure=self._access.secure,
+            access.cookie_name, access.cookie, path=f"{access.prefix}/", httponly=True,
+            samesite="lax", secure=access.secure,
         )  # fmt: skip
-        await page(scope, receive, send)
+        return page
+
+    async def _log_in_or_out(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A cookie for the token of a form, or the form again; or the cookie taken away."""
+        access, request = self._access, Request(scope, receive)
+        given = parse_qs((await request.body()).decode("latin-1"))
+        token, address = (given.get(name, [""])[0] for name in ("token", "next"))
+        if not address.startswith("/") or address.startswith(("//", "/\\")):
+            address = "/"  # another site's
+        if scope["path"] == _LOGOUT:
+            answer: Response = RedirectResponse(f"{access.prefix}/", 303)
+            answer.delete_cookie(access.cookie_name, path=f"{access.prefix}/")
+        elif self._opens(token):
+            answer = self._welcome(address)
+        else:
+            answer = _login_page(access, address, wrong=True)
+        await answer(scope, receive, send)
+
+
+_LOGIN_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Log in – ReConPatch</title>
+<link rel="icon" href="{prefix}/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="{prefix}/style.css">
+</head>
+<body class="login">
+<main>
+<h1>Inspection station</h1>
+<form method="post" action="{prefix}/login">
+<p><label for="token">Token</label>
+<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+<input name="next" type="hidden" value="{next}">
+<button class="primary">Log in</button></p>
+<p role="alert">{said}</p>
+</form>
+<p>The token is in the file that the service was started with (--token-file).</p>
+</main>
+</body>
+</html>
+"""
+
+
+def _login_page(access: Access, address: str, *, wrong: bool) -> Response:
+    """The page that asks a person for the token, and goes on to where they wanted."""
+    said = "That is not the token of this station." if wrong else ""
+    page = _LOGIN_PAGE.format(
+        prefix=html.escape(access.prefix), next=html.escape(address), said=said
+    )
+    return HTMLResponse(page, 401, {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
+
+
+def _address(scope: Scope) -> str:
+    """Where a request wanted to go, without a token that was wrong."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    path = quote(scope["path"])
+    return f"{path}?{query}" if query and "token=" not in query else path
+
+
+def _is_browser(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a person is shown the answer."""
+    return method == "GET" and "text/html" in headers.get("accept", "")
+
+
+def _without_body(send: Send) -> Send:
+    """What HEAD is answered with: the headers alone."""
+
+    async def head(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return head
 
 
 def _too_large(most: int) -> Refusal:
@@ -271,12 +425,10 @@ async def _refuse(refused: Refusal, scope: Scope, receive: Receive, send: Send) 
     headers = {"Connection": "close"}  # what is left of the body is not read
     if refused.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if refused.status == 503:
+        headers["Retry-After"] = "2"
     answer = JSONResponse({"error": refused.sentence}, refused.status, headers)
     await answer(scope, receive, send)
-
-
-def _headers(path: str) -> dict[str, str]:
-    return _HEADERS | ({"Cache-Control": "no-store"} if path.startswith(API) else {})
 
 
 def _printable(text: str) -> str:

@@ -11,9 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from reconpatch.confirmed import Confirmed
 from reconpatch.fit_jobs import FitFolder, FitJob
 from reconpatch.records import Feedback, Filter, Record, Version
 from reconpatch.settings import Quality
+from reconpatch.station_log import Alarm, Changed, Failure
+from reconpatch.station_state import ProductState
 
 # What PostgreSQL's and SQLite's columns hold.
 RecordId = Annotated[int, Field(ge=1, le=2**63 - 1)]
@@ -46,6 +49,13 @@ class Problem(BaseModel):
     """What went wrong, and the way out."""
 
     error: str = Field(description="One sentence.")
+
+
+class Question(Problem):
+    """What somebody has to know before it is done: confirmed defects would be missed."""
+
+    threshold: float
+    confirmed: Confirmed
 
 
 class BatchItem(BaseModel):
@@ -109,12 +119,75 @@ class ProductOut(BaseModel):
     promise: str
     good_photos: int
     in_service_since: datetime
+    etag: str = Field(description="For `If-Match` of a change.")
+
+
+class ProductNotServed(BaseModel):
+    """A product whose model cannot be used."""
+
+    name: str
+    version: int | None
+    error: str
 
 
 class ProductsOut(BaseModel):
     """All products."""
 
-    products: list[ProductOut]
+    products: list[ProductOut] = Field(description="Those in service.")
+    default: str | None = Field(description="Which is meant where none is named.")
+    out: list[ProductNotServed] = Field(description="Those whose model cannot be used.")
+    retired: list[str]
+
+
+class StateOut(BaseModel):
+    """What there is to say instead of a verdict, of each product; from memory."""
+
+    now: datetime
+    ready: bool = Field(description="Whether the next photo could be stored.")
+    reasons: list[str] = Field(description="Why it could not.")
+    warnings: list[str] = Field(description="What will become a reason.")
+    default: str | None
+    stale_after: float | None = Field(description="Seconds; null: a verdict is never stale.")
+    products: list[ProductState]
+
+
+class FailuresOut(BaseModel):
+    """Photos without a verdict, newest first."""
+
+    failures: list[Failure]
+    cursor: int | None = Field(description="Give it as `cursor` for the next; null: the last.")
+
+
+class ChangesOut(BaseModel):
+    """Who changed what, newest first."""
+
+    changes: list[Changed]
+    cursor: int | None = Field(description="Give it as `cursor` for the next; null: the last.")
+
+
+class AlarmsOut(BaseModel):
+    """Drift alarms, newest first."""
+
+    alarms: list[Alarm]
+    cursor: int | None = Field(description="Give it as `cursor` for the next; null: the last.")
+
+
+class AcknowledgeIn(_Given):
+    """Somebody has seen the open drift alarms."""
+
+    by: str = Field(min_length=1, max_length=80, description="Who.")
+    note: str = Field("", max_length=500)
+    up_to: RecordId | None = Field(None, description="The newest alarm that was seen; null: all.")
+
+
+class OrphansOut(BaseModel):
+    """Files in the data folder that the records did not know at start; nothing removes them."""
+
+    photos: int
+    bytes: int
+    foreign: int
+    fits: int
+    sentence: str | None
 
 
 class ScoreOut(_Answer):
@@ -140,7 +213,8 @@ class DriftOut(_Answer):
     photos: int = Field(description="Seen by the version in service.")
     alarms: int
     level: float = Field(description="How near the next alarm is; it comes at 1.")
-    last: str | None = Field(description="The last alarm since start, in plain words.")
+    last: str | None = Field(description="The newest open alarm, in plain words.")
+    open: list[Alarm] = Field(description="Alarms that nobody acknowledged, newest first.")
 
 
 class RescoredItem(ScoreOut):
@@ -162,12 +236,14 @@ class ThresholdIn(_Given):
 
     score: Score | None = None
     false_alarm_rate: Rate | None = None
+    confirm: bool = Field(False, description="Also when confirmed defects would be missed.")
 
 
 class RollbackIn(_Given):
     """Which version to go back to; null takes the parent of the one in service."""
 
     number: Number | None = None
+    confirm: bool = Field(False, description="Also when confirmed defects would be missed.")
 
 
 class FeedbackIn(_Given):
@@ -190,6 +266,7 @@ class FitOut(_Answer):
     folders: list[FitFolder]
     dropped: int = Field(description="Photos that were dropped for the next fit.")
     job: FitJob | None
+    etag: str = Field(description="For `If-Match` of a change; not of photos that are dropped.")
 
 
 class FitIn(_Given):
@@ -209,11 +286,13 @@ class FitServiceIn(_Given):
 
 
 class HealthOut(BaseModel):
-    """The service answers, and so does its database."""
+    """Whether the service could inspect and store the next photo."""
 
-    status: Literal["ok"]
+    status: Literal["ok", "not ready"]
     version: str
     waiting: int = Field(description="Photos in the queue.")
+    reasons: list[str] = Field(description="Why it could not.")
+    error: str | None = Field(None, description="The same as one sentence.")
 
 
 class RecordFilter(_Given):

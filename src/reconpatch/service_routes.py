@@ -11,36 +11,48 @@ import asyncio
 import contextlib
 import csv
 import io
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
-from fastapi import APIRouter, Depends, Query, Request
+import anyio
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi import Path as InPath
 from fastapi.responses import Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import reconpatch
 from reconpatch.errors import BusyError, PhotoError
 from reconpatch.fit_jobs import FitJobs
 from reconpatch.pictures import Picture, Pictures
 from reconpatch.records import COLUMNS, Page, Record, Version, as_rows
-from reconpatch.service_guard import API
+from reconpatch.service_guard import API, TooLargeError
 from reconpatch.service_metrics import Metrics
 from reconpatch.service_models import (
+    AcknowledgeIn,
+    AlarmsOut,
     BatchItem,
     BatchOut,
+    ChangesOut,
     DriftOut,
+    FailuresOut,
     FeedbackIn,
     FitIn,
     FitOut,
     FitServiceIn,
     HealthOut,
     Number,
+    OrphansOut,
     Problem,
+    ProductNotServed,
     ProductOut,
     ProductsOut,
+    Question,
     Rate,
     RecordFilter,
     RecordId,
@@ -50,16 +62,27 @@ from reconpatch.service_models import (
     RollbackIn,
     Score,
     ScoresOut,
+    StateOut,
     ThresholdIn,
     UpdateOut,
     VersionDetail,
     VersionOut,
     VersionsOut,
 )
-from reconpatch.station import NamedBytes, Preview, Station
+from reconpatch.station import Asked, NamedBytes, Preview, Station
+from reconpatch.station_log import known_product
 
 MAX_FILES = 64
 """Photos of one batch."""
+
+# Pictures that are drawn or wait for their turn in threads of their own: all others would wait too.
+_PICTURE_THREADS = 4
+_PENDING_PICTURES = 200
+# Seconds that a probe of the service's health waits for the disk and the database at most.
+_HEALTH_SECONDS = 0.5
+_LONGEST_OPERATOR = 80
+# What a photo's pictures show never changes.
+_KEPT = {"Cache-Control": "private, max-age=86400, immutable"}
 
 _SAID = {
     400: "The request asks for what cannot be done.",
@@ -67,6 +90,7 @@ _SAID = {
     403: "The request comes from another site's page.",
     404: "There is no such product, version, record or photo.",
     409: "A confirmed defect would be missed; nothing was changed.",
+    412: "It has been changed since it had the ETag of If-Match; nothing was changed.",
     413: "The request is larger than the limit.",
     421: "The service is not known by the name in Host.",
     422: "A value or a photo cannot be used.",
@@ -117,6 +141,8 @@ class Service:
         self.pictures = Pictures(station)
         self._max_bytes = max_bytes
         self._open = 0
+        self._drawing = 0
+        self._artists = anyio.CapacityLimiter(_PICTURE_THREADS)
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
@@ -135,6 +161,27 @@ class Service:
             raise HTTPException(413, f"the photo is larger than {self._max_bytes:,} bytes")
         return await file.read()
 
+    async def drawn(self, draw: Callable[[], Picture]) -> Response:
+        """A picture, drawn beside everything else."""
+        if self._drawing >= _PENDING_PICTURES:
+            raise BusyError(self._drawing, 2, "pictures wait to be drawn: ask")
+        self._drawing += 1
+        try:
+            picture = await anyio.to_thread.run_sync(draw, limiter=self._artists)
+        finally:
+            self._drawing -= 1
+        return Response(picture.content, media_type=picture.media_type, headers=_KEPT)
+
+    def lost(self, request: Request, sentence: str) -> None:
+        """Keep that an upload was refused for its size before it was read."""
+        if request.url.path.endswith("/inspect"):
+            given = request.query_params
+            name = given.get("name") or "photo"
+            product = given.get("product")
+            asyncio.get_running_loop().run_in_executor(
+                None, self.station.upload_failed, product, name, sentence
+            )
+
     def counted(self, record: Record) -> Record:
         """The same record, counted for `metrics`."""
         self.metrics.count_verdict(record)
@@ -152,7 +199,7 @@ async def _service(request: Request) -> Service:
 Here = Annotated[Service, Depends(_service)]
 Product = Annotated[str, InPath(max_length=64, description="Name of a product.")]
 ProductName = Annotated[
-    str | None, Query(max_length=64, description="Name of a product; not needed for a single one.")
+    str | None, Query(max_length=64, description="Name of a product; without it, the default.")
 ]
 VersionNumber = Annotated[Number, InPath()]
 RecordNumber = Annotated[RecordId, InPath(description="Number of a record.")]
@@ -164,6 +211,25 @@ Kind = Annotated[Literal["jpeg", "png"], Query(description="Format of the pictur
 
 async def _known(product: Product, here: Here) -> str:
     return here.station.product(product).version.product
+
+
+def _named(product: Product, here: Here) -> str:
+    known_product(product, here.station.records.products())
+    return product
+
+
+def _asked(
+    if_match: Annotated[
+        str | None,
+        Header(max_length=200, description="The ETag that this follows from; without it, any."),
+    ] = None,
+    x_operator: Annotated[
+        str | None, Header(max_length=500, description="Who asks, for the audit trail.")
+    ] = None,
+) -> Asked:
+    by = "".join(c for c in unquote(x_operator or "") if c.isprintable()).strip()
+    expected = None if if_match is None or if_match.strip() == "*" else if_match.strip()
+    return Asked(expected, by[:_LONGEST_OPERATOR] or None)
 
 
 def _found(record: RecordNumber, here: Here) -> Record:
@@ -183,8 +249,15 @@ async def _good(request: Request, _: Known, here: Here) -> AsyncIterator[list[Na
 
 Known = Annotated[str, Depends(_known)]
 """Name of a product that there is, found out before a body is read."""
+Named = Annotated[str, Depends(_named)]
+"""Name of a product that there is, in service or not."""
 Found = Annotated[Record, Depends(_found)]
 """The record of a number."""
+Who = Annotated[Asked, Depends(_asked)]
+"""Who asks for a change, and what they know."""
+Limit = Annotated[int, Query(ge=1, le=1_000)]
+Cursor = Annotated[RecordId | None, Query(description="From the page before.")]
+_ASKS: dict[int | str, dict[str, Any]] = {409: {"model": Question, "description": _SAID[409]}}
 
 
 # --- Inspect -------------------------------------------------------------------------------------
@@ -202,15 +275,30 @@ async def inspect(
     The answer comes once the verdict is on the disk.
     """
     here.station.product(product)  # before megabytes are read
+    name = name or "photo"
     with here.admitted(), here.metrics.timed():
-        async with _files(request, "file", most=1) as files:
-            if files is None:
-                content, name = await request.body(), name or "photo"
-            else:
-                [file] = files
-                content, name = await here.content(file), _name_of(file)
+        try:
+            async with _files(request, "file", most=1) as files:
+                if files is None:
+                    content = await request.body()
+                else:
+                    [file] = files
+                    name = _name_of(file)
+                    content = await here.content(file)
+        except (ClientDisconnect, TooLargeError, HTTPException) as error:
+            await run_in_threadpool(here.station.upload_failed, product, name, _why(error))
+            raise
         answer = here.station.submit(content, name=name, product=product)
         return here.counted(await asyncio.wrap_future(answer))
+
+
+def _why(error: Exception) -> str:
+    """Why an upload came to nothing."""
+    if isinstance(error, HTTPException):
+        return f"the upload could not be used: {error.detail}"
+    if isinstance(error, TooLargeError):
+        return "the upload was refused: it is too large, or too many are under way"
+    return "the upload broke off: the photo did not arrive whole"
 
 
 @router.post(
@@ -241,6 +329,7 @@ async def _item(here: Service, file: UploadFile, product: str | None) -> BatchIt
     except PhotoError as error:
         return BatchItem(name=name, error=str(error))
     except HTTPException as error:
+        await run_in_threadpool(here.station.upload_failed, product, name, _why(error))
         return BatchItem(name=name, error=str(error.detail))
     return BatchItem(name=name, record=record)
 
@@ -298,6 +387,7 @@ def export(query: Annotated[RecordFilter, Query()], here: Here) -> StreamingResp
 def _csv(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Lines of a CSV file, some at a time."""
     out = io.StringIO()
+    out.write("\ufeff")  # by which spreadsheets tell UTF-8
     writer = csv.DictWriter(out, COLUMNS)
     writer.writeheader()
     for row in rows:
@@ -315,8 +405,9 @@ def _harmless(cell: str) -> str:
 
 
 @router.get("/records/{record}")
-def record(record: Found) -> Record:
+def record(record: Found, response: Response) -> Record:
     """One record."""
+    response.headers["ETag"] = record.etag
     return record
 
 
@@ -333,19 +424,19 @@ def photo(record: Found, here: Here) -> Response:
 
 
 @router.get("/records/{record}/picture", response_class=Response, responses=_PICTURE)
-def picture(record: Found, here: Here, size: Size = None, kind: Kind = "jpeg") -> Response:
+async def picture(record: Found, here: Here, size: Size = None, kind: Kind = "jpeg") -> Response:
     """The photo as a browser shows it: upright, 8 bits."""
-    return _drawn(here.pictures.photo(record, size, kind))
+    return await here.drawn(lambda: here.pictures.photo(record, size, kind))
 
 
 @router.get("/records/{record}/overlay", response_class=Response, responses=_PICTURE)
-def overlay(record: Found, here: Here, size: Size = None, kind: Kind = "jpeg") -> Response:
+async def overlay(record: Found, here: Here, size: Size = None, kind: Kind = "jpeg") -> Response:
     """The photo under its heat map, regions framed; one scale of colours for all photos."""
-    return _drawn(here.pictures.overlay(record, size, kind))
+    return await here.drawn(lambda: here.pictures.overlay(record, size, kind))
 
 
 @router.get("/records/{record}/heatmap", response_class=Response, responses=_PICTURE)
-def heatmap(
+async def heatmap(
     record: Found,
     here: Here,
     size: Size = None,
@@ -355,23 +446,32 @@ def heatmap(
     ] = "colour",
 ) -> Response:
     """The heat map alone as PNG, to be laid over the picture."""
-    return _drawn(here.pictures.heatmap(record, size, scale))
+    return await here.drawn(lambda: here.pictures.heatmap(record, size, scale))
 
 
 @router.get("/records/{record}/closest", response_class=Response, responses=_PICTURE)
-def closest(record: Found, here: Here) -> Response:
+async def closest(record: Found, here: Here) -> Response:
     """The good photo that the worst patch was compared with, the closest patch framed."""
-    return _drawn(here.pictures.closest(record))
-
-
-def _drawn(picture: Picture) -> Response:
-    return Response(picture.content, media_type=picture.media_type)
+    return await here.drawn(lambda: here.pictures.closest(record))
 
 
 @router.post("/records/{record}/feedback")
-def feedback(record: RecordNumber, said: FeedbackIn, here: Here) -> Record:
+def feedback(
+    record: RecordNumber, said: FeedbackIn, here: Here, asked: Who, response: Response
+) -> Record:
     """Say what the part was."""
-    return here.station.records.feedback(record, said.feedback)
+    told = here.station.records.feedback(record, said.feedback, expected=asked.expected)
+    response.headers["ETag"] = told.etag
+    return told
+
+
+@router.get("/failures")
+def failures(
+    here: Here, product: ProductName = None, limit: Limit = 100, cursor: Cursor = None
+) -> FailuresOut:
+    """Photos without a verdict, newest first."""
+    found, after = here.station.records.log.failures(product, limit=limit, before=cursor)
+    return FailuresOut(failures=found, cursor=after)
 
 
 # --- Products ------------------------------------------------------------------------------------
@@ -380,7 +480,46 @@ def feedback(record: RecordNumber, said: FeedbackIn, here: Here) -> Record:
 @router.get("/products")
 def products(here: Here) -> ProductsOut:
     """All products and what is in service."""
-    return ProductsOut(products=[_product(here.station, name) for name in here.station.products])
+    return _products(here.station)
+
+
+def _products(station: Station) -> ProductsOut:
+    out = [
+        ProductNotServed(name=name, version=_version_of(station, name), error=error)
+        for name, error in station.out.items()
+    ]
+    return ProductsOut(
+        products=[_product(station, name) for name in station.products],
+        default=station.default,
+        out=out,
+        retired=station.retired,
+    )
+
+
+def _version_of(station: Station, product: str) -> int | None:
+    services = station.records.services(product)
+    return services[0].number if services else None
+
+
+@router.post("/products/{product}/default")
+def name_default(product: Product, here: Here, asked: Who) -> ProductsOut:
+    """From now on this product is meant where none is named."""
+    here.station.name_default(product, asked=asked)
+    return _products(here.station)
+
+
+@router.post("/products/{product}/retire")
+def retire(product: Product, here: Here, asked: Who) -> ProductsOut:
+    """Take a product out of service for good; its records, photos and models stay."""
+    here.station.retire(product, asked=asked)
+    return _products(here.station)
+
+
+@router.post("/products/{product}/restore")
+def restore(product: Product, here: Here, asked: Who) -> ProductsOut:
+    """Take a retired product up again."""
+    here.station.restore(product, asked=asked)
+    return _products(here.station)
 
 
 def _product(station: Station, name: str) -> ProductOut:
@@ -395,6 +534,7 @@ def _product(station: Station, name: str) -> ProductOut:
         promise=calibration.promise,
         good_photos=len(served.inspector.photos),
         in_service_since=station.records.services(name)[0].since,
+        etag=station.etag(name) or "",
     )
 
 
@@ -411,40 +551,86 @@ def scores(product: Product, here: Here) -> dict[str, Any]:
 
 @router.get("/products/{product}/drift")
 def drift(product: Product, here: Here) -> DriftOut:
-    """Whether scores still look like those of the calibration."""
-    drift = here.station.drift(product)
-    seen = drift.monitor
-    last = drift.last_alarm.message if drift.last_alarm else None
-    return DriftOut(photos=seen.photos, alarms=seen.alarms, level=seen.level, last=last)
+    """Whether scores still look like those of the calibration, and alarms that are open."""
+    return _drift(here.station, product)
+
+
+def _drift(station: Station, product: str) -> DriftOut:
+    seen = station.drift(product).monitor
+    alarms = station.records.log.open_alarms(product)
+    return DriftOut(
+        photos=seen.photos,
+        alarms=seen.alarms,
+        level=seen.level,
+        last=alarms[0].message if alarms else None,
+        open=alarms,
+    )
+
+
+@router.get("/products/{product}/drift/alarms")
+def alarms(product: Known, here: Here, limit: Limit = 100, cursor: Cursor = None) -> AlarmsOut:
+    """All alarms, newest first, and who acknowledged each."""
+    found, after = here.station.records.log.alarms(product, limit=limit, before=cursor)
+    return AlarmsOut(alarms=found, cursor=after)
+
+
+@router.post("/products/{product}/drift/acknowledge")
+def acknowledge(product: Known, given: AcknowledgeIn, here: Here) -> DriftOut:
+    """Say that the open alarms were seen."""
+    here.station.acknowledge(product, by=given.by, note=given.note, up_to=given.up_to)
+    return _drift(here.station, product)
 
 
 @router.get("/products/{product}/threshold")
 def preview(
     product: Product,
     here: Here,
+    response: Response,
     score: Annotated[Score | None, Query()] = None,
     false_alarm_rate: Annotated[Rate | None, Query()] = None,
 ) -> Preview:
     """What another threshold would do; without one, what the present one does."""
-    return here.station.preview(product, score=score, rate=false_alarm_rate)
+    tag = here.station.etag(product)  # before it is looked at: what comes after it is not shown
+    found = here.station.preview(product, score=score, rate=false_alarm_rate)
+    response.headers["ETag"] = tag or ""
+    return found
 
 
-@router.put("/products/{product}/threshold")
-def set_threshold(product: Product, given: ThresholdIn, here: Here) -> VersionOut:
+@router.put("/products/{product}/threshold", responses=_ASKS)
+def set_threshold(
+    product: Product, given: ThresholdIn, here: Here, asked: Who, response: Response
+) -> VersionOut:
     """Put a version with another threshold into service."""
-    version = here.station.set_threshold(product, score=given.score, rate=given.false_alarm_rate)
-    return _told(here.station, version)[0]
+    asked = Asked(asked.expected, asked.by, given.confirm)
+    version = here.station.set_threshold(
+        product, score=given.score, rate=given.false_alarm_rate, asked=asked
+    )
+    return _served(here.station, version, response)
+
+
+def _served(station: Station, version: Version, response: Response) -> VersionOut:
+    """A version that has just been put into service, with the new ETag."""
+    response.headers["ETag"] = station.etag(version.product) or ""
+    return _told(station, version)[0]
+
+
+@router.get("/products/{product}/changes")
+def changes(product: Product, here: Here, limit: Limit = 100, cursor: Cursor = None) -> ChangesOut:
+    """Who changed what, newest first."""
+    found, after = here.station.records.log.changes(product, limit=limit, before=cursor)
+    return ChangesOut(changes=found, cursor=after)
 
 
 @router.get("/products/{product}/versions")
-def versions(product: Known, here: Here) -> VersionsOut:
+def versions(product: Named, here: Here, response: Response) -> VersionsOut:
     """All versions of a product, oldest first."""
+    response.headers["ETag"] = here.station.etag(product) or ""
     found = here.station.records.versions(product)
     return VersionsOut(versions=_told(here.station, *found))
 
 
 @router.get("/products/{product}/versions/{number}")
-def version(product: Known, number: VersionNumber, here: Here) -> VersionDetail:
+def version(product: Named, number: VersionNumber, here: Here) -> VersionDetail:
     """One version, and where it comes from."""
     model = here.station.versions.inspector(product, number)
     return VersionDetail(
@@ -460,7 +646,7 @@ def _told(station: Station, *versions: Version) -> list[VersionOut]:
     """Versions of one product, and which of them is in service."""
     product = versions[0].product
     since = {one.number: one.since for one in reversed(station.records.services(product))}
-    now = station.product(product).version.number
+    now = station.versions.in_service(product).number
     return [
         VersionOut(
             **asdict(version),
@@ -471,9 +657,15 @@ def _told(station: Station, *versions: Version) -> list[VersionOut]:
     ]
 
 
+@router.get("/products/{product}/versions/{number}/preview")
+def preview_version(product: Named, number: VersionNumber, here: Here) -> Preview:
+    """What putting this version into service would do."""
+    return here.station.preview_version(product, number)
+
+
 @router.get("/products/{product}/versions/{number}/rescored")
 def rescored(
-    product: Known,
+    product: Named,
     number: VersionNumber,
     here: Here,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -495,11 +687,15 @@ def rescored(
     return RescoredOut(items=items, cursor=after)
 
 
-@router.post("/products/{product}/rollback")
-def roll_back(product: Product, here: Here, given: RollbackIn | None = None) -> VersionOut:
+@router.post("/products/{product}/rollback", responses=_ASKS)
+def roll_back(
+    product: Product, here: Here, asked: Who, response: Response, given: RollbackIn | None = None
+) -> VersionOut:
     """Put an older version back into service."""
-    number = given.number if given is not None else None
-    return _told(here.station, here.station.roll_back(product, number))[0]
+    given = given or RollbackIn(number=None, confirm=False)
+    asked = Asked(asked.expected, asked.by, given.confirm)
+    version = here.station.roll_back(product, given.number, asked=asked)
+    return _served(here.station, version, response)
 
 
 @router.post(
@@ -510,6 +706,8 @@ def update(
     product: Known,
     good: Annotated[list[NamedBytes], Depends(_good)],
     here: Here,
+    asked: Who,
+    response: Response,
     force: Annotated[
         bool, Query(description="Also when a confirmed defect would be missed.")
     ] = False,
@@ -524,8 +722,9 @@ def update(
     """
     if dry:
         return UpdateOut(version=None, comparison=here.station.try_update(product, good))
-    version, comparison = here.station.update(product, good, force=force)
-    return UpdateOut(version=_told(here.station, version)[0], comparison=comparison.to_dict())
+    version, comparison = here.station.update(product, good, force=force, asked=asked)
+    told = _served(here.station, version, response)
+    return UpdateOut(version=told, comparison=comparison.to_dict())
 
 
 # --- Fits ----------------------------------------------------------------------------------------
@@ -538,9 +737,10 @@ def fit_state(here: Here) -> FitJobs:
 
 
 @router.post("/fit", response_model=FitOut)
-def start_fit(given: FitIn, here: Here) -> FitJobs:
+def start_fit(given: FitIn, here: Here, asked: Who) -> FitJobs:
     """Begin a fit; there is one at a time."""
-    here.fits.start(given.product, given.folder, given.quality)
+    with here.fits.unchanged(asked.expected):
+        here.fits.start(given.product, given.folder, given.quality)
     return here.fits
 
 
@@ -556,34 +756,81 @@ def drop_photo(
 
 
 @router.delete("/fit/photos", response_model=FitOut)
-def clear_photos(here: Here) -> FitJobs:
+def clear_photos(here: Here, asked: Who) -> FitJobs:
     """Forget the photos that were dropped."""
-    here.fits.clear()
+    with here.fits.unchanged(asked.expected):
+        here.fits.clear()
     return here.fits
 
 
 @router.post("/fit/cancel", response_model=FitOut)
-def cancel_fit(here: Here) -> FitJobs:
+def cancel_fit(here: Here, asked: Who) -> FitJobs:
     """Stop a fit, or throw away what came of it."""
-    here.fits.cancel()
+    here.fits.cancel(asked.expected)
     return here.fits
 
 
 @router.post("/fit/service")
-def put_fit_into_service(here: Here, given: FitServiceIn | None = None) -> VersionOut:
+def put_fit_into_service(
+    here: Here, asked: Who, response: Response, given: FitServiceIn | None = None
+) -> VersionOut:
     """Put the model that is ready into service, as the next version of its product."""
-    version = here.fits.put_into_service(force=given is not None and given.force)
-    return _told(here.station, version)[0]
+    force = given is not None and given.force
+    with here.fits.unchanged(asked.expected):
+        version = here.fits.put_into_service(force=force, by=asked.by)
+    return _served(here.station, version, response)
 
 
 # --- The service itself --------------------------------------------------------------------------
 
 
-@router.get("/health")
-def health(here: Here) -> HealthOut:
-    """Whether the service and its database answer."""
-    here.station.records.check()
-    return HealthOut(status="ok", version=reconpatch.__version__, waiting=here.station.waiting)
+@router.get("/health", responses={503: {"model": HealthOut}})
+async def health(here: Here, response: Response) -> HealthOut:
+    """Whether the next photo could be inspected and stored; answered within a second."""
+    ready = here.station.readiness
+    await asyncio.wait([asyncio.wrap_future(ready.look())], timeout=_HEALTH_SECONDS)
+    reasons = ready.reasons
+    out = here.station.out
+    if out and not here.station.products:
+        reasons.append("no product is in service")
+    response.status_code = 503 if reasons else 200
+    return HealthOut(
+        status="not ready" if reasons else "ok",
+        version=reconpatch.__version__,
+        waiting=here.station.waiting,
+        reasons=reasons,
+        error="; ".join(reasons) or None,
+    )
+
+
+@router.get("/state")
+async def state(here: Here) -> StateOut:
+    """What a page shows instead of a verdict; from memory, whatever the disk is at."""
+    station = here.station
+    station.readiness.look()
+    reasons = station.readiness.reasons
+    return StateOut(
+        now=datetime.now(UTC),
+        ready=not reasons,
+        reasons=reasons,
+        warnings=station.readiness.warnings,
+        default=station.default,
+        stale_after=station.limits.stale_after,
+        products=station.state(),
+    )
+
+
+@router.get("/orphans")
+async def orphans(here: Here) -> OrphansOut:
+    """Files in the data folder that the records did not know at start; nothing removes them."""
+    found = here.station.orphans
+    return OrphansOut(
+        photos=found.photos,
+        bytes=found.bytes,
+        foreign=found.foreign,
+        fits=found.fits,
+        sentence=found.sentence,
+    )
 
 
 @router.get("/metrics", response_class=Response, responses=_file("text/plain"))
