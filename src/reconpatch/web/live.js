@@ -5,7 +5,7 @@ import * as api from "./api.js";
 import { duration, h, number, photoChooser, showPicture, speak, time, toast } from "./dom.js";
 import { CALLED, keyOf, kindOf, markOf, merged, wordOf } from "./items.js";
 import { explained, photoStage } from "./stage.js";
-import { age, failed, since, trouble } from "./trouble.js";
+import { age, failed, sentence, since, trouble } from "./trouble.js";
 import { webcamPanel } from "./webcam.js";
 
 const STRIP = 24;
@@ -184,7 +184,10 @@ export function liveView(main, page, [wanted]) {
     else if (!begun) put("none", "", "No photo yet", "", "Drop a photo anywhere on this page, choose one, or let a program send them.");
     else if (now) { showTrouble(now); return; }
     else if (chosen.error) { showTrouble(failure(chosen)); return; }
-    else put(kindOf(chosen), markOf(chosen), wordOf(chosen), "", factsOf(chosen, age(page.service, page.product)));
+    else {
+      const warnings = (page.service.state?.warnings || []).map(sentence).join(" ");
+      put(kindOf(chosen), markOf(chosen), wordOf(chosen), warnings, factsOf(chosen, age(page.service, page.product)));
+    }
     said = "";
   }
 
@@ -197,7 +200,7 @@ export function liveView(main, page, [wanted]) {
   /** A photo that somebody looks back at: its verdict is that of then, never filled like that of now. */
   function showEarlier(now) {
     const words = now ? `No verdict now: ${now.why} ${since(now)}` : "Not the newest photo.";
-    if (chosen.error) put("trouble earlier", "!", "NO VERDICT", failed(chosen), [h("b", { class: "name" }, chosen.name), ` · ${time(chosen.time)}`]);
+    if (chosen.error) put("trouble earlier", "!", "NO VERDICT", sentence(failed(chosen)), [h("b", { class: "name" }, chosen.name), ` · ${time(chosen.time)}`]);
     else put(`${kindOf(chosen)} earlier`, markOf(chosen), wordOf(chosen), words, factsOf(chosen, null));
   }
 
@@ -334,7 +337,7 @@ export function liveView(main, page, [wanted]) {
 
 /** A photo that failed, as trouble. */
 function failure(item) {
-  return { kind: "failed", why: `${failed(item)}.`, since: new Date(item.time), seconds: null };
+  return { kind: "failed", why: sentence(failed(item)), since: new Date(item.time), seconds: null };
 }
 
 // --- The strip -----------------------------------------------------------------------------------

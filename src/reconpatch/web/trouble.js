@@ -27,7 +27,7 @@ export function trouble(service, name) {
   });
   if (!state.ready) return told("unready", state.reasons.join("; ") || "The station cannot store photos", service.unready);
   if (!product) return told("out", `${name} is not in service`, null);
-  if (product.state === "out") return told("out", product.reason, product.since);
+  if (product.state === "out") return told("out", `${name} is out of service: ${product.reason}`, product.since);
   if (product.failure) return told("failed", failed(product.failure), product.failure.time);
   if (!product.last) return told("none", product.reason || "No photo yet", product.since);
   const age = product.last.age + silence / 1000;
@@ -57,5 +57,8 @@ export const BRIEFLY = {
 /** What a failure says, with the photo's name, which its sentence mostly has. */
 export const failed = ({ name, error }) => (error.includes(name) ? error : `${name}: ${error}`);
 
-/** A sentence of the service, with its end. */
-const sentence = (text) => (/[.!?]$/.test(text) ? text : `${text}.`);
+/** A sentence of the service as one of this page; what may be the name of a file stays as it is. */
+export function sentence(text) {
+  const begun = /^[a-z']+\s/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}
