@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,23 +73,23 @@ def test_old_photos_go_and_their_records_stay(store, records, tmp_path):
     told = keep(store, records, b"told", days_ago=3)
     new = keep(store, records, b"new")
     records.feedback(told.id, "defect")
-    assert store.prune() == 0
-    assert store.prune(keep_days=2) == 1
+    assert len(store.prune()) == 0
+    assert len(store.prune(keep_days=2)) == 1
     assert files(tmp_path) == {told.photo, new.photo}
     with pytest.raises(NotFoundError):
         store.read(old.photo)
     assert records.get(old.id) == old
-    assert store.prune(keep_days=2) == 0
+    assert len(store.prune(keep_days=2)) == 0
 
 
 def test_the_total_size_is_kept_by_removing_the_oldest(store, records, tmp_path):
     kept = [keep(store, records, bytes([i]) * 100, days_ago=10 - i) for i in range(5)]
     records.feedback(kept[1].id, "good")
-    assert store.prune(keep_bytes=500) == 0
-    assert store.prune(keep_bytes=250) == 3
+    assert len(store.prune(keep_bytes=500)) == 0
+    assert len(store.prune(keep_bytes=250)) == 3
     assert files(tmp_path) == {kept[1].photo, kept[4].photo}
     assert records.photo_bytes() == 200
-    assert store.prune(keep_bytes=0) == 1
+    assert len(store.prune(keep_bytes=0)) == 1
     assert files(tmp_path) == {kept[1].photo}
 
 
@@ -96,25 +97,29 @@ def test_any_number_of_photos_is_removed(store, records, tmp_path, monkeypatch):
     monkeypatch.setattr("reconpatch.records._PAGE", 2)
     kept = [keep(store, records, bytes([i]), days_ago=10 - i) for i in range(6)]
     records.feedback(kept[0].id, "good")
-    assert store.prune(keep_days=4.5) == 5
+    assert len(store.prune(keep_days=4.5)) == 5
     assert files(tmp_path) == {kept[0].photo}
 
 
 def test_a_photo_that_was_removed_can_come_again(store, records, tmp_path):
     keep(store, records, b"a photo")
-    assert store.prune(keep_bytes=0) == 1
+    assert len(store.prune(keep_bytes=0)) == 1
     again = keep(store, records, b"a photo")
     assert files(tmp_path) == {again.photo}
     assert records.photo_bytes() == 7
 
 
-def test_what_a_killed_process_left_is_swept_up(store, records, tmp_path):
+def test_only_what_is_half_written_is_swept_up(store, records, tmp_path):
     kept = keep(store, records, b"kept")
     orphan, _ = store.add(b"stored, and then the power went")
-    half = tmp_path / "photos" / orphan[:2] / f".{orphan}.1234.part"
-    half.write_bytes(b"half")
-    assert store.sweep() == 2
-    assert files(tmp_path) == {kept.photo}
+    folder = tmp_path / "photos" / orphan[:2]
+    half = folder / f".{orphan}.1234abcd.part"
+    foreign = folder / ".notes.1234abcd.part"
+    for path in (half, foreign):
+        path.write_bytes(b"half")
+        os.utime(path, (1, 1))
+    assert store.sweep() == 1
+    assert files(tmp_path) == {kept.photo, orphan, foreign.name}
     assert store.sweep() == 0
     assert PhotoStore(tmp_path / "none yet", records).sweep() == 0
 

@@ -242,37 +242,38 @@ class Station:
             try:
                 self.versions.adopt(file)
             except ReconPatchError as error:
+                log.error("a model cannot be used: %s", str(error))
                 errors.append(error)
                 if isinstance(error, ModelFileError):
                     self._out[file.stem] = str(error)
-        known = self.records.products()
-        if not known:
-            if errors:
+        self._order = self.records.products()
+        named = self.records.log.products()
+        self._retired = {name for name in self._order if name in named.retired}
+        self._default = named.default
+        served = {}
+        for product in self._order:
+            if product in self._retired:
+                continue
+            try:
+                one = self.versions.serve(product)
+                _warm(one.inspector)
+            except ReconPatchError as error:
+                log.error("a model cannot be used: %s", str(error))
+                errors.append(error)
+                self._out[product] = str(error)
+            else:
+                served[product] = one
+                self._tags[product] = self._tag_of(one.version)
+                self._out.pop(product, None)  # the version from before goes on
+        try:
+            if errors and not served:
                 raise errors[0]
+        finally:
+            errors.clear()  # or the error would hold on to all that it went through
+        if not self._order:
             raise SettingsError(
                 f"{self.data.path} has no product yet: give a model file that `fit` wrote"
             )
-        self._order = known
-        log_products = self.records.log.products()
-        self._retired = {name for name in known if name in log_products.retired}
-        self._default = log_products.default
-        served = {}
-        for product in known:
-            if product not in self._retired:
-                try:
-                    one = self.versions.serve(product)
-                    _warm(one.inspector)
-                except ReconPatchError as error:
-                    errors.append(error)
-                    self._out[product] = str(error)
-                else:
-                    served[product] = one
-                    self._tags[product] = self._tag_of(one.version)
-                    self._out.pop(product, None)  # the version from before goes on
-        for problem in errors:
-            log.error("a model cannot be used: %s", problem)
-        if not served and errors:
-            raise errors[0]
         return served
 
     def _restore_live(self) -> None:
