@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { rollBack } from "./changes.js";
-import { byId, h, time, toast, toastAll } from "./dom.js";
+import { byId, h, sentence, time, toast, toastAll } from "./dom.js";
 import { fitView } from "./fit.js";
 import { historyView } from "./history.js";
 import { listenForKeys, shortcuts } from "./keys.js";
@@ -63,7 +63,7 @@ function choose(name) {
 /** Somebody else changed it first (412): say who and what, and show it. False for any other error. */
 function tellConflict(error, redraw) {
   if (error.status !== 412) return false;
-  toast(`Nothing was changed: ${error.message}.`, { kind: "error" });
+  toast(`Nothing was changed. ${sentence(error.message)}`, { kind: "error" });
   loadProducts().then(redraw).catch((failed) => toast(failed.message, { kind: "error" }));
   return true;
 }

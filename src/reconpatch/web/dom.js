@@ -23,6 +23,12 @@ function filled(element, attributes, children) {
   return element;
 }
 
+/** A sentence of the service as one of this page; what may be the name of a file stays as it is. */
+export function sentence(text) {
+  const begun = /^[a-z']+\s/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}
+
 export const byId = (id) => document.getElementById(id);
 
 /** A score as people compare them: four significant digits. */

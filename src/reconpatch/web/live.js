@@ -2,10 +2,10 @@
 // with heat map and frames, what it was compared with, and a strip of the photos before it.
 
 import * as api from "./api.js";
-import { duration, h, number, photoChooser, showPicture, speak, time, toast } from "./dom.js";
+import { duration, h, number, photoChooser, sentence, showPicture, speak, time, toast } from "./dom.js";
 import { CALLED, keyOf, kindOf, markOf, merged, wordOf } from "./items.js";
 import { explained, photoStage } from "./stage.js";
-import { age, failed, sentence, since, trouble } from "./trouble.js";
+import { age, failed, since, trouble } from "./trouble.js";
 import { webcamPanel } from "./webcam.js";
 
 const STRIP = 24;

@@ -247,7 +247,11 @@ export function thresholdView(main, page) {
       const before = page.facts.version;
       let version;
       try {
-        version = await confirmed((confirm) => api.setThreshold(page.product, { score: value, confirm }, etag), `Use the threshold ${number(value)} all the same?`);
+        version = await confirmed({
+          change: (confirm) => api.setThreshold(page.product, { score: value, confirm }, etag),
+          look: () => api.preview(page.product, { score: value }),
+          title: `Use the threshold ${number(value)} all the same?`,
+        });
       } catch (error) {
         if (page.tellConflict(error, load)) return;
         throw error;

@@ -1,6 +1,6 @@
 // What stands in place of a verdict: why there is none now, or none that still holds.
 
-import { duration, time } from "./dom.js";
+import { duration, sentence, time } from "./dom.js";
 
 const SILENT = 5000; // milliseconds without an answer after which the service counts as gone
 
@@ -56,9 +56,3 @@ export const BRIEFLY = {
 
 /** What a failure says, with the photo's name, which its sentence mostly has. */
 export const failed = ({ name, error }) => (error.includes(name) ? error : `${name}: ${error}`);
-
-/** A sentence of the service as one of this page; what may be the name of a file stays as it is. */
-export function sentence(text) {
-  const begun = /^[a-z']+\s/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
-  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
-}
