@@ -238,6 +238,10 @@ function showService() {
   const alarms = service.state?.products.find((one) => one.name === state.product)?.drift || 0;
   byId("drift").hidden = !alarms;
   byId("drift").textContent = alarms > 1 ? `${alarms} drift alarms` : "Drift alarm";
+  const out = (service.state?.products || []).filter((one) => one.state === "out" && one.name !== state.product);
+  byId("others").hidden = !out.length;
+  byId("others").textContent = `Out of service: ${out.map((one) => one.name).join(", ")}`;
+  byId("others").title = out.map((one) => `${one.name}: ${one.reason}`).join("\n");
   if (shown && shown.told) shown.told();
 }
 

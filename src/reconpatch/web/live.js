@@ -44,7 +44,8 @@ export function liveView(main, page, [wanted]) {
   const choose = photoChooser("file", inspectAll, "Choose photos ", h("kbd", {}, "O"));
   const serial = h("input", { id: "serial", maxlength: 100, autocomplete: "off", placeholder: "typed or scanned" });
   const webcam = webcamPanel((blob) => inspectAll([blob]));
-  const wallHint = h("p", { class: "wall-hint" }, "Wall view: Escape ends it");
+  const wall = h("button", { type: "button", onclick: toggleWall }, "Wall view ", h("kbd", {}, "W"));
+  const wallHint = h("button", { type: "button", class: "wall-hint quiet", onclick: toggleWall }, "Leave the wall view ", h("kbd", {}, "Esc"));
   const box = h("div", { class: "live" },
     h("div", { class: "shown" }, h("div", { class: "headline" }, verdict, reason, facts), stage.element),
     h("div", { class: "beside" }, feedback, why,
@@ -56,7 +57,7 @@ export function liveView(main, page, [wanted]) {
         webcam.element,
         h("p", { class: "serial" }, h("label", {}, "Serial number ", serial), h("small", {}, "goes before the name of the next photo that is sent from this page")))),
     h("section", { class: "last", "aria-label": "Last photos" },
-      h("div", { class: "row" }, h("h2", {}, "Last photos"), newest), strip));
+      h("div", { class: "row" }, h("h2", {}, "Last photos"), newest, wall), strip));
 
   main.append(box, wallHint);
   show(null);
@@ -220,14 +221,19 @@ export function liveView(main, page, [wanted]) {
     }
     if (reason.textContent !== words) reason.textContent = words;
     reason.hidden = !words;
-    facts.replaceChildren(...[about].flat());
+    // Only the age goes on from second to second: what is selected to be copied stays selected.
+    const key = `${kind} ${word} ${chosen?.key}`;
+    const parts = [about].flat();
+    if (facts.dataset.key !== key) facts.replaceChildren(...parts);
+    else facts.querySelector(".age")?.replaceWith(parts.find((part) => part.className === "age"));
+    facts.dataset.key = key;
   }
 
   /** What the name, the time and the figures of a record are; with its age where it is the newest. */
   function factsOf(record, seconds) {
     return [
       h("b", { class: "name" }, record.name), ` · ${time(record.time)}`,
-      seconds === null ? "" : ` (${duration(seconds)} ago)`, " · score ", h("b", {}, number(record.score)),
+      seconds === null ? "" : h("span", { class: "age" }, ` (${duration(seconds)} ago)`), " · score ", h("b", {}, number(record.score)),
       ` ${record.anomalous ? ">" : "≤"} threshold ${number(record.threshold)} · version ${record.version}`,
     ];
   }
