@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -15,12 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import reconpatch
 from conftest import scratched, textured
 from reconpatch import station as station_module
 from reconpatch.data_folder import DataFolder
 from reconpatch.drift import DriftAlarm, DriftMonitor
 from reconpatch.errors import (
     BusyError,
+    ChangedError,
+    ConfirmError,
     ModelFileError,
     NotFoundError,
     OutputError,
@@ -31,7 +36,7 @@ from reconpatch.errors import (
 from reconpatch.images import read_photo
 from reconpatch.model import Inspector
 from reconpatch.records import Filter
-from reconpatch.station import Limits, Station
+from reconpatch.station import Asked, Limits, Station
 
 WAIT = 60
 ALARM = DriftAlarm(photo=40, direction="higher", per_10000=1.0)
@@ -566,3 +571,342 @@ def test_a_station_reads_what_a_model_reads(station):
     pixels = (textured(1)[:, :, 0].astype(np.uint16) << 8) + 17
     record = inspect(station, pixels)
     np.testing.assert_array_equal(station.photo(record).pixels, read_photo(pixels).pixels)
+
+
+# --- What is said instead of a verdict -----------------------------------------------------------
+
+
+def state(station: Station, product: str = "disc"):
+    return next(one for one in station.state() if one.name == product)
+
+
+def test_a_failed_photo_has_a_record_and_takes_the_verdict_away(start, model_file, good_photo):
+    station = start(model_file)
+    assert state(station).state == "none"
+    record = inspect(station, good_photo)
+    assert (state(station).state, state(station).last.id) == ("ok", record.id)
+    cut = png(good_photo)[:-50]
+    with pytest.raises(PhotoError):
+        station.submit(cut, name="cut.png").result(WAIT)
+    now = state(station)
+    assert (now.state, now.last.id) == ("failed", record.id)
+    [failed], _ = station.records.log.failures()
+    assert (failed.name, failed.kind, failed) == ("cut.png", "photo", now.failure)
+    assert "cut.png" in now.reason
+    station.close()
+    again = start()
+    assert (state(again).state, state(again).failure) == ("failed", failed)
+    inspect(again, good_photo)
+    assert state(again).state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (OutputError("/secret/photo could not be written: the disk is full"), "not be stored"),
+        (RecordsError("no server on /var/run/.s.PGSQL"), "database"),
+        (OSError(28, "No space left on device", "/secret"), "No space left on device"),
+        (ZeroDivisionError("secret"), "log says why"),
+    ],
+)
+def test_a_photo_that_cannot_be_stored_is_told_and_makes_the_station_not_ready(
+    station, monkeypatch, good_photo, broken, said
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(station.photos, "keep", lambda *_, **__: (_ for _ in ()).throw(broken))
+        with pytest.raises(type(broken)):
+            inspect(station, good_photo)
+    now = state(station)
+    assert (now.state, now.failure.kind != "photo") == ("failed", True)
+    assert said in now.reason
+    assert "/" not in now.reason
+    stored = isinstance(broken, ZeroDivisionError)
+    assert (station.readiness.reasons == []) == stored
+    inspect(station, good_photo)
+    assert (state(station).state, station.readiness.reasons) == ("ok", [])
+
+
+def test_failures_wait_for_a_database_that_is_away(station, monkeypatch):
+    def away(*_):
+        raise RecordsError("the database is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(station.records.log, "add_failures", away)
+        for name in ("1.png", "2.png"):
+            with pytest.raises(PhotoError):
+                station.submit(b"no photo", name=name).result(WAIT)
+    assert state(station).failure.id is None
+    assert station.records.log.failures() == ([], None)
+    station._tidy()
+    assert [one.name for one in station.records.log.failures()[0]] == ["2.png", "1.png"]
+    assert state(station).failure.id is not None
+
+
+# --- Several products ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(start, model_file, tmp_path):
+    """The files of two products, the second of which calls everything anomalous."""
+    other = tmp_path / "ring.rcp"
+    reconpatch.load(model_file, threads=1).with_threshold(0.0).save(other)
+    return model_file, other
+
+
+def test_the_first_product_is_meant_until_another_is_named(start, two, good_photo):
+    disc, ring = two
+    start(disc).close()
+    station = start(ring, disc)
+    assert station.default == "disc"
+    assert inspect(station, good_photo).product == "disc"
+    station.name_default("ring", asked=Asked(by="Ada"))
+    assert inspect(station, good_photo).product == "ring"
+    station.close()
+    again = start()
+    assert again.default == "ring"
+    with pytest.raises(SettingsError, match="name another one"):
+        again.retire("ring")
+    with pytest.raises(NotFoundError):
+        again.name_default("bolt")
+    [changed], _ = again.records.log.changes("ring", limit=1)
+    assert (changed.what, changed.by) == ("default", "Ada")
+
+
+def test_a_product_is_retired_and_taken_up_again(start, two, good_photo):
+    station = start(*two)
+    kept = inspect(station, good_photo, product="ring")
+    station.retire("ring")
+    with pytest.raises(NotFoundError, match="give one of disc"):
+        station.submit(png(good_photo), name="part", product="ring")
+    assert (sorted(station.products), station.retired) == (["disc"], ["ring"])
+    station.close()
+    again = start(*two)  # the file is still named where the service is started
+    assert (sorted(again.products), again.retired) == (["disc"], ["ring"])
+    assert again.records.get(kept.id) == kept
+    again.restore("ring")
+    assert inspect(again, good_photo, product="ring").anomalous
+    with pytest.raises(NotFoundError):
+        again.restore("ring")
+
+
+def test_photos_that_wait_for_a_retired_product_are_answered(start, two, good_photo, monkeypatch):
+    station = start(*two)
+    gate = Gate(monkeypatch)
+    first = station.submit(png(good_photo), name="part")
+    assert gate.reached.wait(WAIT)
+    waiting = station.submit(png(good_photo), name="late", product="ring")
+    station.retire("ring")
+    gate.open.set()
+    assert not first.result(WAIT).anomalous
+    assert isinstance(waiting.exception(WAIT), NotFoundError)
+
+
+@pytest.mark.parametrize("kind", ["damaged", "missing", "pipe", "sparse", "foreign"])
+def test_a_damaged_model_stops_its_product_alone(start, two, good_photo, tmp_path, kind):
+    start(*two).close()
+    kept = tmp_path / "data" / "models" / "ring" / "0001.rcp"
+    content = kept.read_bytes()
+    kept.unlink()
+    if kind == "damaged":
+        kept.write_bytes(content[: len(content) // 2])
+    elif kind == "pipe":
+        os.mkfifo(kept)
+    elif kind == "sparse":
+        with kept.open("wb") as file:
+            file.truncate(10**12)
+    elif kind == "foreign":
+        kept.write_text("a shopping list")
+    station = start()
+    assert not inspect(station, good_photo).anomalous
+    now = state(station, "ring")
+    assert (now.state, now.etag) == ("out", None)
+    assert "0001.rcp" in now.reason
+    with pytest.raises(NotFoundError, match="out of service"):
+        station.submit(png(good_photo), name="part", product="ring")
+    kept.unlink(missing_ok=True)
+    kept.write_bytes(content)
+    station.roll_back("ring", 1)
+    assert inspect(station, good_photo, product="ring").anomalous
+    assert state(station, "ring").state == "ok"
+
+
+def test_a_damaged_file_among_those_given_stops_its_product_alone(start, two, good_photo):
+    disc, ring = two
+    ring.write_bytes(b"half")
+    station = start(disc, ring)
+    assert not inspect(station, good_photo).anomalous
+    assert "ring.rcp" in station.out["ring"]
+    assert station.default == "disc"
+
+
+# --- Changes -------------------------------------------------------------------------------------
+
+
+def told(station: Station, pixels: np.ndarray, said: str):
+    record = inspect(station, pixels)
+    return station.records.feedback(record.id, said)
+
+
+def test_a_change_follows_from_what_was_seen(station):
+    seen = station.etag("disc")
+    version = station.set_threshold("disc", score=3.0, asked=Asked(seen, by="Ada"))
+    for change in (
+        lambda: station.set_threshold("disc", score=4.0, asked=Asked(seen)),
+        lambda: station.roll_back("disc", asked=Asked(seen)),
+        lambda: station.update("disc", [(png(textured(50)), "new")], asked=Asked(seen)),
+        lambda: station.retire("disc", asked=Asked(seen)),
+        lambda: station.name_default("disc", asked=Asked(seen)),
+    ):
+        with pytest.raises(ChangedError, match=r"by Ada.*threshold 3, set by hand") as caught:
+            change()
+        assert caught.value.etag == station.etag("disc") != seen
+    assert station.product("disc").version == version
+    station.roll_back("disc", asked=Asked(station.etag("disc")))
+    # The same version again is another state: somebody has decided something in between.
+    assert station.etag("disc") != seen
+
+
+def test_a_threshold_that_would_miss_confirmed_defects_asks(start, model_file, monkeypatch):
+    monkeypatch.setattr(station_module, "RECENT", 1)
+    station = start(model_file)
+    defect = told(station, scratched(textured(1)), "defect")
+    told(station, textured(2), "good")
+    inspect(station, textured(3))  # the defect is no longer of the recent past
+    shown = station.preview("disc", score=1000.0).confirmed
+    assert (shown.defects, shown.missed_now, shown.missed_then) == (1, 0, 1)
+    with pytest.raises(ConfirmError, match="1 of 1 confirmed defects") as caught:
+        station.set_threshold("disc", score=1000.0)
+    assert caught.value.figures["confirmed"]["missed"] == (
+        {"record": defect.id, "name": "part.png", "score": defect.score},
+    )
+    assert station.product("disc").version.number == 1
+    station.set_threshold("disc", score=1000.0, asked=Asked(by="Ada", confirm=True))
+    [kept], _ = station.records.log.changes("disc", limit=1)
+    assert (kept.what, kept.by) == ("threshold", "Ada")
+    assert kept.figures["asked"]
+    assert kept.figures["confirmed"]["missed_then"] == 1
+    with pytest.raises(ConfirmError):  # no better than now
+        station.set_threshold("disc", score=2000.0)
+    station.set_threshold("disc", score=defect.score / 2)  # better: nothing to ask
+
+
+def test_a_roll_back_that_would_miss_confirmed_defects_asks(start, model_file, small_model):
+    station = start(model_file)
+    station.set_threshold("disc", score=1000.0)
+    station.set_threshold("disc", score=small_model.threshold)
+    told(station, scratched(textured(1)), "defect")
+    assert station.preview_version("disc", 2).confirmed.missed_then == 1
+    with pytest.raises(ConfirmError):
+        station.roll_back("disc", 2)
+    assert station.product("disc").version.number == 3
+    assert station.roll_back("disc", 2, asked=Asked(confirm=True)).number == 2
+
+
+def test_parts_of_another_bank_are_scored_again_once(start, model_file, monkeypatch):
+    station = start(model_file)
+    told(station, scratched(textured(1)), "defect")
+    station.put_into_service("disc", reconpatch.load(model_file, threads=1), note="another fit")
+    judged = []
+    judge = type(station.product("disc").inspector).judge
+    monkeypatch.setattr(
+        type(station.product("disc").inspector), "judge",
+        lambda model, photos: judged.append(len(photos)) or judge(model, photos),
+    )  # fmt: skip
+    monkeypatch.setattr(station_module, "_CHANGE_SECONDS", -1.0)
+    with pytest.raises(ConfirmError, match="not been scored"):
+        station.set_threshold("disc", score=1000.0)
+    for _ in range(2):
+        assert station.preview("disc", score=1000.0).confirmed.missed_then == 1
+    assert judged == [1]
+
+
+# --- Drift alarms --------------------------------------------------------------------------------
+
+
+def test_an_alarm_stands_over_restarts_and_roll_backs(start, model_file, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("reconpatch.version_drift.DriftMonitor.add", lambda *_: ALARM)
+        station = start(model_file)
+        record = inspect(station, textured(1))
+        station.set_threshold("disc", score=3.0)
+    station.roll_back("disc", 1)
+    station.close()
+    again = start()
+    assert state(again).drift == 1
+    [alarm] = again.records.log.open_alarms("disc")
+    assert (alarm.record, alarm.version, alarm.message) == (record.id, 1, ALARM.message)
+    again.acknowledge("disc", by="Ada", note="new lamp")
+    assert state(again).drift == 0
+    [kept], _ = again.records.log.alarms("disc")
+    assert (kept.acknowledged_by, kept.note) == ("Ada", "new lamp")
+    again.close()
+    assert state(start()).drift == 0
+
+
+def test_an_alarm_waits_for_a_database_that_is_away(station, monkeypatch, tmp_path):
+    def away(*_):
+        raise RecordsError("the database is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("reconpatch.version_drift.DriftMonitor.add", lambda *_: ALARM)
+        patched.setattr(station.records.log, "add_alarm", away)
+        inspect(station, textured(1))
+        station._stopping.wait(0)
+        station._save_drift()
+    assert not (tmp_path / "data" / "drift" / "disc@0001.json").exists()
+    station._save_drift()
+    assert len(station.records.log.open_alarms("disc")) == 1
+
+
+# --- Retention -----------------------------------------------------------------------------------
+
+
+def test_a_clock_that_jumped_removes_nothing(start, model_file, monkeypatch):
+    monkeypatch.setattr(station_module, "_KEEP_NEWEST", 1)
+    station = start(model_file, limits=Limits(keep_days=30, reserve_bytes=0))
+    first, second = (inspect(station, textured(seed)) for seed in (1, 2))
+    later = datetime.now(UTC) + timedelta(days=400)
+    monkeypatch.setattr(station._clock, "_wall", lambda: later)
+    station._tidy()
+    station.photos.read(first.photo)
+    # Once the clock has run evenly for a day it is believed; the newest photo stays all the same.
+    monkeypatch.setattr(station._clock, "is_trusted", lambda _: True)
+    station._tidy()
+    with pytest.raises(NotFoundError):
+        station.photos.read(first.photo)
+    station.photos.read(second.photo)
+
+
+def test_a_reserve_of_the_disk_is_kept(start, model_file, monkeypatch, caplog):
+    station = start(model_file, limits=Limits(reserve_bytes=1_000))
+    records = [inspect(station, textured(seed)) for seed in range(3)]
+    station.records.feedback(records[0].id, "defect")
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=999))
+    station._tidy()
+    left = station.records.kept_photos([record.photo for record in records])
+    assert left == {records[0].photo, records[2].photo}  # one byte was lacking
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    station._tidy()
+    assert station.records.kept_photos([r.photo for r in records]) == {records[0].photo}
+    assert "were free; 1 photos were removed" in caplog.text
+
+
+def test_decoded_photos_are_bounded_for_all_together(start, model_file, monkeypatch):
+    pixels = 96 * 96
+    station = start(model_file, limits=Limits(decoded_bytes=2 * 48 * pixels))
+    held = []
+    inspect_batch = Inspector.inspect_batch
+    monkeypatch.setattr(
+        Inspector, "inspect_batch",
+        lambda model, photos, **given: held.append(station.decoding.held)
+        or inspect_batch(model, photos, **given),
+    )  # fmt: skip
+    record = inspect(station, textured(1))
+    assert held == [48 * pixels]
+    with (
+        station.decoded(record), station.decoded(record), pytest.raises(BusyError),
+        station.decoded(record, patience=0),
+    ):  # fmt: skip
+        pass
+    assert station.decoding.held == 0

@@ -152,6 +152,8 @@ def _from_elsewhere(method: str, headers: Mapping[str, str], host: str, own: str
     origin = headers.get("origin")
     if origin is None or method in _SAFE or origin.lower() == own:
         return False
+    if own is not None and host.lower() == urlsplit(own).netloc:
+        return True  # of the proxy's name, but by another scheme
     try:
         return urlsplit(origin).netloc.lower() != host.lower()
     except ValueError:

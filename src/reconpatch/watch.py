@@ -19,6 +19,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,12 +30,14 @@ from reconpatch.images import MAX_PIXELS, PHOTO_SUFFIXES, read_photo_bytes
 from reconpatch.model_versions import Served
 from reconpatch.photo_store import PhotoStore
 from reconpatch.records import FileKey, Record, Records
+from reconpatch.station_log import Failure
 from reconpatch.version_drift import VersionDrift
 
 Sorting = Literal["move", "link"]
 
 # Where a link cannot be made at all: another device, or a file system without links.
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_LONGEST_NAME = 255
 # Seconds; no file system keeps times more coarsely.
 _CLOCK_STEP = 2.0
 
@@ -196,6 +199,11 @@ class Watcher:
 
     def _give_up(self, key: FileKey, error: str) -> Watched:
         path = Path(key.path)
+        product, log = self._served.version.product, self._records.log
+        name = path.relative_to(self._folder).as_posix()[-_LONGEST_NAME:]
+        name = name.encode("utf-8", "backslashreplace").decode()
+        if not log.has_failure(product, name, error):  # a restarted watch finds it again
+            log.add_failures([Failure(None, datetime.now(UTC), product, name, "photo", error)])
         target = None
         if self._output is not None:
             with contextlib.suppress(OSError):
