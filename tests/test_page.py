@@ -499,9 +499,10 @@ BURST = """(keys) => keys.map((key) => {
 })"""
 
 
-@pytest.mark.parametrize("text", ["SN-D47G2", "7hgdw?", "1234 5"])
-@pytest.mark.parametrize("focus", ["#main", ".say.defect", "#product"])
-def test_what_a_scan_gun_types_is_text(line: Line, text: str, focus: str) -> None:
+@pytest.mark.parametrize(
+    ("focus", "text"), [("#main", "SN-D47G2"), (".say.defect", "7hgdw?"), ("#product", "1234 5")]
+)
+def test_what_a_scan_gun_types_is_text(line: Line, focus: str, text: str) -> None:
     page, expect = line.page, sync_api.expect
     line.inspect("part.png", textured(1000))
     line.expect_verdict("part.png", "GOOD")
@@ -574,7 +575,11 @@ def test_a_mark_stays_with_its_part_while_the_next_one_comes(line: Line) -> None
     line.inspect("marked.png", scratched(textured(1000)))
     line.expect_verdict("marked.png", "ANOMALOUS")
     held: list[Any] = []
-    page.route("**/feedback", held.append)  # a slow network
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/feedback", hold)  # a slow network
     page.keyboard.press("g")
     line.inspect("next.png", textured(1001))
     line.expect_verdict("next.png", "GOOD")
@@ -588,12 +593,13 @@ def test_what_somebody_else_said_of_a_part_meanwhile_is_not_written_over(line: L
     line.inspect("part.png", textured(1000))
     line.expect_verdict("part.png", "GOOD")
     [record] = line.station.records.page().records
-    held: list[Any] = []
-    line.page.route("**/feedback", held.append)
+
+    def answer(route: Any) -> None:
+        line.ask("POST", f"records/{record.id}/feedback", json={"feedback": "defect"})
+        route.continue_()
+
+    line.page.route("**/feedback", answer)
     line.page.keyboard.press("g")
-    line.page.wait_for_event("request", lambda asked: "feedback" in asked.url) if not held else None
-    line.ask("POST", f"records/{record.id}/feedback", json={"feedback": "defect"})
-    held[0].continue_()
     sync_api.expect(line.page.locator(".toast.error")).to_contain_text("was not kept")
     sync_api.expect(line.page.locator(".said")).to_contain_text("Called a defect")
     assert line.said() == ["defect"]
@@ -739,3 +745,26 @@ def test_a_picture_is_asked_for_again_while_the_service_is_busy(line: Line) -> N
     sync_api.expect(photo).to_be_visible()
     sync_api.expect(line.page.locator(".gone")).to_be_hidden()
     assert len(busy) == 2
+
+
+def test_a_page_without_its_token_is_loaded_again_once(line: Line) -> None:
+    loaded: list[str] = []
+    line.page.on("framenavigated", lambda frame: loaded.append(frame.url))
+    problem = {"error": "a token is needed"}
+    line.page.route("**/api/v1/**", lambda route: route.fulfill(status=401, json=problem))
+    told = line.page.locator(".toast.error")
+    sync_api.expect(told).to_contain_text("a token is needed")  # of the page that was loaded
+    assert len(loaded) == 1
+
+
+def test_another_product_out_of_service_is_seen_from_every_view(line: Line) -> None:
+    out = {"name": "ring", "state": "out", "reason": "0002.rcp is damaged", "last": None}
+
+    def answer(route: Any) -> None:
+        told = route.fetch().json()
+        told["products"].append(out)
+        route.fulfill(json=told)
+
+    line.page.route("**/api/v1/state", answer)
+    line.go("history")
+    sync_api.expect(line.page.locator("#others")).to_have_text("Out of service: ring")

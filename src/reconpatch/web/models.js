@@ -136,7 +136,7 @@ export function modelsView(main, page) {
       const button = h("button", { type: "button", ...attributes, onclick: () => change(button, work) }, text);
       return button;
     };
-    const line = (name, words, ...buttons) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, words), h("td", {}, h("div", { class: "row" }, buttons)));
+    const line = (name, words, ...buttons) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, words), h("td", {}, h("div", { class: "row" }, ...buttons)));
     const retire = async (one) => (await ask(`Retire ${one.name}?`, [h("p", {}, "It inspects no more photos until it is restored. Its records, photos and versions stay.")], "Retire") ? api.retire(one.name, one.etag) : null);
     products.replaceChildren(h("h2", {}, "Products"), h("p", {}, "A program that names no product gets the default."),
       h("table", {}, h("tbody", {},
