@@ -354,6 +354,18 @@ def test_photos_dropped_for_a_fit_and_a_fit_that_is_cancelled(line: Line) -> Non
     expect(page.locator("#fit-folder option")).to_have_text(["monday (6 photos)"])
 
 
+def test_a_folder_into_which_photos_are_copied_is_told(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, option = line.page.locator("#fit-arriving"), line.page.locator("#fit-folder option")
+    monkeypatch.setattr("reconpatch.fit_jobs.QUIET_SECONDS", 1e9)
+    line.go("fit")
+    sync_api.expect(told).to_be_visible()
+    sync_api.expect(option).to_have_text(["monday (6 photos, more are arriving)"])
+    monkeypatch.setattr("reconpatch.fit_jobs.QUIET_SECONDS", 0.0)
+    sync_api.expect(told).to_be_hidden()
+
+
 def test_where_nothing_can_be_fitted_it_says_what_to_install(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
