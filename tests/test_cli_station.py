@@ -216,3 +216,84 @@ def test_a_service_with_tls_and_a_token(model: Path, tmp_path: Path) -> None:
             products = json.loads(client.get("/api/v1/products", headers=given).text)["products"]
             assert [product["name"] for product in products] == ["disc"]
             assert "; Secure" in client.get("/", params={"token": TOKEN}).headers["set-cookie"]
+
+
+# --- A process that is tried ---------------------------------------------------------------------
+
+
+def test_what_a_proxy_is_told_and_what_is_refused(model: Path, tmp_path: Path) -> None:
+    data = ("--data", tmp_path / "data", "--port", 0)
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    url = "https://line.example/station3"
+    assert "give --token-file" in refusal(model, *data, "--public-url", url)
+    for wrong in ("line.example", "ftp://line.example", "https://", "https://x/?a=b", "http://[x"):
+        said = refusal(model, *data, "--token-file", token, "--public-url", wrong)
+        assert "--public-url is" in said
+    for wrong in ("localhost", "1.2.3", "http://127.0.0.1"):
+        assert "--proxy is" in refusal(model, *data, "--proxy", wrong)
+    access = cli_station._access("127.0.0.1", token, "https://Line.example:444/a/", secure=False)
+    assert (access.origin, access.prefix, access.secure) == ("https://line.example:444", "/a", True)
+
+
+def test_a_proxy_that_is_named_is_believed_and_no_other(model: Path, tmp_path: Path) -> None:
+    forwarded = {"X-Forwarded-For": "192.0.2.7"}
+    arguments = (model, "--data", tmp_path / "data", "--port", 0, "--threads", 1)
+    for proxy, expected in ((["--proxy", "127.0.0.1"], "192.0.2.7"), ([], r"127\.0\.0\.1")):
+        with serving(*arguments, *proxy) as (process, url):
+            httpx.get(f"{url}/api/v1/state", headers=forwarded).raise_for_status()
+            process.send_signal(signal.SIGTERM)
+            _, log = process.communicate(timeout=60)
+        assert re.search(rf"reconpatch.access: {expected} GET /api/v1/state 200", log), log
+
+
+def test_a_service_ends_at_once_with_half_open_requests(model: Path, tmp_path: Path) -> None:
+    """More of them than the process may have files open; and an upload that stands still."""
+    arguments = (model, "--data", tmp_path / "data", "--port", 0, "--threads", 1)
+    with serving(*arguments) as (process, url):
+        host, port = url.removeprefix("http://").split(":")
+        half = b"GET /api/v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
+        upload = b"POST /api/v1/inspect HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\nx"
+        with contextlib.ExitStack() as opened:
+            for said in [half] * 1_100 + [upload]:
+                connection = socket.create_connection((host, int(port)), timeout=60)
+                opened.callback(connection.close)
+                connection.sendall(said)
+            assert httpx.get(f"{url}/api/v1/health", timeout=60).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            _, log = process.communicate(timeout=60)
+    assert "Traceback" not in log
+    assert len(re.findall("ended early", log)) <= 2
+    assert "POST /api/v1/inspect 400" in log
+
+
+def test_one_damaged_model_of_two_is_out_of_service(model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "ring.rcp"
+    other.write_bytes(model.read_bytes()[:1_000])
+    arguments = (model, other, "--data", tmp_path / "data", "--port", 0, "--threads", 1)
+    with serving(*arguments) as (process, url), httpx.Client(base_url=url) as client:
+        assert not inspect(client, png(textured(1)))["anomalous"]
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+    assert "ring is out of service: " in log
+
+
+def test_the_database_can_be_named_out_of_sight(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECONPATCH_DATABASE", "mysql://root:secret@localhost/x")
+    said = refusal(model, "--data", tmp_path / "data", "--port", 0)
+    assert "of the kind 'mysql'" in said
+    assert "secret" not in said
+
+
+@pytest.mark.parametrize("kind", ["pipe", "sparse"])
+def test_what_is_no_model_is_one_sentence(model: Path, tmp_path: Path, kind: str) -> None:
+    wrong = tmp_path / "wrong.rcp"
+    if kind == "pipe":
+        os.mkfifo(wrong)
+    else:
+        with wrong.open("wb") as file:
+            file.truncate(10**12)
+    said = refusal(wrong, "--data", tmp_path / "data", "--port", 0)
+    assert "give the model file that `fit` wrote" in said
