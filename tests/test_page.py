@@ -18,6 +18,7 @@ from conftest import RGB, SMALL_FIT, scratched, textured
 from reconpatch.data_folder import DataFolder
 from reconpatch.fit_jobs import FitJobs
 from reconpatch.service import create_app
+from reconpatch.service_guard import Access
 from reconpatch.station import Station
 from test_station import png
 
@@ -757,6 +758,34 @@ def test_a_picture_is_asked_for_again_while_the_service_is_busy(line: Line) -> N
     sync_api.expect(photo).to_be_visible()
     sync_api.expect(line.page.locator(".gone")).to_be_hidden()
     assert len(busy) == 2
+
+
+def test_a_browser_logs_in_and_is_asked_again_when_its_cookie_is_gone(
+    line: Line, browser: Any
+) -> None:
+    token, expect = "a-token-of-this-test", sync_api.expect
+    app = create_app(line.station, access=Access(token=token))
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{listening.getsockname()[1]}/#history")
+        page.fill("#token", "another")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("not the token")
+        page.fill("#token", token)
+        page.keyboard.press("Enter")
+        expect(page.locator("#service.up")).to_be_visible()
+        context.clear_cookies()
+        expect(page.locator("#token")).to_be_visible()
+    finally:
+        context.close()
+        server.should_exit = True
+        thread.join()
+        listening.close()
 
 
 def test_a_page_without_its_token_is_loaded_again_once(line: Line) -> None:
