@@ -109,7 +109,7 @@ function show(name, rest = []) {
 
 // --- Photos --------------------------------------------------------------------------------------
 
-/** Inspect files one after the other; the live view finds them in the records. */
+/** Inspect files one after the other; the live view finds them in the records. How many have a verdict. */
 async function inspect(files, serial = "") {
   const failed = [];
   inspecting += 1;
@@ -126,6 +126,7 @@ async function inspect(files, serial = "") {
     inspecting -= 1;
   }
   toastAll(failed);
+  return files.length - failed.length;
 }
 
 /** What was dropped, without folders, of which it says what to do with them. */
@@ -257,6 +258,7 @@ async function start() {
   } catch (error) {
     toast(error.message, { kind: "error" });
   }
+  document.addEventListener("visibilitychange", showService); // a page in the background is hardly ever at work
   setInterval(showService, EVERY); // an age goes on, and so does silence, while no answer comes
   watchService();
 }

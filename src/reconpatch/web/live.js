@@ -22,6 +22,7 @@ export function liveView(main, page, [wanted]) {
   let moved = -Infinity; // when it did
   let closed = false;
   let asked = 0; // counts looks, so that an answer that was overtaken is dropped
+  let looking = 0; // looks at work
   let said = ""; // the trouble that was read out last
   let late = null; // since when the state has known of something that the records have not brought
   let marked = null; // what was said last: {part: as it was before, record: as it is}
@@ -86,6 +87,7 @@ export function liveView(main, page, [wanted]) {
     clearTimeout(look.timer);
     const mine = ++asked;
     const current = () => !closed && mine === asked;
+    looking += 1;
     try {
       const query = { product: page.product, limit: STRIP };
       const [found, failed] = await Promise.all([api.records(query), api.failures(query)]);
@@ -99,6 +101,7 @@ export function liveView(main, page, [wanted]) {
     } catch (error) {
       if (!(error instanceof api.ServiceError)) throw error; // the state says why there is no answer
     } finally {
+      looking -= 1;
       if (current()) look.timer = setTimeout(look, EVERY);
     }
   }
@@ -172,7 +175,7 @@ export function liveView(main, page, [wanted]) {
     said = "";
     headline();
     if (!chosen || said) return;
-    speak(`${chosen.name}: ${chosen.anomalous ? "anomalous" : "good"}, score ${number(chosen.score)}`);
+    speak(chosen.error ? failed(chosen) : `${chosen.name}: ${kindOf(chosen)}, score ${number(chosen.score)}`);
   }
 
   /** The verdict while it holds; else what stands in its place, since when, and why. */
@@ -252,20 +255,20 @@ export function liveView(main, page, [wanted]) {
    * went on by itself, the one before, as nobody has judged the new one yet.
    */
   function moment() {
-    return before && performance.now() - moved < REACTION ? before : chosen;
+    return before && !before.error && performance.now() - moved < REACTION ? before : chosen;
   }
 
   async function say(what, part) {
     if (!part) return;
     if (part.error) { toast(`${part.name} has no verdict to speak of.`, { kind: "error" }); return; }
-    const passed = before && part.key === before.key && chosen ? chosen : null;
+    const passed = before && part.key === before.key && chosen && !chosen.error ? chosen : null;
     try {
       const record = await api.feedback(part, what);
       update(record);
       tellMarked(part, record, passed);
     } catch (error) {
       const again = error.status === 412 ? [] : [["Try again", () => say(what, part)]];
-      toast(`${part.name}: what you said was not kept: ${error.message}.`, { kind: "error", actions: again });
+      toast(`${part.name}: what you said was not kept. ${sentence(error.message)}`, { kind: "error", actions: again });
     }
     look();
   }
@@ -297,9 +300,10 @@ export function liveView(main, page, [wanted]) {
 
   async function inspectAll(files) {
     follow = true;
-    const number = serial.value.trim();
+    const typed = serial.value.trim();
     serial.value = "";
-    await page.inspect(files, number);
+    const done = await page.inspect(files, typed);
+    if (!done && !serial.value) serial.value = typed; // for the photo that is sent instead
     look();
   }
 
@@ -323,7 +327,7 @@ export function liveView(main, page, [wanted]) {
       const isBehind = behind();
       late = isBehind ? late ?? performance.now() : null;
       headline();
-      if (isBehind) look();
+      if (isBehind && !looking) look(); // one that is slow is not overtaken by the next
     },
     close() {
       closed = true;
