@@ -391,9 +391,12 @@ def test_no_view_is_wider_than_the_screen(line: Line, width: int) -> None:
     line.go("live")
     page.wait_for_selector(".verdict.anomalous")
     page.keyboard.press("w")
-    verdict = page.locator(".wall .verdict")
-    assert verdict.evaluate("shown => shown.scrollWidth - shown.clientWidth") <= 0
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, "wall"
+    for state in (".anomalous", ".trouble"):
+        verdict = page.locator(f".wall .verdict{state}")
+        verdict.wait_for()
+        assert verdict.evaluate("shown => shown.scrollWidth - shown.clientWidth") <= 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "wall"
+        line.station.live.stale_after = 0.0
 
 
 def test_undo_goes_back_on_the_product_that_was_changed(line: Line, small_model: Any) -> None:
