@@ -20,7 +20,13 @@ import reconpatch
 from conftest import SMALL_FIT, fill, scratched, textured
 from reconpatch import fit_jobs, fit_process
 from reconpatch.data_folder import DataFolder
-from reconpatch.errors import NotFoundError, PhotoError, SettingsError, UpdateRefusedError
+from reconpatch.errors import (
+    ChangedError,
+    NotFoundError,
+    PhotoError,
+    SettingsError,
+    UpdateRefusedError,
+)
 from reconpatch.fit_jobs import FitComparison, FitJob, FitJobs
 from reconpatch.records import Closest, Record
 from reconpatch.service import create_app
@@ -343,3 +349,75 @@ def test_an_update_is_tried_without_changing_anything(station: Station) -> None:
         assert tried["comparison"]["vanished"] == ["alarm.png"]
         assert "1 were false alarms and 0 are now" in " ".join(tried["comparison"]["changes"])
         assert station.product("disc").version.number == 1
+
+
+# --- Folders that are still being filled, and what outlives a restart ----------------------------
+
+
+class Never:
+    """Nobody has stopped the fit; whoever waits sees `then` happen first."""
+
+    def __init__(self, then: Any) -> None:
+        self.then, self.waits = then, 0
+
+    def wait(self, _: float) -> bool:
+        self.waits += 1
+        self.then(self.waits)
+        return False
+
+
+def test_a_fit_waits_until_no_more_photos_arrive(
+    fits: FitJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "monday"
+    monkeypatch.setattr(fit_jobs, "QUIET_SECONDS", 1e9)  # whatever was just made still arrives
+    steps: list[str] = []
+    monkeypatch.setattr(fits, "_change", lambda **told: steps.append(told["step"]))
+    fits._stopped = Never(lambda n: fill(folder, [40 + n]) if n < 4 else None)
+    fits._wait_for_quiet(folder)
+    assert fits._stopped.waits == 4  # three times there was a new photo, then none
+    assert steps == [fit_jobs.WAIT]
+    monkeypatch.setattr(fit_jobs, "QUIET_SECONDS", -1e9)
+    fits._stopped = Never(lambda n: pytest.fail("an old folder is waited for"))
+    fits._wait_for_quiet(folder)
+
+
+def test_polls_share_one_walk_through_the_folders(
+    fits: FitJobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked: list[Path] = []
+    seen = fit_jobs._seen
+    monkeypatch.setattr(fit_jobs, "_seen", lambda folder: walked.append(folder) or seen(folder))
+    assert [fits.folders for _ in range(20)] == [fits.folders] * 20
+    assert len(walked) == 1
+    assert fits.folders[0].photos == 6
+    assert fits.folders[0].changing == (seen(tmp_path / "monday").quiet_for < 3)
+
+
+def test_dropped_photos_outlive_a_restart_and_foreign_files_everything(
+    station: Station, fits: FitJobs
+) -> None:
+    assert fits.drop(png(textured(1)), name="a.png") == 1
+    folder = station.data.path / "fits"
+    (folder / "dropped" / "notes.txt").write_text("mine")
+    (folder / "fit-0123abcd.rcp").write_text("of a process that was killed")
+    fits.close()
+    again = FitJobs(station)
+    assert again.dropped == 1
+    assert again.drop(png(textured(2)), name="b.png") == 2
+    again.clear()
+    assert again.dropped == 0
+    left = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert left == {"notes.txt", "fit-0123abcd.rcp"}
+
+
+def test_a_fit_that_somebody_else_changed_is_left_alone(fits: FitJobs) -> None:
+    seen = fits.etag
+    fits.drop(png(textured(1)), name="a.png")
+    assert fits.etag == seen  # one more photo is no other decision
+    with fits.unchanged(seen):
+        fits.clear()
+    for change in (lambda: fits.cancel(seen), lambda: fits.unchanged(seen).__enter__()):
+        with pytest.raises(ChangedError, match="somebody else"):
+            change()
+    fits.cancel(fits.etag)

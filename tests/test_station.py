@@ -910,3 +910,17 @@ def test_decoded_photos_are_bounded_for_all_together(start, model_file, monkeypa
     ):  # fmt: skip
         pass
     assert station.decoding.held == 0
+
+
+def test_a_change_at_work_is_told(station, monkeypatch):
+    told = []
+    add = station.versions.add
+    monkeypatch.setattr(
+        station.versions, "add",
+        lambda *given, **options: told.append(state(station).busy) or add(*given, **options),
+    )  # fmt: skip
+    assert state(station).busy is None
+    station.set_threshold("disc", score=3.0)
+    with pytest.raises(NotFoundError):
+        station.roll_back("disc", 9)
+    assert (told, state(station).busy) == (["threshold"], None)

@@ -373,7 +373,7 @@ def test_killed_and_started_again_it_inspects_every_photo_once(
     records = Records(tmp_path / "data" / "records.sqlite", station)
     names = [record.name for record in records.export()]
     assert sorted(names) == [f"part{seed:03}.png" for seed in range(2000, 2000 + photos)]
-    state = json.loads((tmp_path / "data" / "drift" / "small.json").read_text())
+    state = json.loads((tmp_path / "data" / "drift" / "small@0001.json").read_text())
     assert state["monitor"]["photos"] == photos
     records.close()
 

@@ -209,6 +209,7 @@ class Station:
         self.decoding = Budget(self.limits.decoded_bytes)
         self.orphans = Orphans()
         self._out: dict[str, str] = {}
+        self._busy: dict[str, What] = {}
         self._tags: dict[str, str] = {}
         try:
             self._served = self._load(models)
@@ -370,6 +371,7 @@ class Station:
                 out=self._out.get(name),
                 drift=self._open_alarms.get(name, 0),
                 etag=self.etag(name),
+                busy=self._busy.get(name),
             )
             for name in self._all_products
         ]
@@ -642,7 +644,7 @@ class Station:
             ConfirmError: confirmed defects would be missed, and that is not confirmed.
         """
         asked = asked or Asked()
-        with self._changing:
+        with self._changing, self._at_work(product, "threshold"):
             served = self.product(product)
             self._check_expected(product, asked)
             model = _with_threshold(served.inspector, score, rate)
@@ -668,7 +670,7 @@ class Station:
             ConfirmError: confirmed defects would be missed, and that is not confirmed.
         """
         asked = asked or Asked()
-        with self._changing:
+        with self._changing, self._at_work(product, "rollback"):
             known_product(product, self._all_products)
             self._check_expected(product, asked)
             now = self.versions.in_service(product)
@@ -683,6 +685,15 @@ class Station:
             figures = self._check_missed(self._served.get(product), version, inspector, asked)
             self.records.put_in_service(product, number)
             return self._swap(Served(version, inspector), "rollback", asked, figures)
+
+    @contextlib.contextmanager
+    def _at_work(self, product: str, what: What) -> Iterator[None]:
+        """Say in the block what is being changed; engines are asked, which takes seconds."""
+        self._busy = {**self._busy, product: what}
+        try:
+            yield
+        finally:
+            self._busy = {name: one for name, one in self._busy.items() if name != product}
 
     def _check_expected(self, product: str, asked: Asked) -> None:
         """Raise ChangedError where another version is in service than the one that was seen."""
@@ -787,7 +798,7 @@ class Station:
         asked: Asked | None = None,
     ) -> Version:
         """Put a model into service as a new version; a product of a new name is a new product."""
-        with self._changing:
+        with self._changing, self._at_work(product, "fit"):
             added = self.versions.add(product, _warm(model), note=note, parent=parent)
             return self._swap(added, "fit", asked or Asked())
 
@@ -821,7 +832,7 @@ class Station:
             ChangedError: see `set_threshold`.
         """
         asked = asked or Asked()
-        with self._changing:
+        with self._changing, self._at_work(product, "update"):
             served = self.product(product)
             self._check_expected(product, asked)
             new, comparison, note = self._learned(served, good, force=force)

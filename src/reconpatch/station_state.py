@@ -68,6 +68,7 @@ class ProductState:
         failure: what failed after it.
         drift: drift alarms that nobody has acknowledged.
         etag: names what is in service; None where nothing is.
+        busy: what is being changed at the moment, such as "threshold"; None where nothing is.
     """
 
     name: str
@@ -78,6 +79,7 @@ class ProductState:
     failure: Failure | None
     drift: int
     etag: str | None
+    busy: str | None
 
 
 class LiveState:
@@ -125,7 +127,13 @@ class LiveState:
                 self._failures[failure.product] = failure
 
     def of(
-        self, product: str, *, out: str | None = None, drift: int = 0, etag: str | None = None
+        self,
+        product: str,
+        *,
+        out: str | None = None,
+        drift: int = 0,
+        etag: str | None = None,
+        busy: str | None = None,
     ) -> ProductState:
         """What there is to say of a product.
 
@@ -134,6 +142,7 @@ class LiveState:
             out: why its model cannot be used, or None.
             drift: open alarms.
             etag: what is in service.
+            busy: what is being changed.
         """
         with self._lock:
             seen, failure = self._verdicts.get(product), self._failures.get(product)
@@ -142,7 +151,7 @@ class LiveState:
             record, at = seen
             last = LastVerdict(record.id, record.time, self._clock() - at, record.anomalous)
         state, reason, since = self._judged(last, failure, out)
-        return ProductState(product, state, reason, since, last, failure, drift, etag)
+        return ProductState(product, state, reason, since, last, failure, drift, etag, busy)
 
     def _judged(
         self, last: LastVerdict | None, failure: Failure | None, out: str | None
