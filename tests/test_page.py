@@ -801,14 +801,16 @@ def test_a_page_without_its_token_is_loaded_again_once(line: Line) -> None:
     assert len(loaded) == 1
 
 
-def test_another_product_out_of_service_is_seen_from_every_view(line: Line) -> None:
+def test_a_change_at_work_and_a_product_out_of_service_are_seen_from_every_view(line: Line) -> None:
     out = {"name": "ring", "state": "out", "reason": "0002.rcp is damaged", "last": None}
 
     def answer(route: Any) -> None:
         told = route.fetch().json()
+        told["products"][0]["busy"] = "threshold"
         told["products"].append(out)
         route.fulfill(json=told)
 
     line.page.route("**/api/v1/state", answer)
     line.go("history")
     sync_api.expect(line.page.locator("#others")).to_have_text("Out of service: ring")
+    sync_api.expect(line.page.locator("#service")).to_contain_text("changing the threshold")

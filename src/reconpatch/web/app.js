@@ -13,6 +13,7 @@ import { BRIEFLY, trouble } from "./trouble.js";
 
 const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, fit: fitView, models: modelsView };
 const EVERY = 1000; // milliseconds between two questions for the station's state
+const CHANGING = { threshold: "changing the threshold", rollback: "going back to a version", update: "learning", fit: "taking over a fit" };
 
 const state = { products: [], out: [], retired: [], default: null, product: null };
 const service = { state: null, at: 0, answered: null, problem: null, unready: null }; // see trouble.js
@@ -232,11 +233,12 @@ function showService() {
   const wrong = trouble(service, state.product);
   const calm = !wrong || wrong.kind === "none" || wrong.kind === "unknown";
   sign.className = `service ${calm ? "up" : "down"}`;
-  const brief = wrong ? BRIEFLY[wrong.kind] : "running";
+  const product = service.state?.products.find((one) => one.name === state.product);
+  const brief = [wrong ? BRIEFLY[wrong.kind] : "running", calm && CHANGING[product?.busy]].filter(Boolean).join(", ");
   const text = wrong?.kind === "silent" && wrong.since ? `${brief} since ${time(wrong.since)}` : brief;
   if (sign.textContent !== text) sign.textContent = text; // a status that is set again is read out again
   sign.title = wrong ? wrong.why : "";
-  const alarms = service.state?.products.find((one) => one.name === state.product)?.drift || 0;
+  const alarms = product?.drift || 0;
   byId("drift").hidden = !alarms;
   byId("drift").textContent = alarms > 1 ? `${alarms} drift alarms` : "Drift alarm";
   const out = (service.state?.products || []).filter((one) => one.state === "out" && one.name !== state.product);
