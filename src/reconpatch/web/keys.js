@@ -1,7 +1,8 @@
 // The keyboard. A single key is a command; several in a burst are text, as a scan gun types it; and
 // commands of single characters can be switched off (WCAG 2.1.4).
 
-const BURST = 120; // milliseconds between two keys of a scan gun, at most; a command waits as long
+const BURST = 200; // milliseconds between the first two keys of a scan gun, at most; a command waits as long
+const GOES_ON = 500; // the same once it is a burst, as a machine that is at work may deliver keys late
 const SHORTEST = 3; // characters; a shorter burst is two commands pressed at once, and runs neither
 const OFF = "shortcuts";
 
@@ -30,7 +31,7 @@ export function listenForKeys({ command, scanned }) {
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented) return;
     const inText = Boolean(event.target.closest("input:not([type=range]):not([type=checkbox]), textarea"));
-    const inBurst = event.timeStamp - last < BURST;
+    const inBurst = event.timeStamp - last < (text.length > 1 ? GOES_ON : BURST);
     if (event.key.length === 1) character(event, inText, inBurst);
     else if (event.key === "Enter" && inBurst && text.length >= SHORTEST) {
       event.preventDefault(); // the end of what a gun typed, not a press of the button in focus
@@ -49,7 +50,7 @@ export function listenForKeys({ command, scanned }) {
     typed = typed || inText;
     last = event.timeStamp;
     clearTimeout(timer);
-    timer = setTimeout(finish, BURST);
+    timer = setTimeout(finish, inBurst ? GOES_ON : BURST);
     if (inBurst) {
       act = null;
       if (!inText) event.preventDefault(); // Space would press a button
@@ -66,6 +67,7 @@ export function listenForKeys({ command, scanned }) {
     const [does, burst] = [act, !typed && text.length >= SHORTEST ? text.trim() : ""];
     text = "";
     act = null;
+    last = -Infinity;
     if (does) does();
     else if (burst) scanned(burst);
   }
