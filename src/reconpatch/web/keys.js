@@ -3,6 +3,7 @@
 
 const BURST = 200; // milliseconds between the first two keys of a scan gun, at most; a command waits as long
 const GOES_ON = 500; // the same once it is a burst, as a machine that is at work may deliver keys late
+const BY_HAND = 60; // milliseconds that nobody's Enter comes sooner after what they typed into a field
 const SHORTEST = 3; // characters; a shorter burst is two commands pressed at once, and runs neither
 const OFF = "shortcuts";
 
@@ -31,9 +32,10 @@ export function listenForKeys({ command, scanned }) {
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented) return;
     const inText = Boolean(event.target.closest("input:not([type=range]):not([type=checkbox]), textarea"));
-    const inBurst = event.timeStamp - last < (text.length > 1 ? GOES_ON : BURST);
+    const gap = event.timeStamp - last;
+    const inBurst = gap < (text.length > 1 ? GOES_ON : BURST);
     if (event.key.length === 1) character(event, inText, inBurst);
-    else if (event.key === "Enter" && inBurst && text.length >= SHORTEST) {
+    else if (event.key === "Enter" && text.length >= SHORTEST && (inText ? gap < BY_HAND : inBurst)) {
       event.preventDefault(); // the end of what a gun typed, not a press of the button in focus
       finish();
     } else if (!inText && !event.target.closest("select, dialog[open]")) {
