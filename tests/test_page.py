@@ -331,7 +331,7 @@ def test_a_fit_from_a_folder_is_compared_and_put_into_service(line: Line) -> Non
     page.get_by_role("button", name="Fit", exact=True).click()
     expect(page.locator("progress")).to_be_visible()
     line.inspect("meanwhile.png", textured(1))  # inspection goes on
-    page.wait_for_selector("#fit-serve", timeout=180_000)
+    page.wait_for_selector("#fit-serve", timeout=600_000)  # at the lowest priority
     expect(page.locator(".job")).to_contain_text("Learned from 6 good photos")
     expect(page.locator(".comparison")).to_contain_text("called a defect, and found1 of 11 of 1")
     assert line.served.version.number == 1
