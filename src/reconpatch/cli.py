@@ -352,6 +352,14 @@ def fit(
             show_default="none",
         ),
     ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            help="A PNG to write: made defects beside their maps by principal directions alone and "
+            "by f; of an ensemble, by its first member.",
+            metavar="FILE",
+        ),
+    ] = None,
     on: On = None,
     threads: Threads = 0,
     overwrite: Overwrite = False,
@@ -383,6 +391,8 @@ def fit(
     )  # fmt: skip
     settings = ensemble_settings_for(recipe, members, **chosen)
     check_writable(output, overwrite=overwrite)
+    if explain is not None:
+        check_writable(explain, overwrite=overwrite)
     with show_progress() as progress:
         options = FitOptions(
             weights=weights,
@@ -396,6 +406,7 @@ def fit(
             progress=progress,
             memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
             roi=roi,
+            explain=explain,
             on=on,
         )
         model = fit_members(good, settings, options, scales)

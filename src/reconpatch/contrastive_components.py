@@ -186,7 +186,11 @@ def contrastive_components(
     """
     drawn = np.sort(rng.permutation(len(patches))[:PATCHES])
     search = _OtherParts.of(patches[drawn], parts[drawn], rng)
-    good = covariance(search.differences(patches[drawn], parts[drawn]))
+    good = np.zeros((patches.shape[1],) * 2)
+    for start in range(0, len(drawn), _BLOCK):
+        block = drawn[start : start + _BLOCK]
+        differences = search.differences(patches[block], parts[block])
+        good += (differences.T @ differences) / len(drawn)
     pushed = np.zeros_like(good)
     for defect in contrast.defects:
         part = np.full(len(defect.features), defect.part)

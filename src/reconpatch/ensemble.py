@@ -455,6 +455,7 @@ def fit_ensemble(
             options,
             # One set of thumbnails is enough: that of the first member.
             thumbnails=options.thumbnails and not models,
+            explain=None if models else options.explain,
             progress=_named(name, options.progress),
         )
         models.append(fit_model(good, member, own))

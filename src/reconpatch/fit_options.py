@@ -45,6 +45,8 @@ class FitOptions:
             (H, W) bool array, True where photos are inspected; None: everywhere.
         memory_limit: bytes that the process may take, which decides in what parts patches are
             taken; 0 for no limit. See `reconpatch.fit_memory`.
+        explain: a PNG to write: made defects beside their maps; see `reconpatch.explain`. None for
+            none.
         on: where the photos are read; None for this process, else see
             `reconpatch.workers.check_on`.
     """
@@ -61,6 +63,7 @@ class FitOptions:
     remember: Callable[[Extractor, bytes], Extractor] | None = None
     timer: Callable[[], float] = time.perf_counter
     memory_limit: int = 0
+    explain: str | Path | None = None
     on: str | None = None
     roi: str | Path | npt.NDArray[np.bool_] | None = None
 

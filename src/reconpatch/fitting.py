@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from reconpatch.errors import (
     NotEnoughPhotosError,
     SettingsError,
 )
+from reconpatch.explain import explain
 from reconpatch.features import Extractor, FeatureExtractor
 from reconpatch.fit_memory import Fit, approximations, open_store
 from reconpatch.fit_options import FitOptions, default_threads, report_to, silent
@@ -48,7 +50,8 @@ from reconpatch.good_photos import (
     with_stand_ins,
 )
 from reconpatch.graph_writing import torch_threads, with_f, write
-from reconpatch.layout import Layout
+from reconpatch.images import Bytes
+from reconpatch.layout import Layout, View
 from reconpatch.memory_bank import Floats, MemoryBank
 from reconpatch.model import Inspector, Model
 from reconpatch.parity import SAMPLE_PHOTOS, Sample, checked_sample
@@ -81,7 +84,7 @@ from reconpatch.trial import (
     make_defects,
     try_on,
 )
-from reconpatch.turns import Turned, TurnsDecision, bank_with, decide, turned
+from reconpatch.turns import TurnsDecision, bank_with, decide, turned
 
 TILED_ROWS = 8000
 """Most rows that a share of the patches of photos in tiles comes to."""
@@ -267,12 +270,13 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
                 contrast=contrast, device=options.device, progress=report_to(options, "train f"),
             )  # fmt: skip
             del p
-        copies = None
-        if settings.turns != "never" and layout.plain and not settings.register:
-            with clock.step("turn photos"):
-                copies = turned(chosen, extractor)
-        fit = _Fit(photos, defects, settings, layout, extractor.grid, clock, options, steps, copies)
+        fit = _Fit(photos, defects, settings, layout, extractor, clock, options, steps, chosen)
         fitted, guarded = fit.with_banks(f, patches)
+    if options.explain is not None and len(defects):
+        explain(
+            Path(options.explain), defects, fitted.f, fitted.bank, photos, settings.scoring,
+            extractor.grid,
+        )  # fmt: skip
     with clock.step("write the graph"):
         if graphs.b != min(settings.scoring.b, len(fitted.bank)):  # few photos, and some left out
             graphs = write(settings, options.weights, len(photos), threads)
@@ -336,11 +340,11 @@ class _Fit:
     defects: Defects
     settings: FitSettings
     layout: Layout
-    grid: tuple[int, int]  # of a view
+    extractor: Extractor
     clock: Clock
     options: FitOptions
     steps: Steps
-    copies: Turned | None
+    prepared: Mapping[int, tuple[View, Bytes]]
 
     def with_banks(self, f: Representation, patches: PatchStore) -> tuple[_Fitted, Guard | None]:
         """The bank of f, or that of the identity where the guard prefers it; p gives way to r.
@@ -397,7 +401,7 @@ class _Fit:
         with self.clock.step(f"{prefix}try on made defects"):
             trial = try_on(
                 self.defects, f, bank, photos, scores, settings.scoring, self.layout,
-                threshold=calibration.image_threshold.value, grid=self.grid,
+                threshold=calibration.image_threshold.value, grid=self.extractor.grid,
             )  # fmt: skip
         return replace(fitted, trial=trial)
 
@@ -406,15 +410,18 @@ class _Fit:
     ) -> tuple[MemoryBank, TurnsDecision | None]:
         """The bank with turned copies of good photos, where they help, and what decided."""
         settings = self.settings
-        if self.copies is None:
+        if settings.turns == "never" or settings.register or not self.layout.plain:
             return bank, None
         with self.clock.step("try turned copies"):
             rng = np.random.default_rng([settings.seed, 2])
-            turned = bank_with(bank, self.copies, f, lambda r, rows: pick(r, rows, settings, rng))
-            of = np.unique(self.copies.photo).tolist()
-            decision = decide(bank, turned, photo, self.photos, of, settings.scoring, self.layout)
+            copies = turned(self.prepared, self.extractor, f)
+            with_copies = bank_with(bank, copies, lambda r, rows: pick(r, rows, settings, rng))
+            of = list(self.prepared)
+            decision = decide(
+                bank, with_copies, photo, self.photos, of, settings.scoring, self.layout
+            )
         taken = decision.taken or settings.turns == "always"
-        return (turned if taken else bank), replace(decision, taken=taken)
+        return (with_copies if taken else bank), replace(decision, taken=taken)
 
     def _report(self, step: str) -> Callable[[int, int], None] | None:
         return report_to(self.options, step)

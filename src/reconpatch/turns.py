@@ -32,20 +32,22 @@ Measured: 1.01 where parts turn (castings, biscuits, paper), 1.05 to 1.28 elsewh
 
 @dataclass(frozen=True, eq=False)
 class Turned:
-    """Patch features of good photos turned by quarters.
+    """Represented patches of good photos turned by quarters.
 
     Attributes:
-        features: (k, P, C) float32, of each copy.
+        r: (k, P, D) float32, of each copy.
         photo: (k,) int64, the good photo that each is a copy of.
         place: (k, P) int64, where each patch of a copy lies in the photo itself.
     """
 
-    features: Floats
+    r: Floats
     photo: npt.NDArray[np.int64]
     place: npt.NDArray[np.int64]
 
 
-def turned(prepared: Mapping[int, tuple[View, Bytes]], extractor: Extractor) -> Turned:
+def turned(
+    prepared: Mapping[int, tuple[View, Bytes]], extractor: Extractor, f: Representation
+) -> Turned:
     """Copies of the (3, H, W) uint8 prepared photos, by the photo's index, each seen whole.
 
     By 90, 180 and 270 degrees where the input is square, else by 180 degrees.
@@ -53,31 +55,29 @@ def turned(prepared: Mapping[int, tuple[View, Bytes]], extractor: Extractor) -> 
     height, width = extractor.grid
     quarters = (1, 2, 3) if extractor.input_size[0] == extractor.input_size[1] else (2,)
     numbers = np.arange(height * width).reshape(height, width)
-    features, photos, places = [], [], []
+    r, photos, places = [], [], []
     for i, (_, pixels) in prepared.items():
         for k in quarters:
             copy = np.ascontiguousarray(np.rot90(pixels, k, (1, 2)))
-            features.append(extractor(as_unit(copy[None]))[0])
+            r.append(f(extractor(as_unit(copy[None]))[0]))
             photos.append(i)
             places.append(np.rot90(numbers, k).ravel())
-    return Turned(np.stack(features), np.array(photos, np.int64), np.stack(places))
+    return Turned(np.stack(r), np.array(photos, np.int64), np.stack(places))
 
 
 def bank_with(
     bank: MemoryBank,
     copies: Turned,
-    f: Representation,
     pick: Callable[[Floats, int], npt.NDArray[np.int64]],
 ) -> MemoryBank:
     """A bank of as many rows, picked among those of the bank and as many of the copies.
 
     Args:
         bank: of the good photos as they are.
-        copies: their features before f.
-        f: the representation.
+        copies: of good photos.
         pick: the greedy coreset of (N, D) patches, of a number of rows.
     """
-    r = f(copies.features).reshape(-1, bank.rows.shape[1])
+    r = copies.r.reshape(-1, bank.rows.shape[1])
     own = pick(r, min(len(bank), len(r)))
     rows = np.concatenate([bank.rows, r[own]])
     photo = np.concatenate([bank.photo, copies.photo[own // copies.place.shape[1]]])
