@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from conftest import RGB, SMALL_FIT, WAIT, scratched, textured
 from reconpatch.data_folder import DataFolder
 from reconpatch.fit_jobs import FitJobs
 from reconpatch.service import create_app
+from reconpatch.service_guard import Access
 from reconpatch.station import Station
 from test_station import png
 
@@ -54,8 +55,10 @@ def browser() -> Iterator[Any]:
 class Line:
     """A station, its service, and a page that shows it."""
 
-    def __init__(self, station: Station, url: str, page: Any) -> None:
-        self.station, self.url, self.page = station, url, page
+    def __init__(
+        self, station: Station, url: str, page: Any, stop: Callable[[], None] = lambda: None
+    ) -> None:
+        self.station, self.url, self.page, self.stop = station, url, page, stop
 
     def go(self, view: str) -> None:
         self.page.click(f"nav a[data-view={view}]")
@@ -83,6 +86,22 @@ class Line:
             f"{self.url}/api/v1/inspect", content=png(pixels), params={"name": name}, timeout=WAIT
         )
         assert answer.status_code == 200, answer.text
+
+    def ask(self, method: str, path: str, **given: Any) -> Any:
+        """Ask the service as another program does, or somebody at another page."""
+        answer = httpx.request(method, f"{self.url}/api/v1/{path}", timeout=WAIT, **given)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def said(self) -> list[str | None]:
+        """What was said of the records, newest first."""
+        return [record.feedback for record in self.station.records.page().records]
+
+    def expect_no_verdict(self, why: str) -> None:
+        """Wait until the page says large that there is none, and why."""
+        sync_api.expect(self.page.locator("#verdict.trouble")).to_contain_text("NO VERDICT")
+        sync_api.expect(self.page.locator("#reason")).to_contain_text(why)
+        assert self.page.locator("#verdict.good, #verdict.anomalous").count() == 0
 
     @property
     def served(self) -> Any:
@@ -126,13 +145,17 @@ def line(browser: Any, tmp_path: Path, small_model_file: Path) -> Iterator[Line]
     )
     page.goto(url)
     page.wait_for_selector("#verdict")
-    try:
-        yield Line(station, url, page)
-    finally:
-        context.close()
+
+    def stop() -> None:
         server.should_exit = True
         thread.join()
         listening.close()
+
+    try:
+        yield Line(station, url, page, stop)
+    finally:
+        context.close()
+        stop()
     # Neither an error of a script, nor anything refused or loaded from elsewhere.
     assert wrong == []
 
@@ -332,6 +355,18 @@ def test_photos_dropped_for_a_fit_and_a_fit_that_is_cancelled(line: Line) -> Non
     expect(page.locator("#fit-folder option")).to_have_text(["monday (6 photos)"])
 
 
+def test_a_folder_into_which_photos_are_copied_is_told(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, option = line.page.locator("#fit-arriving"), line.page.locator("#fit-folder option")
+    monkeypatch.setattr("reconpatch.fit_jobs.QUIET_SECONDS", 1e9)
+    line.go("fit")
+    sync_api.expect(told).to_be_visible()
+    sync_api.expect(option).to_have_text(["monday (6 photos, more are arriving)"])
+    monkeypatch.setattr("reconpatch.fit_jobs.QUIET_SECONDS", 0.0)
+    sync_api.expect(told).to_be_hidden()
+
+
 def test_where_nothing_can_be_fitted_it_says_what_to_install(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,9 +391,12 @@ def test_no_view_is_wider_than_the_screen(line: Line, width: int) -> None:
     line.go("live")
     page.wait_for_selector(".verdict.anomalous")
     page.keyboard.press("w")
-    verdict = page.locator(".wall .verdict")
-    assert verdict.evaluate("shown => shown.scrollWidth - shown.clientWidth") <= 0
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, "wall"
+    for state in (".anomalous", ".trouble"):
+        verdict = page.locator(f".wall .verdict{state}")
+        verdict.wait_for()
+        assert verdict.evaluate("shown => shown.scrollWidth - shown.clientWidth") <= 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "wall"
+        line.station.live.stale_after = 0.0
 
 
 def test_undo_goes_back_on_the_product_that_was_changed(line: Line, small_model: Any) -> None:
@@ -377,3 +415,402 @@ def test_undo_goes_back_on_the_product_that_was_changed(line: Line, small_model:
         "fetch('/api/v1/products').then(a => a.json()).then(a => a.products[0].version === 1)"
     )
     assert line.station.product("ring").version.number == 1
+
+
+# --- A verdict holds only while it is fresh -----------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["Escape", "w"])
+def test_a_dead_service_leaves_no_verdict_on_the_screen(line: Line, key: str) -> None:
+    line.inspect("last.png", textured(1000))
+    line.expect_verdict("last.png", "GOOD")
+    line.page.keyboard.press(key)  # on Live, and on the wall
+    line.stop()
+    line.expect_no_verdict("does not answer")
+    sync_api.expect(line.page.locator("#reason")).to_contain_text("Since")
+    sync_api.expect(line.page.locator("#service")).to_contain_text(
+        "no answer since", use_inner_text=False
+    )
+
+
+def test_a_service_that_takes_questions_and_gives_no_answer_counts_as_dead(line: Line) -> None:
+    line.inspect("last.png", scratched(textured(1000)))
+    line.expect_verdict("last.png", "ANOMALOUS")
+    line.page.route("**/api/v1/state", lambda route: None)  # as a network whose cable is pulled
+    line.expect_no_verdict("does not answer")
+    line.page.unroute("**/api/v1/state")
+    line.expect_verdict("last.png", "ANOMALOUS")  # by itself, once there is an answer
+
+
+def test_a_database_that_stops_leaves_no_verdict(line: Line) -> None:
+    line.inspect("last.png", textured(1000))
+    line.expect_verdict("last.png", "GOOD")
+    problem = {"error": "the records' database does not answer"}
+    line.page.route("**/api/v1/state", lambda route: route.fulfill(status=503, json=problem))
+    line.expect_no_verdict("The records' database does not answer.")
+
+
+def test_a_photo_that_fails_stands_in_place_of_the_verdict_until_the_next_one(line: Line) -> None:
+    page, expect = line.page, sync_api.expect
+    line.inspect("before.png", textured(1000))
+    line.expect_verdict("before.png", "GOOD")
+    whole = png(textured(1001))
+    answer = httpx.post(
+        f"{line.url}/api/v1/inspect", content=whole[: len(whole) // 2],
+        params={"name": "<i>cut</i> off.png"}, timeout=60,
+    )  # fmt: skip
+    assert answer.status_code == 422
+    line.expect_no_verdict("<i>cut</i> off.png")
+    expect(page.locator(".strip li")).to_have_count(2)
+    expect(page.locator(".strip .failed .tag")).to_have_text("!")
+    expect(page.locator(".feedback")).to_be_hidden()  # of which nothing can be said
+    # Who looks back sees a verdict of then, and that there is none now.
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#verdict.earlier.good")).to_contain_text("GOOD")
+    expect(page.locator("#reason")).to_contain_text("No verdict now")
+    page.keyboard.press("n")
+    line.expect_no_verdict("<i>cut</i> off.png")
+    line.inspect("after.png", textured(1002))
+    line.expect_verdict("after.png", "GOOD")
+
+    line.go("history")
+    expect(page.locator("tbody tr")).to_have_count(3)
+    expect(page.locator("tbody tr").nth(1)).to_contain_text("! no verdict")
+    page.select_option("#filter-verdict", "failed")
+    expect(page.locator("td.name")).to_have_text(["<i>cut</i> off.png"])
+    page.select_option("#filter-verdict", "good")
+    expect(page.locator("td.name")).to_have_text(["after.png", "before.png"])
+
+
+def test_a_station_that_cannot_store_photos_says_so_in_place_of_the_verdict(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line.inspect("last.png", textured(1000))
+    line.expect_verdict("last.png", "GOOD")
+    reasons = ["the disk is full: 3 MB are left"]
+    monkeypatch.setattr(type(line.station.readiness), "reasons", property(lambda self: reasons))
+    line.expect_no_verdict("The disk is full: 3 MB are left.")
+    reasons.clear()
+    line.expect_verdict("last.png", "GOOD")
+
+
+def test_a_verdict_grows_old(line: Line) -> None:
+    line.inspect("last.png", textured(1000))
+    line.expect_verdict("last.png", "GOOD")
+    sync_api.expect(line.page.locator(".facts")).to_contain_text(" ago)")
+    line.station.live.stale_after = 0.5
+    line.expect_no_verdict("No photo for")
+    sync_api.expect(line.page.locator(".live.doubt .stage")).to_be_visible()
+    line.station.live.stale_after = None
+    line.expect_verdict("last.png", "GOOD")
+
+
+# --- What a key is about ------------------------------------------------------------------------
+
+# Keys that go down at once one after the other, and which of them the page took for itself.
+BURST = """(keys) => keys.map((key) => {
+    const event = new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true});
+    (document.activeElement || document.body).dispatchEvent(event);
+    return event.defaultPrevented;
+})"""
+
+
+@pytest.mark.parametrize(
+    ("focus", "text"), [("#main", "SN-D47G2"), (".say.defect", "7hgdw?"), ("#product", "1234 5")]
+)
+def test_what_a_scan_gun_types_is_text(line: Line, focus: str, text: str) -> None:
+    page, expect = line.page, sync_api.expect
+    line.inspect("part.png", textured(1000))
+    line.expect_verdict("part.png", "GOOD")
+    page.focus(focus)
+    *_, enter = page.evaluate(BURST, [*text, "Enter"])
+    assert enter  # so that it presses no button
+    expect(page.locator("#serial")).to_have_value(text)
+    assert page.locator("body.wall, dialog[open]").count() == 0
+    assert page.evaluate("location.hash") in ("", "#live")
+    assert line.said() == [None]
+    line.drop("photo.png", textured(1001))
+    line.expect_verdict(f"{text} photo.png", "GOOD")
+    expect(page.locator("#serial")).to_have_value("")
+
+
+def test_shortcuts_of_single_keys_can_be_switched_off(line: Line) -> None:
+    page, expect = line.page, sync_api.expect
+    marks: list[str] = []
+    page.on("request", lambda asked: marks.append(asked.url) if "feedback" in asked.url else None)
+    line.inspect("older.png", textured(1000))
+    line.inspect("part.png", textured(1001))
+    line.expect_verdict("part.png", "GOOD")
+    page.click("#open-help")
+    page.uncheck("#use-shortcuts")
+    page.keyboard.press("Escape")
+    expect(page.locator("#help")).to_be_hidden()
+    page.reload()  # it is kept
+    line.expect_verdict("part.png", "GOOD")
+    for key in "d3w?":
+        page.keyboard.press(key)
+    page.keyboard.press("ArrowRight")  # no character: it moves on as before
+    line.expect_verdict("older.png", "GOOD")
+    page.click("#open-help")
+    page.check("#use-shortcuts")
+    page.keyboard.press("Escape")
+    expect(page.locator("#help")).to_be_hidden()
+    page.keyboard.press("g")
+    expect(page.locator(".said")).to_contain_text("Called good")
+    assert len(marks) == 1
+    assert line.said() == [None, "good"]
+
+
+def test_a_key_that_goes_down_as_the_page_goes_on_marks_the_part_before(line: Line) -> None:
+    page, expect = line.page, sync_api.expect
+    line.inspect("seen.png", textured(1000))
+    line.expect_verdict("seen.png", "GOOD")
+    page.evaluate(
+        """() => new MutationObserver((_, self) => {
+            if (document.querySelector(".facts .name")?.textContent !== "next.png") return;
+            self.disconnect();
+            document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "d", bubbles: true}));
+        }).observe(document.querySelector(".headline"), {childList: true, subtree: true})"""
+    )
+    line.inspect("next.png", textured(1001))
+    line.expect_verdict("next.png", "GOOD")
+    told = page.locator(".toast")
+    expect(told).to_contain_text("The photo before, seen.png: called a defect.")
+    assert line.said() == [None, "defect"]
+    told.get_by_role("button", name="It was the one after").click()
+    expect(told).to_contain_text("next.png: called a defect.")
+    assert line.said() == ["defect", None]
+    told.get_by_role("button", name="Undo").click()
+    expect(told).to_contain_text("next.png: nothing is said of it any more.")
+    assert line.said() == [None, None]
+    expect(page.locator(".toast")).to_have_count(1)  # the newest, in one place
+
+
+def test_a_mark_stays_with_its_part_while_the_next_one_comes(line: Line) -> None:
+    page, expect = line.page, sync_api.expect
+    line.inspect("marked.png", scratched(textured(1000)))
+    line.expect_verdict("marked.png", "ANOMALOUS")
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/feedback", hold)  # a slow network
+    page.keyboard.press("g")
+    line.inspect("next.png", textured(1001))
+    line.expect_verdict("next.png", "GOOD")
+    held[0].continue_()
+    expect(page.locator(".toast")).to_contain_text("marked.png: called good.")
+    expect(page.locator(".said")).to_have_text("")  # of the one that is shown, nothing
+    assert line.said() == [None, "good"]
+
+
+def test_what_somebody_else_said_of_a_part_meanwhile_is_not_written_over(line: Line) -> None:
+    line.inspect("part.png", textured(1000))
+    line.expect_verdict("part.png", "GOOD")
+    [record] = line.station.records.page().records
+
+    def answer(route: Any) -> None:
+        line.ask("POST", f"records/{record.id}/feedback", json={"feedback": "defect"})
+        route.continue_()
+
+    line.page.route("**/feedback", answer)
+    line.page.keyboard.press("g")
+    sync_api.expect(line.page.locator(".toast.error")).to_contain_text("was not kept")
+    sync_api.expect(line.page.locator(".said")).to_contain_text("Called a defect")
+    assert line.said() == ["defect"]
+
+
+# --- Changes -------------------------------------------------------------------------------------
+
+
+def test_a_threshold_that_would_miss_confirmed_defects_is_asked_about(line: Line) -> None:
+    page, expect = line.page, sync_api.expect
+    line.drop("scratch.png", scratched(textured(1002)))
+    line.expect_verdict("scratch.png", "ANOMALOUS")
+    page.keyboard.press("d")
+    expect(page.locator(".said")).to_contain_text("Called a defect")
+    line.go("threshold")
+    page.locator(".handle[aria-valuenow]").wait_for(state="attached")
+    page.fill("#exact", "900")
+    page.keyboard.press("Tab")
+    expect(page.locator(".figure.defects b")).to_have_text("1 of 1")
+    apply = page.get_by_role("button", name="Apply")
+    asked = page.locator("dialog.ask")
+    apply.click()
+    expect(asked.locator("tr.worse")).to_contain_text("defects missed0 of 11 of 1")
+    prevented = page.evaluate(BURST, [*"SN-D47G2", "Enter"])
+    assert prevented[-1]  # a scan does not answer for anybody
+    page.keyboard.press("Escape")
+    expect(asked).to_have_count(0)
+    assert line.served.version.number == 1
+    apply.click()
+    asked.get_by_role("button", name="Yes").click()
+    expect(page.locator(".toast")).to_contain_text("Version 2 is in service")
+    assert line.served.version.threshold == 900
+    # The way back is free: nothing is missed that is not missed now.
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".toast")).to_contain_text("Version 1 is in service again.")
+    line.go("models")
+    page.click("button[data-version='2']")
+    expect(asked).to_contain_text("1 of 1 confirmed defects would be called good")
+    asked.get_by_role("button", name="No").click()
+    assert line.served.version.number == 1
+    page.locator(".trail summary").click()
+    expect(page.locator(".trail tbody tr")).not_to_have_count(0)
+
+
+def test_a_change_of_what_somebody_else_has_changed_is_refused_and_shown(line: Line) -> None:
+    page, expect = line.page, sync_api.expect
+    line.go("threshold")
+    page.locator(".handle[aria-valuenow]").press("ArrowRight")
+    line.ask("PUT", "products/disc/threshold", json={"score": 7.5}, headers={"X-Operator": "Ada"})
+    page.get_by_role("button", name="Apply").click()
+    expect(page.locator(".toast.error")).to_contain_text("Nothing was changed. Version 2")
+    expect(page.locator(".toast.error")).to_contain_text("Ada")
+    expect(page.locator(".handle")).to_have_attribute("aria-valuenow", "7.5")
+    assert line.served.version.number == 2
+    # The same for the way back.
+    line.go("models")
+    page.locator("button[data-version='1']").wait_for()
+    line.ask("PUT", "products/disc/threshold", json={"score": 8})
+    page.click("button[data-version='1']")
+    expect(page.locator(".toast.error")).to_contain_text("Version 3")
+    expect(page.locator("tr.current")).to_contain_text("8")
+    assert line.served.version.number == 3
+
+
+def test_products_are_made_the_default_retired_and_restored(line: Line, small_model: Any) -> None:
+    line.station.put_into_service("ring", small_model, note="another product")
+    page, expect = line.page, sync_api.expect
+    line.go("models")
+    rows = page.locator(".products")
+    expect(rows).to_contain_text("discin service, the default")
+    page.click("[data-default=ring]")
+    expect(rows).to_contain_text("ringin service, the default")
+    page.click("[data-retire=disc]")
+    page.locator("dialog.ask").get_by_role("button", name="Retire").click()
+    expect(rows).to_contain_text("discretired")
+    expect(page.locator("#product option")).to_have_text(["ring"])
+    page.click("[data-restore=disc]")
+    expect(rows).to_contain_text("discin service")
+
+
+def test_a_drift_alarm_stays_until_somebody_says_that_it_was_seen(line: Line) -> None:
+    page, expect = line.page, sync_api.expect
+    line.inspect("part.png", textured(1000))
+    [record] = line.station.records.page().records
+    line.station.records.log.add_alarm(
+        {"time": record.time, "product": "disc", "version": 1, "record": record.id,
+         "photo": 120, "direction": "higher", "message": "scores are higher than they were"}
+    )  # fmt: skip
+    line.station._open_alarms["disc"] = 1
+    page.click("#drift")
+    expect(page.locator(".alarms")).to_contain_text("scores are higher than they were")
+    page.fill("#ack-by", "Grace")
+    page.fill("#ack-note", "the lamp was new")
+    page.click("#acknowledge")
+    expect(page.locator("#drift")).to_be_hidden()
+    page.locator(".drifted summary").click()
+    expect(page.locator(".drifted")).to_contain_text("Acknowledged by Grace")
+    expect(page.locator(".drifted")).to_contain_text("the lamp was new")
+
+
+# --- Smaller ones --------------------------------------------------------------------------------
+
+
+def test_messages_have_one_place(line: Line) -> None:
+    page, expect = line.page, sync_api.expect
+    for name in ("one.png", "two.png", "three.png"):
+        line.drop(name, textured(1000))
+        line.expect_verdict(name, "GOOD")
+        page.keyboard.press("g")
+        expect(page.locator(".toast")).to_contain_text(name)
+    for name in ("a.png", "b.png"):
+        page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": b"none"})
+        expect(page.locator(".toast.error")).to_contain_text(name)
+    expect(page.locator(".toast")).to_have_count(2)  # the newest of each kind
+
+
+def test_a_folder_that_is_dropped_is_told_from_a_photo(line: Line) -> None:
+    line.page.evaluate(
+        """() => { DataTransferItem.prototype.webkitGetAsEntry = function () {
+            return {isDirectory: this.getAsFile().name === "tuesday", name: this.getAsFile().name};
+        }; }"""
+    )
+    line.drop("tuesday", textured(1000))
+    told = line.page.locator(".toast.error")
+    sync_api.expect(told).to_contain_text("tuesday is a folder")
+    line.drop("photo.png", textured(1000))
+    line.expect_verdict("photo.png", "GOOD")
+
+
+def test_a_picture_is_asked_for_again_while_the_service_is_busy(line: Line) -> None:
+    busy: list[str] = []
+
+    def answer(route: Any) -> None:
+        if len(busy) < 2:  # the picture, and why it did not come
+            busy.append(route.request.method)
+            route.fulfill(status=503, headers={"Retry-After": "1"}, json={"error": "busy"})
+        else:
+            route.continue_()
+
+    line.page.route("**/picture?size=1600", answer)
+    line.inspect("part.png", textured(1000))
+    photo = line.page.locator(".photo")
+    sync_api.expect(photo).to_be_visible()
+    sync_api.expect(line.page.locator(".gone")).to_be_hidden()
+    assert len(busy) == 2
+
+
+def test_a_browser_logs_in_and_is_asked_again_when_its_cookie_is_gone(
+    line: Line, browser: Any
+) -> None:
+    token, expect = "a-token-of-this-test", sync_api.expect
+    app = create_app(line.station, access=Access(token=token))
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{listening.getsockname()[1]}/#history")
+        page.fill("#token", "another")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("not the token")
+        page.fill("#token", token)
+        page.keyboard.press("Enter")
+        expect(page.locator("#service.up")).to_be_visible()
+        context.clear_cookies()
+        expect(page.locator("#token")).to_be_visible()
+    finally:
+        context.close()
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def test_a_page_without_its_token_is_loaded_again_once(line: Line) -> None:
+    loaded: list[str] = []
+    line.page.on("framenavigated", lambda frame: loaded.append(frame.url))
+    problem = {"error": "a token is needed"}
+    line.page.route("**/api/v1/**", lambda route: route.fulfill(status=401, json=problem))
+    told = line.page.locator(".toast.error")
+    sync_api.expect(told).to_contain_text("a token is needed")  # of the page that was loaded
+    assert len(loaded) == 1
+
+
+def test_a_change_at_work_and_a_product_out_of_service_are_seen_from_every_view(line: Line) -> None:
+    out = {"name": "ring", "state": "out", "reason": "0002.rcp is damaged", "last": None}
+
+    def answer(route: Any) -> None:
+        told = route.fetch().json()
+        told["products"][0]["busy"] = "threshold"
+        told["products"].append(out)
+        route.fulfill(json=told)
+
+    line.page.route("**/api/v1/state", answer)
+    line.go("history")
+    sync_api.expect(line.page.locator("#others")).to_have_text("Out of service: ring")
+    sync_api.expect(line.page.locator("#service")).to_contain_text("changing the threshold")

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from reconpatch.errors import PhotoError
 from reconpatch.images import MAX_PIXELS, read_photo
-from reconpatch.listing import GOOD_NAMES, PHOTO_SUFFIXES, Disk, list_photos, plain_name, scan
+from reconpatch.listing import GOOD_NAMES, PHOTO_SUFFIXES, Disk, bare_name, list_photos, scan
 from reconpatch.masks import read_numbers, read_white
 
 GOOD = "good"
@@ -40,7 +40,7 @@ KOLEKTOR_FIT_SHARE = 0.5
 PRIVATE_SPLITS = ("test_private", "test_private_mixed")
 """The splits of MVTec AD 2 whose labels only the benchmark's server knows."""
 
-# What a folder of good photos may be called as well, as `plain_name` has it.
+# What a folder of good photos may be called as well, as `bare_name` has it.
 _SAYS_GOOD = GOOD_NAMES | {"normal", "pass", "passed", "accepted", "nominal", "faultless"}
 
 # KolektorSDD shows these items twice under two numbers: the repeat, and the item it repeats.
@@ -438,7 +438,7 @@ class _Layout:
         names = [label.name for label in labels]
         if self.good in names:
             return self.good, []
-        meant = [label for label in labels if plain_name(label.name) in _SAYS_GOOD]
+        meant = [label for label in labels if bare_name(label.name) in _SAYS_GOOD]
         if len(meant) > 1:
             raise PhotoError(
                 f"{meant[0]} and {meant[1]} may both hold the good photos, and there is no folder "

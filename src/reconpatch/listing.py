@@ -65,7 +65,7 @@ _DEFECTS = frozenset(
 )
 
 
-def plain_name(name: str) -> str:
+def bare_name(name: str) -> str:
     """A folder's name as the sets of names above have it."""
     return re.sub(r"[\s_-]", "", name).casefold()
 
@@ -329,11 +329,11 @@ class _Walk:
         """Take what is in a folder; the folders in it that are to be walked."""
         names = {name for name, _ in inside}
         self._take_files(folder, files)
-        beside = {plain_name(name) for name in names}
+        beside = {bare_name(name) for name in names}
         labelled = beside & (GOOD_NAMES | _TRAIN | _TEST | {"images"})
         for name, link in inside:
             path = _join(folder, name)
-            kind = plain_name(name)
+            kind = bare_name(name)
             if name.startswith("."):
                 self.leave_out(HIDDEN, path)
             elif name.casefold() in _SYSTEM:
@@ -501,7 +501,7 @@ def _labelled(listing: Listing) -> list[str]:
     inside = _folders_inside(listing.names)
     telling: list[str] = []
     for folder, names in inside.items():
-        kinds = {name: plain_name(name) for name in names}
+        kinds = {name: bare_name(name) for name in names}
         good, train, test, bad = (
             [name for name in names if kinds[name] in known]
             for known in (GOOD_NAMES, _TRAIN, _TEST, _DEFECTS)
@@ -540,7 +540,7 @@ def _folders_of_good(listing: Listing) -> list[str]:
         for above, names in _folders_inside(listing.names).items()
         for name in names
     ]
-    kinds = {folder: [plain_name(part) for part in folder.split("/")] for folder in folders}
+    kinds = {folder: [bare_name(part) for part in folder.split("/")] for folder in folders}
     for fits in (
         lambda parts: parts[-1] in GOOD_NAMES and _TRAIN & set(parts),
         lambda parts: parts[-1] in _TRAIN,

@@ -57,7 +57,7 @@ _HEADERS = {
         "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # under "no-referrer" the login form's Origin is "null"
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 

@@ -1,34 +1,56 @@
-// The service, as the page asks it.
+// The service, as the page asks it. Addresses are relative to the page's, which may be under a prefix.
 
-const ROOT = "/api/v1";
+const ROOT = "api/v1";
+const PATIENCE = 10000; // milliseconds that a question which is asked again and again may take
 
 export class ServiceError extends Error {
-  constructor(message, status, wait = 0) {
+  constructor(message, status, values = {}, wait = 0) {
     super(message);
     this.status = status;
+    this.values = values; // what else the answer said
     this.wait = wait;
   }
 }
 
-async function ask(method, path, { query = {}, json, body, headers = {} } = {}) {
+async function ask(method, path, { query = {}, json, body, headers = {}, etag = null, patience = null } = {}) {
   const options = { method, headers: { ...headers }, body };
   if (json !== undefined) {
     options.body = JSON.stringify(json);
     options.headers["Content-Type"] = "application/json";
   }
+  if (method !== "GET" && operator.name) options.headers["X-Operator"] = encodeURIComponent(operator.name);
+  if (etag) options.headers["If-Match"] = etag;
+  if (patience) options.signal = AbortSignal.timeout(patience);
   let answer;
   try {
     answer = await fetch(address(path, query), options);
   } catch {
-    throw new ServiceError("the service does not answer: is it running?", 0);
+    throw new ServiceError("The service does not answer: is it running?", 0);
   }
   const values = await answer.json().catch(() => ({}));
-  if (!answer.ok) {
-    const wait = Number(answer.headers.get("Retry-After") || 0);
-    throw new ServiceError(values.error || `the service answered ${answer.status}`, answer.status, wait);
+  if (answer.ok) {
+    const now = answer.headers.get("ETag");
+    if (now && values.etag === undefined) values.etag = now;
+    return values;
   }
-  return values;
+  if (answer.status === 401) logIn();
+  const wait = Number(answer.headers.get("Retry-After") || 0);
+  throw new ServiceError(values.error || `The service answered ${answer.status}`, answer.status, values, wait);
 }
+
+/** The page anew, which asks for the token then; once, in case that does not help. */
+function logIn() {
+  const last = Number(sessionStorage.getItem("reloaded") || 0);
+  if (Date.now() - last < 60000) return;
+  sessionStorage.setItem("reloaded", Date.now());
+  location.reload();
+}
+
+/** Who is at this page, as the audit trail is to name them. */
+export const operator = {
+  get name() { return (localStorage.getItem("operator") || "").trim().slice(0, 80); },
+  set name(text) { localStorage.setItem("operator", text.trim().slice(0, 80)); },
+};
 
 export function address(path, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
@@ -39,27 +61,43 @@ export function address(path, query = {}) {
 const product = (name) => `/products/${encodeURIComponent(name)}`;
 const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
-export const health = () => ask("GET", "/health");
-export const products = async () => (await ask("GET", "/products")).products;
-export const records = (query) => ask("GET", "/records", { query });
+// Every change of a product and of the fit says, as `etag`, what the page showed when it was decided.
+
+export const state = () => ask("GET", "/state", { patience: PATIENCE });
+export const products = () => ask("GET", "/products");
+export const makeDefault = (name, etag) => ask("POST", `${product(name)}/default`, { etag });
+export const retire = (name, etag) => ask("POST", `${product(name)}/retire`, { etag });
+export const restore = (name) => ask("POST", `${product(name)}/restore`);
+export const records = (query) => ask("GET", "/records", { query, patience: PATIENCE });
+export const failures = (query) => ask("GET", "/failures", { query, patience: PATIENCE });
 export const record = (id) => ask("GET", `/records/${id}`);
 export const picture = (id, kind, query) => address(`/records/${id}/${kind}`, query);
-export const feedback = (id, said) => ask("POST", `/records/${id}/feedback`, { json: { feedback: said } });
 export const scores = (name) => ask("GET", `${product(name)}/scores`);
 export const preview = (name, query) => ask("GET", `${product(name)}/threshold`, { query });
-export const setThreshold = (name, given) => ask("PUT", `${product(name)}/threshold`, { json: given });
+export const setThreshold = (name, given, etag) => ask("PUT", `${product(name)}/threshold`, { json: given, etag });
 export const drift = (name) => ask("GET", `${product(name)}/drift`);
-export const versions = async (name) => (await ask("GET", `${product(name)}/versions`)).versions;
+export const alarms = (name, query) => ask("GET", `${product(name)}/drift/alarms`, { query });
+export const acknowledge = (name, given) => ask("POST", `${product(name)}/drift/acknowledge`, { json: given });
+export const changes = (name, query) => ask("GET", `${product(name)}/changes`, { query });
+export const versions = (name) => ask("GET", `${product(name)}/versions`);
 export const version = (name, number) => ask("GET", `${product(name)}/versions/${number}`);
+export const previewVersion = (name, number) => ask("GET", `${product(name)}/versions/${number}/preview`);
 export const rescored = (name, number, query) => ask("GET", `${product(name)}/versions/${number}/rescored`, { query });
-export const rollBack = (name, number) => ask("POST", `${product(name)}/rollback`, { json: { number } });
-export const update = (name, query) => ask("POST", `${product(name)}/update`, { query });
-export const fit = () => ask("GET", "/fit");
-export const startFit = (given) => ask("POST", "/fit", { json: given });
-export const clearDropped = () => ask("DELETE", "/fit/photos");
-export const cancelFit = () => ask("POST", "/fit/cancel");
-export const serveFit = (force) => ask("POST", "/fit/service", { json: { force } });
+export const rollBack = (name, given, etag) => ask("POST", `${product(name)}/rollback`, { json: given, etag });
+export const update = (name, query, etag) => ask("POST", `${product(name)}/update`, { query, etag });
+export const orphans = () => ask("GET", "/orphans");
+export const fit = () => ask("GET", "/fit", { patience: PATIENCE });
+export const startFit = (given, etag) => ask("POST", "/fit", { json: given, etag });
+export const clearDropped = (etag) => ask("DELETE", "/fit/photos", { etag });
+export const cancelFit = (etag) => ask("POST", "/fit/cancel", { etag });
+export const serveFit = (force, etag) => ask("POST", "/fit/service", { json: { force }, etag });
 export const dropForFit = (file) => sent("/fit/photos", file, { name: tail(file.name) });
+
+/** Say of a record what the part was; refused (412) where somebody else has said it meanwhile. */
+export function feedback(record, said) {
+  const etag = `"${record.id}-${record.feedback || "none"}"`;
+  return ask("POST", `/records/${record.id}/feedback`, { json: { feedback: said }, etag });
+}
 
 /** Inspect a photo; when too many wait, it waits as long as the service says, and asks again. */
 export async function inspect(file, name, productName) {

@@ -1,41 +1,56 @@
 // The page: which view is shown, which product, the service's state, dropped files, the keyboard.
 
 import * as api from "./api.js";
-import { byId, h, toast } from "./dom.js";
+import { rollBack } from "./changes.js";
+import { byId, h, sentence, time, toast, toastAll } from "./dom.js";
 import { fitView } from "./fit.js";
 import { historyView } from "./history.js";
+import { listenForKeys, shortcuts } from "./keys.js";
 import { liveView } from "./live.js";
 import { modelsView } from "./models.js";
 import { thresholdView } from "./threshold.js";
+import { BRIEFLY, trouble } from "./trouble.js";
 
 const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, fit: fitView, models: modelsView };
+const EVERY = 1000; // milliseconds between two questions for the station's state
+const CHANGING = { threshold: "changing the threshold", rollback: "going back to a version", update: "learning", fit: "taking over a fit" };
 
-const state = { products: [], product: null };
+const state = { products: [], out: [], retired: [], default: null, product: null };
+const service = { state: null, at: 0, answered: null, problem: null, unready: null }; // see trouble.js
 
 /** What a view is given. */
 const page = {
   get product() { return state.product; },
   get facts() { return state.products.find((one) => one.name === state.product); },
   get products() { return state.products; },
+  get out() { return state.out; },
+  get retired() { return state.retired; },
+  get default() { return state.default; },
+  get names() { return [...state.products, ...state.out].map((one) => one.name); },
+  isOwn: (id) => inspecting > 0 || sent.has(id),
+  service,
   refresh: loadProducts,
   choose,
   inspect,
   tellSwap,
+  tellConflict,
 };
 
-let shown = null; // the view on the screen: {name, keys, drop, close}
+let shown = null; // the view on the screen: {name, keys, drop, scanned, told, close}
+let inspecting = 0; // calls of `inspect` at work
+const sent = new Set(); // records of photos that this page sent
 
 async function loadProducts() {
-  state.products = await api.products();
-  const known = state.products.map((one) => one.name);
-  if (!known.includes(state.product)) {
+  Object.assign(state, await api.products());
+  const { names } = page;
+  if (!names.includes(state.product)) {
     const last = localStorage.getItem("product");
-    state.product = known.includes(last) ? last : known[0];
+    state.product = [last, state.default, names[0]].find((name) => names.includes(name)) ?? null;
   }
   const select = byId("product");
-  select.replaceChildren(...known.map((name) => h("option", { value: name }, name)));
+  select.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
   select.value = state.product;
-  select.disabled = known.length < 2;
+  select.disabled = names.length < 2;
 }
 
 function choose(name) {
@@ -44,19 +59,30 @@ function choose(name) {
   byId("product").value = name;
 }
 
+// --- Changes of what is in service ---------------------------------------------------------------
+
+/** Somebody else changed it first (412): say who and what, and show it. False for any other error. */
+function tellConflict(error, redraw) {
+  if (error.status !== 412) return false;
+  toast(`Nothing was changed. ${sentence(error.message)}`, { kind: "error" });
+  loadProducts().then(redraw).catch((failed) => toast(failed.message, { kind: "error" }));
+  return true;
+}
+
 /** Say which version is in service now; Undo goes back, and redraws the view if it is still there. */
 function tellSwap(version, before, redraw, how = "") {
   const view = shown;
   async function undo() {
     try {
-      await api.rollBack(version.product, before);
+      const back = await rollBack(version.product, before, version.etag);
       await loadProducts();
       if (shown === view) await redraw();
+      if (back) toast(`Version ${back.number} is in service again.`);
     } catch (error) {
-      toast(error.message, { kind: "error" });
+      if (!tellConflict(error, () => shown === view && redraw())) toast(error.message, { kind: "error" });
     }
   }
-  toast(`Version ${version.number} is in service${how}.`, { action: "Undo", does: undo });
+  toast(`Version ${version.number} is in service${how}.`, { actions: [["Undo", undo]] });
 }
 
 // --- Views ---------------------------------------------------------------------------------------
@@ -84,20 +110,32 @@ function show(name, rest = []) {
 
 // --- Photos --------------------------------------------------------------------------------------
 
-/** Inspect files one after the other; the live view finds them in the records. */
-async function inspect(files) {
+/** Inspect files one after the other; the live view finds them in the records. How many have a verdict. */
+async function inspect(files, serial = "") {
   const failed = [];
-  let last = null;
-  for (const file of files) {
-    try {
-      last = await api.inspect(file, file.name || "photo", state.product);
-    } catch (error) {
-      failed.push(error.message);
+  inspecting += 1;
+  try {
+    for (const file of files) {
+      const name = file.name || "photo";
+      try {
+        sent.add((await api.inspect(file, serial ? `${serial} ${name}` : name, state.product)).id);
+      } catch (error) {
+        failed.push(error.message);
+      }
     }
+  } finally {
+    inspecting -= 1;
   }
-  for (const message of failed.slice(0, 3)) toast(message, { kind: "error" });
-  if (failed.length > 3) toast(`${failed.length - 3} more photos could not be inspected.`, { kind: "error" });
-  return last;
+  toastAll(failed);
+  return files.length - failed.length;
+}
+
+/** What was dropped, without folders, of which it says what to do with them. */
+function filesOf(transfer) {
+  const items = [...transfer.items].filter((item) => item.kind === "file");
+  const folders = items.map((item) => item.webkitGetAsEntry?.()).filter((entry) => entry?.isDirectory).map((entry) => entry.name);
+  if (folders.length) toast(`${folders.join(", ")} is a folder, and a page can take photos only: open it and drop the photos in it.`, { kind: "error" });
+  return [...transfer.files].filter((file) => !folders.includes(file.name));
 }
 
 function listenForDrops() {
@@ -112,7 +150,8 @@ function listenForDrops() {
     event.preventDefault();
     depth = 0;
     sign.hidden = true;
-    const dropped = [...event.dataTransfer.files];
+    const dropped = filesOf(event.dataTransfer);
+    if (!dropped.length) return;
     if (shown && shown.drop) shown.drop(dropped);
     else { location.hash = "live"; inspect(dropped); }
   });
@@ -120,48 +159,100 @@ function listenForDrops() {
 
 // --- Keyboard ------------------------------------------------------------------------------------
 
-function pressed(event) {
-  if (!shown || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  const at = event.target;
-  if (at.closest("input:not([type=range]):not([type=checkbox]), select, textarea, dialog")) return;
-  if (event.key === "?") { byId("help").showModal(); return; }
+/** What a key does, or nothing; asked when it goes down. */
+function command(event) {
+  if (!shown) return null;
+  if (event.key === "?") return openHelp;
   const view = Object.keys(VIEWS)[Number(event.key) - 1];
-  if (view) { location.hash = view; return; }
+  if (view) return () => { location.hash = view; };
+  const at = event.target;
   const ownKeys = at.closest("[role=slider], input[type=range]") && event.key.startsWith("Arrow");
   const onButton = event.key === " " && at.closest("button, a, summary, input");
-  const key = shown.keys && shown.keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-  if (key && !ownKeys && !onButton) { event.preventDefault(); key(); }
+  const does = shown.keys && shown.keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+  if (!does || ownKeys || onButton) return null;
+  const moment = shown.moment ? shown.moment() : null; // what is on the screen now
+  return () => does(moment);
+}
+
+/** What a scan gun typed, with no text field in focus. */
+function scanned(text) {
+  if (shown && shown.scanned) shown.scanned(text);
+  else toast(`“${text}” was scanned; Live has a field for serial numbers.`);
+}
+
+function openHelp() {
+  if (!byId("help").open) byId("help").showModal();
+}
+
+function bindSettings() {
+  const keys = byId("use-shortcuts");
+  keys.checked = shortcuts.on;
+  shortcuts.on = keys.checked; // says so to the style sheet
+  keys.addEventListener("change", () => { shortcuts.on = keys.checked; });
+  const name = byId("operator");
+  name.value = api.operator.name;
+  name.addEventListener("change", () => { api.operator.name = name.value; });
+  byId("open-help").addEventListener("click", openHelp);
 }
 
 // --- Start ---------------------------------------------------------------------------------------
 
-async function showDrift() {
-  const { last } = await api.drift(state.product);
-  byId("drift").hidden = !last;
-  byId("drift").title = last || "";
+/** Ask for the station's state again and again, and let the header and the view say what came. */
+async function watchService() {
+  const asked = performance.now();
+  try {
+    service.state = await api.state();
+    service.at = asked; // what it says was so then, at the latest
+    service.answered = new Date();
+    service.problem = null;
+    if (service.state.ready) service.unready = null;
+    else service.unready ??= new Date();
+    await followProducts();
+  } catch (error) {
+    service.problem = error.message;
+  }
+  showService();
+  setTimeout(watchService, EVERY);
 }
 
-async function watchService() {
-  const sign = byId("service");
-  try {
-    const { waiting } = await api.health();
-    sign.className = "service up";
-    sign.textContent = waiting ? `${waiting} waiting` : "running";
-    if (state.product) await showDrift();
-    if (!state.products.length) { await loadProducts(); route(); }
-  } catch (error) {
-    sign.className = "service down";
-    sign.textContent = "no answer";
-    sign.title = error.message;
+/** Load the products where others are in service than the page knows. */
+async function followProducts() {
+  const names = (list) => list.map((one) => one.name).sort().join("\n");
+  if (names(service.state.products) === names([...state.products, ...state.out])) return;
+  const before = state.product;
+  await loadProducts();
+  if (!shown) route();
+  else if (before !== state.product) {
+    toast(`${before} is no longer in service: this is ${state.product}.`, { kind: "error" });
+    show(shown.name);
   }
-  setTimeout(watchService, 3000);
+}
+
+function showService() {
+  const sign = byId("service");
+  const wrong = trouble(service, state.product);
+  const calm = !wrong || wrong.kind === "none" || wrong.kind === "unknown";
+  sign.className = `service ${calm ? "up" : "down"}`;
+  const product = service.state?.products.find((one) => one.name === state.product);
+  const brief = [wrong ? BRIEFLY[wrong.kind] : "running", calm && CHANGING[product?.busy]].filter(Boolean).join(", ");
+  const text = wrong?.kind === "silent" && wrong.since ? `${brief} since ${time(wrong.since)}` : brief;
+  if (sign.textContent !== text) sign.textContent = text; // a status that is set again is read out again
+  sign.title = wrong ? wrong.why : "";
+  const alarms = product?.drift || 0;
+  byId("drift").hidden = !alarms;
+  byId("drift").textContent = alarms > 1 ? `${alarms} drift alarms` : "Drift alarm";
+  const out = (service.state?.products || []).filter((one) => one.state === "out" && one.name !== state.product);
+  byId("others").hidden = !out.length;
+  byId("others").textContent = `Out of service: ${out.map((one) => one.name).join(", ")}`;
+  byId("others").title = out.map((one) => `${one.name}: ${one.reason}`).join("\n");
+  if (shown && shown.told) shown.told();
 }
 
 async function start() {
   addEventListener("hashchange", route);
-  addEventListener("keydown", pressed);
-  byId("open-help").addEventListener("click", () => byId("help").showModal());
-  byId("product").addEventListener("change", (event) => { choose(event.target.value); show(shown.name); });
+  listenForKeys({ command, scanned });
+  bindSettings();
+  byId("product").addEventListener("change", (event) => { choose(event.target.value); show(shown.name); showService(); });
   listenForDrops();
   try {
     await loadProducts();
@@ -169,6 +260,8 @@ async function start() {
   } catch (error) {
     toast(error.message, { kind: "error" });
   }
+  document.addEventListener("visibilitychange", showService); // a page in the background is hardly ever at work
+  setInterval(showService, EVERY); // an age goes on, and so does silence, while no answer comes
   watchService();
 }
 

@@ -23,6 +23,12 @@ function filled(element, attributes, children) {
   return element;
 }
 
+/** A sentence of the service as one of this page; what may be the name of a file stays as it is. */
+export function sentence(text) {
+  const begun = /^[a-z']+\s/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}
+
 export const byId = (id) => document.getElementById(id);
 
 /** A score as people compare them: four significant digits. */
@@ -50,13 +56,71 @@ export function time(iso) {
   return `${when.toLocaleDateString("en-CA")} ${clock}`;
 }
 
-/** Say something that happened; with a button where it can be undone. */
-export function toast(text, { kind = "info", action = null, does = null } = {}) {
-  const box = h("div", { class: `toast ${kind}` }, h("span", {}, text));
-  if (action) box.append(h("button", { type: "button", onclick: () => { box.remove(); does(); } }, action));
-  box.append(h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: () => box.remove() }, "×"));
+/** A length of time in words: "40 s", "3 min 5 s", "2 h 10 min", "4 days". */
+export function duration(seconds) {
+  const whole = Math.floor(seconds);
+  const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor(whole / 3600), Math.floor(whole / 60)];
+  if (days > 1) return `${days} days`;
+  if (hours) return `${hours} h ${minutes % 60} min`;
+  if (minutes) return minutes < 10 ? `${minutes} min ${whole % 60} s` : `${minutes} min`;
+  return `${whole} s`;
+}
+
+/**
+ * Load a picture into an <img>; asked for again while the service is too busy to draw it.
+ * Where it does not come, `gone` is given the reason.
+ */
+export function showPicture(image, src, gone) {
+  let tries = 5;
+  const mine = () => image.dataset.src === src;
+  image.dataset.src = src;
+  image.onerror = async () => {
+    const answer = await fetch(src, { method: "HEAD" }).catch(() => null);
+    if (!mine()) return;
+    const busy = answer && (answer.ok || answer.status === 503);
+    if (!busy || !tries) { gone(answer ? "The photo is no longer stored; its record is." : "The photo does not come: the service does not answer."); return; }
+    tries -= 1;
+    setTimeout(() => { if (mine()) image.src = src; }, 1000 * (Number(answer.headers.get("Retry-After")) || 1));
+  };
+  image.src = src;
+}
+
+/**
+ * Say something that happened; `actions` are buttons, [text, what it does] each.
+ *
+ * There is one place for it: a message takes the place of the one before, but for an error, which
+ * stays until it is closed or another error comes.
+ */
+export function toast(text, { kind = "info", actions = [], picture = null } = {}) {
+  const away = () => box.remove();
+  const box = h("div", { class: `toast ${kind}`, role: kind === "error" ? "alert" : null },
+    picture && h("img", { alt: "", src: picture, onerror: (event) => event.target.remove() }),
+    h("span", {}, text),
+    actions.map(([label, does]) => h("button", { type: "button", onclick: () => { away(); does(); } }, label)),
+    h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: away }, "×"));
+  for (const before of byId("toasts").querySelectorAll(`.toast.${kind}`)) before.remove();
   byId("toasts").append(box);
-  if (kind !== "error") setTimeout(() => box.remove(), action ? 20000 : 6000);
+  if (kind !== "error") setTimeout(away, actions.length ? 20000 : 6000);
+}
+
+/** Say what went wrong with several things, in one message. */
+export function toastAll(errors) {
+  if (!errors.length) return;
+  const more = errors.length > 3 ? [`And ${errors.length - 3} more.`] : [];
+  toast([...errors.slice(0, 3), ...more].join("\n"), { kind: "error" });
+}
+
+/** Ask whether to go on: true for the button `yes`, false for No, Escape, and all else. */
+export function ask(title, children, yes) {
+  const dialog = h("dialog", { class: "ask", "aria-labelledby": "ask-title" },
+    h("h2", { id: "ask-title" }, title), children,
+    h("form", { method: "dialog", class: "row" },
+      h("button", { value: "no", autofocus: true }, "No, leave it"), h("button", { value: "yes", class: "danger" }, yes)));
+  return new Promise((done) => {
+    dialog.addEventListener("close", () => { dialog.remove(); done(dialog.returnValue === "yes"); });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
 }
 
 export function speak(text) {
@@ -69,17 +133,20 @@ export function photoChooser(id, take, ...text) {
   return [h("button", { type: "button", onclick: () => input.click() }, ...text), input];
 }
 
-/** Run what a button asks for: disabled meanwhile, its error shown. */
-export async function during(button, work) {
+/** Run what a button asks for: disabled meanwhile, with `doing` beside it; its error shown. */
+export async function during(button, work, doing = "") {
   if (button.disabled) return undefined;
   button.disabled = true;
   button.setAttribute("aria-busy", "true");
+  const told = doing && h("span", { class: "doing", role: "status" }, doing);
+  if (told) button.after(told);
   try {
     return await work();
   } catch (error) {
     toast(error.message, { kind: "error" });
     return undefined;
   } finally {
+    if (told) told.remove();
     button.disabled = false;
     button.removeAttribute("aria-busy");
   }

@@ -1,18 +1,21 @@
 // Fit: choose or drop good photos, watch the fit, compare it with the model in service, put it there.
 
 import * as api from "./api.js";
-import { count, during, h, number, photoChooser, toast } from "./dom.js";
+import { ask, count, during, h, number, photoChooser, toast, toastAll } from "./dom.js";
 
 const EVERY = 1000;
 
 export function fitView(main, page) {
   let closed = false;
   let timer = 0;
+  let etag = null; // of the fit, as it is shown here
   let drawn = ""; // what is on the screen, so that a click is not lost to a redraw
 
   const body = h("div", {});
   const status = h("section", { class: "job", "aria-label": "The fit" });
-  const folder = h("select", { id: "fit-folder" });
+  const folder = h("select", { id: "fit-folder", onchange: () => tellArriving() });
+  const arriving = h("p", { class: "note warn", id: "fit-arriving", role: "status", hidden: true }, "More photos are arriving in this folder. A fit that is begun now waits until no more come.");
+  let folders = [];
   const product = h("input", { id: "fit-product", value: page.product, maxlength: 64, list: "fit-products", required: true });
   const quality = h("select", { id: "fit-quality" },
     h("option", { value: "fast" }, "fast: fewest milliseconds a photo"),
@@ -20,11 +23,11 @@ export function fitView(main, page) {
     h("option", { value: "best" }, "best: fewest misses"));
   const begin = h("button", { type: "submit", class: "primary" }, "Fit");
   const dropped = h("p", { class: "dropped" });
-  const forget = h("button", { type: "button", class: "quiet", onclick: () => during(forget, async () => show(await api.clearDropped())) }, "Forget them");
+  const forget = h("button", { type: "button", class: "quiet", onclick: () => during(forget, async () => show(await api.clearDropped(etag))) }, "Forget them");
   const form = h("form", { onsubmit: start },
     h("fieldset", {},
       h("legend", {}, "Good photos"),
-      h("label", { for: "fit-folder" }, "From "), folder,
+      h("label", { for: "fit-folder" }, "From "), folder, arriving,
       h("div", { class: "dropzone" },
         h("p", {}, "Or drop photos of good parts here, 100 or more if you can."),
         h("div", { class: "row" }, photoChooser("fit-files", drop, "Choose good photos"), forget), dropped)),
@@ -46,6 +49,7 @@ export function fitView(main, page) {
 
   function show(now) {
     if (closed) return;
+    etag = now.etag;
     if (!body.firstChild) body.append(...(now.unavailable ? [h("p", { class: "note warn", id: "fit-unavailable" }, now.unavailable)] : [form, status]));
     if (now.unavailable) return;
     sources(now);
@@ -64,7 +68,7 @@ export function fitView(main, page) {
 
   function sources(now) {
     const wanted = [...(now.dropped ? [["", `dropped photos (${now.dropped})`]] : []),
-      ...now.folders.map((one) => [one.name, `${one.name} (${count(one.photos, "photo")})`])];
+      ...now.folders.map((one) => [one.name, `${one.name} (${count(one.photos, "photo")}${one.changing ? ", more are arriving" : ""})`])];
     const texts = wanted.map(([, text]) => text).join("\n");
     if (folder.dataset.texts !== texts) {
       const before = folder.options.length ? folder.value : null;
@@ -72,7 +76,13 @@ export function fitView(main, page) {
       if (wanted.some(([value]) => value === before)) folder.value = before;
       folder.dataset.texts = texts;
     }
+    folders = now.folders;
+    tellArriving();
     dropped.textContent = now.dropped ? `${count(now.dropped, "photo")} dropped.` : now.folders.length ? "" : "No folder was named when the service was started (serve --photos DIR).";
+  }
+
+  function tellArriving() {
+    arriving.hidden = !folders.some((one) => one.name === folder.value && one.changing);
   }
 
   async function drop(files) {
@@ -82,13 +92,13 @@ export function fitView(main, page) {
       try { now = await api.dropForFit(one); show(now); } catch (error) { bad.push(error.message); }
     }
     if (now) { folder.value = ""; }
-    for (const message of bad.slice(0, 3)) toast(message, { kind: "error" });
+    toastAll(bad);
   }
 
   function start(event) {
     event.preventDefault();
     during(begin, async () => {
-      show(await api.startFit({ product: product.value.trim(), folder: folder.value || null, quality: quality.value }));
+      show(await api.startFit({ product: product.value.trim(), folder: folder.value || null, quality: quality.value }, etag));
     }).then(look);
   }
 
@@ -105,7 +115,7 @@ export function fitView(main, page) {
   }
 
   function atWork(job) {
-    const cancel = h("button", { type: "button", id: "fit-cancel", onclick: () => during(cancel, async () => show(await api.cancelFit())) }, "Cancel");
+    const cancel = h("button", { type: "button", id: "fit-cancel", onclick: () => during(cancel, async () => show(await api.cancelFit(etag))) }, "Cancel");
     queueMicrotask(() => progress(job));
     return [h("p", { class: "step", role: "status" }), h("progress", { max: 1, "aria-label": "This step" }), h("p", { class: "took" }), cancel];
   }
@@ -122,7 +132,7 @@ export function fitView(main, page) {
 
   function ready(job) {
     const serve = h("button", { type: "button", class: "primary", id: "fit-serve", onclick: () => put(job, serve) }, "Put into service");
-    const away = h("button", { type: "button", onclick: () => during(away, async () => show(await api.cancelFit())) }, "Throw away");
+    const away = h("button", { type: "button", onclick: () => during(away, async () => show(await api.cancelFit(etag))) }, "Throw away");
     return [
       h("p", {}, `Learned from ${count(job.good_photos, "good photo")} in ${Math.round(job.seconds)} s. Threshold ${number(job.threshold)}. ${job.promise}`),
       ...compared(job),
@@ -132,13 +142,13 @@ export function fitView(main, page) {
 
   function put(job, button) {
     const missed = job.comparison ? job.comparison.missed : 0;
-    if (missed && !confirm(`The new model would miss ${count(missed, "confirmed defect")}. Put it into service all the same?`)) return;
     during(button, async () => {
-      const version = await api.serveFit(missed > 0);
+      if (missed && !await ask("Put it into service all the same?", [h("p", { class: "note error" }, `The new model would miss ${count(missed, "confirmed defect")}.`)], "Yes, put it into service")) return;
+      const version = await api.serveFit(missed > 0, etag);
       page.choose(version.product);
       await page.refresh();
       toast(`${version.product}: version ${version.number} is in service.`);
-    }).then(look);
+    }, "Putting it into service …").then(look);
   }
 
   return { drop, close() { closed = true; clearTimeout(timer); } };

@@ -1,18 +1,23 @@
-// History: records by product, verdict, feedback and time, page by page, and as CSV.
+// History: records by product, verdict, feedback and time, page by page, and as CSV; photos that failed
+// stand among them.
 
 import * as api from "./api.js";
-import { h, number, time, toast } from "./dom.js";
+import { h, number, showPicture, time, toast } from "./dom.js";
+import { merged } from "./items.js";
 
 const PAGE = 50;
+const MOST = 1000; // failures asked for at once
 
 export function historyView(main, page) {
   let cursors = [null]; // of each page up to the one shown; null is the first
   let asked = 0;
+  let failed = { all: [], cursor: null, more: true }; // what was loaded of the failures, newest first
+  let ends = [null]; // times at which each page begins: where the one before ended
 
   const select = (name, options, value = "") => h("select", { id: `filter-${name}`, onchange: first, value }, options.map(([key, text]) => h("option", { value: key, selected: key === value }, text)));
   const filters = {
-    product: select("product", [["", "all"], ...page.products.map((one) => [one.name, one.name])], page.product),
-    verdict: select("verdict", [["", "all"], ["good", "good"], ["anomalous", "anomalous"]]),
+    product: select("product", [["", "all"], ...[...page.names, ...page.retired].map((name) => [name, name])], page.product),
+    verdict: select("verdict", [["", "all"], ["good", "good"], ["anomalous", "anomalous"], ["failed", "no verdict"]]),
     feedback: select("feedback", [["", "all"], ["any", "any"], ["none", "none"], ["good", "called good"], ["defect", "called a defect"]]),
     since: h("input", { type: "datetime-local", id: "filter-since", onchange: first }),
     until: h("input", { type: "datetime-local", id: "filter-until", onchange: first }),
@@ -50,6 +55,8 @@ export function historyView(main, page) {
 
   function first() {
     cursors = [null];
+    ends = [null];
+    failed = { all: [], cursor: null, more: true };
     load();
   }
 
@@ -62,21 +69,51 @@ export function historyView(main, page) {
 
   async function load() {
     const mine = ++asked;
-    csv.href = api.address("/records.csv", query());
+    const given = query();
+    const only = given.verdict === "failed";
+    csv.href = api.address("/records.csv", given);
+    csv.hidden = only; // the CSV is one of records
+    for (const name of ["feedback", "since", "until"]) filters[name].disabled = only;
     let found;
+    let between;
     try {
-      found = await api.records({ ...query(), limit: PAGE, cursor: cursors.at(-1) });
+      if (only) {
+        const { failures, cursor } = await api.failures({ product: given.product, limit: PAGE, cursor: cursors.at(-1) });
+        found = { records: failures, cursor };
+        between = [];
+      } else {
+        found = await api.records({ ...given, limit: PAGE, cursor: cursors.at(-1) });
+        between = given.verdict || !["", "none"].includes(given.feedback) ? [] : await failures(given, found);
+      }
     } catch (error) {
       toast(error.message, { kind: "error" });
       return;
     }
     if (mine !== asked) return;
     next = found.cursor;
-    rows.replaceChildren(...found.records.map(row));
-    none.hidden = found.records.length > 0;
+    ends[cursors.length] = found.records.at(-1)?.time ?? null;
+    const all = merged(found.records, between);
+    rows.replaceChildren(...all.map((one) => (one.error ? failureRow(one) : row(one))));
+    none.hidden = all.length > 0;
     newer.disabled = cursors.length < 2;
     older.disabled = !next;
-    where.textContent = found.records.length ? `page ${cursors.length}` : "";
+    where.textContent = all.length ? `page ${cursors.length}` : "";
+  }
+
+  /** The failures between the times at which a page of records begins and ends. */
+  async function failures({ product, since, until }, found) {
+    const at = (text, otherwise) => (text ? new Date(text).getTime() : otherwise);
+    const oldest = Math.max(at(found.cursor && found.records.at(-1)?.time, -Infinity), at(since, -Infinity));
+    const newest = Math.min(at(ends[cursors.length - 1], Infinity), at(until, Infinity));
+    while (failed.more && !failed.all.some((one) => new Date(one.time) < oldest)) {
+      const mine = failed;
+      const answer = await api.failures({ product, limit: MOST, cursor: mine.cursor });
+      if (mine !== failed) return []; // other filters now
+      mine.all.push(...answer.failures);
+      mine.cursor = answer.cursor;
+      mine.more = answer.cursor !== null;
+    }
+    return failed.all.filter((one) => new Date(one.time) >= oldest && new Date(one.time) < newest);
   }
 
   return { keys: { ArrowLeft: () => turn(-1), ArrowRight: () => turn(1) } };
@@ -84,8 +121,8 @@ export function historyView(main, page) {
 
 function row(record) {
   const open = `#live/${record.id}`;
-  const image = h("img", { alt: "", loading: "lazy", src: api.picture(record.id, "picture", { size: 96 }) });
-  image.addEventListener("error", () => { image.hidden = true; });
+  const image = h("img", { alt: "", loading: "lazy" });
+  showPicture(image, api.picture(record.id, "picture", { size: 96 }), () => { image.hidden = true; });
   const kind = record.anomalous ? "anomalous" : "good";
   const feedback = { good: "called good", defect: "called a defect" }[record.feedback] || "";
   return h("tr", {},
@@ -98,4 +135,14 @@ function row(record) {
     h("td", { class: "n wide" }, number(record.p_value)),
     h("td", { class: "n wide" }, record.version),
     h("td", {}, feedback));
+}
+
+/** A photo that came to no verdict, and why. */
+function failureRow(failure) {
+  return h("tr", { class: "failed" },
+    h("td", { class: "thumb" }),
+    h("td", {}, h("time", { datetime: failure.time, title: failure.time }, time(failure.time))),
+    h("td", { class: "name" }, failure.name),
+    h("td", {}, h("span", { class: "pill failed" }, "! no verdict")),
+    h("td", { colspan: 5, class: "why" }, failure.error));
 }

@@ -1,66 +1,82 @@
-// Live: the newest verdict large, its photo with heat map and frames, what it was compared with,
-// and a strip of the photos before it.
+// Live: the newest verdict large while it holds, and why there is none where it does not; the photo
+// with heat map and frames, what it was compared with, and a strip of the photos before it.
 
 import * as api from "./api.js";
-import { count, during, h, number, percent, photoChooser, speak, svg, time, toast } from "./dom.js";
+import { duration, h, number, photoChooser, sentence, showPicture, speak, time, toast } from "./dom.js";
+import { CALLED, keyOf, kindOf, markOf, merged, wordOf } from "./items.js";
+import { explained, photoStage } from "./stage.js";
+import { age, failed, since, trouble } from "./trouble.js";
 import { webcamPanel } from "./webcam.js";
 
 const STRIP = 24;
-const EVERY = 1000; // milliseconds between two looks at the records
+const EVERY = 3000; // milliseconds between two looks at the records when the state names none that is new
+const OVERDUE = 5000; // milliseconds that the record of a photo that the state tells of may take
+const REACTION = 800; // milliseconds in which nobody can have judged a part that has just come
 
 export function liveView(main, page, [wanted]) {
   let records = [];
-  let chosen = null; // the record that is shown
+  let items = []; // records and failures, newest first
+  let chosen = null; // the record or the failure that is shown
   let follow = !wanted;
+  let before = null; // what was shown before the page went on by itself
+  let moved = -Infinity; // when it did
   let closed = false;
   let asked = 0; // counts looks, so that an answer that was overtaken is dropped
+  let looking = 0; // looks at work
+  let said = ""; // the trouble that was read out last
+  let late = null; // since when the state has known of something that the records have not brought
+  let marked = null; // what was said last: {part: as it was before, record: as it is}
   const tiles = new Map();
 
   // --- What is on the screen ---------------------------------------------------------------------
 
-  const verdict = h("p", { class: "verdict", id: "verdict" }, "No photo yet");
+  const verdict = h("p", { class: "verdict none", id: "verdict" }, "No photo yet");
+  const reason = h("p", { class: "reason", id: "reason" });
   const facts = h("p", { class: "facts" });
   const stage = photoStage();
   const why = h("section", { class: "why", "aria-label": "Why" });
-  const said = h("p", { class: "said" });
-  const good = h("button", { type: "button", class: "say good", onclick: () => say("good", good) }, "This was good ", h("kbd", {}, "G"));
-  const defect = h("button", { type: "button", class: "say defect", onclick: () => say("defect", defect) }, "This was a defect ", h("kbd", {}, "D"));
-  const back = h("button", { type: "button", class: "quiet", onclick: () => say(null, back) }, "Take back");
-  const feedback = h("section", { class: "feedback", "aria-label": "What was it really?" }, good, defect, said, back);
+  const told = h("p", { class: "said" });
+  const good = h("button", { type: "button", class: "say good", onclick: () => say("good", moment()) }, "This was good ", h("kbd", {}, "G"));
+  const defect = h("button", { type: "button", class: "say defect", onclick: () => say("defect", moment()) }, "This was a defect ", h("kbd", {}, "D"));
+  const back = h("button", { type: "button", class: "quiet", onclick: () => say(null, chosen) }, "Take back");
+  const feedback = h("section", { class: "feedback", "aria-label": "What was it really?" }, good, defect, told, back);
   const strip = h("ol", { class: "strip", "aria-label": "Last photos, newest first" });
-  const newest = h("button", { type: "button", class: "newest", onclick: followNewest }, "Follow the newest");
+  const newest = h("button", { type: "button", class: "newest", onclick: followNewest }, "Follow the newest ", h("kbd", {}, "N"));
   const choose = photoChooser("file", inspectAll, "Choose photos ", h("kbd", {}, "O"));
-  const webcam = webcamPanel((blob) => page.inspect([blob]).then(look));
-  const wallHint = h("p", { class: "wall-hint" }, "Wall view: W ends it");
+  const serial = h("input", { id: "serial", maxlength: 100, autocomplete: "off", placeholder: "typed or scanned" });
+  const webcam = webcamPanel((blob) => inspectAll([blob]));
+  const wall = h("button", { type: "button", onclick: toggleWall }, "Wall view ", h("kbd", {}, "W"));
+  const wallHint = h("button", { type: "button", class: "wall-hint quiet", onclick: toggleWall }, "Leave the wall view ", h("kbd", {}, "Esc"));
+  const box = h("div", { class: "live" },
+    h("div", { class: "shown" }, h("div", { class: "headline" }, verdict, reason, facts), stage.element),
+    h("div", { class: "beside" }, feedback, why,
+      h("section", { class: "source", "aria-label": "Photos" },
+        h("h2", {}, "Inspect"),
+        h("p", {}, "Drop photos anywhere, or"),
+        h("div", { class: "row" },
+          choose, webcam.button),
+        webcam.element,
+        h("p", { class: "serial" }, h("label", {}, "Serial number ", serial), h("small", {}, "goes before the name of the next photo that is sent from this page")))),
+    h("section", { class: "last", "aria-label": "Last photos" },
+      h("div", { class: "row" }, h("h2", {}, "Last photos"), newest, wall), strip));
 
-  main.append(
-    h("div", { class: "live" },
-      h("div", { class: "shown" }, h("div", { class: "headline" }, verdict, facts), stage.element),
-      h("div", { class: "beside" }, feedback, why,
-        h("section", { class: "source", "aria-label": "Photos" },
-          h("h2", {}, "Inspect"),
-          h("p", {}, "Drop photos anywhere, or"),
-          h("div", { class: "row" },
-            choose, webcam.button),
-          webcam.element)),
-      h("section", { class: "last", "aria-label": "Last photos" },
-        h("div", { class: "row" }, h("h2", {}, "Last photos"), newest), strip)), wallHint);
+  main.append(box, wallHint);
   show(null);
   start();
 
   // --- Records -----------------------------------------------------------------------------------
 
   async function start() {
-    if (wanted) await open(Number(wanted));
+    if (wanted) await open(wanted);
     look();
   }
 
   async function open(id) {
     try {
-      const record = await api.record(id);
+      const record = await api.record(Number(id));
       if (record.product !== page.product) page.choose(record.product);
       follow = false;
-      show(record);
+      goTo(record);
     } catch (error) {
       toast(error.message, { kind: "error" });
       follow = true;
@@ -70,102 +86,249 @@ export function liveView(main, page, [wanted]) {
   async function look() {
     clearTimeout(look.timer);
     const mine = ++asked;
+    const current = () => !closed && mine === asked;
+    looking += 1;
     try {
-      const found = (await api.records({ product: page.product, limit: STRIP })).records;
-      if (closed || mine !== asked) return;
-      if (follow && found.length && (!chosen || found[0].id !== chosen.id)) show(found[0]);
-      drawStrip(found);
-    } catch { /* the header says that there is no answer */ }
-    if (!closed && mine === asked) look.timer = setTimeout(look, EVERY);
+      const query = { product: page.product, limit: STRIP };
+      const [found, failed] = await Promise.all([api.records(query), api.failures(query)]);
+      if (!current()) return;
+      records = found.records;
+      items = merged(records, failed.failures).slice(0, STRIP);
+      const same = records.find((one) => chosen && one.id === chosen.key);
+      if (same && same.feedback !== chosen.feedback) update(same);
+      if (follow && items.length && (!chosen || items[0].key !== chosen.key)) goOn(items[0]);
+      drawStrip();
+    } catch (error) {
+      if (!(error instanceof api.ServiceError)) throw error; // the state says why there is no answer
+    } finally {
+      looking -= 1;
+      if (current()) look.timer = setTimeout(look, EVERY);
+    }
   }
 
-  function drawStrip(found) {
-    records = found;
-    const wantedIds = new Set(found.map((record) => record.id));
-    for (const [id, tile] of tiles) if (!wantedIds.has(id)) { tile.element.remove(); tiles.delete(id); }
-    let before = strip.firstChild;
-    for (const record of found) {
-      let tile = tiles.get(record.id);
-      if (!tile) { tile = stripTile(record, () => pick(record.id)); tiles.set(record.id, tile); }
-      tile.show(record, chosen && chosen.id === record.id);
-      if (tile.element !== before) strip.insertBefore(tile.element, before);
-      else before = before.nextSibling;
+  /** Whether the state knows of something newer than what was looked at last. */
+  function behind() {
+    const now = page.service.state?.products.find((one) => one.name === page.product);
+    if (!now) return false;
+    const failed = now.failure && !items.some((one) => one.error && one.time === now.failure.time);
+    return failed || Boolean(now.last && now.last.id > (records[0]?.id ?? 0));
+  }
+
+  function drawStrip() {
+    const keys = new Set(items.map((one) => one.key));
+    for (const [key, tile] of tiles) if (!keys.has(key)) { tile.element.remove(); tiles.delete(key); }
+    let next = strip.firstChild;
+    for (const item of items) {
+      let tile = tiles.get(item.key);
+      if (!tile) { tile = stripTile(item, () => pick(item.key)); tiles.set(item.key, tile); }
+      tile.show(item, chosen !== null && chosen.key === item.key);
+      if (tile.element !== next) strip.insertBefore(tile.element, next);
+      else next = next.nextSibling;
     }
     newest.hidden = follow;
   }
 
-  function pick(id) {
-    const record = records.find((one) => one.id === id);
-    if (!record) return;
-    follow = record.id === records[0].id;
-    show(record);
-    drawStrip(records);
+  function pick(key) {
+    const item = items.find((one) => one.key === key);
+    if (!item) return;
+    follow = item.key === items[0].key;
+    goTo(item);
+    drawStrip();
   }
 
   function step(by) {
-    const at = records.findIndex((one) => chosen && one.id === chosen.id);
-    const next = records[at + by];
-    if (next) { pick(next.id); tiles.get(next.id).element.scrollIntoView({ block: "nearest", inline: "nearest" }); }
+    const at = items.findIndex((one) => chosen && one.key === chosen.key);
+    const next = items[at + by];
+    if (next) { pick(next.key); tiles.get(next.key).element.scrollIntoView({ block: "nearest", inline: "nearest" }); }
   }
 
   function followNewest() {
     follow = true;
-    if (records.length) pick(records[0].id);
+    if (items.length) pick(items[0].key);
+  }
+
+  /** Show what somebody at the page chose. */
+  function goTo(item) {
+    before = null;
+    show(item);
+  }
+
+  /** Show the next part, which came by itself or was sent from here. */
+  function goOn(item) {
+    before = page.isOwn(item.id) ? null : chosen;
+    moved = performance.now();
+    show(item);
   }
 
   // --- One record --------------------------------------------------------------------------------
 
-  function show(record) {
-    chosen = record;
-    main.querySelector(".live").classList.toggle("empty", !record);
-    for (const element of [stage.element, feedback, why]) element.hidden = !record;
-    if (!record) {
-      verdict.className = "verdict none";
-      facts.textContent = "Drop a photo anywhere on this page, choose one, or let a program send them.";
-      return;
+  function show(item) {
+    chosen = item && { ...item, key: keyOf(item) };
+    box.classList.toggle("empty", !chosen);
+    const judged = Boolean(chosen) && !chosen.error;
+    for (const element of [stage.element, feedback, why]) element.hidden = !judged;
+    if (judged) {
+      stage.show(chosen);
+      why.replaceChildren(...explained(chosen));
+      showFeedback();
     }
-    verdict.className = `verdict ${record.anomalous ? "anomalous" : "good"}`;
-    verdict.replaceChildren(h("span", { class: "mark", "aria-hidden": "true" }, record.anomalous ? "✕" : "✓"), record.anomalous ? "ANOMALOUS" : "GOOD");
-    facts.replaceChildren(
-      h("b", { class: "name" }, record.name), ` · ${time(record.time)} · score `, h("b", {}, number(record.score)),
-      ` ${record.anomalous ? ">" : "≤"} threshold ${number(record.threshold)} · version ${record.version}`);
-    speak(`${record.name}: ${record.anomalous ? "anomalous" : "good"}, score ${number(record.score)}`);
-    stage.show(record);
-    why.replaceChildren(...explained(record));
-    showFeedback();
+    said = "";
+    headline();
+    if (!chosen || said) return;
+    speak(chosen.error ? failed(chosen) : `${chosen.name}: ${kindOf(chosen)}, score ${number(chosen.score)}`);
+  }
+
+  /** The verdict while it holds; else what stands in its place, since when, and why. */
+  function headline() {
+    const now = trouble(page.service, page.product) || overdue();
+    const isNewest = follow && (!items.length || !chosen || items[0].key === chosen.key);
+    const begun = chosen || (now && now.kind !== "none" && now.kind !== "unknown");
+    box.classList.toggle("doubt", Boolean(now) && isNewest);
+    if (chosen && !isNewest) showEarlier(now);
+    else if (!begun) put("none", "", "No photo yet", "", "Drop a photo anywhere on this page, choose one, or let a program send them.");
+    else if (now) { showTrouble(now); return; }
+    else if (chosen.error) { showTrouble(failure(chosen)); return; }
+    else {
+      const warnings = (page.service.state?.warnings || []).map(sentence).join(" ");
+      put(kindOf(chosen), markOf(chosen), wordOf(chosen), warnings, factsOf(chosen, age(page.service, page.product)));
+    }
+    said = "";
+  }
+
+  /** Trouble where the record of a newer photo does not come. */
+  function overdue() {
+    if (late === null || performance.now() - late < OVERDUE) return null;
+    return { kind: "silent", why: "A newer photo was inspected, and its record does not come.", since: null, seconds: null };
+  }
+
+  /** A photo that somebody looks back at: its verdict is that of then, never filled like that of now. */
+  function showEarlier(now) {
+    const words = now ? `No verdict now: ${now.why} ${since(now)}` : "Not the newest photo.";
+    if (chosen.error) put("trouble earlier", "!", "NO VERDICT", sentence(failed(chosen)), [h("b", { class: "name" }, chosen.name), ` · ${time(chosen.time)}`]);
+    else put(`${kindOf(chosen)} earlier`, markOf(chosen), wordOf(chosen), words, factsOf(chosen, null));
+  }
+
+  function showTrouble(now) {
+    const last = chosen && !chosen.error ? ["The photo before: ", h("b", { class: "name" }, chosen.name), ` · ${time(chosen.time)}`] : "";
+    put(`trouble ${now.kind}`, "!", "NO VERDICT", `${now.why} ${since(now)}`, last);
+    const told = `No verdict: ${now.why.replace(/\d+ (s|min|h)\b/g, "")}`;
+    if (told !== said) speak(told);
+    said = told;
+  }
+
+  function put(kind, mark, word, words, about) {
+    if (verdict.dataset.key !== `${kind} ${word}`) {
+      verdict.className = `verdict ${kind}`;
+      verdict.replaceChildren(mark && h("span", { class: "mark", "aria-hidden": "true" }, mark), word);
+      verdict.dataset.key = `${kind} ${word}`;
+    }
+    if (reason.textContent !== words) reason.textContent = words;
+    reason.hidden = !words;
+    // Only the age goes on from second to second: what is selected to be copied stays selected.
+    const key = `${kind} ${word} ${chosen?.key}`;
+    const parts = [about].flat();
+    if (facts.dataset.key !== key) facts.replaceChildren(...parts);
+    else facts.querySelector(".age")?.replaceWith(parts.find((part) => part.className === "age"));
+    facts.dataset.key = key;
+  }
+
+  /** What the name, the time and the figures of a record are; with its age where it is the newest. */
+  function factsOf(record, seconds) {
+    return [
+      h("b", { class: "name" }, record.name), ` · ${time(record.time)}`,
+      seconds === null ? "" : h("span", { class: "age" }, ` (${duration(seconds)} ago)`), " · score ", h("b", {}, number(record.score)),
+      ` ${record.anomalous ? ">" : "≤"} threshold ${number(record.threshold)} · version ${record.version}`,
+    ];
   }
 
   function showFeedback() {
     good.setAttribute("aria-pressed", chosen.feedback === "good");
     defect.setAttribute("aria-pressed", chosen.feedback === "defect");
     back.hidden = !chosen.feedback;
-    said.textContent = chosen.feedback ? `Called ${chosen.feedback === "good" ? "good" : "a defect"}, ${time(chosen.feedback_time)}.` : "";
+    told.textContent = chosen.feedback ? `Called ${chosen.feedback === "good" ? "good" : "a defect"}, ${time(chosen.feedback_time)}.` : "";
   }
 
-  async function say(what, button) {
-    if (!chosen) return;
-    const id = chosen.id;
-    await during(button, async () => {
-      const record = await api.feedback(id, what);
-      if (chosen && chosen.id === id) { chosen = record; showFeedback(); }
-      speak(what ? `${record.name} was ${what === "good" ? "good" : "a defect"}` : "taken back");
-      look();
-    });
+  // --- What a part was ---------------------------------------------------------------------------
+
+  /**
+   * The part that a key or a button pressed now is about: the one on the screen; just after the page
+   * went on by itself, the one before, as nobody has judged the new one yet.
+   */
+  function moment() {
+    return before && !before.error && performance.now() - moved < REACTION ? before : chosen;
+  }
+
+  async function say(what, part) {
+    if (!part) return;
+    if (part.error) { toast(`${part.name} has no verdict to speak of.`, { kind: "error" }); return; }
+    const passed = before && part.key === before.key && chosen && !chosen.error ? chosen : null;
+    try {
+      const record = await api.feedback(part, what);
+      update(record);
+      tellMarked(part, record, passed);
+    } catch (error) {
+      const again = error.status === 412 ? [] : [["Try again", () => say(what, part)]];
+      toast(`${part.name}: what you said was not kept. ${sentence(error.message)}`, { kind: "error", actions: again });
+    }
+    look();
+  }
+
+  /** Take over a record that has changed. */
+  function update(record) {
+    items = items.map((one) => (one.key === record.id ? { ...record, key: record.id } : one));
+    if (chosen && chosen.key === record.id) { chosen = { ...record, key: record.id }; showFeedback(); }
+    if (before && before.key === record.id) before = { ...record, key: record.id };
+  }
+
+  /** Which part was marked, with undo; and where the page had just gone on, the part after it. */
+  function tellMarked(part, record, passed) {
+    const words = CALLED[record.feedback] || "nothing is said of it any more";
+    const undo = () => say(part.feedback, { ...record, key: record.id });
+    const other = async () => { await undo(); say(record.feedback, passed); };
+    const actions = [["Undo", undo]];
+    if (passed) actions.unshift(["It was the one after", other]);
+    marked = record.feedback ? { part, record } : null;
+    const which = passed ? `The photo before, ${record.name}` : record.name;
+    toast(`${which}: ${words}.`, { actions, picture: api.picture(record.id, "picture", { size: 96 }) });
+  }
+
+  /** Take back what is said of the part on the screen, or else what was said last. */
+  function takeBack(part) {
+    if (part && part.feedback) say(null, part);
+    else if (marked) say(marked.part.feedback, { ...marked.record, key: marked.record.id });
   }
 
   async function inspectAll(files) {
     follow = true;
-    await page.inspect(files);
+    const typed = serial.value.trim();
+    serial.value = "";
+    const done = await page.inspect(files, typed);
+    if (!done && !serial.value) serial.value = typed; // for the photo that is sent instead
     look();
+  }
+
+  function toggleWall() {
+    if (document.body.classList.toggle("wall")) followNewest();
   }
 
   return {
     go([id]) {
-      if (id) open(Number(id)).then(look);
+      if (id) open(id).then(look);
       else followNewest();
       return true;
     },
     drop: inspectAll,
+    scanned(text) {
+      serial.value = text.slice(0, 100);
+      toast(`Serial number of the next photo: ${serial.value}`);
+    },
+    moment,
+    told() {
+      const isBehind = behind();
+      late = isBehind ? late ?? performance.now() : null;
+      headline();
+      if (isBehind && !looking) look(); // one that is slow is not overtaken by the next
+    },
     close() {
       closed = true;
       clearTimeout(look.timer);
@@ -174,153 +337,36 @@ export function liveView(main, page, [wanted]) {
     },
     keys: {
       ArrowLeft: () => step(-1), ArrowRight: () => step(1), n: followNewest,
-      g: () => say("good", good), d: () => say("defect", defect), u: () => say(null, back),
+      g: (part) => say("good", part), d: (part) => say("defect", part), u: takeBack,
       h: stage.toggleHeat, r: stage.toggleFrames, o: () => choose[0].click(), c: webcam.toggle,
-      " ": webcam.capture, w: () => document.body.classList.toggle("wall"),
+      " ": webcam.capture, w: toggleWall,
       Escape: () => document.body.classList.remove("wall"),
     },
   };
 }
 
-// --- The photo with what was found ---------------------------------------------------------------
-
-function photoStage() {
-  const photo = h("img", { class: "photo", alt: "" });
-  const heat = h("img", { class: "heat", alt: "" });
-  const frames = svg("svg", { class: "frames", "aria-hidden": "true" });
-  const gone = h("p", { class: "gone", hidden: true }, "The photo is no longer stored; its record is.");
-  const opacity = h("input", { type: "range", id: "opacity", min: 0, max: 100, value: localStorage.getItem("opacity") ?? 60, oninput: fade });
-  const framed = h("input", { type: "checkbox", id: "framed", checked: localStorage.getItem("framed") !== "no", onchange: frame });
-  const box = h("div", { class: "picture" }, photo, heat, frames, gone);
-  const element = h("figure", { class: "stage" }, box,
-    h("figcaption", {},
-      h("label", { for: "opacity" }, "Heat map"), opacity,
-      h("span", { class: "scale", role: "img", "aria-label": "Colours of the heat map: nothing below three quarters of the threshold, yellow at it, deep red at twice the threshold and beyond" }),
-      h("span", { class: "scale-text" }, "1 × … 2 × threshold"),
-      h("label", {}, framed, " Frames")));
-  let last = Number(opacity.value) || 60;
-  let shown = null;
-  photo.addEventListener("error", () => { if (shown) { gone.hidden = false; photo.hidden = heat.hidden = true; } });
-  heat.addEventListener("error", () => { heat.hidden = true; });
-  photo.addEventListener("load", () => { photo.hidden = false; });
-  heat.addEventListener("load", () => { heat.hidden = false; });
-  fade();
-  frame();
-
-  function fade() {
-    heat.style.opacity = opacity.value / 100;
-    opacity.setAttribute("aria-valuetext", `${opacity.value} %`);
-    localStorage.setItem("opacity", opacity.value);
-    if (Number(opacity.value)) last = Number(opacity.value);
-  }
-
-  function frame() {
-    frames.classList.toggle("off", !framed.checked);
-    localStorage.setItem("framed", framed.checked ? "yes" : "no");
-  }
-
-  function rectangle([x0, y0, x1, y1], kind) {
-    return svg("rect", { x: x0, y: y0, width: x1 - x0, height: y1 - y0, class: kind, "vector-effect": "non-scaling-stroke" });
-  }
-
-  return {
-    element,
-    show(record) {
-      if (shown === record.id) return;
-      shown = record.id;
-      const { width, height } = record;
-      const size = 1600;
-      gone.hidden = true;
-      heat.hidden = true;
-      photo.alt = `${record.name}, ${count(record.regions.length, "anomalous region")}`;
-      photo.src = api.picture(record.id, "picture", { size });
-      heat.src = api.picture(record.id, "heatmap", { size });
-      photo.width = width;
-      photo.height = height;
-      box.style.setProperty("--ratio", `${width} / ${height}`);
-      box.style.setProperty("--aspect", width / height);
-      frames.setAttribute("viewBox", `0 0 ${width} ${height}`);
-      const patch = record.closest.patch_box;
-      frames.replaceChildren(
-        ...record.regions.flatMap((region) => [rectangle(region.box, "halo"), rectangle(region.box, "region")]),
-        ...(patch ? [rectangle(patch, "halo"), rectangle(patch, "patch")] : []));
-    },
-    toggleHeat() {
-      opacity.value = Number(opacity.value) ? 0 : last;
-      fade();
-    },
-    toggleFrames() {
-      framed.checked = !framed.checked;
-      frame();
-    },
-  };
+/** A photo that failed, as trouble. */
+function failure(item) {
+  return { kind: "failed", why: sentence(failed(item)), since: new Date(item.time), seconds: null };
 }
-
-/** The closest good patch beside the worst one, and the figures behind the verdict. */
-function explained(record) {
-  const { closest, regions } = record;
-  const none = h("p", { class: "note", hidden: true }, "The model holds no pictures of its good photos.");
-  const whole = h("img", { class: "closest", alt: `The good photo ${closest.photo}, its closest patch framed` });
-  const [ours, theirs] = [crop("The worst patch and what is around it"), crop("The closest good patch and what is around it")];
-  const worst = regions.length ? [...regions].sort((a, b) => b.peak_value - a.peak_value)[0] : null;
-  whole.addEventListener("error", () => { whole.hidden = theirs.hidden = true; none.hidden = false; });
-  whole.addEventListener("load", () => { if (closest.thumbnail_box) theirs.draw(whole, closest.thumbnail_box, 1); });
-  whole.src = api.picture(record.id, "closest");
-  const photo = new Image();
-  photo.addEventListener("load", () => { if (closest.patch_box) ours.draw(photo, closest.patch_box, photo.naturalWidth / record.width); });
-  photo.src = api.picture(record.id, "picture", { size: 1600 });
-  return [
-    h("h2", {}, "Why"),
-    h("div", { class: "compared" },
-      h("figure", {}, ours, h("figcaption", {}, "Worst patch of this photo")),
-      h("figure", {}, theirs, none, h("figcaption", {}, "Closest good patch"))),
-    h("figure", { class: "whole" }, whole, h("figcaption", {}, "It is in ", h("b", {}, closest.photo))),
-    h("dl", { class: "figures" },
-      h("dt", {}, "Score"), h("dd", {}, `${number(record.score)}, threshold ${number(record.threshold)}`),
-      h("dt", {}, "Among good photos"), h("dd", {}, `at most about ${percent(record.p_value)} score this high (p = ${Number(record.p_value.toPrecision(2))})`),
-      h("dt", {}, "Regions"), h("dd", {}, regions.length ? `${regions.length}; the worst at ${worst.peak.join(", ")}` : "none")),
-  ];
-}
-
-/** A canvas for a patch and three times as much around it, the patch framed. */
-function crop(label) {
-  const canvas = h("canvas", { class: "crop", width: 240, height: 240, role: "img", "aria-label": label });
-  canvas.draw = (image, box, scale) => {
-    const [x0, y0, x1, y1] = box.map((value) => value * scale);
-    const side = Math.min(3 * Math.max(x1 - x0, y1 - y0), image.naturalWidth, image.naturalHeight);
-    const left = clamp((x0 + x1 - side) / 2, 0, image.naturalWidth - side);
-    const top = clamp((y0 + y1 - side) / 2, 0, image.naturalHeight - side);
-    const pen = canvas.getContext("2d");
-    const zoom = canvas.width / side;
-    pen.drawImage(image, left, top, side, side, 0, 0, canvas.width, canvas.height);
-    for (const [colour, width] of [["#000", 5], ["#27e1ff", 3]]) {
-      pen.strokeStyle = colour;
-      pen.lineWidth = width;
-      pen.strokeRect((x0 - left) * zoom, (y0 - top) * zoom, (x1 - x0) * zoom, (y1 - y0) * zoom);
-    }
-  };
-  return canvas;
-}
-
-const clamp = (value, low, high) => Math.min(Math.max(value, low), Math.max(low, high));
 
 // --- The strip -----------------------------------------------------------------------------------
 
-function stripTile(record, onPick) {
-  const image = h("img", { alt: "", loading: "lazy", src: api.picture(record.id, "picture", { size: 160 }) });
-  image.addEventListener("error", () => { image.hidden = true; });
+function stripTile(item, onPick) {
+  const image = h("img", { alt: "", loading: "lazy", hidden: Boolean(item.error) });
+  if (!item.error) showPicture(image, api.picture(item.id, "picture", { size: 160 }), () => { image.hidden = true; });
   const told = h("span", { class: "told" });
   const button = h("button", { type: "button", onclick: onPick }, image,
-    h("span", { class: "tag", "aria-hidden": "true" }, record.anomalous ? "✕" : "✓"), told,
-    h("span", { class: "score" }, number(record.score)));
-  const element = h("li", { class: record.anomalous ? "anomalous" : "good" }, button);
+    h("span", { class: "tag", "aria-hidden": "true" }, item.error ? "!" : markOf(item)), told,
+    h("span", { class: "score" }, item.error ? "no verdict" : number(item.score)));
+  const element = h("li", { class: item.error ? "failed" : kindOf(item) }, button);
   return {
     element,
     show(now, current) {
-      const words = { good: "called good", defect: "called a defect" };
-      button.setAttribute("aria-label", `${now.name}, ${now.anomalous ? "anomalous" : "good"}, score ${number(now.score)}${now.feedback ? `, ${words[now.feedback]}` : ""}`);
-      button.title = `${now.name}\n${time(now.time)}`;
-      told.textContent = now.feedback === "good" ? "good" : now.feedback === "defect" ? "defect" : "";
+      const verdict = now.error ? "no verdict" : `${kindOf(now)}, score ${number(now.score)}`;
+      button.setAttribute("aria-label", [now.name, verdict, CALLED[now.feedback]].filter(Boolean).join(", "));
+      button.title = `${now.name}\n${time(now.time)}${now.error ? `\n${now.error}` : ""}`;
+      told.textContent = now.feedback || "";
       told.className = `told ${now.feedback || ""}`;
       if (current) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");

@@ -1,6 +1,7 @@
 // Threshold: a histogram of scores with the threshold as a line to drag, and what it would do.
 
 import * as api from "./api.js";
+import { confirmed } from "./changes.js";
 import { count, during, h, number, percent, svg, toast } from "./dom.js";
 
 const [HEIGHT, LEFT, BOTTOM, TOP] = [340, 46, 44, 26];
@@ -9,8 +10,10 @@ const WAIT = 150; // milliseconds after the last move before the service is aske
 
 export function thresholdView(main, page) {
   let data = null;
+  let etag = null; // of what is in service, as it is shown here
   let value = 0;
   let timer = 0;
+  let asked = 0; // counts questions, so that an answer that was overtaken is dropped
   let closed = false;
   let axis = null;
   let WIDTH = 900; // pixels of the chart, so that its text stays as large as other text
@@ -47,6 +50,8 @@ export function thresholdView(main, page) {
 
   async function load() {
     try {
+      await page.refresh(); // what a change is asked of (If-Match) is not newer than what is shown
+      etag = page.facts?.etag;
       data = await api.scores(page.product);
     } catch (error) {
       toast(error.message, { kind: "error" });
@@ -172,29 +177,38 @@ export function thresholdView(main, page) {
     const above = (list) => list.filter((one) => one.score > value).length;
     const { recent } = data;
     const now = recent.filter((one) => one.anomalous).length;
-    const goods = recent.filter((one) => one.feedback === "good");
-    const defects = recent.filter((one) => one.feedback === "defect");
     effect.replaceChildren(
       figure("then", above(recent).toLocaleString("en-GB"), `of the last ${count(recent.length, "photo")} anomalous; ${now.toLocaleString("en-GB")} were`),
-      figure("goods", `${above(goods)} of ${goods.length}`, "called good would be flagged"),
-      figure("defects", `${defects.length - above(defects)} of ${defects.length}`, "called a defect would be missed"),
-      expected);
+      goods, defects, expected);
   }
 
+  const goods = figure("goods", "…", "called good would be flagged");
+  const defects = figure("defects", "…", "called a defect would be missed");
   const expected = figure("expected", "…", "of good photos flagged by mistake");
 
   async function expect(query = value === data.threshold ? {} : { score: value }) {
+    const mine = ++asked;
     try {
       const told = await api.preview(page.product, query);
-      if (closed) return told;
+      if (closed || mine !== asked) return told;
       const [low, high] = told.false_alarm_range;
       expected.replaceChildren(h("b", {}, percent(told.false_alarm_rate)), h("span", {}, `of good photos flagged by mistake, expected (90 % range ${percent(low)} to ${percent(high)})`));
       promise.textContent = told.promise;
+      tellConfirmed(told.confirmed);
+      if (told.confirmed.unscored) timer = setTimeout(() => expect(query), 2000);
       return told;
     } catch (error) {
       promise.textContent = error.message;
       return null;
     }
+  }
+
+  /** What the line makes of all parts that somebody has judged, however old. */
+  function tellConfirmed(c) {
+    const later = c.unscored ? `; ${count(c.unscored, "more part")} being scored` : "";
+    goods.replaceChildren(h("b", {}, `${c.false_alarms_then} of ${c.goods}`), h("span", {}, `called good would be flagged; ${c.false_alarms_now} now${later}`));
+    defects.replaceChildren(h("b", {}, `${c.missed_then} of ${c.defects}`), h("span", {}, `called a defect would be missed; ${c.missed_now} now${later}`));
+    defects.classList.toggle("worse", c.missed_then > c.missed_now);
   }
 
   async function byRate() {
@@ -231,11 +245,21 @@ export function thresholdView(main, page) {
   function put() {
     during(apply, async () => {
       const before = page.facts.version;
-      const version = await api.setThreshold(page.product, { score: value });
-      await page.refresh();
+      let version;
+      try {
+        version = await confirmed({
+          change: (confirm) => api.setThreshold(page.product, { score: value, confirm }, etag),
+          look: () => api.preview(page.product, { score: value }),
+          title: `Use the threshold ${number(value)} all the same?`,
+        });
+      } catch (error) {
+        if (page.tellConflict(error, load)) return;
+        throw error;
+      }
+      if (!version) return;
       page.tellSwap(version, before, load, `, with the threshold ${number(version.threshold)}`);
       await load();
-    }).then(() => move(value));
+    }, "Putting it into service …").then(() => move(value));
   }
 
   const resized = new ResizeObserver(() => { if (data) { draw(); move(value, { ask: false }); } });

@@ -1,0 +1,121 @@
+// The photo with what was found on it, and what its worst patch was compared with.
+
+import * as api from "./api.js";
+import { count, h, number, percent, showPicture, svg } from "./dom.js";
+
+export function photoStage() {
+  const photo = h("img", { class: "photo", alt: "" });
+  const heat = h("img", { class: "heat", alt: "" });
+  const frames = svg("svg", { class: "frames", "aria-hidden": "true" });
+  const gone = h("p", { class: "gone", hidden: true });
+  const opacity = h("input", { type: "range", id: "opacity", min: 0, max: 100, value: localStorage.getItem("opacity") ?? 60, oninput: fade });
+  const framed = h("input", { type: "checkbox", id: "framed", checked: localStorage.getItem("framed") !== "no", onchange: frame });
+  const box = h("div", { class: "picture" }, photo, heat, frames, gone);
+  const element = h("figure", { class: "stage" }, box,
+    h("figcaption", {},
+      h("label", { for: "opacity" }, "Heat map"), opacity,
+      h("span", { class: "scale", role: "img", "aria-label": "Colours of the heat map: nothing below three quarters of the threshold, yellow at it, deep red at twice the threshold and beyond" }),
+      h("span", { class: "scale-text" }, "1 × … 2 × threshold"),
+      h("label", {}, framed, " Frames")));
+  let last = Number(opacity.value) || 60;
+  let shown = null;
+  photo.addEventListener("load", () => { photo.hidden = false; });
+  heat.addEventListener("load", () => { heat.hidden = false; });
+  fade();
+  frame();
+
+  function fade() {
+    heat.style.opacity = opacity.value / 100;
+    opacity.setAttribute("aria-valuetext", `${opacity.value} %`);
+    localStorage.setItem("opacity", opacity.value);
+    if (Number(opacity.value)) last = Number(opacity.value);
+  }
+
+  function frame() {
+    frames.classList.toggle("off", !framed.checked);
+    localStorage.setItem("framed", framed.checked ? "yes" : "no");
+  }
+
+  function rectangle([x0, y0, x1, y1], kind) {
+    return svg("rect", { x: x0, y: y0, width: x1 - x0, height: y1 - y0, class: kind, "vector-effect": "non-scaling-stroke" });
+  }
+
+  return {
+    element,
+    show(record) {
+      if (shown === record.id) return;
+      shown = record.id;
+      const { width, height } = record;
+      const size = 1600;
+      gone.hidden = true;
+      photo.hidden = heat.hidden = true; // the photo before does not stay under a verdict that is not its own
+      photo.alt = `${record.name}, ${count(record.regions.length, "anomalous region")}`;
+      showPicture(photo, api.picture(record.id, "picture", { size }), (reason) => { gone.textContent = reason; gone.hidden = false; });
+      showPicture(heat, api.picture(record.id, "heatmap", { size }), () => {});
+      photo.width = width;
+      photo.height = height;
+      box.style.setProperty("--ratio", `${width} / ${height}`);
+      box.style.setProperty("--aspect", width / height);
+      frames.setAttribute("viewBox", `0 0 ${width} ${height}`);
+      const patch = record.closest.patch_box;
+      frames.replaceChildren(
+        ...record.regions.flatMap((region) => [rectangle(region.box, "halo"), rectangle(region.box, "region")]),
+        ...(patch ? [rectangle(patch, "halo"), rectangle(patch, "patch")] : []));
+    },
+    toggleHeat() {
+      opacity.value = Number(opacity.value) ? 0 : last;
+      fade();
+    },
+    toggleFrames() {
+      framed.checked = !framed.checked;
+      frame();
+    },
+  };
+}
+
+/** The closest good patch beside the worst one, and the figures behind the verdict. */
+export function explained(record) {
+  const { closest, regions } = record;
+  const none = h("p", { class: "note", hidden: true }, "The model holds no pictures of its good photos.");
+  const whole = h("img", { class: "closest", alt: `The good photo ${closest.photo}, its closest patch framed` });
+  const [ours, theirs] = [crop("The worst patch and what is around it"), crop("The closest good patch and what is around it")];
+  const worst = regions.length ? [...regions].sort((a, b) => b.peak_value - a.peak_value)[0] : null;
+  whole.addEventListener("load", () => { if (closest.thumbnail_box) theirs.draw(whole, closest.thumbnail_box, 1); });
+  showPicture(whole, api.picture(record.id, "closest"), () => { whole.hidden = theirs.hidden = true; none.hidden = false; });
+  const photo = new Image();
+  photo.addEventListener("load", () => { if (closest.patch_box) ours.draw(photo, closest.patch_box, photo.naturalWidth / record.width); });
+  showPicture(photo, api.picture(record.id, "picture", { size: 1600 }), () => {});
+  return [
+    h("h2", {}, "Why"),
+    h("div", { class: "compared" },
+      h("figure", {}, ours, h("figcaption", {}, "Worst patch of this photo")),
+      h("figure", {}, theirs, none, h("figcaption", {}, "Closest good patch"))),
+    h("figure", { class: "whole" }, whole, h("figcaption", {}, "It is in ", h("b", {}, closest.photo))),
+    h("dl", { class: "figures" },
+      h("dt", {}, "Score"), h("dd", {}, `${number(record.score)}, threshold ${number(record.threshold)}`),
+      h("dt", {}, "Among good photos"), h("dd", {}, `at most about ${percent(record.p_value)} score this high (p = ${Number(record.p_value.toPrecision(2))})`),
+      h("dt", {}, "Regions"), h("dd", {}, regions.length ? `${regions.length}; the worst at ${worst.peak.join(", ")}` : "none")),
+  ];
+}
+
+/** A canvas for a patch and three times as much around it, the patch framed. */
+function crop(label) {
+  const canvas = h("canvas", { class: "crop", width: 240, height: 240, role: "img", "aria-label": label });
+  canvas.draw = (image, box, scale) => {
+    const [x0, y0, x1, y1] = box.map((value) => value * scale);
+    const side = Math.min(3 * Math.max(x1 - x0, y1 - y0), image.naturalWidth, image.naturalHeight);
+    const left = clamp((x0 + x1 - side) / 2, 0, image.naturalWidth - side);
+    const top = clamp((y0 + y1 - side) / 2, 0, image.naturalHeight - side);
+    const pen = canvas.getContext("2d");
+    const zoom = canvas.width / side;
+    pen.drawImage(image, left, top, side, side, 0, 0, canvas.width, canvas.height);
+    for (const [colour, width] of [["#000", 5], ["#27e1ff", 3]]) {
+      pen.strokeStyle = colour;
+      pen.lineWidth = width;
+      pen.strokeRect((x0 - left) * zoom, (y0 - top) * zoom, (x1 - x0) * zoom, (y1 - y0) * zoom);
+    }
+  };
+  return canvas;
+}
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), Math.max(low, high));
