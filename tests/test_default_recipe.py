@@ -167,12 +167,6 @@ def test_a_bank_of_one_row_decides_nothing_on_turned_copies() -> None:
     json.dumps(one.provenance, allow_nan=False)
 
 
-def test_photos_without_any_texture_give_numbers() -> None:
-    flat = fit([np.full((96, 96, 3), grey, np.uint8) for grey in (100, 130, 170)])
-    assert np.isfinite(flat.calibration.scores).all()
-    assert np.isfinite(flat.inspect(scratched(textured(0))).score)
-
-
 # --- 16 bits --------------------------------------------------------------------------------------
 
 
