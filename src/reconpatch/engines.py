@@ -31,6 +31,8 @@ from reconpatch.scoring import PatchScores, ScoringSettings, anomaly_map, score_
 
 BATCH_INPUTS = ("photos",)
 GRAPH_INPUTS = ("photos", "bank", "norms", "mask")
+SCALES = "scales"
+"""A further input of graphs whose image score asks how dense the bank is."""
 GRAPH_OUTPUTS = ("score", "map", "distances", "nearest", "worst", "features")
 """Names in the graph, in order; the outputs are the fields of `Output`."""
 
@@ -117,9 +119,7 @@ class OnnxRuntimeEngine:
         check_photos(photos, self.input_size)
 
         def run(part: Floats) -> list[npt.NDArray[Any]]:
-            given = dict(
-                zip(GRAPH_INPUTS, (part, bank.rows, bank.norms, bank.everyone), strict=True)
-            )
+            given = {"photos": part, **bank.inputs}
             outputs: list[npt.NDArray[Any]] = self._session.run(list(GRAPH_OUTPUTS), given)
             return outputs
 
@@ -179,9 +179,7 @@ class OpenVinoEngine:
         request = self._requests.own
 
         def run(part: Floats) -> list[npt.NDArray[Any]]:
-            given = dict(
-                zip(GRAPH_INPUTS, (part, bank.rows, bank.norms, bank.everyone), strict=True)
-            )
+            given = {"photos": part, **bank.inputs}
             results = request.infer(given, share_inputs=True)
             return [np.array(results[name]) for name in GRAPH_OUTPUTS]
 
@@ -399,7 +397,7 @@ def _read_sizes(
     """Input size (H, W) and grid (h, w) of a graph that `InspectionGraph.to_onnx` wrote."""
     try:
         _, _, height, width = shapes["photos"]
-        if set(shapes) != set(GRAPH_INPUTS):
+        if set(shapes) - {SCALES} != set(GRAPH_INPUTS):
             raise ValueError(set(shapes))
         size, grid = (int(height), int(width)), parse_grid(metadata[GRID_KEY])
         if min(grid) < 1 or any(g > s for g, s in zip(grid, size, strict=True)):

@@ -412,6 +412,8 @@ def model_record(model: Model, to: str) -> dict[str, Any]:
         "norms": {"shape": ["rows"], "type": "float32"},
         "mask": {"shape": ["rows"], "type": "bool"},
     }
+    if model.bank.scales is not None:
+        optional["scales"] = {"shape": ["rows"], "type": "float32"}
     return {
         "graph": FILES[to],
         "input": {

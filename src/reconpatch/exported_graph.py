@@ -50,7 +50,7 @@ def check_bytes(graph: bytes, bank: MemoryBank) -> None:
     Raises:
         OutputError: it would be over `MOST_BYTES`.
     """
-    size = len(graph) + bank.rows.nbytes + bank.norms.nbytes + bank.everyone.nbytes
+    size = len(graph) + sum(value.nbytes for value in bank.inputs.values())
     if size > MOST_BYTES:
         raise OutputError(
             f"the graph and its bank of {len(bank):,} rows take {size / 2**30:.1f} GiB, and a file "
@@ -81,7 +81,7 @@ def write_graph(graph: bytes, bank: MemoryBank, folder: Path, to: str) -> None:
 
 
 def with_bank(graph: bytes, bank: MemoryBank, *, fixed: bool) -> bytes:
-    """The graph with bank, norms and mask inside.
+    """The graph with the bank inside.
 
     Args:
         graph: takes them as inputs.
@@ -91,7 +91,7 @@ def with_bank(graph: bytes, bank: MemoryBank, *, fixed: bool) -> bytes:
     from onnx import numpy_helper
 
     model = parsed_graph(graph)
-    values = {"bank": bank.rows, "norms": bank.norms, "mask": bank.everyone}
+    values = bank.inputs
     model.graph.initializer.extend(
         numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in values.items()
     )

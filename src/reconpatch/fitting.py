@@ -47,6 +47,7 @@ from reconpatch.good_photos import (
     counted_once,
     cover,
     leave_one_out,
+    with_scales,
     with_stand_ins,
 )
 from reconpatch.graph_writing import torch_threads, with_f, write
@@ -391,6 +392,7 @@ class _Fit:
             report = self._report(f"{prefix}build the memory bank")
             bank = steps.bank(f, patches, settings, report)
         bank, turns = self._with_turns(bank, f, photo)
+        bank = with_scales(bank, photos, settings.scoring)
         with self.clock.step(f"{prefix}calibrate"):
             report = self._report(f"{prefix}search for each photo")
             covering = steps.cover(f, bank, patches, photos, report)

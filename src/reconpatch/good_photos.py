@@ -20,7 +20,7 @@ import numpy.typing as npt
 from reconpatch.copies import Alike
 from reconpatch.errors import SettingsError
 from reconpatch.layout import Layout
-from reconpatch.memory_bank import Floats, Ints, MemoryBank, distances
+from reconpatch.memory_bank import Floats, Ints, MemoryBank, distances, row_scales
 from reconpatch.scoring import (
     PatchScores,
     ScoringSettings,
@@ -187,6 +187,22 @@ def _merge(merged: dict[Hashable, Hashable], a: Hashable, b: Hashable) -> None:
 def groups_of_rows(bank: MemoryBank, photos: Sequence[TrainingPhoto]) -> npt.NDArray[np.int64]:
     """(M,) the group of the photo that each row of the bank comes from."""
     return np.array([photo.group for photo in photos], dtype=np.int64)[bank.photo]
+
+
+def with_scales(
+    bank: MemoryBank, photos: Sequence[TrainingPhoto], scoring: ScoringSettings
+) -> MemoryBank:
+    """The bank with its `row_scales`, by the differences that the image score sees.
+
+    A bank that has grown keeps the scales of its first rows: by them the photos were scored.
+    """
+    if not scoring.density:
+        return bank
+    rows = bank.rows * scoring.weights(bank.rows.shape[1])
+    scales = row_scales(rows, groups_of_rows(bank, photos), scoring.density)
+    if bank.scales is not None:
+        scales[: len(bank.scales)] = bank.scales
+    return replace(bank, scales=scales)
 
 
 CALIBRATED = 2000
@@ -441,7 +457,7 @@ def leave_one_out(
         image_scores=np.array([s.image_score for s in scored]),
         map_maxima=np.array([float(draw(s.distances, layout, scoring.blur).max()) for s in scored]),
         distances=distances,
-        weighted=distances if scoring.contrast == 1 else np.stack(weights),
+        weighted=distances if not scoring.weighs else np.stack(weights),
         witnesses=np.stack([order for order, _ in kept]).astype(np.int32),
         features=np.stack([features for _, features in kept]),
     )
@@ -482,7 +498,7 @@ def rescore(
 
     The most distant patches decide a photo's score, and those are kept. The distances of all others
     are left as they were: never too small, so a threshold is never set too low by it. Where the
-    image score weighs them by `contrast`, that holds for the map alone: a patch's new nearest row
+    image score weighs them, that holds for the map alone: a patch's new nearest row
     may be further away by the weighted distance.
 
     Args:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
-from reconpatch.engines import BATCH_INPUTS, GRAPH_INPUTS, GRAPH_OUTPUTS
+from reconpatch.engines import BATCH_INPUTS, GRAPH_INPUTS, GRAPH_OUTPUTS, SCALES
 from reconpatch.features import INPUT_NAME, OUTPUT_NAME, format_grid
 from reconpatch.patch_features import PatchFeatures, average_neighbourhood, join_levels, to_onnx
 from reconpatch.representation import Representation
@@ -166,13 +166,16 @@ class InspectionGraph(RepresentedPatches):
             self.register_buffer(f"smooth_{axis}", torch.from_numpy(matrix))
         self.register_buffer("down", torch.from_numpy(down))  # (H, h)
         self.register_buffer("across", torch.from_numpy(across))  # (W, w)
-        weights = torch.ones(self.dim)
-        weights[scoring.principal :] *= scoring.contrast
-        self.register_buffer("contrast", weights)  # (D,)
+        self.register_buffer("contrast", torch.from_numpy(scoring.weights(self.dim)))  # (D,)
         self.eval()
 
     def forward(  # type: ignore[override]
-        self, photos: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor, mask: torch.Tensor
+        self,
+        photos: torch.Tensor,
+        bank: torch.Tensor,
+        norms: torch.Tensor,
+        mask: torch.Tensor,
+        scales: torch.Tensor | None = None,
     ) -> Outputs:
         """Inspect (B, 3, H, W) photos in 0 to 1 with the (M, D) rows of a bank.
 
@@ -181,6 +184,7 @@ class InspectionGraph(RepresentedPatches):
             bank: (M, D) float32.
             norms: (M,) float32, squared norms of the rows.
             mask: (M,) bool, the rows that take part.
+            scales: (M,) float32, how sparse the bank is around each row; only with `density`.
         """
         r = super().forward(photos)  # (B, P, D)
         norms = torch.where(mask, norms, torch.tensor(_NOWHERE, device=norms.device))
@@ -190,6 +194,8 @@ class InspectionGraph(RepresentedPatches):
         distances = weighted = difference.square().sum(2).sqrt()
         if self.scoring.contrast != 1:
             weighted = (difference * self.contrast).square().sum(2).sqrt()
+        if scales is not None:
+            weighted = weighted / scales[nearest]
         score, worst = self.score(r, weighted, nearest, bank, norms)
         return Outputs(score, self.draw(distances), distances, nearest, worst, r)
 
@@ -268,9 +274,12 @@ class InspectionGraph(RepresentedPatches):
             torch.zeros(self.b + 1),
             torch.ones(self.b + 1, dtype=torch.bool),
         )
-        free = {name: {0: "rows"} for name in GRAPH_INPUTS}
+        inputs = GRAPH_INPUTS
+        if self.scoring.density > 0:
+            inputs, example = (*inputs, SCALES), (*example, torch.ones(self.b + 1))
+        free = {name: {0: "rows"} for name in inputs}
         free |= {name: {0: "batch"} for name in (*BATCH_INPUTS, *GRAPH_OUTPUTS)}
-        return to_onnx(self, example, GRAPH_INPUTS, GRAPH_OUTPUTS, free, format_grid(self.grid))
+        return to_onnx(self, example, inputs, GRAPH_OUTPUTS, free, format_grid(self.grid))
 
 
 def f_comes_first(levels: Sequence[Sequence[int]], dim: int, s: int) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from reconpatch.engines import GRAPH_INPUTS, StoredGraph
+from reconpatch.engines import StoredGraph
 from reconpatch.errors import ModelFileError, ParityError
 from reconpatch.features import GRID_KEY, parse_grid
 from reconpatch.graph_contents import parsed_graph
@@ -280,8 +280,7 @@ def _names_in_8_bits(model: Any) -> list[str]:
 
 def _feeds(prepared: Iterator[Floats], bank: MemoryBank) -> Iterator[Feed]:
     for photos in prepared:
-        values = (photos, bank.rows, bank.norms, bank.everyone)
-        yield dict(zip(GRAPH_INPUTS, values, strict=True))
+        yield {"photos": photos, **bank.inputs}
 
 
 def _own_weights(model: Any) -> None:

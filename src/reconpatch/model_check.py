@@ -97,6 +97,10 @@ def _check_bank(bank: MemoryBank, photos: int, places: int) -> None:
     _require(rows.ndim == 2 and rows.size > 0 and rows.dtype == np.float32, "rows of a bank")
     _require(bool(np.isfinite(rows).all()), "a bank of finite numbers")
     _require(bank.stand_ins.shape == rows.shape, "a stand-in for each row of the bank")
+    if bank.scales is not None:
+        fits = bank.scales.shape == (len(rows),) and bank.scales.dtype == np.float32
+        _require(fits and bool((bank.scales > 0).all()), "a scale above 0 for each row of the bank")
+        _require(bool(np.isfinite(bank.scales).all()), "scales that are finite")
     _require(bank.stand_ins.dtype == np.float32, "a stand-in for each row of the bank")
     _check_indices(bank.photo, (len(rows),), photos, "the photo of each row of the bank")
     _check_indices(bank.place, (len(rows),), places, "the place of each row of the bank")

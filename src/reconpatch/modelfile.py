@@ -184,6 +184,7 @@ def _model(
             own["bank.photo"].astype(np.int64),
             own["bank.place"].astype(np.int64),
             own["bank.stand_ins"],
+            own.get("bank.scales"),
         ),
         photos=photos,
         good=GoodScores(
@@ -225,6 +226,8 @@ def _model_tensors(model: Model) -> dict[str, npt.NDArray[Any]]:
         **_calibration_tensors(model.calibration),
         **{f"good.{name}": getattr(model.good, name) for name in _GOOD},
     }
+    if model.bank.scales is not None:
+        tensors["bank.scales"] = model.bank.scales
     if model.good.weighted is not model.good.distances:
         tensors["good.weighted"] = model.good.weighted
     if model.representation.weight is not None:

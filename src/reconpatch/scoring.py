@@ -41,6 +41,9 @@ class ScoringSettings:
         contrast: how much more the contrastive components count in the image score than in the
             search and in the map: they answer to small defects, and to the edges of large ones. Not
             with b above 1.
+        density: how much the image score makes of how sparse the bank is around the nearest row: a
+            distance is divided by that row's scale, see `reconpatch.memory_bank.row_scales`, of
+            this power; 0 for not at all. The map shows distances as they are. Not with b above 1.
     """
 
     b: int = 1
@@ -50,6 +53,7 @@ class ScoringSettings:
     blur: float = 4.0
     principal: int = 0
     contrast: float = 1.0
+    density: float = 0.0
 
     def __post_init__(self) -> None:
         if self.b < 1:
@@ -79,8 +83,26 @@ class ScoringSettings:
                 f"contrast is {self.contrast} and b is {self.b}: re-weighting takes the distances "
                 "as they are, so give one of contrast=1 and b=1"
             )
+        if not 0 <= self.density <= 4:
+            raise SettingsError(f"density is {self.density}: give 0 (no difference) to 4")
+        if self.density > 0 and self.b > 1:
+            raise SettingsError(
+                f"density is {self.density} and b is {self.b}: both weigh by how dense the bank "
+                "is, so give one of density=0 and b=1"
+            )
         if not 0 <= self.blur <= 100:
             raise SettingsError(f"blur is {self.blur}: give 0 to 100 pixels of the model's input")
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the image score takes other distances than the map."""
+        return self.contrast != 1 or self.density > 0
+
+    def weights(self, dim: int) -> Floats:
+        """(D,) float32, what each dimension of a difference is multiplied by."""
+        found = np.ones(dim, np.float32)
+        found[self.principal :] *= np.float32(self.contrast)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON-ready values."""
@@ -160,21 +182,20 @@ def weighted_distances(
     bank: MemoryBank,
     settings: ScoringSettings,
 ) -> Floats:
-    """(P,) distances to the nearest rows as the image score takes them, by `contrast`.
+    """(P,) distances to the nearest rows as the image score takes them.
 
     Args:
         patches: (P, D) float32, represented.
         nearest_distances: (P,) float32, to the nearest rows; returned where nothing is weighted.
         nearest: (P,) int64, those rows.
         bank: the memory bank.
-        settings: `principal` and `contrast`.
+        settings: `principal`, `contrast` and `density`.
     """
-    if settings.contrast == 1:
-        return nearest_distances
-    difference = patches - bank.rows[nearest]
-    difference[:, settings.principal :] *= np.float32(settings.contrast)
-    weighted: Floats = np.sqrt(np.einsum("pd,pd->p", difference, difference))
-    return weighted
+    weighted = nearest_distances
+    if settings.contrast != 1:
+        difference = (patches - bank.rows[nearest]) * settings.weights(patches.shape[1])
+        weighted = np.sqrt(np.einsum("pd,pd->p", difference, difference))
+    return weighted if bank.scales is None else weighted / bank.scales[nearest]
 
 
 def top_score(patch_distances: Floats, settings: ScoringSettings, layout: Layout) -> float:

@@ -346,7 +346,7 @@ _DEFAULT = FitSettings(
         learning_rate=3e-4,
         scale="mean",
     ),
-    scoring=ScoringSettings(top=0.005, smooth=0.75, contrast=3.0),
+    scoring=ScoringSettings(top=0.005, smooth=0.75, contrast=3.0, density=1.0),
 )
 
 # What PatchCore does not have, and what is f's alone: `--method patchcore` on the default recipe.
@@ -357,6 +357,7 @@ _PATCHCORE = {
     "init": "identity",
     "dim": 0,
     "contrast": 1.0,
+    "density": 0.0,
 }
 
 RECIPES = {"default": _DEFAULT, "paper": _PAPER}
@@ -397,7 +398,13 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     if changes.get("method") == "patchcore":
         changes = _PATCHCORE | changes
     elif changes.get("init", "contrastive") != "contrastive" and recipe == "default":
-        changes = {"basis": 0, "dim": 0, "expanded": False, "contrast": 1.0} | changes
+        changes = {
+            "basis": 0,
+            "dim": 0,
+            "expanded": False,
+            "contrast": 1.0,
+            "density": 0.0,
+        } | changes
     if "bank" in changes:
         changes.setdefault("bank_least", 0)  # whoever says how many rows means it
     if "epochs" in changes:
@@ -405,6 +412,7 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     if changes.get("b", 1) != 1:
         changes.setdefault("top", 0.0)  # re-weighting is of the largest distance
         changes.setdefault("contrast", 1.0)  # as it is
+        changes.setdefault("density", 0.0)
     if changes.get("top") == 0:
         changes.setdefault("smooth", 0.0)  # which is not smoothed
     if changes.get("defects") == 0:

@@ -35,6 +35,7 @@ from reconpatch.good_photos import (
     groups_of_rows,
     leave_one_out,
     rescore,
+    with_scales,
 )
 from reconpatch.images import Photo
 from reconpatch.memory_bank import Floats, MemoryBank
@@ -240,6 +241,7 @@ def _updated(model: Model, new: _NewPhotos, member: int, report: Progress) -> Mo
     photos = [[*model.photos, *new.photos][i] for i in order]
     thumbnails = [*model.thumbnails, *new.thumbnails]
     bank = _grown(model.bank, patches, added, len(model.photos), order)
+    bank = with_scales(bank, photos, model.settings.scoring)
     bank = _mended(bank, len(model.bank), patches, new.photos, photos, radius)
     report("add to the memory bank", 1, 1)
     scores = _scores(model, bank, photos, [*new.promoted_patches[member], *good], report)
@@ -388,6 +390,7 @@ def _grown(
         photo=place_of[np.concatenate([bank.photo, known + photo])],
         place=np.concatenate([bank.place, place]),
         stand_ins=np.concatenate([bank.stand_ins, more]),
+        scales=bank.scales,
     )
 
 
@@ -469,7 +472,7 @@ def _scores(
         name: np.concatenate([getattr(again, name), getattr(new, name)])
         for name in GoodScores.__dataclass_fields__
     }
-    if scoring.contrast == 1:  # nothing is weighted
+    if not scoring.weighs:
         joined["weighted"] = joined["distances"]
     return GoodScores(**joined)
 
