@@ -113,6 +113,7 @@ def test_the_overlays_of_a_report_are_no_photos(tmp_path: Path, closed: bool) ->
     assert list(found.names) == ["a.png", "overlays/mine.png", "page/b.png"]
     assert found.left_out[OWN] == ["x/report/overlays/cut/a.png"]
     assert f"{OWN}: 1 (x/report/overlays)" in found.sentence
+    assert OTHER not in found.left_out  # its page and its list of overlays need no word
     with pytest.raises(PhotoError, match="holds pictures that reconpatch made of photos"):
         list_folder(folder / "x" / "report" / "overlays")
 
@@ -121,6 +122,13 @@ def test_a_report_of_an_earlier_version_is_known_by_its_page(tmp_path: Path) -> 
     touch(tmp_path, "a.png", "report/overlays/a.png")
     (tmp_path / "report" / "report.html").write_text("<style>--bar-calibration: red</style>")
     assert list_folder(tmp_path).left_out[OWN] == ["report/overlays/a.png"]
+
+
+def test_overlays_are_known_by_the_list_of_a_report_and_lists_need_no_word(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "report/overlays/a.png", "report/overlays.sha256", "files.sha256")
+    found = list_folder(tmp_path)
+    assert list(found.names) == ["a.png"]
+    assert found.left_out == {OWN: ["report/overlays/a.png"]}
 
 
 def test_what_watch_sorts_and_a_station_keeps_is_left_out_from_above(tmp_path: Path) -> None:
