@@ -62,6 +62,8 @@ SCORINGS = [
     ScoringSettings(b=5, reweight="every", blur=0.0),
     ScoringSettings(top=0.05, smooth=0.75, principal=8, contrast=3.0),
     ScoringSettings(principal=8, contrast=0.25),
+    ScoringSettings(top=0.05, smooth=0.75, principal=8, contrast=3.0, density=1.0),
+    ScoringSettings(density=0.5),
 ]
 
 
@@ -130,6 +132,9 @@ def test_every_engine_does_the_steps_of_the_method(
         pytest.skip(f"{name} is not installed")
     f = f_of(20, extractor)
     bank = bank_for(f, extractor)
+    if scoring.density:
+        rng = np.random.default_rng(4)
+        bank = replace(bank, scales=rng.uniform(0.2, 3.0, len(bank)).astype(np.float32))
     graph = InspectionGraph(module, f, scoring, SIZE, len(bank)).to_onnx()
     check_same(StoredGraph(graph, name, 1), NumpyEngine(extractor, f, scoring), bank)
 
@@ -337,7 +342,7 @@ def test_differences_are_counted_by_hand(small_model: Model) -> None:
     found = agreement("x", b, a, 2.0, 5.0)
     assert found == Agreement("x", 3, 0.5, 0.1, near_ties=2, close_calls=1, verdicts=0)
     assert agreement("x", b, a, 2.2, 5.0).verdicts == 1
-    assert agreement("x", b, a, 2.0, 5.0, resolution=10.0).score_difference == 0.1
+    assert agreement("x", b, a, 2.0, 5.0, resolution=5.0).score_difference == 0.1
     assert agreement("x", a, a, 0.0, 0.0).score_difference == 0.0
     joined = found.joined(replace(found, score_difference=0.7, verdicts=2))
     assert joined == Agreement("x", 6, 0.7, 0.1, near_ties=4, close_calls=2, verdicts=2)

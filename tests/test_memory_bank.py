@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reconpatch import memory_bank
-from reconpatch.memory_bank import MemoryBank, distances
+from reconpatch.memory_bank import NEIGHBOURS, MemoryBank, distances, row_scales
 
 
 def bank_of(rows, stand_ins=None):
@@ -182,3 +182,65 @@ def test_distances_by_hand():
     a = np.array([[0, 0], [1, 1], [3, 0]], np.float32)
     b = np.array([[3, 4], [1, 1], [0, 0]], np.float32)
     assert distances(a, b).tolist() == [5.0, 0.0, 3.0]
+
+
+# row_scales
+
+
+def scales_one_by_one(rows, parts, power):
+    """Mean distance to the nearest three rows of other parts, by loops; rows without are as all."""
+    sparse = []
+    for i, row in enumerate(np.float64(rows)):
+        others = [
+            np.sqrt(((row - other) ** 2).sum())
+            for j, other in enumerate(np.float64(rows))
+            if parts[j] != parts[i]
+        ]
+        sparse.append(np.mean(sorted(others)[:NEIGHBOURS]) if others else np.nan)
+    mean = np.nanmean(sparse)
+    return np.maximum(np.where(np.isnan(sparse), mean, sparse) / mean, 0.1) ** power
+
+
+def test_scales_by_hand():
+    # On a line: 0 and 1 of part 0, 2 of part 1, 10 of part 2. The mean distances to other parts:
+    # (2 + 10) / 2 = 6, (1 + 9) / 2 = 5, (2 + 1 + 8) / 3, (10 + 9 + 8) / 3 = 9; in the mean 71 / 12.
+    rows = np.float32([[0], [1], [2], [10]])
+    found = row_scales(rows, np.array([0, 0, 1, 2]), 1.0)
+    mean = 71 / 12
+    np.testing.assert_allclose(found, [6 / mean, 5 / mean, 11 / 3 / mean, 9 / mean], rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("elements", [1, 40 * 7, 2**24])
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
+def test_scales_are_those_of_the_loop(monkeypatch, elements, power):
+    monkeypatch.setattr(memory_bank, "_BLOCK_ELEMENTS", elements)
+    rows = normal((40, 6), seed=0, offset=2.0)
+    parts = np.random.default_rng(1).integers(0, 5, 40)
+    found = row_scales(rows, parts, power)
+    np.testing.assert_allclose(found, scales_one_by_one(rows, parts, power), rtol=1e-4)
+
+
+def test_rows_that_are_copies_of_other_parts_have_the_smallest_scale():
+    rows = np.float32([[0, 0]] * 5 + [[9, 9], [20, 0]])
+    found = row_scales(rows, np.arange(7), 1.0)
+    np.testing.assert_allclose(found[:5], 0.1, rtol=1e-6)
+    assert found[5:].min() > 1
+
+
+@pytest.mark.parametrize("rows", [[[0, 0], [3, 4]], [[1, 1]], [[2, 2], [2, 2]]])
+def test_a_bank_of_one_part_or_of_one_row_has_scales_of_1(rows):
+    rows = np.float32(rows)
+    assert row_scales(rows, np.zeros(len(rows), np.int64), 1.0).tolist() == [1.0] * len(rows)
+
+
+def test_rows_that_are_all_alike_have_scales_of_1():
+    assert row_scales(np.ones((4, 2), np.float32), np.arange(4), 1.0).tolist() == [1.0] * 4
+
+
+def test_a_graph_is_given_scales_only_where_there_are_some():
+    bank = bank_of([[0, 0], [3, 4]])
+    assert set(bank.inputs) == {"bank", "norms", "mask"}
+    scaled = MemoryBank(bank.rows, bank.photo, bank.place, bank.stand_ins, np.float32([1, 2]))
+    assert scaled.inputs["scales"].tolist() == [1, 2]
+    assert scaled.without(np.array([True, False])).scales.tolist() == [1, 2]

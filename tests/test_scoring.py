@@ -283,6 +283,7 @@ def test_settings_become_a_dictionary_and_come_back():
         "blur": 2.5,
         "principal": 0,
         "contrast": 1.0,
+        "density": 0.0,
     }
     assert ScoringSettings(**settings.to_dict()) == settings
     assert ScoringSettings().to_dict() == {
@@ -293,6 +294,7 @@ def test_settings_become_a_dictionary_and_come_back():
         "blur": 4.0,
         "principal": 0,
         "contrast": 1.0,
+        "density": 0.0,
     }
 
 
@@ -438,3 +440,26 @@ def test_smoothing_by_hand():
 def test_smoothing_that_cannot_be_is_refused(values, message):
     with pytest.raises(SettingsError, match=message):
         ScoringSettings(**values)
+
+
+def test_the_image_score_is_divided_by_the_scale_of_the_nearest_row():
+    # Distances 2 to a row of scale 4 and 1 to one of scale 0.5: 0.5 and 2.
+    rows = np.float32([[0, 0], [10, 0]])
+    nowhere = np.zeros(2, np.int64)
+    bank = MemoryBank(rows, nowhere, nowhere, rows, np.float32([4, 0.5]))
+    patches = np.float32([[2, 0], [10, 1]])
+    found = score_patches(patches, bank, ScoringSettings(density=1.0), ONE_ROW)
+    assert found.image_score == 2.0
+    assert found.worst == 1
+    assert found.distances.tolist() == [2.0, 1.0]  # the map shows them as they are
+
+
+@pytest.mark.parametrize("density", [-0.1, 4.1, np.nan])
+def test_a_density_out_of_its_range_is_refused(density):
+    with pytest.raises(SettingsError, match=r"density is .*: give 0"):
+        ScoringSettings(density=density)
+
+
+def test_density_and_reweighting_are_refused_together():
+    with pytest.raises(SettingsError, match=r"density is 1\.0 and b is 3"):
+        ScoringSettings(density=1.0, b=3)
