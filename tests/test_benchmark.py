@@ -39,7 +39,11 @@ from reconpatch.other_programs import (
 from reconpatch.published import PUBLISHED, published
 from reconpatch.result import ClosestPatch, Result
 
-SMALL: dict[str, Any] = {"size": 64, "bank": 0.2, "steps": 3, "batch_size": 64, "dim": 16}
+SMALL: dict[str, Any] = {
+    "size": 64, "bank": 0.2, "steps": 3, "batch_size": 64, "dim": 16, "made": 10,
+}  # fmt: skip
+# Methods that learn from the same features: PatchCore has no expanded activations.
+ALIKE = SMALL | {"init": "kin", "turns": "never"}
 PAPER_CONFIGS = (
     "paper-wrn50-224",
     "paper-wrn101-480",
@@ -305,7 +309,8 @@ def test_features_are_extracted_once_and_change_nothing(
         return extract(engine, photos)
 
     monkeypatch.setattr(FeatureExtractor, "__call__", counted)
-    given: dict[str, Any] = {"methods": ["reconpatch", "untrained", "patchcore"]}
+    methods = ["reconpatch", "untrained", "patchcore"]
+    given: dict[str, Any] = {"methods": methods, "changes": ALIKE}
     shared = run(tree, tmp_path / "shared", **given)
     # Two categories: 5 photos to fit on, as many made defects, 6 to test on; and 6 of the first
     # two kinds once more, in other batches, to compare engines on.

@@ -25,7 +25,7 @@ from reconpatch.data_folder import DataFolder
 from reconpatch.errors import OutputError, ReconPatchError
 from reconpatch.files import atomic_write, check_writable, sweep_leftovers
 from reconpatch.model import Model
-from reconpatch.station import Station
+from reconpatch.station import Limits, Station
 from test_station import inspect
 from test_watch import Line, tree
 
@@ -122,7 +122,9 @@ def test_a_station_on_a_full_disk_answers_nothing_and_goes_on_when_there_is_room
     disks: Disks, small_model_file: Path
 ) -> None:
     disk = disks.add("40m")
-    with Station(DataFolder(disk / "data"), [small_model_file], threads=1) as station:
+    limits = Limits(reserve_bytes=0)
+    files = DataFolder(disk / "data")
+    with Station(files, [small_model_file], limits=limits, threads=1) as station:
         kept = inspect(station, textured(1))
         filler = fill_up(disk)
         with pytest.raises(ReconPatchError, match="disk"):
@@ -242,7 +244,7 @@ def test_a_station_keeps_the_order_of_its_records_whatever_the_clock_says(
             assert kept[0].time > kept[-1].time
             served = station.records.services(version.product)
             assert served[0].number == version.number == station.product("small").version.number
-            assert station.photos.prune(keep_days=365) == 0
+            assert station.photos.prune(keep_days=365) == []
     with Station(DataFolder(data), threads=1) as station:
         assert station.product("small").version.number == 3
         assert station.records.count() == 6

@@ -40,7 +40,7 @@ SIGNATURES = {
     Inspector.inspect_many: "(self, photos, *, max_pixels=80000000)",
     Inspector.with_false_alarm_rate: "(self, rate)",
     Inspector.with_threshold: "(self, value)",
-    Inspector.calibrated_on: "(self, photos, rate=None, *, max_pixels=80000000)",
+    Inspector.calibrated_on: "(self, photos, rate=None, *, group=None, max_pixels=80000000)",
     Inspector.save: "(self, path, *, overwrite=False)",
     Result.to_dict: "(self)",
 }
@@ -122,6 +122,7 @@ NO_REFUSALS = {
     "typer.Exit": "exit codes of the command line",
     "HTTPException": "answers of the HTTP service",
     "TooLargeError": "service_guard.py catches it",
+    "BlockingIOError": "connections.py, for asyncio, which waits on it",
     "ClientDisconnect": "Starlette's own word for it, which Starlette catches",
     "_ChangedError": "watch.py catches it",
     "OSError": "files.py, of a file that is none; what reads it tells the user",

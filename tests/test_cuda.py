@@ -24,7 +24,7 @@ from reconpatch.cli import app  # noqa: E402
 from reconpatch.errors import ParityError, SettingsError  # noqa: E402
 from reconpatch.graph_writing import torch_threads  # noqa: E402
 from reconpatch.patch_features import PatchFeatures, TorchFeatureExtractor  # noqa: E402
-from test_benchmark import run, stored, tree  # noqa: E402, F401
+from test_benchmark import ALIKE, run, stored, tree  # noqa: E402, F401
 
 FIT: dict[str, Any] = {**SMALL_FIT, "method": "patchcore", "device": "cuda"}
 
@@ -141,7 +141,7 @@ def test_photos_are_extracted_once_and_tested_alike_whatever_the_number_of_metho
     for methods in (["patchcore"], ["patchcore", "untrained"]):
         extracted.clear()
         folder = tmp_path / str(len(methods))
-        run(tree / "bottle", folder, methods=methods, device="cuda")
+        run(tree / "bottle", folder, methods=methods, changes=ALIKE, device="cuda")
         counts.append(sum(extracted))
         records.append(stored(folder))
     one, two = counts

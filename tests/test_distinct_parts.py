@@ -223,5 +223,5 @@ def test_fit_refuses_a_labelled_data_set(tmp_path: Path) -> None:
     save(scratched(textured(9)), tmp_path / "root" / "test" / "broken" / "a.png")
     result = CliRunner().invoke(app, ["fit", str(tmp_path / "root"), "-o", str(tmp_path / "m.rcp")])
     assert result.exit_code == 2
-    assert f"such as {tmp_path}/root/train/good" in result.stderr.replace("\n", "")
+    assert f"such as {tmp_path / 'root'}/train/good" in result.stderr.replace("\n", "")
     assert not (tmp_path / "m.rcp").exists()

@@ -22,7 +22,7 @@ from reconpatch.fit_memory import ENGINE_BYTES, GIB, MIB, TORCH_BYTES, Fit, open
 from reconpatch.model import Model
 from reconpatch.settings import settings_for
 
-LITE, WIDE = 152, 1536  # channels of levels 2 and 3
+LITE, WIDE = 384, 1536  # of the default, principal directions; of levels 2 and 3
 LIBRARIES = 250 * MIB
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from reconpatch.contrastive_components import PATCHES
 from reconpatch.coreset import bank_rows
 from reconpatch.errors import SettingsError
 from reconpatch.good_photos import CALIBRATED
@@ -105,6 +106,8 @@ class Fit:
         training = self.settings.training
         whole = training.init == "pca" or (training.init == "kin" and self.dim < self.channels)
         copies = (taken or patches) * 2 if whole else 0
+        if training.init == "contrastive":  # a sample, and what it is compared with
+            copies = 2 * min(taken or patches, PATCHES)
         return (taken + copies) * self.channels * _ITEM + 8 * patches
 
     def _picking_bytes(self, where: Where, limit: int) -> int:
@@ -131,7 +134,11 @@ class Fit:
         return self._rows * _ITEM * (4 * self.dim + 2 * self.channels * self.settings.guard)
 
     def _calibration_bytes(self) -> int:
-        return min(self.kept, CALIBRATED) * self.places * 28
+        scored = min(self.kept, CALIBRATED) * self.places * 28
+        if self.settings.turns == "never":
+            return scored
+        turned = 3 * min(self.kept, self.settings.defects) * self.places
+        return scored + turned * self.dim * _ITEM
 
 
 def open_store(fit: Fit, limit: int, beside: int = 0) -> PatchStore:

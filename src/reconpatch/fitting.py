@@ -264,9 +264,8 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             defects = make_defects(chosen, settings.seed, extractor)
             contrast = None
             if basis is not None and settings.training.init == "contrastive":
-                learnt = defects_to_learn(
-                    read.prepared, photos, settings.training.made, settings.seed, extractor
-                )
+                made = settings.training.made if settings.method == "reconpatch" else 0
+                learnt = defects_to_learn(read.prepared, photos, made, settings.seed, extractor)
                 contrast = Contrast(learnt, basis.outputs)
         with clock.step("train f"), torch_threads(threads if sizes_of_fit.trains else 0):
             p, parts = steps.training_patches(patches, photos, settings)
