@@ -99,7 +99,7 @@ def test_fast_gives_way_to_what_is_set() -> None:
     (fast,) = load_config("fast").fit_settings("patchcore", 1)
     assert (fast.size_limit, fast.bank, fast.training.made) == (224, 0.005, 160)
     (changed,) = load_config("fast").fit_settings("patchcore", 1, {"bank": 0.02})
-    assert (changed.size, changed.bank) == ((224, 224), 0.02)
+    assert (changed.size_limit, changed.bank) == (224, 0.02)
 
 
 @pytest.mark.parametrize(

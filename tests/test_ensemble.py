@@ -460,7 +460,7 @@ def test_what_is_set_goes_before_the_quality() -> None:
             "size_limit": 224,
             "bank": 0.005,
             "bank_least": 1500,
-            "guard": False,
+            "made": 160,
             "backbone": "resnet18",
         }
     ]
