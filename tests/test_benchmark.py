@@ -320,7 +320,7 @@ def test_features_are_extracted_once_and_change_nothing(
     seen.clear()
     monkeypatch.setattr(benchmark, "DISK_LIMIT", 0)
     each = run(tree, tmp_path / "each", **given)
-    assert sum(seen) == 3 * 2 * (5 + 5 + 6 + 6)  # nothing can be kept
+    assert sum(seen) == 3 * 2 * (5 + 5 + 10 + 6)  # nothing can be kept
     for one, other in zip(shared.records, each.records, strict=True):
         assert (one.category, one.method, one.seed) == (other.category, other.method, other.seed)
         assert one.metrics == pytest.approx(other.metrics, rel=1e-4)
