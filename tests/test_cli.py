@@ -349,7 +349,7 @@ def test_fit_needs_two_different_photos(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         save(textured(0), tmp_path / "good" / name)
     message = refusal(fit(tmp_path / "good", tmp_path / "part.rcp"))
-    assert "the 2 good photos are all of one part" in message
+    assert "the 2 good photos are all nearly the same picture" in message
 
 
 @pytest.mark.parametrize(
