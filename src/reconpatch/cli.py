@@ -793,8 +793,10 @@ def _say_fitted(model: Inspector, path: Path) -> None:
         who = f"{name}: " if len(names) > 1 else ""
         if quality := member.provenance.get("quality"):
             print(who + QualityEstimate.from_dict(quality).sentence())
-        if guard := member.provenance.get("guard"):
-            print(who + guard["sentence"])
+        say(who + member.settings.of_f())
+        for decision in ("guard", "turns"):
+            if found := member.provenance.get(decision):
+                say(who + found["sentence"])
 
 
 def _print_figures(figures: Any) -> None:

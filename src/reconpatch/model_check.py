@@ -70,6 +70,9 @@ def _check_learned(provenance: dict[str, Any]) -> None:
     _require(isinstance(weights, dict) and "location" in weights, "where the weights come from")
     kept = guard.get("kept") if isinstance(guard, dict) else None
     _require(guard is None or isinstance(kept, str), "what the guard kept")
+    turns = provenance.get("turns")
+    said = turns.get("sentence") if isinstance(turns, dict) else None
+    _require(turns is None or isinstance(said, str), "what decided on turned copies")
 
 
 def _check_photos(photos: Sequence[TrainingPhoto], thumbnails: int) -> None:

@@ -274,6 +274,24 @@ class FitSettings:
                 "kept for re-weighting: give b=1"
             )
 
+    def of_f(self) -> str:
+        """What f is, in plain words."""
+        training = self.training
+        steps = training.steps or training.epochs
+        after = ", then trained by relaxed contrastive learning" if steps else ""
+        if self.method == "patchcore":
+            return "f is the identity (PatchCore)."
+        if training.init != "contrastive":
+            start = f"f starts from {training.init}"
+            return f"{start}{after if self.method == 'reconpatch' else ''}."
+        principal = f"{training.principal} principal directions of the backbone's outputs"
+        if self.method == "untrained":
+            return f"f is {principal}."
+        return (
+            f"f is {principal} and {training.dim - training.principal} contrastive components, "
+            f"learned against {training.made} defects made on good photos{after}."
+        )
+
     def fitted_to(self, channels: int) -> FitSettings:
         """The settings for p of that many channels: no more directions than there are."""
         if not self.training.basis:
