@@ -161,7 +161,7 @@ def test_copies_of_a_picture_are_left_out_together(tmp_path: Path) -> None:
     model = fit(folder)
     assert [photo.group for photo in model.photos] == [0, 0, 1, 2]
     (note,) = model.provenance["notes"]
-    assert note.startswith("part000.png and copy.bmp are the same picture")
+    assert note.startswith("1 of 4 photos is a copy of another, such as part000.png of copy.bmp")
 
 
 def test_groups_are_named_by_a_pattern(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_threads_follow_the_environment(
 def test_another_device_is_served_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
 
-    def stand_in(module: torch.nn.Module, size: tuple[int, int], device: str) -> str:
+    def stand_in(module: torch.nn.Module, size: tuple[int, int], device: str, onto: None) -> str:
         given.extend([size, device])
         return "the engine of that device"
 
@@ -401,7 +401,7 @@ def test_another_device_is_served_by_torch(monkeypatch: pytest.MonkeyPatch) -> N
     settings = settings_for(size=(64, 96))
     options = FitOptions(weights="random", device="cuda")
     graphs = write(settings, "random", photos=2)
-    extractor = fitting._extractor(graphs, settings, options, threads=1)
+    extractor = fitting._extractor(graphs.features, settings, options, threads=1)
     assert str(extractor) == "the engine of that device"
     assert given == [(64, 96), "cuda"]
 
@@ -411,8 +411,8 @@ def test_both_engines_extract_the_same_features() -> None:
 
     engines: list[Any] = []
 
-    def on_the_cpu(module: Any, size: tuple[int, int], device: str) -> Any:
-        engines.append(TorchFeatureExtractor(module, size, "cpu"))
+    def on_the_cpu(module: Any, size: tuple[int, int], device: str, onto: None) -> Any:
+        engines.append(TorchFeatureExtractor(module, size, "cpu", onto))
         return engines[-1]
 
     settings = settings_for(size=(64, 64))
@@ -420,8 +420,8 @@ def test_both_engines_extract_the_same_features() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reconpatch.patch_features.TorchFeatureExtractor", on_the_cpu)
         options = FitOptions(weights="random", device="cuda")
-        fitting._extractor(graphs, settings, options, threads=1)
-    onnx = fitting._extractor(graphs, settings, FitOptions(weights="random"), threads=1)
+        fitting._extractor(graphs.features, settings, options, threads=1)
+    onnx = fitting._extractor(graphs.features, settings, FitOptions(weights="random"), threads=1)
     photos = np.random.default_rng(0).random((2, 3, 64, 64), dtype=np.float32)
     (engine,) = engines
     assert engine.grid == onnx.grid
