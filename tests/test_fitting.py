@@ -19,9 +19,10 @@ from reconpatch.backbones import BACKBONES
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
 from reconpatch.fit_options import FitOptions, default_threads
 from reconpatch.fitting import build_bank
-from reconpatch.graph_writing import write
+from reconpatch.graph_writing import with_f, write
 from reconpatch.model import Model
 from reconpatch.patch_store import PatchStore
+from reconpatch.representation import Representation
 from reconpatch.settings import settings_for
 
 
@@ -393,8 +394,8 @@ def test_threads_follow_the_environment(
 def test_another_device_is_served_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[object] = []
 
-    def stand_in(module: torch.nn.Module, size: tuple[int, int], device: str, onto: None) -> str:
-        given.extend([size, device])
+    def stand_in(module: torch.nn.Module, size: tuple[int, int], device: str, onto: Any) -> str:
+        given.extend([size, device, onto])
         return "the engine of that device"
 
     monkeypatch.setattr("reconpatch.patch_features.TorchFeatureExtractor", stand_in)
@@ -403,7 +404,7 @@ def test_another_device_is_served_by_torch(monkeypatch: pytest.MonkeyPatch) -> N
     graphs = write(settings, "random", photos=2)
     extractor = fitting._extractor(graphs.features, settings, options, threads=1)
     assert str(extractor) == "the engine of that device"
-    assert given == [(64, 96), "cuda"]
+    assert given == [(64, 96), "cuda", None]
 
 
 def test_both_engines_extract_the_same_features() -> None:
@@ -411,21 +412,27 @@ def test_both_engines_extract_the_same_features() -> None:
 
     engines: list[Any] = []
 
-    def on_the_cpu(module: Any, size: tuple[int, int], device: str, onto: None) -> Any:
+    def on_the_cpu(module: Any, size: tuple[int, int], device: str, onto: Any) -> Any:
         engines.append(TorchFeatureExtractor(module, size, "cpu", onto))
         return engines[-1]
 
     settings = settings_for(size=(64, 64))
     graphs = write(settings, "random", photos=2)
+    assert graphs.reduced is not None
+    rng = np.random.default_rng(1)
+    weight = rng.normal(size=(384, 1064)).astype(np.float32)
+    onto = Representation(weight, rng.normal(size=384).astype(np.float32))
+    graph = with_f(graphs.reduced, onto)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reconpatch.patch_features.TorchFeatureExtractor", on_the_cpu)
         options = FitOptions(weights="random", device="cuda")
-        fitting._extractor(graphs.features, settings, options, threads=1)
-    onnx = fitting._extractor(graphs.features, settings, FitOptions(weights="random"), threads=1)
+        fitting._extractor(graph, settings, options, 1, onto)
+    onnx = fitting._extractor(graph, settings, FitOptions(weights="random"), 1, onto)
     photos = np.random.default_rng(0).random((2, 3, 64, 64), dtype=np.float32)
     (engine,) = engines
-    assert engine.grid == onnx.grid
-    assert engine(photos) == pytest.approx(onnx(photos), rel=1e-3, abs=1e-4)
+    assert (engine.grid, engine.channels) == (onnx.grid, onnx.channels)
+    found, expected = engine(photos), onnx(photos)
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()  # sums of 1,064 terms
 
 
 @pytest.mark.parametrize("device", ["abacus", "cuda:x"])

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 
-from reconpatch.engines import BATCH_INPUTS, GRAPH_INPUTS, GRAPH_OUTPUTS, SCALES
+from reconpatch.engines import BATCH_INPUTS, GRAPH_OUTPUTS, SCALES
 from reconpatch.features import INPUT_NAME, OUTPUT_NAME, format_grid
 from reconpatch.patch_features import PatchFeatures, average_neighbourhood, join_levels, to_onnx
 from reconpatch.representation import Representation
@@ -268,18 +268,18 @@ class InspectionGraph(RepresentedPatches):
 
     def to_onnx(self) -> bytes:
         """The graph for `reconpatch.engines`, weights inside; equal modules give equal bytes."""
-        example = (
-            torch.zeros(2, 3, *self.input_size),
-            torch.zeros(self.b + 1, self.dim),
-            torch.zeros(self.b + 1),
-            torch.ones(self.b + 1, dtype=torch.bool),
-        )
-        inputs = GRAPH_INPUTS
+        given = {
+            "photos": torch.zeros(2, 3, *self.input_size),
+            "bank": torch.zeros(self.b + 1, self.dim),
+            "norms": torch.zeros(self.b + 1),
+            "mask": torch.ones(self.b + 1, dtype=torch.bool),
+        }
         if self.scoring.density > 0:
-            inputs, example = (*inputs, SCALES), (*example, torch.ones(self.b + 1))
-        free = {name: {0: "rows"} for name in inputs}
+            given[SCALES] = torch.ones(self.b + 1)
+        free = {name: {0: "rows"} for name in given}
         free |= {name: {0: "batch"} for name in (*BATCH_INPUTS, *GRAPH_OUTPUTS)}
-        return to_onnx(self, example, inputs, GRAPH_OUTPUTS, free, format_grid(self.grid))
+        example, grid = tuple(given.values()), format_grid(self.grid)
+        return to_onnx(self, example, list(given), GRAPH_OUTPUTS, free, grid)
 
 
 def f_comes_first(levels: Sequence[Sequence[int]], dim: int, s: int) -> bool:
