@@ -18,7 +18,6 @@ from PIL import Image, TiffImagePlugin
 from conftest import textured
 from reconpatch.errors import PhotoError, SettingsError
 from reconpatch.images import (
-    decoding_bytes,
     photo_size,
     read_drawing,
     read_photo,
@@ -354,22 +353,6 @@ def test_a_side_is_bounded_before_it_is_decoded() -> None:
 
 
 MIN = 16
-
-
-def test_what_decoding_takes_is_told_before_it_is_done() -> None:
-    def took(content: bytes) -> float:
-        return decoding_bytes(content, name="a") / (40 * 48)
-
-    grey, deep = stored(PHOTO[:, :, 0]), png16(PHOTO.astype(np.uint16))
-    assert 2 <= took(grey) < took(stored(PHOTO)) < took(deep) < 50
-    assert took(stored(PHOTO)) >= 10  # 4 bytes of Pillow's, 3 of the array, 3 on the way
-    # 80 million pixels and no more, in a file of 100 bytes
-    content = png_file(png_header(10_000, 8_000), png_chunk(b"IDAT", b""))
-    assert decoding_bytes(content, name="a") >= 800_000_000
-    with pytest.raises(PhotoError, match="over the limit of 100"):
-        decoding_bytes(stored(PHOTO), name="a", max_pixels=100)
-    with pytest.raises(PhotoError, match="a: is not a PNG"):
-        decoding_bytes(b"nothing", name="a")
 
 
 def test_a_chunk_that_says_it_is_huge_takes_no_memory() -> None:

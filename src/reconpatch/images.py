@@ -232,24 +232,6 @@ def photo_size(source: PhotoSource, *, name: str | None = None) -> tuple[int, in
         return (int(width), int(height)) if turned else (int(height), int(width))
 
 
-def decoding_bytes(content: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> int:
-    """About how many bytes it takes to read a photo's file, itself apart, by its header alone.
-
-    What reads several at a time can wait until there is room for all of them.
-
-    Raises:
-        PhotoError: the header cannot be read, or the photo is larger than allowed.
-    """
-    with _decoder_errors(name, max_pixels):
-        stream = prepared(io.BytesIO(content), name, header=True).stream
-        image = _open_image(stream, max_pixels)
-        _check_size(*image.size, name, max_pixels)
-        each = 4 if image.mode in ("1", "L") else 12  # Pillow's, the array's, and those on the way
-        if _colour16_rawmodes(image):
-            each = 26  # decoded twice, and put together
-        return image.width * image.height * each
-
-
 class PhotosInTurn(Sequence[Photo]):
     """Photos that are read when it is their turn, so that no more than one is in memory.
 
