@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from reconpatch.coreset import greedy_coreset
 from reconpatch.memory_bank import Floats
-from reconpatch.relevant_components import Doubles, covariance, inverse_power
+from reconpatch.relevant_components import Doubles, covariance, inverse_power, signed
 
 PATCHES = 65536
 """Good patches, drawn at random, that the pull is taken from."""
@@ -129,14 +129,7 @@ def principal_basis(
 def _leading(covariance: Doubles, dim: int) -> Doubles:
     """(D, C) eigenvectors of the largest eigenvalues, largest first; signs are fixed."""
     _, vectors = np.linalg.eigh(covariance)  # ascending
-    return _signed(vectors[:, ::-1].T[:dim])
-
-
-def _signed(rows: Doubles) -> Doubles:
-    """Rows with their largest entry positive: the sign of an eigenvector is the library's whim."""
-    largest = np.abs(rows).argmax(axis=1)
-    signed: Doubles = rows * np.sign(rows[np.arange(len(rows)), largest])[:, None]
-    return signed
+    return signed(vectors[:, ::-1].T[:dim])
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +223,7 @@ def _generalised(
     values, vectors = np.linalg.eigh(root @ pushed @ root)  # ascending
     values, vectors = np.maximum(values[::-1][:dim], 0.0), vectors[:, ::-1][:, :dim]
     largest = values[0] if values[0] > 0 else 1.0
-    found: Doubles = ((values / largest) ** gain)[:, None] * (_signed(vectors.T) @ root)
+    found: Doubles = ((values / largest) ** gain)[:, None] * (signed(vectors.T) @ root)
     return found
 
 

@@ -112,3 +112,10 @@ def _leading(patches: Floats, weight: Doubles, dim: int) -> Doubles:
     _, vectors = np.linalg.eigh(spread)  # ascending
     directions: Doubles = vectors[:, ::-1][:, :dim].T @ weight
     return directions
+
+
+def signed(rows: Doubles) -> Doubles:
+    """Rows with their largest entry positive: the sign of an eigenvector is the library's whim."""
+    largest = np.abs(rows).argmax(axis=1)
+    signed: Doubles = rows * np.sign(rows[np.arange(len(rows)), largest])[:, None]
+    return signed

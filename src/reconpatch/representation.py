@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from reconpatch.contrastive_components import Contrast, contrastive_components
 from reconpatch.errors import NotEnoughPhotosError, SettingsError
-from reconpatch.relevant_components import relevant_components
+from reconpatch.relevant_components import relevant_components, signed
 
 if TYPE_CHECKING:
     import torch
@@ -439,11 +439,7 @@ def principal_directions(patches: Floats, dim: int) -> Floats:
     centred = (patches - mean) / std.astype(np.float32)
     covariance = (centred.T @ centred).astype(np.float64) / len(patches)
     _, vectors = np.linalg.eigh(covariance)  # ascending
-    directions = vectors[:, ::-1].T[:dim]
-    # An eigenvector's sign is arbitrary: make its largest entry positive.
-    largest = np.abs(directions).argmax(axis=1)
-    directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
-    return np.asarray(directions / std, dtype=np.float32)
+    return np.asarray(signed(vectors[:, ::-1].T[:dim]) / std, dtype=np.float32)
 
 
 def batches(
