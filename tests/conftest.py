@@ -55,7 +55,6 @@ SMALL_FIT: dict[str, Any] = {
     "init": "identity",
     "steps": 5,
     "guard": False,
-    "turns": "never",
     "batch_size": 64,
     "dim": 16,
     "threads": 1,

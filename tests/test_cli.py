@@ -208,7 +208,7 @@ def test_fit_writes_a_model_and_says_what_it_promises(good_folder: Path, tmp_pat
     assert result.exit_code == 0
     assert contents(output.parent).keys() == {"part.rcp"}
     model = reconpatch.load(output)
-    first, second, third, fourth, fifth = result.stdout.splitlines()
+    first, second, third, fourth, fifth, sixth = result.stdout.splitlines()
     assert first.startswith(str(output))
     assert second.startswith(
         "8 good photos, bank 102 rows of 16 numbers"
@@ -216,6 +216,7 @@ def test_fit_writes_a_model_and_says_what_it_promises(good_folder: Path, tmp_pat
     assert third.startswith(f"threshold {model.threshold:.4g}. Out of 100 new good photos")
     assert fourth.startswith(f"Of {GOOD_PHOTOS} defects made on good photos, ")
     assert fifth == "f starts from identity, then trained by relaxed contrastive learning."
+    assert "turned copies of good photos" in sixth
     assert f"extract features: {GOOD_PHOTOS} of {GOOD_PHOTOS}" in result.stderr.splitlines()
 
 
