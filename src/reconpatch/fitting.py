@@ -233,7 +233,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     layout = preprocessing.layout(extractor.grid, sizes.first)
     settings = _bounded_bank(settings, layout, len(sources)).fitted_to(extractor.channels)
     reading = Reading(sources, names, settings, preprocessing, layout, options)
-    basis, features = None, graphs.features
+    basis, onto, features = None, None, graphs.features
     if graphs.reduced:
         with clock.step("find the principal directions"):
             moments, reading = reading.survey(extractor)
@@ -287,8 +287,8 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         if graphs.b != min(settings.scoring.b, len(fitted.bank)):  # few photos, and some left out
             graphs = write(settings, options.weights, len(photos), threads)
         whole = fitted.f
-        if basis is not None:
-            whole = fitted.f.after(Representation(basis.weight, basis.bias))
+        if onto is not None:
+            whole = fitted.f.after(onto)
         graph = graphs.inspection(whole)
         engine = _engine(graph, extractor, fitted.f, settings, threads, options)
     if settings.turns == "always" and fitted.turns is None:
