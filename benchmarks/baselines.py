@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 import reconpatch
-from reconpatch.datasets import find_test_photos
-from reconpatch.evaluation import evaluate
-from reconpatch.representation import METHODS
+from reconpatch.evaluation.datasets import find_test_photos
+from reconpatch.evaluation.evaluate import evaluate
+from reconpatch.method.representation import METHODS
 
 FIGURES = {
     "image_auroc": "image AUROC",

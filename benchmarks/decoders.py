@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 import reconpatch
-from reconpatch.images import Photo, list_photos, read_photo
-from reconpatch.model import Inspector
+from reconpatch.model.model import Inspector
+from reconpatch.photos.images import Photo, list_photos, read_photo
 
 
 def by_pillow(path: Path, _: int) -> np.ndarray:

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 import reconpatch
-from reconpatch.calibration import Calibration
-from reconpatch.drift import DriftMonitor
-from reconpatch.images import list_photos
+from reconpatch.method.calibration import Calibration
+from reconpatch.photos.images import list_photos
+from reconpatch.station.drift import DriftMonitor
 
 CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "none": lambda image: image,

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import reconpatch
-from reconpatch.calibration import beta_binomial_interval, shift_test
-from reconpatch.images import list_photos
+from reconpatch.method.calibration import beta_binomial_interval, shift_test
+from reconpatch.photos.images import list_photos
 
 RATES = (0.01, 0.05, 0.10)
 

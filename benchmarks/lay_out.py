@@ -17,7 +17,7 @@ from pathlib import Path
 
 from representation import CATEGORIES, photos_of
 
-from reconpatch.datasets import LabelledPhoto
+from reconpatch.evaluation.datasets import LabelledPhoto
 
 
 def main() -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 import reconpatch
-from reconpatch.calibration import conformal_threshold
-from reconpatch.good_photos import groups_of_rows
-from reconpatch.images import list_photos, read_photo
-from reconpatch.memory_bank import MemoryBank
-from reconpatch.model import Model
-from reconpatch.scoring import score_patches
+from reconpatch.method.calibration import conformal_threshold
+from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.scoring import score_patches
+from reconpatch.model.good_photos import groups_of_rows
+from reconpatch.model.model import Model
+from reconpatch.photos.images import list_photos, read_photo
 
 RATES = (0.01, 0.05, 0.10)
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
-from reconpatch.images import list_photos
+from reconpatch.photos.images import list_photos
 
 
 def main() -> None:

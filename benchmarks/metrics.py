@@ -27,8 +27,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from reconpatch.metrics import PixelMetrics, SaturatedOverlap
-from reconpatch.regions import label
+from reconpatch.method.metrics import PixelMetrics, SaturatedOverlap
+from reconpatch.photos.regions import label
 
 Photo = tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]
 

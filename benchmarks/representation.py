@@ -34,11 +34,11 @@ from typing import Any
 import numpy as np
 
 import reconpatch
-from reconpatch.datasets import LabelledPhoto, load_dataset, read_mask
-from reconpatch.feature_cache import FeatureCache
-from reconpatch.images import read_photo
-from reconpatch.metrics import image_metrics, pixel_metrics
-from reconpatch.settings import settings_for
+from reconpatch.evaluation.datasets import LabelledPhoto, load_dataset, read_mask
+from reconpatch.evaluation.feature_cache import FeatureCache
+from reconpatch.method.metrics import image_metrics, pixel_metrics
+from reconpatch.method.settings import settings_for
+from reconpatch.photos.images import read_photo
 
 FIT, TEST = 200, 300
 PAPERS = ("PA_BDP01_TL", "PA_BRG01_RL", "PA_BRG03_TL", "PA_FLR01_TL", "PA_FVN01_TL", "PA_GLA01_TL")

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from reconpatch.score_table import SCHEMA, ScoreTable
-from reconpatch.sources import PORTION, list_source
+from reconpatch.scale.score_table import SCHEMA, ScoreTable
+from reconpatch.scale.sources import PORTION, list_source
 
 MILLION = 1_000_000
 WORKERS = (10, 100, 1_000)

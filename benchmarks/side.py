@@ -50,7 +50,7 @@ def weights(given: argparse.Namespace) -> dict[str, str]:
     import timm
     import torch
 
-    from reconpatch.backbones import WEIGHT_PACKAGES, match_by_order, spec
+    from reconpatch.features.backbones import WEIGHT_PACKAGES, match_by_order, spec
 
     name = WEIGHT_PACKAGES[spec(given.backbone).timm_name].distribution
     files = importlib.metadata.files(name) or []
@@ -65,7 +65,7 @@ def bare(given: argparse.Namespace) -> dict[str, int]:
     """The backbone's levels as an ONNX graph; its weights are random, which takes as long."""
     import torch
 
-    from reconpatch.backbones import load_backbone, spec
+    from reconpatch.features.backbones import load_backbone, spec
 
     side = (given.size, given.size)
     module = load_backbone(spec(given.backbone), weights="random", input_size=side).module
@@ -88,7 +88,7 @@ def inspect(given: argparse.Namespace) -> dict[str, Any]:
     backbone: the bare levels of the backbone in ONNX Runtime, the limit.
     """
     import reconpatch
-    from reconpatch.images import read_photo
+    from reconpatch.photos.images import read_photo
 
     model = reconpatch.load(given.model, threads=given.threads)
     read = {path: read_photo(path) for path in given.photos}
@@ -110,7 +110,7 @@ def inside(model: Any, bare: Path, threads: int) -> tuple[Run, Run, int]:
 
     All that the comparison knows of the package beyond its public calls.
     """
-    from reconpatch.features import open_session
+    from reconpatch.features.extractor import open_session
 
     (member,) = model.members
     session = open_session(bare.read_bytes(), threads)  # with the options that inspection has

@@ -28,8 +28,8 @@ from safetensors.numpy import load as from_bytes
 from safetensors.numpy import save as to_bytes
 
 import reconpatch
-from reconpatch import modelfile
 from reconpatch.errors import ReconPatchError
+from reconpatch.model import file as modelfile
 
 Change = Callable[[dict[str, Any], dict[str, Any]], None]
 
@@ -426,10 +426,10 @@ def made_up_file(content: bytes, photos: Sequence[Any], folder: Path) -> str:
 
 def use(model: Any, photos: Sequence[Any], report: Path, path: Path) -> None:
     """Inspect, write a report, describe the model, and check its engine."""
-    from reconpatch.cli import _facts
-    from reconpatch.images import read_photo
-    from reconpatch.parity import verify_sample
-    from reconpatch.report import ReportWriter, context_of
+    from reconpatch.cli.main import _facts
+    from reconpatch.model.parity import verify_sample
+    from reconpatch.photos.images import read_photo
+    from reconpatch.report.report import ReportWriter, context_of
 
     writer = ReportWriter(report, context_of(model, "Report", path.name))
     for source in photos:

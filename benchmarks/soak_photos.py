@@ -28,7 +28,7 @@ from PIL import Image
 from soak_models import Count
 
 from reconpatch.errors import PhotoError
-from reconpatch.images import read_photo
+from reconpatch.photos.images import read_photo
 
 LONGEST = 60.0
 """Seconds that one photo may take on a machine that does other things as well."""

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 import reconpatch
-from reconpatch.datasets import find_test_photos
-from reconpatch.evaluation import evaluate
-from reconpatch.images import list_photos, read_photo
-from reconpatch.model import Inspector
-from reconpatch.update import check_update, update
+from reconpatch.evaluation.datasets import find_test_photos
+from reconpatch.evaluation.evaluate import evaluate
+from reconpatch.fitting.update import check_update, update
+from reconpatch.model.model import Inspector
+from reconpatch.photos.images import list_photos, read_photo
 
 
 def row(name: str, model: Inspector, seconds: float, test: Path) -> None:

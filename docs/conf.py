@@ -10,7 +10,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 import reconpatch
-from reconpatch.cli import app as command_line
+from reconpatch.cli.main import app as command_line
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx

@@ -23,15 +23,15 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import reconpatch
-from reconpatch import graph_writing
-from reconpatch.backbones import RANDOM
+from reconpatch.engine import writing as graph_writing
 from reconpatch.errors import WorkersError
-from reconpatch.workers import on_ray
+from reconpatch.features.backbones import RANDOM
+from reconpatch.scale.workers import on_ray
 
 if TYPE_CHECKING:
-    from reconpatch.graph_writing import Graphs
-    from reconpatch.model import Model
-    from reconpatch.settings import FitSettings
+    from reconpatch.engine.writing import Graphs
+    from reconpatch.method.settings import FitSettings
+    from reconpatch.model.model import Model
 
 RGB = npt.NDArray[np.uint8]
 

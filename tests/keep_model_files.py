@@ -15,7 +15,7 @@ from typing import Any
 
 import reconpatch
 from conftest import SMALL_FIT, fill
-from reconpatch.modelfile import FORMAT
+from reconpatch.model.file import FORMAT
 from smoke import DATA, sayings
 
 # timm's backbone for tests: 0.2 MB.

@@ -11,8 +11,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from reconpatch import backbones
-from reconpatch.backbones import (
+from reconpatch.errors import MissingExtraError, SettingsError, WeightsError
+from reconpatch.features import backbones
+from reconpatch.features.backbones import (
     BACKBONES,
     WEIGHT_PACKAGES,
     BackboneSpec,
@@ -21,7 +22,6 @@ from reconpatch.backbones import (
     match_by_order,
     spec,
 )
-from reconpatch.errors import MissingExtraError, SettingsError, WeightsError
 from reconpatch.files import sha256_of
 
 SIZE = (64, 96)
@@ -59,7 +59,8 @@ def same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
 class TestImport:
     def test_needs_no_torch(self) -> None:
         code = (
-            "import sys, reconpatch.backbones as b, reconpatch.features; b.spec('densenet201');"
+            "import sys, reconpatch.features.backbones as b, reconpatch.features.extractor;"
+            "b.spec('densenet201');"
             "print([m for m in ('torch', 'timm', 'onnxruntime') if m in sys.modules])"
         )
         done = subprocess.run(

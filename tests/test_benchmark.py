@@ -14,10 +14,20 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from conftest import fill, kill_workers_at_work, save, scratch_mask, scratched, textured
-from reconpatch import benchmark, benchmark_report
-from reconpatch.benchmark import run_benchmark
-from reconpatch.benchmark_config import load_config
-from reconpatch.benchmark_report import (
+from reconpatch.errors import OutputError, PhotoError, SettingsError, WeightsError
+from reconpatch.evaluation import benchmark
+from reconpatch.evaluation import tables as benchmark_report
+from reconpatch.evaluation.benchmark import run_benchmark
+from reconpatch.evaluation.config import load_config
+from reconpatch.evaluation.datasets import LabelledPhoto
+from reconpatch.evaluation.other_programs import (
+    OtherRecord,
+    OtherResults,
+    PhotoCounts,
+    write_other_results,
+)
+from reconpatch.evaluation.published import PUBLISHED, published
+from reconpatch.evaluation.tables import (
     PICTURES_EACH,
     BenchmarkOutcome,
     Gallery,
@@ -26,16 +36,7 @@ from reconpatch.benchmark_report import (
     roc_points,
     write_tables,
 )
-from reconpatch.datasets import LabelledPhoto
-from reconpatch.errors import OutputError, PhotoError, SettingsError, WeightsError
-from reconpatch.features import FeatureExtractor
-from reconpatch.other_programs import (
-    OtherRecord,
-    OtherResults,
-    PhotoCounts,
-    write_other_results,
-)
-from reconpatch.published import PUBLISHED, published
+from reconpatch.features.extractor import FeatureExtractor
 from reconpatch.result import ClosestPatch, Result
 
 SMALL: dict[str, Any] = {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reconpatch.benchmark_config import config_names, load_config
 from reconpatch.errors import SettingsError
+from reconpatch.evaluation.config import config_names, load_config
 
 PAPER_CONFIGS = (
     "paper-wrn50-224",

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from reconpatch.budget import Budget
 from reconpatch.errors import BusyError
+from reconpatch.station.budget import Budget
 
 WAIT = 60
 

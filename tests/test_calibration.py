@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from reconpatch.calibration import (
+from reconpatch.errors import NotEnoughPhotosError, SettingsError
+from reconpatch.method.calibration import (
     SHIFT_TEST_LEVEL,
     Calibration,
     beta_binomial_interval,
@@ -26,7 +27,6 @@ from reconpatch.calibration import (
     shift_test,
     threshold_at,
 )
-from reconpatch.errors import NotEnoughPhotosError, SettingsError
 
 # Few distinct values make ties; halves of the sums of all of them are exact.
 SCORE = st.one_of(st.integers(0, 5).map(float), st.floats(0, 1000, width=16))

@@ -19,13 +19,14 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import WAIT, fill, save, textured
-from reconpatch import files, photo_store, records, watch
-from reconpatch.cli import app
-from reconpatch.data_folder import DataFolder
+from reconpatch import files
+from reconpatch.cli.main import app
 from reconpatch.errors import OutputError, ReconPatchError
 from reconpatch.files import atomic_write, check_writable, sweep_leftovers
-from reconpatch.model import Model
-from reconpatch.station import Limits, Station
+from reconpatch.model.model import Model
+from reconpatch.station import photo_store, records, watch
+from reconpatch.station.data_folder import DataFolder
+from reconpatch.station.station import Limits, Station
 from test_station import inspect
 from test_watch import Line, tree
 

@@ -23,11 +23,11 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import GOOD_PHOTOS, RGB, WAIT, fill, save, scratch_mask, scratched, textured
-from reconpatch import benchmark
-from reconpatch.benchmark_config import load_config
-from reconpatch.cli import app
+from reconpatch.cli.main import app
 from reconpatch.errors import SettingsError
-from reconpatch.model import Model
+from reconpatch.evaluation import benchmark
+from reconpatch.evaluation.config import load_config
+from reconpatch.model.model import Model
 
 # A fit of a second: small photos, few steps, random weights.
 QUICK = [
@@ -228,7 +228,7 @@ def test_fit_is_the_same_from_python(good_folder: Path, tmp_path: Path, small_mo
 def test_fit_refuses_an_existing_output_before_any_work(
     good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconpatch.fitting.fit_model", refuse_to_work)
+    monkeypatch.setattr("reconpatch.fitting.model.fit_model", refuse_to_work)
     output = tmp_path / "part.rcp"
     output.write_text("precious")
     assert "--overwrite" in refusal(fit(good_folder, output))
@@ -302,7 +302,7 @@ def test_fit_refuses_a_folder_that_may_not_be_read(
         raise PermissionError(errno.EACCES, "Permission denied", folder)
 
     # Rights do not stop the superuser, whom tests may run as.
-    monkeypatch.setattr("reconpatch.listing.os.scandir", forbid)
+    monkeypatch.setattr("reconpatch.photos.listing.os.scandir", forbid)
     message = refusal(fit(good_folder, tmp_path / "part.rcp"))
     assert "the folder cannot be read (Permission denied)" in message
     assert contents(tmp_path) == {}
@@ -653,7 +653,7 @@ def test_an_error_of_the_operating_system_is_one_sentence(
     def fail(*arguments: object, **options: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("reconpatch.cli._read_or_error", fail)
+    monkeypatch.setattr("reconpatch.cli.main._read_or_error", fail)
     assert "Input/output error" in refusal(run("inspect", small_model_file, new_photos))
 
 
@@ -926,7 +926,7 @@ def test_demo_passes_its_options_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         given.update(options, folder=folder)
         return type("Outcome", (), {"text": "what was found"})
 
-    monkeypatch.setattr("reconpatch.demo.run_demo", stand_in)
+    monkeypatch.setattr("reconpatch.cli.demo.run_demo", stand_in)
     result = run("demo", "-o", tmp_path, "--train", 12, "--test", 3, "--seed", 5)
     assert result.exit_code == 0
     assert result.stdout == "what was found\n"

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import SMALL_FIT, fill, save, textured
-from reconpatch.bench import BATCHES, STEPS, time_engines
-from reconpatch.cli import app
-from reconpatch.engines import OnnxRuntimeEngine, engines_present
+from reconpatch.cli.main import app
+from reconpatch.engine.engines import OnnxRuntimeEngine, engines_present
 from reconpatch.errors import SettingsError
-from reconpatch.model import Model
+from reconpatch.export.timing import BATCHES, STEPS, time_engines
+from reconpatch.model.model import Model
 
 
 def run(*arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from conftest import save, textured
-from reconpatch.cli import app
+from reconpatch.cli.main import app
 
 QUICK = ["--weights", "random", "--size", "64", "--bank", "300", "--set", "defects=0"]
 

@@ -22,9 +22,11 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import WAIT, scratched, textured
-from reconpatch import cli_station, images, service, station
-from reconpatch.cli import app
-from reconpatch.data_folder import DataFolder
+from reconpatch.cli import station as cli_station
+from reconpatch.cli.main import app
+from reconpatch.photos import images
+from reconpatch.station import service, station
+from reconpatch.station.data_folder import DataFolder
 from test_package import command_line
 from test_station import png
 

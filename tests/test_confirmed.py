@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from reconpatch import confirmed as module
-from reconpatch.confirmed import Scale, confirmed
 from reconpatch.errors import NotFoundError
-from reconpatch.records import Records, Told
+from reconpatch.station import confirmed as module
+from reconpatch.station.confirmed import Scale, confirmed
+from reconpatch.station.records import Records, Told
 
 
 @pytest.fixture

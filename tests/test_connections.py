@@ -12,8 +12,8 @@ import httpx
 import pytest
 import uvicorn
 
-from reconpatch import connections
-from reconpatch.connections import BoundedListener, most_connections, protocol_for
+from reconpatch.station import connections
+from reconpatch.station.connections import BoundedListener, most_connections, protocol_for
 
 WAIT = 60
 

@@ -22,10 +22,11 @@ import typer
 import reconpatch
 import smoke
 from conftest import REPOSITORY
-from reconpatch import cli, errors
-from reconpatch.fit_options import FitOptions
-from reconpatch.model import Inspector
-from reconpatch.modelfile import FORMAT
+from reconpatch import errors
+from reconpatch.cli import main as cli
+from reconpatch.fitting.options import FitOptions
+from reconpatch.model.file import FORMAT
+from reconpatch.model.model import Inspector
 from reconpatch.result import ClosestPatch, Region, Result
 
 PACKAGE = REPOSITORY / "src" / "reconpatch"
@@ -121,12 +122,12 @@ TREE = {
 NO_REFUSALS = {
     "typer.Exit": "exit codes of the command line",
     "HTTPException": "answers of the HTTP service",
-    "TooLargeError": "service_guard.py catches it",
-    "BlockingIOError": "connections.py, for asyncio, which waits on it",
+    "TooLargeError": "station/guard.py catches it",
+    "BlockingIOError": "station/connections.py, for asyncio, which waits on it",
     "ClientDisconnect": "Starlette's own word for it, which Starlette catches",
-    "_ChangedError": "watch.py catches it",
+    "_ChangedError": "station/watch.py catches it",
     "OSError": "files.py, of a file that is none; what reads it tells the user",
-    "FileExistsError": "watch.py, in the place of os.link, whose error it is",
+    "FileExistsError": "station/watch.py, in the place of os.link, whose error it is",
     "ValueError": "becomes a ModelFileError or a PhotoError (private functions, from_dict), or is "
     "a slip in our own code (map_to_photo, process_bind_param)",
 }
@@ -224,7 +225,11 @@ def test_the_packages_are_whole(packages: tuple[set[str], set[str]]) -> None:
     assert here - sdist == set()
     package = {name.removeprefix("src/") for name in here if name.startswith("src/")}
     assert package == {name for name in wheel if ".dist-info/" not in name}
-    for kind in ("py.typed", "templates/", "web/", "migrations/", "configs/"):
+    folders = (
+        "report/templates/", "export/templates/", "station/web/", "station/migrations/",
+        "evaluation/configs/",
+    )  # fmt: skip
+    for kind in ("py.typed", *folders):
         assert any(name.startswith(f"reconpatch/{kind}") for name in wheel), kind
     for name in ("README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "constraints.txt"):
         assert name in sdist

@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reconpatch import contrastive_components as cc
-from reconpatch.contrastive_components import (
+from reconpatch.method import contrastive_components as cc
+from reconpatch.method.contrastive_components import (
     Contrast,
     DefectPatches,
     Moments,
     contrastive_components,
     principal_basis,
 )
-from reconpatch.representation import TrainingSettings, make_representation
+from reconpatch.method.representation import TrainingSettings, make_representation
 
 
 def rng(seed=0):

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from conftest import RGB, textured
-from reconpatch.copies import KnownPhotos, alike, signature
-from reconpatch.images import Photo, read_photo
+from reconpatch.photos.copies import KnownPhotos, alike, signature
+from reconpatch.photos.images import Photo, read_photo
 
 SIDE = 320
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconpatch import coreset
-from reconpatch.coreset import bank_rows, greedy_coreset, random_projection
 from reconpatch.errors import SettingsError
+from reconpatch.method import coreset
+from reconpatch.method.coreset import bank_rows, greedy_coreset, random_projection
 
 # Whole numbers this small make every product and sum exact in float32, in any order of the work:
 # what holds here does not depend on the machine's matrix product.

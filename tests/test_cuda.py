@@ -19,11 +19,11 @@ torch = pytest.importorskip("torch")
 
 import reconpatch  # noqa: E402
 from conftest import SMALL_FIT  # noqa: E402
-from reconpatch import patch_features  # noqa: E402
-from reconpatch.cli import app  # noqa: E402
+from reconpatch.cli.main import app  # noqa: E402
+from reconpatch.engine.writing import torch_threads  # noqa: E402
 from reconpatch.errors import ParityError, SettingsError  # noqa: E402
-from reconpatch.graph_writing import torch_threads  # noqa: E402
-from reconpatch.patch_features import PatchFeatures, TorchFeatureExtractor  # noqa: E402
+from reconpatch.features import patch_features  # noqa: E402
+from reconpatch.features.patch_features import PatchFeatures, TorchFeatureExtractor  # noqa: E402
 from test_benchmark import ALIKE, run, stored, tree  # noqa: E402, F401
 
 FIT: dict[str, Any] = {**SMALL_FIT, "method": "patchcore", "device": "cuda"}
@@ -197,9 +197,9 @@ def test_threads_bound_torch_too(good_folder: Path) -> None:
 
 
 def test_threads_bound_the_process_that_writes_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reconpatch import graph_writing
+    from reconpatch.engine import writing as graph_writing
     from reconpatch.errors import WorkersError
-    from reconpatch.settings import settings_for
+    from reconpatch.method.settings import settings_for
 
     asked: list[dict[str, str]] = []
 

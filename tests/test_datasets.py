@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from reconpatch.datasets import (
+from reconpatch.errors import PhotoError
+from reconpatch.evaluation.datasets import (
     DATASETS,
     PRIVATE_SPLITS,
     Category,
@@ -24,7 +25,6 @@ from reconpatch.datasets import (
     read_defects,
     read_mask,
 )
-from reconpatch.errors import PhotoError
 
 SIDE = 32
 Mask = npt.NDArray[np.uint8]

@@ -12,13 +12,13 @@ import pytest
 import reconpatch
 from conftest import GOOD_PHOTOS, save, scratched, textured
 from reconpatch.errors import SettingsError
-from reconpatch.features import FeatureExtractor
-from reconpatch.images import read_photo
-from reconpatch.model import Model
-from reconpatch.parity import verify_sample
-from reconpatch.patch_features import export_onnx, load_patch_features
-from reconpatch.scoring import score_patches
-from reconpatch.update import update
+from reconpatch.features.extractor import FeatureExtractor
+from reconpatch.features.patch_features import export_onnx, load_patch_features
+from reconpatch.fitting.update import update
+from reconpatch.method.scoring import score_patches
+from reconpatch.model.model import Model
+from reconpatch.model.parity import verify_sample
+from reconpatch.photos.images import read_photo
 
 # The default recipe at 64 pixels; nothing that f, the bank or the scores depend on is left out.
 SMALL: dict[str, Any] = {
@@ -175,7 +175,7 @@ def test_photos_of_16_bits_have_one_white_level_in_every_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surveyed: int
 ) -> None:
     # The photo with the largest value is not among two that are surveyed.
-    monkeypatch.setattr("reconpatch.reading.SURVEYED", surveyed)
+    monkeypatch.setattr("reconpatch.fitting.reading.SURVEYED", surveyed)
     scale = [4, 4, 15, 4, 4]
     for i, times in enumerate(scale):
         save(textured(i)[:, :, 0].astype(np.uint16) * times, tmp_path / f"{i}.png")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import reconpatch
-from reconpatch.demo import DemoPhotos, demo_photos, run_demo
+from reconpatch.cli.demo import DemoPhotos, demo_photos, run_demo
 from reconpatch.errors import OutputError, PhotoError
 
 pytest.importorskip("elpv_dataset", reason="the extra 'demo' is not installed")
@@ -82,7 +82,7 @@ def test_a_small_demonstration(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_refused_before_the_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconpatch.fitting.fit", None)
+    monkeypatch.setattr("reconpatch.fitting.model.fit", None)
     taken = tmp_path / "taken"
     taken.write_text("precious")
     with pytest.raises(OutputError):

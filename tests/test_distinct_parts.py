@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import SMALL_FIT, fill, save, scratched, textured
-from reconpatch.cli import app
-from reconpatch.datasets import labelled_photos
+from reconpatch.cli.main import app
 from reconpatch.errors import NotEnoughPhotosError, PhotoError
-from reconpatch.evaluation import evaluate
-from reconpatch.images import read_photo
-from reconpatch.model import Model
-from reconpatch.update import update
+from reconpatch.evaluation.datasets import labelled_photos
+from reconpatch.evaluation.evaluate import evaluate
+from reconpatch.fitting.update import update
+from reconpatch.model.model import Model
+from reconpatch.photos.images import read_photo
 
 pytest.importorskip("torch", reason="the extra 'train' is not installed")
 

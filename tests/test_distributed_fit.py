@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import SMALL_FIT, save, textured
-from reconpatch import distributed_fit, good_photos
-from reconpatch.cli import app
+from reconpatch.cli.main import app
 from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.images import list_photos, read_photo
-from reconpatch.model import Model
+from reconpatch.model import good_photos
+from reconpatch.model.model import Model
+from reconpatch.photos.images import list_photos, read_photo
+from reconpatch.scale import distributed_fit
 
 
 def here(work: Any, tasks: Any, report: Any) -> list[Any]:

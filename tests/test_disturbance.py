@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from conftest import scratch_mask, textured
-from reconpatch.disturbance import Disturbance, Robustness
 from reconpatch.errors import PhotoError
-from reconpatch.images import Photo
+from reconpatch.evaluation.disturbance import Disturbance, Robustness
+from reconpatch.photos.images import Photo
 
 
 def disturbance(**given: Any) -> Disturbance:

@@ -26,8 +26,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from conftest import REPOSITORY, WAIT, fill, save, scratched, textured
-from reconpatch import settings
-from reconpatch.cli import app
+from reconpatch.cli.main import app
+from reconpatch.method import settings
 from test_cli_station import serving
 
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in REPOSITORY.glob("docs/*.md"))]

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from reconpatch.calibration import Calibration
-from reconpatch.drift import DriftMonitor, coarse
 from reconpatch.errors import SettingsError
+from reconpatch.method.calibration import Calibration
+from reconpatch.station.drift import DriftMonitor, coarse
 
 MEAN, SD = 20.0, 2.0
 

@@ -15,9 +15,9 @@ import torch
 
 import reconpatch
 from conftest import textured
-from reconpatch import engines, inspection_graph
-from reconpatch.backbones import load_backbone, spec
-from reconpatch.engines import (
+from reconpatch.engine import engines
+from reconpatch.engine import graph as inspection_graph
+from reconpatch.engine.engines import (
     ENGINES,
     Engine,
     NumpyEngine,
@@ -27,6 +27,7 @@ from reconpatch.engines import (
     check_threads,
     engines_present,
 )
+from reconpatch.engine.graph import InspectionGraph, f_comes_first
 from reconpatch.errors import (
     MissingExtraError,
     ModelFileError,
@@ -34,13 +35,15 @@ from reconpatch.errors import (
     PhotoError,
     SettingsError,
 )
-from reconpatch.features import FeatureExtractor
-from reconpatch.fit_options import FitOptions, default_threads
-from reconpatch.images import as_unit, read_photo
-from reconpatch.inspection_graph import InspectionGraph, f_comes_first
-from reconpatch.memory_bank import Floats, MemoryBank
-from reconpatch.model import Model
-from reconpatch.parity import (
+from reconpatch.features.backbones import load_backbone, spec
+from reconpatch.features.extractor import FeatureExtractor
+from reconpatch.features.patch_features import PatchFeatures, export_onnx
+from reconpatch.fitting.options import FitOptions, default_threads
+from reconpatch.method.memory_bank import Floats, MemoryBank
+from reconpatch.method.representation import Representation
+from reconpatch.method.scoring import ScoringSettings
+from reconpatch.model.model import Model
+from reconpatch.model.parity import (
     Agreement,
     agreement,
     checked_sample,
@@ -48,9 +51,7 @@ from reconpatch.parity import (
     verify_photos,
     verify_sample,
 )
-from reconpatch.patch_features import PatchFeatures, export_onnx
-from reconpatch.representation import Representation
-from reconpatch.scoring import ScoringSettings
+from reconpatch.photos.images import as_unit, read_photo
 
 SIZE = (96, 64)  # not square, so that a swap of the axes shows
 PLACES, CHANNELS, ROWS = 12 * 8, 152, 40

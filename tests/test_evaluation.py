@@ -11,11 +11,11 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from conftest import fill, save, scratch_mask, scratched, textured
-from reconpatch.calibration import Calibration
-from reconpatch.datasets import LabelledPhoto, find_test_photos
 from reconpatch.errors import PhotoError
-from reconpatch.evaluation import Evaluation, evaluate
-from reconpatch.model import Model
+from reconpatch.evaluation.datasets import LabelledPhoto, find_test_photos
+from reconpatch.evaluation.evaluate import Evaluation, evaluate
+from reconpatch.method.calibration import Calibration
+from reconpatch.model.model import Model
 from reconpatch.result import Result
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import RGB, save
-from reconpatch.cli import app
+from reconpatch.cli.main import app
 from test_cli import console, contents, refusal, run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="streams are closed by a shell")
@@ -53,14 +53,15 @@ def test_no_file_gets_the_number_of_a_closed_stream(small_model_file: Path, tmp_
     """What is printed then, here or by a library, would end up in the model."""
     code = """
 import os, sys
-from reconpatch import cli, files
+from reconpatch.cli import main as cli
+from reconpatch import files
 write = files.atomic_write
 def printing(path):
     os.write(1, b"of a library"), os.write(2, b"of a library")
     return write(path)
 files.atomic_write = printing
-import reconpatch.modelfile
-reconpatch.modelfile.atomic_write = printing
+import reconpatch.model.file
+reconpatch.model.file.atomic_write = printing
 cli.main()
 """
     output = tmp_path / "new.rcp"
@@ -76,7 +77,7 @@ cli.main()
 def test_python_without_a_console_gives_verdicts(
     state: str, code: int, small_model_file: Path, photos: list[Path]
 ) -> None:
-    script = f"import io, sys; sys.stdout = {state}; from reconpatch.cli import main; main()"
+    script = f"import io, sys; sys.stdout = {state}; from reconpatch.cli.main import main; main()"
     command = [sys.executable, "-c", script, "inspect", small_model_file, photos[code]]
     done = subprocess.run(command, check=False, capture_output=True, timeout=120)
     assert (done.returncode, done.stderr) == (code, b"")
@@ -181,7 +182,7 @@ def test_the_traceback_is_shown_where_it_is_asked_for(
 def test_memory_that_runs_out_after_some_photos_is_no_verdict(
     small_model_file: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from reconpatch.model import Model
+    from reconpatch.model.model import Model
 
     inspect = Model.inspect
 
@@ -203,7 +204,8 @@ def test_ctrl_c_is_told_from_a_verdict(
 ) -> None:
     code = """
 import os, signal
-from reconpatch import cli, read_ahead
+from reconpatch.cli import main as cli
+from reconpatch.photos import read_ahead
 def instead(*_, **__):
     os.kill(os.getpid(), signal.SIGINT)
     yield from ()

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reconpatch.explain import explain
-from reconpatch.good_photos import TrainingPhoto
-from reconpatch.memory_bank import MemoryBank
-from reconpatch.representation import Representation
-from reconpatch.scoring import ScoringSettings
-from reconpatch.trial import Defects
+from reconpatch.fitting.explain import explain
+from reconpatch.fitting.trial import Defects
+from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.representation import Representation
+from reconpatch.method.scoring import ScoringSettings
+from reconpatch.model.good_photos import TrainingPhoto
 
 GRID, SIZE = (4, 6), (32, 48)
 

@@ -20,11 +20,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from conftest import textured
-from reconpatch import export as exporting
-from reconpatch import exported_graph, int8, parity
-from reconpatch.cli import app
-from reconpatch.engines import GRAPH_INPUTS, GRAPH_OUTPUTS, OnnxRuntimeEngine
-from reconpatch.ensemble import combine
+from reconpatch.cli.main import app
+from reconpatch.engine.engines import GRAPH_INPUTS, GRAPH_OUTPUTS, OnnxRuntimeEngine
 from reconpatch.errors import (
     MissingExtraError,
     ModelFileError,
@@ -33,12 +30,17 @@ from reconpatch.errors import (
     ParityError,
     SettingsError,
 )
-from reconpatch.export import check_folder, export
-from reconpatch.exported_graph import with_bank
-from reconpatch.images import read_photo
-from reconpatch.int8 import evenly, measure
-from reconpatch.model import Model
-from reconpatch.preprocessing import Preprocessing
+from reconpatch.export import export as exporting
+from reconpatch.export import graph as exported_graph
+from reconpatch.export import int8
+from reconpatch.export.export import check_folder, export
+from reconpatch.export.graph import with_bank
+from reconpatch.export.int8 import evenly, measure
+from reconpatch.model import parity
+from reconpatch.model.ensemble import combine
+from reconpatch.model.model import Model
+from reconpatch.photos.images import read_photo
+from reconpatch.photos.preprocessing import Preprocessing
 
 Array = npt.NDArray[np.float64]
 

@@ -13,10 +13,10 @@ import pytest
 
 import reconpatch
 from conftest import SMALL_FIT, save, textured
-from reconpatch import feature_cache
 from reconpatch.errors import OutputError
-from reconpatch.feature_cache import FeatureCache
-from reconpatch.model import Model
+from reconpatch.evaluation import feature_cache
+from reconpatch.evaluation.feature_cache import FeatureCache
+from reconpatch.model.model import Model
 
 Floats = npt.NDArray[np.float32]
 GRAPH, OTHER_GRAPH = b"g" * 32, b"h" * 32

@@ -10,10 +10,10 @@ import pytest
 import torch
 from timm.layers import Conv2dSame
 
-from reconpatch.backbones import load_backbone, spec
 from reconpatch.errors import ModelFileError, PhotoError, SettingsError
-from reconpatch.features import Extractor, FeatureExtractor, format_grid, parse_grid
-from reconpatch.patch_features import (
+from reconpatch.features.backbones import load_backbone, spec
+from reconpatch.features.extractor import Extractor, FeatureExtractor, format_grid, parse_grid
+from reconpatch.features.patch_features import (
     PatchFeatures,
     TorchFeatureExtractor,
     average_neighbourhood,

@@ -18,8 +18,6 @@ from fastapi.testclient import TestClient
 
 import reconpatch
 from conftest import SMALL_FIT, WAIT, fill, scratched, textured
-from reconpatch import fit_jobs, fit_process
-from reconpatch.data_folder import DataFolder
 from reconpatch.errors import (
     ChangedError,
     NotFoundError,
@@ -27,10 +25,12 @@ from reconpatch.errors import (
     SettingsError,
     UpdateRefusedError,
 )
-from reconpatch.fit_jobs import FitComparison, FitJob, FitJobs
-from reconpatch.records import Closest, Record
-from reconpatch.service import create_app
-from reconpatch.station import Station
+from reconpatch.station import fit_jobs, fit_process
+from reconpatch.station.data_folder import DataFolder
+from reconpatch.station.fit_jobs import FitComparison, FitJob, FitJobs
+from reconpatch.station.records import Closest, Record
+from reconpatch.station.service import create_app
+from reconpatch.station.station import Station
 from test_service import API, HERE, problem
 from test_station import png
 
@@ -199,7 +199,7 @@ def test_closing_ends_the_process(fits: FitJobs) -> None:
 
 def test_the_process_ends_when_nobody_asks_any_more() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "reconpatch.fit_process"],
+        [sys.executable, "-m", "reconpatch.station.fit_process"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     out, _ = process.communicate(b"", timeout=WAIT)
@@ -209,7 +209,7 @@ def test_the_process_ends_when_nobody_asks_any_more() -> None:
 @pytest.mark.skipif(not hasattr(os, "nice"), reason="this system has no nice")
 def test_the_process_lets_inspection_go_first() -> None:
     code = """
-import os, reconpatch.fit_process as process
+import os, reconpatch.station.fit_process as process
 process.fit = lambda tell: tell(nice=os.nice(0))
 process.main()
 """

@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import REPOSITORY, SMALL_FIT, fill
-from reconpatch import fit_memory, patch_store
-from reconpatch.cli import app
+from reconpatch.cli.main import app
 from reconpatch.errors import SettingsError
-from reconpatch.fit_memory import ENGINE_BYTES, GIB, MIB, TORCH_BYTES, Fit, open_store
-from reconpatch.model import Model
-from reconpatch.settings import settings_for
+from reconpatch.features import store as patch_store
+from reconpatch.fitting import memory as fit_memory
+from reconpatch.fitting.memory import ENGINE_BYTES, GIB, MIB, TORCH_BYTES, Fit, open_store
+from reconpatch.method.settings import settings_for
+from reconpatch.model.model import Model
 
 LITE, WIDE = 384, 1536  # of the default, principal directions; of levels 2 and 3
 LIBRARIES = 250 * MIB

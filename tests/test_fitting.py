@@ -14,16 +14,18 @@ from PIL import Image
 
 import reconpatch
 from conftest import GOOD_PHOTOS, SMALL_FIT, fill, save, scratched, textured
-from reconpatch import fit_memory, fitting, reading
-from reconpatch.backbones import BACKBONES
+from reconpatch.engine.writing import with_f, write
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
-from reconpatch.fit_options import FitOptions, default_threads
-from reconpatch.fitting import build_bank
-from reconpatch.graph_writing import with_f, write
-from reconpatch.model import Model
-from reconpatch.patch_store import PatchStore
-from reconpatch.representation import Representation
-from reconpatch.settings import settings_for
+from reconpatch.features.backbones import BACKBONES
+from reconpatch.features.store import PatchStore
+from reconpatch.fitting import memory as fit_memory
+from reconpatch.fitting import model as fitting
+from reconpatch.fitting import reading
+from reconpatch.fitting.model import build_bank
+from reconpatch.fitting.options import FitOptions, default_threads
+from reconpatch.method.representation import Representation
+from reconpatch.method.settings import settings_for
+from reconpatch.model.model import Model
 
 
 def fit(good: Any, **changes: Any) -> Model:
@@ -93,7 +95,7 @@ def test_weights_are_never_random_unless_asked_for(
         asked.append(weights)
         raise reconpatch.WeightsError("none here")
 
-    monkeypatch.setattr("reconpatch.patch_features.load_backbone", load)
+    monkeypatch.setattr("reconpatch.features.patch_features.load_backbone", load)
     with pytest.raises(reconpatch.WeightsError):
         reconpatch.fit(fill(tmp_path / "good", range(2)))
     assert asked == [None]
@@ -217,7 +219,7 @@ def test_more_photos_than_one_batch_of_the_backbone() -> None:
     model = fit(photos, method="patchcore", thumbnails=False)
     assert len(model.photos) == len(model.calibration.scores) == count
     # The last photo, alone in its batch, has the features that it has by itself.
-    alone = model.represent(reconpatch.images.read_photo(photos[-1]))
+    alone = model.represent(reconpatch.photos.images.read_photo(photos[-1]))
     rows = model.bank.rows[model.bank.photo == count - 1]
     places = model.bank.place[model.bank.photo == count - 1]
     assert len(rows)
@@ -249,7 +251,7 @@ def test_progress_is_told_of_every_step_to_its_end(unreadable: bool) -> None:
 def test_every_row_of_the_bank_keeps_its_photo_and_place(small_model: Model) -> None:
     for index in range(GOOD_PHOTOS):
         mine = small_model.bank.photo == index
-        r = small_model.represent(reconpatch.images.read_photo(textured(index)))
+        r = small_model.represent(reconpatch.photos.images.read_photo(textured(index)))
         assert small_model.bank.rows[mine] == pytest.approx(
             r[small_model.bank.place[mine]], rel=1e-3, abs=1e-4
         )
@@ -269,7 +271,7 @@ def test_the_radius_of_the_bank_covers_every_patch(small_model: Model) -> None:
     nearest = [
         np.linalg.norm(patch - bank, axis=1).min()
         for i in range(GOOD_PHOTOS)
-        for patch in small_model.represent(reconpatch.images.read_photo(textured(i)))
+        for patch in small_model.represent(reconpatch.photos.images.read_photo(textured(i)))
     ]
     assert small_model.provenance["coreset_radius"] == pytest.approx(max(nearest), rel=1e-4)
 
@@ -285,7 +287,7 @@ def test_a_bank_of_parts_covers_nearly_as_well_as_one_in_one_piece(
     r = np.random.default_rng(0).normal(size=(50, 4, 5)).astype(np.float32)
     settings = settings_for(bank=12)
     whole = build_bank(PatchStore.of(r), settings)
-    monkeypatch.setattr("reconpatch.patch_store.MOST_AT_HAND", most)
+    monkeypatch.setattr("reconpatch.features.store.MOST_AT_HAND", most)
     with PatchStore(50, 4, 5, **options) as store:
         store.add(r)
         assert store.patches > store.at_hand
@@ -398,7 +400,7 @@ def test_another_device_is_served_by_torch(monkeypatch: pytest.MonkeyPatch) -> N
         given.extend([size, device, onto])
         return "the engine of that device"
 
-    monkeypatch.setattr("reconpatch.patch_features.TorchFeatureExtractor", stand_in)
+    monkeypatch.setattr("reconpatch.features.patch_features.TorchFeatureExtractor", stand_in)
     settings = settings_for(size=(64, 96))
     options = FitOptions(weights="random", device="cuda")
     graphs = write(settings, "random", photos=2)
@@ -408,7 +410,7 @@ def test_another_device_is_served_by_torch(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_both_engines_extract_the_same_features() -> None:
-    from reconpatch.patch_features import TorchFeatureExtractor
+    from reconpatch.features.patch_features import TorchFeatureExtractor
 
     engines: list[Any] = []
 
@@ -424,7 +426,7 @@ def test_both_engines_extract_the_same_features() -> None:
     onto = Representation(weight, rng.normal(size=384).astype(np.float32))
     graph = with_f(graphs.reduced, onto)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reconpatch.patch_features.TorchFeatureExtractor", on_the_cpu)
+        patch.setattr("reconpatch.features.patch_features.TorchFeatureExtractor", on_the_cpu)
         options = FitOptions(weights="random", device="cuda")
         fitting._extractor(graph, settings, options, 1, onto)
     onnx = fitting._extractor(graph, settings, FitOptions(weights="random"), 1, onto)
@@ -524,7 +526,7 @@ def test_fewer_candidates_pick_among_fewer_patches() -> None:
 def test_of_very_many_photos_some_are_scored_and_those_with_rows_have_thumbnails(
     good_folder: Path, small_model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("reconpatch.good_photos.CALIBRATED", 3)
+    monkeypatch.setattr("reconpatch.model.good_photos.CALIBRATED", 3)
     monkeypatch.setattr(reading, "CALIBRATED", 3)
     model = fit(good_folder, bank=5)
     assert len(model.photos) == GOOD_PHOTOS
@@ -545,7 +547,7 @@ def test_the_radius_counts_photos_that_are_not_scored(
     good_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everyone = fit(good_folder, bank=5)
-    monkeypatch.setattr("reconpatch.good_photos.CALIBRATED", 3)
+    monkeypatch.setattr("reconpatch.model.good_photos.CALIBRATED", 3)
     some = fit(good_folder, bank=5)
     assert some.provenance["coreset_radius"] == pytest.approx(
         everyone.provenance["coreset_radius"], rel=1e-6

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from reconpatch import good_photos
-from reconpatch.copies import Alike
 from reconpatch.errors import SettingsError
-from reconpatch.good_photos import (
+from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.scoring import ScoringSettings, anomaly_map, score_patches
+from reconpatch.model import good_photos
+from reconpatch.model.good_photos import (
     TrainingPhoto,
     assign_groups,
     by_part,
@@ -19,9 +20,8 @@ from reconpatch.good_photos import (
     rescore,
     with_stand_ins,
 )
-from reconpatch.layout import Layout
-from reconpatch.memory_bank import MemoryBank
-from reconpatch.scoring import ScoringSettings, anomaly_map, score_patches
+from reconpatch.photos.copies import Alike
+from reconpatch.photos.layout import Layout
 
 GRID, SIZE, DIM = (5, 6), (20, 24), 4
 LAYOUT = Layout.whole(GRID, SIZE)

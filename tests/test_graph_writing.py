@@ -11,14 +11,14 @@ import pytest
 
 import reconpatch
 from conftest import SMALL_FIT, fill, textured
-from reconpatch import graph_writing
+from reconpatch.engine import writing as graph_writing
+from reconpatch.engine.graph import InspectionGraph
+from reconpatch.engine.writing import Graphs, with_f, write, write_here
 from reconpatch.errors import WeightsError, WorkersError
-from reconpatch.features import FeatureExtractor
-from reconpatch.graph_writing import Graphs, with_f, write, write_here
-from reconpatch.inspection_graph import InspectionGraph
-from reconpatch.patch_features import load_patch_features
-from reconpatch.representation import Representation
-from reconpatch.settings import FitSettings, settings_for
+from reconpatch.features.extractor import FeatureExtractor
+from reconpatch.features.patch_features import load_patch_features
+from reconpatch.method.representation import Representation
+from reconpatch.method.settings import FitSettings, settings_for
 
 
 def small(**values: object) -> FitSettings:
@@ -113,7 +113,7 @@ def test_a_bank_of_fewer_rows_than_were_expected_has_a_graph_of_its_own(
         written.append(write(*given))  # type: ignore[arg-type]
         return written[-1]
 
-    monkeypatch.setattr("reconpatch.fitting.write", watched)
+    monkeypatch.setattr("reconpatch.fitting.model.write", watched)
     options = {**SMALL_FIT, "bank": 9 / 320, "bank_least": 0, "b": 9, "top": 0.0}
     model = reconpatch.fit(good, skip_unreadable=True, **options)
     assert [graphs.b for graphs in written] == [9, len(model.bank)]

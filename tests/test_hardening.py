@@ -18,10 +18,10 @@ import pytest
 
 import reconpatch
 from conftest import REPOSITORY, SMALL_FIT, WAIT, save, scratched, textured
-from reconpatch import engines
+from reconpatch.engine import engines
 from reconpatch.errors import ModelFileError
-from reconpatch.graph_contents import OPERATORS, checked_graph
-from reconpatch.model import Model
+from reconpatch.features.graph_contents import OPERATORS, checked_graph
+from reconpatch.model.model import Model
 
 
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from reconpatch.errors import ModelFileError, PhotoError, SettingsError
-from reconpatch.images import (
+from reconpatch.photos.images import (
     MAX_PIXELS,
     MIN_SIDE,
     PHOTO_SUFFIXES,
@@ -35,7 +35,7 @@ from reconpatch.images import (
     read_photo_bytes,
     white_level_for,
 )
-from reconpatch.preprocessing import Geometry, Preprocessing
+from reconpatch.photos.preprocessing import Geometry, Preprocessing
 
 Array = npt.NDArray[Any]
 HEIGHT, WIDTH = 30, 47
@@ -1192,7 +1192,7 @@ def test_threads_read_the_same_and_leave_the_warning_filters_alone(tmp_path: Pat
 
 def test_import_loads_no_decoder() -> None:
     code = (
-        "import sys, reconpatch.images;"
+        "import sys, reconpatch.photos.images;"
         "print([m for m in sys.modules if m.endswith('ImagePlugin') or m in ('torch', 'scipy')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

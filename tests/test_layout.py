@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 import reconpatch
 from conftest import SMALL_FIT, fill, save, textured
 from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.images import read_photo
-from reconpatch.layout import Layout, cells_in
-from reconpatch.preprocessing import Preprocessing
-from reconpatch.scoring import ScoringSettings, anomaly_map, draw, top_score
-from reconpatch.settings import automatic_tile, settings_for
+from reconpatch.method.scoring import ScoringSettings, anomaly_map, draw, top_score
+from reconpatch.method.settings import automatic_tile, settings_for
+from reconpatch.photos.images import read_photo
+from reconpatch.photos.layout import Layout, cells_in
+from reconpatch.photos.preprocessing import Preprocessing
 
 # --- The lattice ---------------------------------------------------------------------------------
 
@@ -215,8 +215,8 @@ def test_good_photos_are_scored_as_the_inspection_scores_them(tiled):
 
 
 def test_a_tiled_model_learns_and_is_checked_like_others(tiled):
-    from reconpatch.parity import verify_photos
-    from reconpatch.update import update
+    from reconpatch.fitting.update import update
+    from reconpatch.model.parity import verify_photos
 
     new = [read_photo(textured(60 + i, *LARGE), name=f"new{i}.png") for i in range(2)]
     taught = update(tiled, new)
@@ -262,7 +262,7 @@ def test_photos_in_tiles_have_one_size(tiled, large_folder, tmp_path):
 
 
 def test_a_tiled_model_is_not_exported_as_a_bare_graph(tiled, tmp_path):
-    from reconpatch.export import export
+    from reconpatch.export.export import export
 
     with pytest.raises(SettingsError, match="in tiles"):
         export(tiled, tmp_path / "out")

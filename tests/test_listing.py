@@ -10,7 +10,7 @@ import pytest
 
 from conftest import textured
 from reconpatch.errors import PhotoError
-from reconpatch.listing import (
+from reconpatch.photos.listing import (
     HIDDEN,
     LISTED,
     MASKS,
@@ -27,7 +27,7 @@ from reconpatch.listing import (
     mark_sorted,
     scan,
 )
-from reconpatch.report import ReportContext, ReportWriter
+from reconpatch.report.report import ReportContext, ReportWriter
 from reconpatch.result import ClosestPatch, Result
 
 

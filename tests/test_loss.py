@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
-from reconpatch.loss import off_diagonal, relative_distances, relaxed_contrastive_loss
+from reconpatch.method.loss import off_diagonal, relative_distances, relaxed_contrastive_loss
 
 Rows = list[list[float]]
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from conftest import textured
 from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.made_defects import (
+from reconpatch.fitting.made_defects import (
     FINE_WIDTH,
     JUDGED_KINDS,
     KINDS,

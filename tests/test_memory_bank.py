@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reconpatch import memory_bank
-from reconpatch.memory_bank import NEIGHBOURS, MemoryBank, distances, row_scales
+from reconpatch.method import memory_bank
+from reconpatch.method.memory_bank import NEIGHBOURS, MemoryBank, distances, row_scales
 
 
 def bank_of(rows, stand_ins=None):

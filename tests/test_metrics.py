@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from reconpatch import metrics, sorted_runs
 from reconpatch.errors import OutputError, SettingsError
-from reconpatch.metrics import (
+from reconpatch.method import metrics, sorted_runs
+from reconpatch.method.metrics import (
     PixelMetrics,
     auroc,
     average_precision,

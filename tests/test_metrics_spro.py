@@ -9,9 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from reconpatch import sorted_runs
 from reconpatch.errors import SettingsError
-from reconpatch.metrics import SaturatedOverlap, pixel_metrics
+from reconpatch.method import sorted_runs
+from reconpatch.method.metrics import SaturatedOverlap, pixel_metrics
 
 NAN = np.nan
 CLOSE = 1e-12

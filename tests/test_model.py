@@ -15,15 +15,15 @@ from PIL import Image
 
 import reconpatch
 from conftest import SMALL_FIT, save, scratch_mask, scratched, textured
-from reconpatch.calibration import conformal_threshold, p_value, threshold_at
-from reconpatch.ensemble import combine
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
-from reconpatch.good_photos import TrainingPhoto, rescore
-from reconpatch.images import list_photos, read_photo
-from reconpatch.model import _scaled_box
-from reconpatch.preprocessing import Preprocessing
+from reconpatch.method.calibration import conformal_threshold, p_value, threshold_at
+from reconpatch.method.scoring import PatchScores, anomaly_map, score_patches
+from reconpatch.model.ensemble import combine
+from reconpatch.model.good_photos import TrainingPhoto, rescore
+from reconpatch.model.model import _scaled_box
+from reconpatch.photos.images import list_photos, read_photo
+from reconpatch.photos.preprocessing import Preprocessing
 from reconpatch.result import Region
-from reconpatch.scoring import PatchScores, anomaly_map, score_patches
 
 SIZES = [(96, 96), (50, 120), (120, 50), (64, 64), (33, 47), (16, 300), (201, 97)]
 ROUNDING = 1e-4  # the network's, between photos in a batch and one by one

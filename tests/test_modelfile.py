@@ -16,17 +16,17 @@ from safetensors.numpy import save_file
 
 import reconpatch
 from conftest import SMALL_FIT
-from reconpatch import modelfile
-from reconpatch.calibration import Calibration
-from reconpatch.engines import StoredGraph
+from reconpatch.engine.engines import StoredGraph
 from reconpatch.errors import ModelFileError, OutputError
-from reconpatch.good_photos import GoodScores, TrainingPhoto
 from reconpatch.memory import peak_bytes
-from reconpatch.memory_bank import MemoryBank
-from reconpatch.model import Model
-from reconpatch.preprocessing import Preprocessing
-from reconpatch.representation import Representation
-from reconpatch.settings import FitSettings, settings_for
+from reconpatch.method.calibration import Calibration
+from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.representation import Representation
+from reconpatch.method.settings import FitSettings, settings_for
+from reconpatch.model import file as modelfile
+from reconpatch.model.good_photos import GoodScores, TrainingPhoto
+from reconpatch.model.model import Model
+from reconpatch.photos.preprocessing import Preprocessing
 
 NAMES = ["a.png", "sub/böß 部品.png", "caf\udce9.png"]  # the last is no Unicode: a lone surrogate
 

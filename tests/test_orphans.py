@@ -12,14 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import textured
-from reconpatch import orphans
-from reconpatch.cli import app
-from reconpatch.data_folder import DataFolder
+from reconpatch.cli.main import app
 from reconpatch.errors import OutputError
-from reconpatch.fit_jobs import FitJobs
-from reconpatch.orphans import Orphans
-from reconpatch.records import Records
-from reconpatch.station import Station
+from reconpatch.station import orphans
+from reconpatch.station.data_folder import DataFolder
+from reconpatch.station.fit_jobs import FitJobs
+from reconpatch.station.orphans import Orphans
+from reconpatch.station.records import Records
+from reconpatch.station.station import Station
 from test_station import inspect
 
 

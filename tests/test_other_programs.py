@@ -11,7 +11,7 @@ import pytest
 
 from conftest import REPOSITORY
 from reconpatch.errors import SettingsError
-from reconpatch.other_programs import (
+from reconpatch.evaluation.other_programs import (
     OtherRecord,
     OtherResults,
     PhotoCounts,

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.overlay import colourise, css_gradient, outline, overlay
+from reconpatch.report.overlay import colourise, css_gradient, outline, overlay
 from reconpatch.result import Region
 
 YELLOW = [255, 225, 40, 165]

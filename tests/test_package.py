@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 import reconpatch
 import smoke
 from conftest import REPOSITORY, WAIT, fill
-from reconpatch import cli, images
+from reconpatch.cli import main as cli
+from reconpatch.photos import images
 
 HEAVY = (
     "torch", "torchvision", "timm", "onnx", "onnxruntime", "scipy", "sklearn", "cv2", "ray",
@@ -59,7 +60,7 @@ def python(
 def command_line(
     *arguments: object, missing: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    return python("from reconpatch.cli import main\nmain()", *arguments, missing=missing)
+    return python("from reconpatch.cli.main import main\nmain()", *arguments, missing=missing)
 
 
 # --- Imports --------------------------------------------------------------------------------------
@@ -69,9 +70,10 @@ def command_line(
     "code",
     [
         "import reconpatch",
-        "import reconpatch.cli",
-        "import reconpatch.fitting, reconpatch.model, reconpatch.evaluation, reconpatch.demo",
-        "from typer.testing import CliRunner; from reconpatch.cli import app\n"
+        "import reconpatch.cli.main",
+        "import reconpatch.fitting.model, reconpatch.model.model\n"
+        "import reconpatch.evaluation.evaluate, reconpatch.cli.demo",
+        "from typer.testing import CliRunner; from reconpatch.cli.main import app\n"
         "for arguments in (['--help'], ['fit', '--help'], ['fit-all', '--help']):\n"
         "    assert CliRunner().invoke(app, arguments).exit_code == 0",
     ],

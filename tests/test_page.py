@@ -15,11 +15,11 @@ import pytest
 import uvicorn
 
 from conftest import RGB, SMALL_FIT, WAIT, scratched, textured
-from reconpatch.data_folder import DataFolder
-from reconpatch.fit_jobs import FitJobs
-from reconpatch.service import create_app
-from reconpatch.service_guard import Access
-from reconpatch.station import Station
+from reconpatch.station.data_folder import DataFolder
+from reconpatch.station.fit_jobs import FitJobs
+from reconpatch.station.guard import Access
+from reconpatch.station.service import create_app
+from reconpatch.station.station import Station
 from test_station import png
 
 sync_api = pytest.importorskip(
@@ -359,18 +359,18 @@ def test_a_folder_into_which_photos_are_copied_is_told(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told, option = line.page.locator("#fit-arriving"), line.page.locator("#fit-folder option")
-    monkeypatch.setattr("reconpatch.fit_jobs.QUIET_SECONDS", 1e9)
+    monkeypatch.setattr("reconpatch.station.fit_jobs.QUIET_SECONDS", 1e9)
     line.go("fit")
     sync_api.expect(told).to_be_visible()
     sync_api.expect(option).to_have_text(["monday (6 photos, more are arriving)"])
-    monkeypatch.setattr("reconpatch.fit_jobs.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("reconpatch.station.fit_jobs.QUIET_SECONDS", 0.0)
     sync_api.expect(told).to_be_hidden()
 
 
 def test_where_nothing_can_be_fitted_it_says_what_to_install(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconpatch.fit_jobs.find_spec", lambda name: None)
+    monkeypatch.setattr("reconpatch.station.fit_jobs.find_spec", lambda name: None)
     line.go("fit")
     note = line.page.locator("#fit-unavailable")
     sync_api.expect(note).to_contain_text("pip install 'reconpatch[train]'")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from reconpatch.errors import OutputError
-from reconpatch.patch_store import PatchStore
-from reconpatch.representation import Representation
+from reconpatch.features.store import PatchStore
+from reconpatch.method.representation import Representation
 
 PHOTOS, PLACES, CHANNELS = 7, 6, 4
 F = np.random.default_rng(1).normal(size=(PHOTOS, PLACES, CHANNELS)).astype(np.float32)

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import SIDE, SMALL_FIT, save, scratched, textured
-from reconpatch.cli import app
+from reconpatch.cli.main import app
 from reconpatch.errors import ModelFileError
-from reconpatch.images import read_photo
-from reconpatch.model import Inspector
-from reconpatch.photo_kind import Kind, KindsSeen, Look, kind_notes
-from reconpatch.update import update
+from reconpatch.fitting.update import update
+from reconpatch.model.model import Inspector
+from reconpatch.photos.images import read_photo
+from reconpatch.photos.kind import Kind, KindsSeen, Look, kind_notes
 
 Array = npt.NDArray[Any]
 GREY = "The photo is grey, and those of the fit are in colour."

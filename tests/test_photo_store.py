@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from reconpatch.errors import NotFoundError, OutputError, RecordsError
-from reconpatch.photo_store import PhotoStore
-from reconpatch.records import Records
+from reconpatch.station.photo_store import PhotoStore
+from reconpatch.station.records import Records
 from test_records import VERDICT, VERSION
 
 
@@ -94,7 +94,7 @@ def test_the_total_size_is_kept_by_removing_the_oldest(store, records, tmp_path)
 
 
 def test_any_number_of_photos_is_removed(store, records, tmp_path, monkeypatch):
-    monkeypatch.setattr("reconpatch.records._PAGE", 2)
+    monkeypatch.setattr("reconpatch.station.records._PAGE", 2)
     kept = [keep(store, records, bytes([i]), days_ago=10 - i) for i in range(6)]
     records.feedback(kept[0].id, "good")
     assert len(store.prune(keep_days=4.5)) == 5

@@ -17,15 +17,15 @@ from PIL import Image, TiffImagePlugin
 
 from conftest import textured
 from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.images import (
+from reconpatch.photos.images import (
     photo_size,
     read_drawing,
     read_photo,
     read_photo_bytes,
 )
-from reconpatch.masks import read_numbers, read_white
-from reconpatch.picture_file import MAX_SCANS, MAX_SIDE
-from reconpatch.region_of_interest import RegionOfInterest
+from reconpatch.photos.masks import read_numbers, read_white
+from reconpatch.photos.picture_file import MAX_SCANS, MAX_SIDE
+from reconpatch.photos.region_of_interest import RegionOfInterest
 from test_images import png16, png_chunk, png_file, png_header
 
 Array = npt.NDArray[Any]

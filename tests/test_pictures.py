@@ -12,14 +12,14 @@ from PIL import Image
 
 import reconpatch
 from conftest import SMALL_FIT, WAIT, save, scratched, textured
-from reconpatch.data_folder import DataFolder
 from reconpatch.errors import NotFoundError
-from reconpatch.images import read_photo
-from reconpatch.model import Inspector
-from reconpatch.pictures import Pictures
-from reconpatch.records import Record
-from reconpatch.station import Station
-from reconpatch.update import update
+from reconpatch.fitting.update import update
+from reconpatch.model.model import Inspector
+from reconpatch.photos.images import read_photo
+from reconpatch.station.data_folder import DataFolder
+from reconpatch.station.pictures import Pictures
+from reconpatch.station.records import Record
+from reconpatch.station.station import Station
 from test_station import png
 
 

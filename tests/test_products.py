@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import fill, kill_workers_at_work, save, scratched, textured
-from reconpatch import products
-from reconpatch.cli import app
+from reconpatch.cli.main import app
 from reconpatch.errors import MissingExtraError, SettingsError
-from reconpatch.model import Model
-from reconpatch.products import Fitted, Product, Row, fit_all, load_manifest
-from reconpatch.products_page import duration
+from reconpatch.model.model import Model
+from reconpatch.scale import products
+from reconpatch.scale.products import Fitted, Product, Row, fit_all, load_manifest
+from reconpatch.scale.products_page import duration
 
 DEFAULTS = """
 [defaults]
@@ -258,7 +258,7 @@ def test_a_run_that_is_stopped_goes_on(
 ) -> None:
     path, models = photos(tmp_path), tmp_path / "models"
     with monkeypatch.context() as patched:
-        patched.setattr("reconpatch.modelfile.atomic_write", stopped)
+        patched.setattr("reconpatch.model.file.atomic_write", stopped)
         with pytest.raises(KeyboardInterrupt):
             fit_all(load_manifest(path), models, threads=1)
     assert list(models.iterdir()) == []

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import REPOSITORY, fill, save, scratch_mask, scratched, textured
-from reconpatch.cli import app
+from reconpatch.cli.main import app
 
 PAGE = (REPOSITORY / "docs" / "products.md").read_text(encoding="utf-8")
 
@@ -59,7 +59,7 @@ def test_the_commands(workplace: Path) -> None:
 
 
 def test_every_key_that_the_page_names_is_known() -> None:
-    from reconpatch.products import _known
+    from reconpatch.scale.products import _known
 
     keys = PAGE.partition("- **Keys** are")[2].partition("**A failure")[0]
     named = set(re.findall(r"`([a-z_]+)`", keys))

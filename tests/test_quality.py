@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from reconpatch.errors import ModelFileError, NotEnoughPhotosError, SettingsError
-from reconpatch.quality import (
+from reconpatch.fitting.quality import (
     Comparison,
     QualityEstimate,
     Z,

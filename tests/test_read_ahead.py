@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from conftest import WAIT
-from reconpatch.read_ahead import read_ahead
+from reconpatch.photos.read_ahead import read_ahead
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import reconpatch
-from reconpatch.calibration import beta_binomial_interval
-from reconpatch.datasets import find_test_photos
-from reconpatch.evaluation import Evaluation, evaluate
-from reconpatch.model import Model
+from reconpatch.evaluation.datasets import find_test_photos
+from reconpatch.evaluation.evaluate import Evaluation, evaluate
+from reconpatch.method.calibration import beta_binomial_interval
+from reconpatch.model.model import Model
 
 pytestmark = pytest.mark.real
 

@@ -22,9 +22,9 @@ import sqlalchemy as sa
 
 from conftest import WAIT
 from reconpatch.errors import MissingExtraError, NotFoundError, RecordsError, SettingsError
-from reconpatch.record_tables import UtcTime, metadata
-from reconpatch.records import Closest, FileKey, Filter, Records, Verdict, Version, as_rows
 from reconpatch.result import Region
+from reconpatch.station.records import Closest, FileKey, Filter, Records, Verdict, Version, as_rows
+from reconpatch.station.tables import UtcTime, metadata
 
 if TYPE_CHECKING:
     from pwd import struct_passwd
@@ -358,7 +358,7 @@ def test_filters_are_as_a_loop_over_all_records_finds(records: Records) -> None:
 def test_the_export_goes_on_past_one_page(
     records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconpatch.records._PAGE", 2)
+    monkeypatch.setattr("reconpatch.station.records._PAGE", 2)
     records.add([replace(VERDICT, score=float(i)) for i in range(5)])
     assert [record.score for record in records.export()] == [4, 3, 2, 1, 0]
 
@@ -543,7 +543,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from test_records import VERDICT
-from reconpatch.records import Records
+from reconpatch.station.records import Records
 records = Records(Path(sys.argv[1]), "line 1")
 print(records.add([VERDICT])[0].id, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -11,7 +11,7 @@ from PIL import Image
 import reconpatch
 from conftest import SIDE, SMALL_FIT, fill, save, textured
 from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.region_of_interest import RegionOfInterest
+from reconpatch.photos.region_of_interest import RegionOfInterest
 
 LEFT = np.zeros((SIDE, SIDE), bool)
 LEFT[:, :40] = True

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from reconpatch.regions import find_regions, label, worst_region
+from reconpatch.photos.regions import find_regions, label, worst_region
 from reconpatch.result import Region
 
 NAN = np.nan
@@ -226,7 +226,7 @@ def test_the_worst_region_is_the_first():
 def test_runs_are_the_same_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = np.random.default_rng(0).random((40, 30)) < 0.4
     whole, n = label(mask)
-    monkeypatch.setattr("reconpatch.regions._STRIP", 90)  # three rows at a time
+    monkeypatch.setattr("reconpatch.photos.regions._STRIP", 90)  # three rows at a time
     strips, m = label(mask)
     assert n == m
     np.testing.assert_array_equal(whole, strips)

@@ -9,9 +9,9 @@ from scipy.ndimage import affine_transform
 import reconpatch
 from conftest import SMALL_FIT, save
 from reconpatch.errors import MissingExtraError, PhotoError
-from reconpatch.images import Photo, read_photo
-from reconpatch.preprocessing import Preprocessing
-from reconpatch.registration import RegisteredPhoto, Registration
+from reconpatch.photos.images import Photo, read_photo
+from reconpatch.photos.preprocessing import Preprocessing
+from reconpatch.photos.registration import RegisteredPhoto, Registration
 
 SIDE = 120
 
@@ -144,7 +144,7 @@ def test_a_registered_model_lasts_in_its_file(registered, tmp_path):
 
 def test_a_registered_model_is_not_exported_as_a_bare_graph(registered, tmp_path):
     from reconpatch.errors import SettingsError
-    from reconpatch.export import export
+    from reconpatch.export.export import export
 
     with pytest.raises(SettingsError, match="registers photos"):
         export(registered, tmp_path / "out")

@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reconpatch import relevant_components as kin
-from reconpatch.relevant_components import (
+from reconpatch.method import relevant_components as kin
+from reconpatch.method.relevant_components import (
     covariance,
     inverse_power,
     kin_differences,
     relevant_components,
 )
-from reconpatch.representation import TrainingSettings, initial_weight, make_representation
+from reconpatch.method.representation import TrainingSettings, initial_weight, make_representation
 
 
 def rng(seed=0):

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from conftest import save
-from reconpatch import report
-from reconpatch.calibration import promise
 from reconpatch.errors import OutputError, PhotoError
-from reconpatch.report import (
+from reconpatch.method.calibration import promise
+from reconpatch.report import report
+from reconpatch.report.report import (
     ReportContext,
     ReportWriter,
     context_of,

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import reconpatch.loss
-from reconpatch import representation
+import reconpatch.method.loss
 from reconpatch.errors import NotEnoughPhotosError, SettingsError
-from reconpatch.loss import ContrastiveLoss
-from reconpatch.representation import (
+from reconpatch.method import representation
+from reconpatch.method.loss import ContrastiveLoss
+from reconpatch.method.representation import (
     Floats,
     Representation,
     TrainingSettings,
@@ -32,7 +32,7 @@ from reconpatch.representation import (
     train,
     update_twin,
 )
-from reconpatch.similarity import contextual_similarity
+from reconpatch.method.similarity import contextual_similarity
 
 SMALL = TrainingSettings(dim=4, k=3, batch_size=16, steps=5, learning_rate=1e-2)
 Init = Literal["orthogonal", "pca", "identity"]
@@ -329,14 +329,14 @@ def test_the_log_holds_the_loss_of_the_first_and_last_tenth_and_the_movement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     losses: list[tuple[float, float]] = []
-    real = reconpatch.loss.relaxed_contrastive_loss
+    real = reconpatch.method.loss.relaxed_contrastive_loss
 
     def watch(z: Tensor, w: Tensor, margin: float) -> ContrastiveLoss:
         loss = real(z, w, margin)
         losses.append((loss.pull.item(), loss.push.item()))
         return loss
 
-    monkeypatch.setattr(reconpatch.loss, "relaxed_contrastive_loss", watch)
+    monkeypatch.setattr(reconpatch.method.loss, "relaxed_contrastive_loss", watch)
     p = random_patches(60, 6)
     settings = changed(SMALL, steps=20)
     start, _ = make_representation(p, "untrained", settings, seed=4)

@@ -9,7 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 pytest.importorskip("pyarrow", reason="the extra 'score' is not installed")
-from reconpatch.score_table import SCHEMA
+from reconpatch.scale.score_table import SCHEMA
 
 PAGE = (REPOSITORY / "docs" / "scale.md").read_text(encoding="utf-8")
 
@@ -23,7 +23,7 @@ def test_every_column_is_described() -> None:
 
 
 def test_the_models_numbers_are_those_of_the_code() -> None:
-    from reconpatch import distributed_fit, score_table, sources
+    from reconpatch.scale import distributed_fit, score_table, sources
 
     for number in (
         f"shares of {distributed_fit.SHARE}",

@@ -15,16 +15,16 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import fill, save, scratched, textured
-from reconpatch.cli import app
+from reconpatch.cli.main import app
 from reconpatch.errors import MissingExtraError, OutputError, PhotoError, WorkersError
-from reconpatch.model import Model
+from reconpatch.model.model import Model
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'score' is not installed")
 import pyarrow.parquet as pq  # noqa: E402
 
-from reconpatch import score_table, sources  # noqa: E402
-from reconpatch.score_many import PhotoScorer, _explained, score_photos  # noqa: E402
-from reconpatch.score_table import SCHEMA, Counts, ScoreTable  # noqa: E402
+from reconpatch.scale import score_table, sources  # noqa: E402
+from reconpatch.scale.score_many import PhotoScorer, _explained, score_photos  # noqa: E402
+from reconpatch.scale.score_table import SCHEMA, Counts, ScoreTable  # noqa: E402
 
 STOPPED = 9
 
@@ -157,8 +157,9 @@ class TestScores:
 KILLED = f"""
 import os, sys
 from pathlib import Path
-from reconpatch import score_table, sources
-from reconpatch.score_many import score_photos
+from reconpatch.scale import score_table
+from reconpatch.scale import sources
+from reconpatch.scale.score_many import score_photos
 score_table.FILE_ROWS = 4
 score_photos(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), threads=1,
              progress=lambda step, done, total: os._exit({STOPPED}) if done >= 8 else None)

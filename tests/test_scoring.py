@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from reconpatch import scoring
 from reconpatch.errors import SettingsError
-from reconpatch.layout import Layout
-from reconpatch.memory_bank import MemoryBank
-from reconpatch.scoring import (
+from reconpatch.method import scoring
+from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.scoring import (
     ScoringSettings,
     anomaly_map,
     reweighted_score,
@@ -21,6 +20,7 @@ from reconpatch.scoring import (
     top_count,
     weighted_distances,
 )
+from reconpatch.photos.layout import Layout
 
 ONE_ROW = Layout.whole((1, 1), (1, 1))
 

@@ -22,14 +22,14 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from conftest import REPOSITORY, RGB, scratched, textured
-from reconpatch import service_guard
-from reconpatch.data_folder import DataFolder
 from reconpatch.errors import BusyError
-from reconpatch.model import Inspector
-from reconpatch.overlay import colourise, overlay
-from reconpatch.service import create_app
-from reconpatch.service_guard import Access, is_loopback, refusal
-from reconpatch.station import Limits, Station
+from reconpatch.model.model import Inspector
+from reconpatch.report.overlay import colourise, overlay
+from reconpatch.station import guard as service_guard
+from reconpatch.station.data_folder import DataFolder
+from reconpatch.station.guard import Access, is_loopback, refusal
+from reconpatch.station.service import create_app
+from reconpatch.station.station import Limits, Station
 from test_station import png
 
 API = "/api/v1"
@@ -554,7 +554,7 @@ def test_an_update_that_would_miss_a_defect_is_refused_unless_forced(
 ) -> None:
     """Stands in for an update that goes wrong: the new version finds nothing any more."""
     monkeypatch.setattr(
-        "reconpatch.station.update", lambda model, *_, **__: model.with_threshold(1e9)
+        "reconpatch.station.station.update", lambda model, *_, **__: model.with_threshold(1e9)
     )
     defect = inspect(client, scratched(textured(2)), "defect.png")
     tell(client, defect, "defect")

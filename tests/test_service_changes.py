@@ -14,11 +14,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from conftest import RGB, scratched, textured
-from reconpatch import service_guard
 from reconpatch.errors import OutputError
-from reconpatch.pictures import Picture
-from reconpatch.service_guard import Access
-from reconpatch.station import Limits
+from reconpatch.station import guard as service_guard
+from reconpatch.station.guard import Access
+from reconpatch.station.pictures import Picture
+from reconpatch.station.station import Limits
 from test_service import API, TOKEN, inspect, picture, problem, start  # noqa: F401 - a fixture
 from test_station import png
 

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconpatch.errors import SettingsError
-from reconpatch.representation import TrainingSettings
-from reconpatch.scoring import ScoringSettings
-from reconpatch.settings import (
+from reconpatch.method.representation import TrainingSettings
+from reconpatch.method.scoring import ScoringSettings
+from reconpatch.method.settings import (
     AUTOMATIC,
     AUTOMATIC_SIZES,
     QUALITIES,
@@ -472,7 +472,7 @@ def test_a_dictionary_with_a_value_out_of_its_range_is_refused() -> None:
 
 def test_settings_need_no_torch() -> None:
     code = (
-        "import sys, reconpatch.settings, reconpatch.representation\n"
+        "import sys, reconpatch.method.settings, reconpatch.method.representation\n"
         "print([m for m in ('torch', 'timm', 'onnxruntime') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

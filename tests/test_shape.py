@@ -11,10 +11,10 @@ from PIL import Image
 
 import reconpatch
 from conftest import SMALL_FIT, save, textured
-from reconpatch.ensemble import Ensemble, fit_ensemble
-from reconpatch.fit_options import FitOptions
-from reconpatch.overlay import overlay
-from reconpatch.settings import settings_for
+from reconpatch.fitting.options import FitOptions
+from reconpatch.method.settings import settings_for
+from reconpatch.model.ensemble import Ensemble, fit_ensemble
+from reconpatch.report.overlay import overlay
 
 HEIGHT, WIDTH = 336, 1344
 SMALL: dict[str, Any] = {n: v for n, v in SMALL_FIT.items() if n not in ("size", "weights")}

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from reconpatch.similarity import (
+from reconpatch.method.similarity import (
     contextual_similarity,
     membership,
     mixed_similarity,

@@ -16,8 +16,8 @@ pa = pytest.importorskip("pyarrow", reason="the extra 'score' is not installed")
 import fsspec  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
-from reconpatch import sources  # noqa: E402
-from reconpatch.sources import Source, among, digests_of, list_source, read_rows  # noqa: E402
+from reconpatch.scale import sources  # noqa: E402
+from reconpatch.scale.sources import Source, among, digests_of, list_source, read_rows  # noqa: E402
 
 
 def names(source: Source) -> dict[str, str]:

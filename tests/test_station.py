@@ -20,9 +20,6 @@ from PIL import Image
 
 import reconpatch
 from conftest import WAIT, scratched, textured
-from reconpatch import station as station_module
-from reconpatch.data_folder import DataFolder
-from reconpatch.drift import DriftAlarm, DriftMonitor
 from reconpatch.errors import (
     BusyError,
     ChangedError,
@@ -34,10 +31,13 @@ from reconpatch.errors import (
     RecordsError,
     SettingsError,
 )
-from reconpatch.images import read_photo
-from reconpatch.model import Inspector
-from reconpatch.records import Filter
-from reconpatch.station import Asked, Limits, Station
+from reconpatch.model.model import Inspector
+from reconpatch.photos.images import read_photo
+from reconpatch.station import station as station_module
+from reconpatch.station.data_folder import DataFolder
+from reconpatch.station.drift import DriftAlarm, DriftMonitor
+from reconpatch.station.records import Filter
+from reconpatch.station.station import Asked, Limits, Station
 
 ALARM = DriftAlarm(photo=40, direction="higher", per_10000=1.0)
 
@@ -461,7 +461,7 @@ def test_a_missing_model_is_named(start, tmp_path):
 def test_a_folder_is_used_by_one_program_at_a_time(tmp_path):
     data = tmp_path / "data"
     code = """
-import sys; from pathlib import Path; from reconpatch.data_folder import DataFolder
+import sys; from pathlib import Path; from reconpatch.station.data_folder import DataFolder
 DataFolder(Path(sys.argv[1]))
 """
 
@@ -539,7 +539,7 @@ def test_drift_is_watched_over_restarts_and_versions(start, model_file, small_mo
 
 
 def test_an_alarm_of_drift_is_kept_and_logged(start, model_file, monkeypatch, caplog):
-    monkeypatch.setattr("reconpatch.version_drift.DriftMonitor.add", lambda *_: ALARM)
+    monkeypatch.setattr("reconpatch.station.version_drift.DriftMonitor.add", lambda *_: ALARM)
     station = start(model_file)
     inspect(station, textured(1))
     station.close()
@@ -834,7 +834,7 @@ def test_parts_of_another_bank_are_scored_again_once(start, model_file, monkeypa
 
 def test_an_alarm_stands_over_restarts_and_roll_backs(start, model_file, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("reconpatch.version_drift.DriftMonitor.add", lambda *_: ALARM)
+        patched.setattr("reconpatch.station.version_drift.DriftMonitor.add", lambda *_: ALARM)
         station = start(model_file)
         record = inspect(station, textured(1))
         station.set_threshold("disc", score=3.0)
@@ -857,7 +857,7 @@ def test_an_alarm_waits_for_a_database_that_is_away(station, monkeypatch, tmp_pa
         raise RecordsError("the database is away")
 
     with monkeypatch.context() as patched:
-        patched.setattr("reconpatch.version_drift.DriftMonitor.add", lambda *_: ALARM)
+        patched.setattr("reconpatch.station.version_drift.DriftMonitor.add", lambda *_: ALARM)
         patched.setattr(station.records.log, "add_alarm", away)
         inspect(station, textured(1))
         station._stopping.wait(0)

@@ -13,8 +13,8 @@ from alembic import command
 from alembic.config import Config
 
 from reconpatch.errors import ChangedError, NotFoundError
-from reconpatch.records import Filter, Records
-from reconpatch.station_log import Failure, known_product
+from reconpatch.station.log import Failure, known_product
+from reconpatch.station.records import Filter, Records
 from test_records import NOON, VERDICT, VERSION
 
 
@@ -133,7 +133,7 @@ def older(path: Path, revision: str) -> None:
     """A database as an older program made it, with one verdict and one version."""
     engine = sa.create_engine(f"sqlite:///{path}")
     config = Config()
-    config.set_main_option("script_location", "reconpatch:migrations")
+    config.set_main_option("script_location", "reconpatch.station:migrations")
     config.set_main_option("path_separator", "os")
     with engine.begin() as connection:
         config.attributes["connection"] = connection

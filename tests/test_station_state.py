@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from reconpatch.errors import OutputError, RecordsError
-from reconpatch.records import Record
-from reconpatch.station_log import Failure
-from reconpatch.station_state import LiveState, Readiness, plain_reason
+from reconpatch.station.log import Failure
+from reconpatch.station.records import Record
+from reconpatch.station.state import LiveState, Readiness, plain_reason
 from test_records import VERDICT
 
 WAIT = 60

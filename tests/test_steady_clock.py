@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from reconpatch.steady_clock import SteadyClock
+from reconpatch.station.clock import SteadyClock
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import fill, save, scratched, textured
-from reconpatch.cli import app
+from reconpatch.cli.main import app
 from reconpatch.errors import OutputError
-from reconpatch.submission import write_submission
+from reconpatch.evaluation.submission import write_submission
 
 
 def tiff_pixels(path: Path) -> npt.NDArray[np.float16]:

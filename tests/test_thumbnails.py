@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from conftest import textured
-from reconpatch.images import Photo
-from reconpatch.thumbnails import SIDE, Thumbnails, small
+from reconpatch.photos.images import Photo
+from reconpatch.station.thumbnails import SIDE, Thumbnails, small
 
 A, B = "a" * 64, "b" * 64
 
@@ -46,7 +46,7 @@ def test_a_large_photo_has_a_small_picture(thumbnails) -> None:
 def test_it_is_made_once(thumbnails, monkeypatch) -> None:
     made = []
     monkeypatch.setattr(
-        "reconpatch.thumbnails.small", lambda *given: made.append(given) or small(*given)
+        "reconpatch.station.thumbnails.small", lambda *given: made.append(given) or small(*given)
     )
     for _ in range(3):
         thumbnails.make(large(), A, 255)

@@ -3,14 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reconpatch.good_photos import TrainingPhoto, leave_one_out
-from reconpatch.layout import Layout
-from reconpatch.made_defects import JUDGED_KINDS, KINDS, made_defects, make_defect
-from reconpatch.memory_bank import MemoryBank
-from reconpatch.quality import QualityEstimate
-from reconpatch.representation import Representation
-from reconpatch.scoring import ScoringSettings
-from reconpatch.trial import (
+from reconpatch.fitting.made_defects import JUDGED_KINDS, KINDS, made_defects, make_defect
+from reconpatch.fitting.quality import QualityEstimate
+from reconpatch.fitting.trial import (
     Defects,
     Trial,
     coverage,
@@ -19,6 +14,11 @@ from reconpatch.trial import (
     make_defects,
     try_on,
 )
+from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.representation import Representation
+from reconpatch.method.scoring import ScoringSettings
+from reconpatch.model.good_photos import TrainingPhoto, leave_one_out
+from reconpatch.photos.layout import Layout
 
 GRID, SIZE = (4, 4), (32, 32)
 LAYOUT = Layout.whole(GRID, SIZE)
@@ -99,7 +99,7 @@ def test_what_is_learnt_are_the_covered_patches_of_defects_of_all_kinds_and_phot
         made.append((photo, kind, make_defect(photo, donor, kind, rng)))
         return made[-1][2]
 
-    monkeypatch.setattr("reconpatch.trial.make_defect", watched)
+    monkeypatch.setattr("reconpatch.fitting.trial.make_defect", watched)
     photos = prepared(3)  # 0, 2 and 4
     records = [photo(str(i), group=10 * i) for i in range(5)]
     found = defects_to_learn(photos, records, 3 * len(KINDS), 7, Means())

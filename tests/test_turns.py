@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from reconpatch.coreset import greedy_coreset
-from reconpatch.good_photos import TrainingPhoto
-from reconpatch.images import as_unit
-from reconpatch.layout import Layout
-from reconpatch.memory_bank import MemoryBank
-from reconpatch.representation import Representation
-from reconpatch.scoring import ScoringSettings
-from reconpatch.turns import Turned, TurnsDecision, bank_with, decide, turned
+from reconpatch.fitting.turns import Turned, TurnsDecision, bank_with, decide, turned
+from reconpatch.method.coreset import greedy_coreset
+from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.representation import Representation
+from reconpatch.method.scoring import ScoringSettings
+from reconpatch.model.good_photos import TrainingPhoto
+from reconpatch.photos.images import as_unit
+from reconpatch.photos.layout import Layout
 
 
 class Cells:

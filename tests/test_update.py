@@ -15,17 +15,17 @@ from typer.testing import CliRunner
 
 import reconpatch
 from conftest import GOOD_PHOTOS, RGB, SMALL_FIT, fill, save, scratch_mask, scratched, textured
-from reconpatch.calibration import conformal_threshold
-from reconpatch.cli import app
-from reconpatch.coreset import extend_coreset
-from reconpatch.difference import check_update, diff
-from reconpatch.ensemble import Ensemble
+from reconpatch.cli.main import app
 from reconpatch.errors import NotEnoughPhotosError, SettingsError, UpdateRefusedError
-from reconpatch.good_photos import groups_of_rows
-from reconpatch.images import Photo, list_photos, read_photo
-from reconpatch.model import Inspector, Model
-from reconpatch.scoring import score_patches
-from reconpatch.update import covering_radius, update
+from reconpatch.fitting.update import covering_radius, update
+from reconpatch.method.calibration import conformal_threshold
+from reconpatch.method.coreset import extend_coreset
+from reconpatch.method.scoring import score_patches
+from reconpatch.model.difference import check_update, diff
+from reconpatch.model.ensemble import Ensemble
+from reconpatch.model.good_photos import groups_of_rows
+from reconpatch.model.model import Inspector, Model
+from reconpatch.photos.images import Photo, list_photos, read_photo
 
 Floats = npt.NDArray[np.float32]
 

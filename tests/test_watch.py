@@ -24,16 +24,16 @@ pytest.importorskip("sqlalchemy")
 pytest.importorskip("alembic")
 
 from conftest import RGB, fill, save, scratched, textured
-from reconpatch import watch
-from reconpatch.cli import app
-from reconpatch.drift import DriftMonitor
+from reconpatch.cli.main import app
 from reconpatch.errors import OutputError, PhotoError, SettingsError
-from reconpatch.listing import SORTED_MARK
-from reconpatch.model import Model
-from reconpatch.model_versions import ModelVersions, Served
-from reconpatch.photo_store import PhotoStore
-from reconpatch.records import Records
-from reconpatch.watch import Watched, Watcher, sort_file
+from reconpatch.model.model import Model
+from reconpatch.photos.listing import SORTED_MARK
+from reconpatch.station import watch
+from reconpatch.station.drift import DriftMonitor
+from reconpatch.station.photo_store import PhotoStore
+from reconpatch.station.records import Records
+from reconpatch.station.versions import ModelVersions, Served
+from reconpatch.station.watch import Watched, Watcher, sort_file
 
 
 def png(pixels: RGB) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reconpatch.errors import MissingExtraError, PhotoError, SettingsError, WorkersError
-from reconpatch.workers import LOCAL, as_finished, check_on, on_ray
+from reconpatch.scale.workers import LOCAL, as_finished, check_on, on_ray
 
 
 @pytest.mark.parametrize(

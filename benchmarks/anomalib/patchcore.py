@@ -29,18 +29,18 @@ from anomalib.metrics import AUPRO, AUROC
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from lightning.pytorch import seed_everything
 
-from reconpatch.backbones import WEIGHT_PACKAGES, match_by_order, spec
-from reconpatch.datasets import find_test_photos, read_mask
-from reconpatch.images import list_photos, read_photo
-from reconpatch.metrics import image_metrics, pixel_metrics
-from reconpatch.other_programs import (
+from reconpatch.evaluation.datasets import find_test_photos, read_mask
+from reconpatch.evaluation.other_programs import (
     OtherRecord,
     OtherResults,
     PhotoCounts,
     read_other_results,
     write_other_results,
 )
-from reconpatch.preprocessing import Preprocessing
+from reconpatch.features.backbones import WEIGHT_PACKAGES, match_by_order, spec
+from reconpatch.method.metrics import image_metrics, pixel_metrics
+from reconpatch.photos.images import list_photos, read_photo
+from reconpatch.photos.preprocessing import Preprocessing
 
 BACKBONE = "tf_efficientnet_lite0"
 BANK, BATCH = 0.01, 16

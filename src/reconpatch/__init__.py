@@ -30,8 +30,8 @@ from reconpatch.errors import (
 )
 
 if TYPE_CHECKING:
-    from reconpatch.model import Inspector
-    from reconpatch.reading import GoodSource
+    from reconpatch.fitting.reading import GoodSource
+    from reconpatch.model.model import Inspector
 
 __version__ = "0.1.0"
 
@@ -55,9 +55,9 @@ __all__ = [
 def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspector:
     """Fit a model on a folder (or a sequence) of photos of good parts.
 
-    See `reconpatch.fitting.fit` for the options; needs the extra "train".
+    See `reconpatch.fitting.model.fit` for the options; needs the extra "train".
     """
-    from reconpatch.fitting import fit
+    from reconpatch.fitting.model import fit
 
     return fit(good, recipe=recipe, **options)
 
@@ -77,6 +77,6 @@ def load(path: str | Path, *, threads: int = 0, engine: str = "onnxruntime") -> 
         SettingsError: there is no such engine, or it cannot have so many threads.
         ModelFileError: the file is missing, damaged, not a model, or of a newer format.
     """
-    from reconpatch.modelfile import load
+    from reconpatch.model.file import load
 
     return load(Path(path), threads=threads, engine=engine)

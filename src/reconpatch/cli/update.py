@@ -1,0 +1,143 @@
+"""The commands `update` and `diff`: teach a model new good photos, and say what that changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import reconpatch
+from reconpatch.cli.parts import (
+    MAX_PIXELS,
+    Group,
+    Json,
+    MaxPixels,
+    ModelFile,
+    Overwrite,
+    Threads,
+    note,
+    photo_files,
+    say,
+    say_json,
+    show_progress,
+)
+from reconpatch.errors import SettingsError
+
+if TYPE_CHECKING:
+    from reconpatch.model.difference import PhotoChange
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(update)
+    app.command()(diff)
+
+
+def update(
+    model_file: ModelFile,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The new version to write.", metavar="NEW")
+    ],
+    good: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="New photos of good parts, or folders of them, chosen without regard to their "
+            "verdict.",
+            metavar="GOOD",
+        ),
+    ] = None,
+    confirmed: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A false alarm that a person confirmed, or a folder of them; may be repeated. The "
+            "threshold is not calibrated on it.",
+            metavar="PHOTO",
+        ),
+    ] = None,
+    defects: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A confirmed defect that must not be missed, or a folder of them; may be "
+            "repeated.",
+            metavar="PHOTO",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write the new version though it misses defects.")
+    ] = False,
+    group: Group = None,
+    as_json: Json = False,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    threads: Threads = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Teach a model new good photos and confirmed false alarms; write a new version of it.
+
+    Nothing is trained. The new version is refused (exit code 2) when it would miss a defect of
+    --defects that MODEL finds.
+    """
+    from reconpatch.files import check_writable
+    from reconpatch.fitting.update import update as run
+    from reconpatch.model.difference import check_update
+    from reconpatch.model.difference import diff as compare
+
+    if not good and not confirmed:
+        raise SettingsError(
+            "there is nothing to learn: give good photos, or confirmed false alarms with "
+            "--confirmed"
+        )
+    old = reconpatch.load(model_file, threads=threads)
+    check_writable(output, overwrite=overwrite)
+    new_good = photo_files(good or [], max_pixels, good=True)
+    alarms, faults = (photo_files(given or [], max_pixels) for given in (confirmed, defects))
+    with show_progress() as progress:
+        new = run(old, new_good, confirmed=alarms, group=group, progress=progress)
+        comparison = check_update(old, new, [*new_good, *alarms], faults, force=force)
+    new.save(output, overwrite=overwrite)
+    difference = compare(old, new)
+    for text in new.provenance["notes"][len(old.provenance["notes"]) :]:
+        note(f"Note: {text}", warn=True)
+    if comparison.missed:
+        note(f"Missed from now on: {', '.join(comparison.missed)}", warn=True)
+    if as_json:
+        say_json({**difference.to_dict(), "feedback": comparison.to_dict()})
+        return
+    say(f"{output}  ({output.stat().st_size / 1e6:.1f} MB)")
+    for sentence in [*difference.sentences(), *comparison.sentences(), new.calibration.promise]:
+        say(sentence)
+
+
+def diff(
+    old_file: Annotated[Path, typer.Argument(help="A model file.", metavar="OLD")],
+    new_file: Annotated[Path, typer.Argument(help="Another version of it.", metavar="NEW")],
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Photos, or folders of them, to compare on.", metavar="PHOTO"),
+    ] = None,
+    as_json: Json = False,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    threads: Threads = 0,
+) -> None:
+    """Say what changed from one version of a model to another."""
+    from reconpatch.model.difference import diff as compare
+
+    old, new = (reconpatch.load(file, threads=threads) for file in (old_file, new_file))
+    difference = compare(old, new, photo_files(photos or [], max_pixels))
+    if as_json:
+        say_json(difference.to_dict())
+        return
+    for sentence in difference.sentences():
+        say(sentence)
+    for change in difference.verdicts:
+        say(_line(change))
+    if difference.verdicts:
+        changed = len(difference.changed_verdicts)
+        print(f"{changed} of {len(difference.verdicts)} verdicts changed")
+
+
+def _line(change: PhotoChange) -> str:
+    words = {True: "ANOMALOUS", False: "good"}
+    before, after = words[change.old_anomalous], words[change.new_anomalous]
+    verdict = before if before == after else f"{before} -> {after}"
+    return f"{verdict:<21}  {change.old_score:8.3f} -> {change.new_score:8.3f}  {change.name}"

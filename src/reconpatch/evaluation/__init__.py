@@ -1,0 +1,1 @@
+"""Labelled photos: data sets, one model on them, benchmarks and their tables."""

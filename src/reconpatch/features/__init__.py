@@ -1,0 +1,1 @@
+"""Patch features p: the frozen backbone, levels and neighbourhoods, and where p is kept."""

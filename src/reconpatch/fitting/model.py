@@ -1,0 +1,638 @@
+"""From a folder of good photos to a model: the method's steps, in order, each timed.
+
+    good photos ── preprocessing ── patch features p ── f (1-8) ── r = f(p) ── coreset ── bank
+                                   ── each photo scored as if it were new ── thresholds
+                                   ── one graph of it all ── engines compared ── model
+
+Features are extracted once and kept, in memory or on disk (`reconpatch.features.store`); r takes
+the place of p.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import importlib.util
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.engine.engines import NumpyEngine, StoredGraph
+from reconpatch.engine.writing import torch_threads, with_f, write
+from reconpatch.errors import (
+    MissingExtraError,
+    NotEnoughPhotosError,
+    SettingsError,
+)
+from reconpatch.features.extractor import Extractor, FeatureExtractor
+from reconpatch.features.store import PatchStore
+from reconpatch.fitting.explain import explain
+from reconpatch.fitting.memory import Fit, approximations, open_store
+from reconpatch.fitting.options import FitOptions, default_threads, report_to, silent
+from reconpatch.fitting.reading import (
+    GoodSource,
+    Read,
+    Reading,
+    alike_of,
+    photos_given,
+    preprocessing_for,
+    sizes_of,
+    sources_of,
+    thumbnails_of,
+)
+from reconpatch.fitting.trial import (
+    Defects,
+    Guard,
+    Trial,
+    defects_to_learn,
+    guard,
+    make_defects,
+    try_on,
+)
+from reconpatch.fitting.turns import TurnsDecision, bank_with, decide, turned
+from reconpatch.method.calibration import Calibration
+from reconpatch.method.contrastive_components import Contrast, principal_basis
+from reconpatch.method.coreset import bank_rows, greedy_coreset, random_projection
+from reconpatch.method.memory_bank import Floats, MemoryBank
+from reconpatch.method.representation import Representation, make_representation
+from reconpatch.method.settings import (
+    FitSettings,
+    automatic_tile,
+    ensemble_settings_for,
+    squeeze_note,
+)
+from reconpatch.model.good_photos import (
+    Covering,
+    GoodScores,
+    TrainingPhoto,
+    assign_groups,
+    by_part,
+    counted_once,
+    cover,
+    leave_one_out,
+    with_scales,
+    with_stand_ins,
+)
+from reconpatch.model.model import Inspector, Model
+from reconpatch.model.parity import SAMPLE_PHOTOS, Sample, checked_sample
+from reconpatch.photos.images import Bytes
+from reconpatch.photos.kind import Kind, kind_notes
+from reconpatch.photos.layout import Layout, View
+
+TILED_ROWS = 8000
+"""Most rows that a share of the patches of photos in tiles comes to."""
+TILED_CANDIDATES = 400_000
+"""Patches, drawn at random, among which the bank of photos in tiles is picked."""
+
+
+def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspector:
+    """Fit a model on photos of good parts.
+
+    Args:
+        good: a folder (searched in depth, links followed, photos taken in the order of their
+            names; see `reconpatch.photos.listing`), or paths, arrays and PIL images, also from a
+            generator. The channels of arrays are red, green and blue: OpenCV's frames are
+            `frame[:, :, ::-1]`.
+        recipe: "default", or "paper" for the paper's own settings.
+        options: fields of `FitOptions`, and settings to change by name (see
+            `reconpatch.method.settings.settings_for`): `fit("good/", seed=1, method="patchcore")`.
+            A list of backbones or of sizes gives an ensemble of them:
+            `fit("good/", size=[224, 448])`; lists of both are taken in pairs. `quality` is "fast",
+            "balanced" or "best": see `reconpatch.method.settings.QUALITIES`.
+
+    Raises:
+        PhotoError: a photo or the folder cannot be used.
+        NotEnoughPhotosError: fewer than two different good photos.
+        WeightsError: the backbone's weights are missing or do not fit.
+        SettingsError: a setting is unknown or out of its range.
+        MissingExtraError: the extra "train" is not installed.
+    """
+    from reconpatch.model.ensemble import fit_members
+
+    # Members and steps go through the photos again.
+    return fit_members(photos_given(good), *parts_of(recipe, options))
+
+
+def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings], FitOptions]:
+    """What `fit` takes by name, put together: the settings of each model to fit, and the options.
+
+    Raises:
+        SettingsError: a setting is unknown or out of its range.
+    """
+    from reconpatch.model.ensemble import members_of
+
+    rest = dict(options)
+    names = FitOptions.__dataclass_fields__
+    chosen = FitOptions(**{name: rest.pop(name) for name in options if name in names})
+    own: dict[str, Any] = {"backbone": None, "size": None}
+    own |= {name: rest.pop(name) for name in (*own, "quality") if name in rest}
+    members = members_of(**own, recipe=recipe, taken=rest)
+    return ensemble_settings_for(recipe, members, **rest), chosen
+
+
+def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
+    """Fit with settings and options that are put together already; see `fit`."""
+    if options.on is None:
+        return _fit_model(good, settings, options, Steps())
+    from reconpatch.scale.distributed_fit import by_workers
+
+    with by_workers(options) as steps:
+        return _fit_model(good, settings, options, steps)
+
+
+class Steps:
+    """The steps that go over all photos, in this process; `distributed_fit` has others."""
+
+    def kept_photos(self, photos: int) -> int:
+        """Of how many photos the features are kept here."""
+        return photos
+
+    def extract(
+        self,
+        reading: Reading,
+        graph: bytes,  # noqa: ARG002 - for workers
+        extractor: Extractor,
+        patches: PatchStore,
+        threads: int,
+    ) -> Read:
+        """Read every photo, and keep the features."""
+        return reading.extract(extractor, patches, threads)
+
+    def training_patches(
+        self, patches: PatchStore, photos: Sequence[TrainingPhoto], settings: FitSettings
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """(N, C) features that f is trained on, and the (N,) groups of their photos.
+
+        Within a memory limit, as many as may be in memory.
+        """
+        groups = np.array([photo.group for photo in photos])
+        if patches.addressable:
+            return patches.flat, np.repeat(groups, patches.places)
+        rng = np.random.default_rng(settings.seed)
+        count = min(patches.at_hand, patches.patches)  # photos may have been left out
+        chosen = np.sort(rng.choice(patches.patches, count, replace=False))
+        return patches.take(chosen), groups[chosen // patches.places]
+
+    def approximations(self, patches: PatchStore, settings: FitSettings) -> list[str]:
+        """Notes on what is done with some of the patches, or in parts."""
+        return list(approximations(patches, settings))
+
+    def photo(self, patches: PatchStore) -> Callable[[int], Floats]:
+        """What gives the (P, D) represented patches of a photo whose features are kept."""
+        return patches.photo
+
+    def at_hand(self, photos: Sequence[int]) -> list[int]:
+        """Those of some photos whose features are kept."""
+        return list(photos)
+
+    def bank(
+        self,
+        f: Representation,  # noqa: ARG002 - for workers
+        patches: PatchStore,
+        settings: FitSettings,
+        progress: Callable[[int, int], None] | None,
+    ) -> MemoryBank:
+        """The memory bank of f; `patches` are represented already."""
+        return build_bank(patches, settings, progress=progress)
+
+    def cover(
+        self,
+        f: Representation,  # noqa: ARG002 - for workers
+        bank: MemoryBank,
+        patches: PatchStore,
+        photos: Sequence[TrainingPhoto],
+        progress: Callable[[int, int], None] | None,
+    ) -> Covering:
+        """How the bank covers the patches of all photos."""
+        return cover(bank, patches.photo, photos, progress=progress)
+
+
+def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
+    _require_training_packages()
+    check_device(options.device)
+    sources, names, folder, left_out = sources_of(good)
+    sizes = sizes_of(sources, names)
+    settings = automatic_tile(settings, sizes.median)
+    preprocessing = preprocessing_for(settings, options, sources, names)
+    clock = Clock(options.timer)
+    threads = options.threads or default_threads()
+    report = report_to(options, "load the backbone") or silent
+    with clock.step("load the backbone"):
+        report(0, 1)
+        graphs = write(settings, options.weights, len(sources), threads)
+        extractor = _extractor(graphs.features, settings, options, threads)
+        report(1, 1)
+    layout = preprocessing.layout(extractor.grid, sizes.first)
+    settings = _bounded_bank(settings, layout, len(sources)).fitted_to(extractor.channels)
+    reading = Reading(sources, names, settings, preprocessing, layout, options)
+    basis, onto, features = None, None, graphs.features
+    if graphs.reduced:
+        with clock.step("find the principal directions"):
+            moments, reading = reading.survey(extractor)
+            basis = principal_basis(
+                moments, graphs.blocks, settings.training.basis, settings.training.principal
+            )
+            onto = Representation(basis.weight, basis.bias)
+            features = with_f(graphs.reduced, onto)
+            extractor = _extractor(features, settings, options, threads, onto)
+    kept = steps.kept_photos(len(sources))
+    sizes_of_fit = Fit(settings, len(sources), layout.places, extractor.channels, kept)
+    with open_store(sizes_of_fit, options.memory_limit, graphs.peak) as patches:
+        with clock.step("extract features"):
+            read = steps.extract(reading, features, extractor, patches, threads)
+        _check_enough(read.photos)  # `--group` needs a name to show
+        photos, notes = assign_groups(read.photos, options.group, alike_of(read))
+        notes = [
+            *([left_out] if left_out else []),
+            *squeeze_note(settings, sizes.median),
+            *kind_notes(read.looks),
+            *read.notes,
+            *notes,
+            *steps.approximations(patches, settings),
+        ]
+        _check_enough(photos, options.group)
+        with clock.step("make defects"):
+            chosen = dict(islice(read.prepared.items(), settings.defects))
+            defects = make_defects(chosen, settings.seed, extractor)
+            contrast = None
+            if basis is not None and settings.training.init == "contrastive":
+                made = settings.training.made if settings.method == "reconpatch" else 0
+                learnt = defects_to_learn(read.prepared, photos, made, settings.seed, extractor)
+                contrast = Contrast(learnt, basis.outputs)
+        with clock.step("train f"), torch_threads(threads if sizes_of_fit.trains else 0):
+            p, parts = steps.training_patches(patches, photos, settings)
+            f, log = make_representation(
+                p, settings.method, settings.training, seed=settings.seed, parts=parts,
+                contrast=contrast, device=options.device, progress=report_to(options, "train f"),
+            )  # fmt: skip
+            del p
+        fit = _Fit(
+            photos, defects, settings, layout, extractor, clock, options, steps, read.prepared
+        )
+        fitted, guarded = fit.with_banks(f, patches)
+    if options.explain is not None and len(defects):
+        explain(
+            Path(options.explain), defects, fitted.f, fitted.bank, photos, settings.scoring,
+            extractor.grid,
+        )  # fmt: skip
+    with clock.step("write the graph"):
+        if graphs.b != min(settings.scoring.b, len(fitted.bank)):  # few photos, and some left out
+            graphs = write(settings, options.weights, len(photos), threads)
+        whole = fitted.f
+        if onto is not None:
+            whole = fitted.f.after(onto)
+        graph = graphs.inspection(whole)
+        engine = _engine(graph, extractor, fitted.f, settings, threads, options)
+    if settings.turns == "always" and fitted.turns is None:
+        notes.append(
+            "No photo was turned, though turns is always: only photos that are seen whole are, "
+            "without tiles, a region of interest or registration."
+        )
+    if guarded and guarded.kept == "identity":
+        notes.append(guarded.sentence())
+    elif settings.guard and settings.method == "reconpatch" and not guarded:
+        notes.append("The guard had fewer than two made defects to compare on: f is unguarded.")
+    provenance = {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "folder": folder,
+        "weights": graphs.weights,
+        "features": f"{type(extractor).__name__}, {threads} threads",
+        "versions": _versions(),
+        "data_sha256": _data_fingerprint(photos),
+        "kind": Kind.of(read.looks).to_dict(),
+        "seconds": clock.seconds,
+        "coreset_radius": fitted.radius,
+        "training": log.to_dict() if log else None,
+        "quality": fitted.trial.quality.to_dict() if fitted.trial else None,
+        "guard": guarded.to_dict() if guarded else None,
+        "turns": fitted.turns.to_dict() if fitted.turns else None,
+        "notes": notes,
+    }
+    thumbnails = read.thumbnails or thumbnails_of(fitted.bank, sources, read, options)
+    half = slice(SAMPLE_PHOTOS // 2)
+    good_views = [pixels for _, pixels in read.prepared.values()]
+    sample = Sample.of(good_views[half], defects.pixels[half])
+    model = Model(
+        settings, read.preprocessing, whole, fitted.bank, photos, fitted.scores,
+        fitted.calibration, provenance, engine, thumbnails, sample,
+    )  # fmt: skip
+    with clock.step("compare engines"):
+        reference = NumpyEngine(extractor, fitted.f, settings.scoring)
+        checked = checked_sample(model, lambda x: reference(x, fitted.bank))
+    return model.with_samples([checked])
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A representation with its bank, and what the good photos and the made defects are by it."""
+
+    f: Representation
+    bank: MemoryBank
+    radius: float
+    scores: GoodScores
+    calibration: Calibration
+    trial: Trial | None = None
+    turns: TurnsDecision | None = None
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """What all banks of a fit have in common."""
+
+    photos: Sequence[TrainingPhoto]
+    defects: Defects
+    settings: FitSettings
+    layout: Layout
+    extractor: Extractor
+    clock: Clock
+    options: FitOptions
+    steps: Steps
+    prepared: Mapping[int, tuple[View, Bytes]]
+
+    def with_banks(self, f: Representation, patches: PatchStore) -> tuple[_Fitted, Guard | None]:
+        """The bank of f, or that of the identity where the guard prefers it; p gives way to r.
+
+        No distance depends on the bias of f, so it is chosen: the good patches' mean becomes the
+        origin, where squared distances lose the fewest digits.
+        """
+        mean = patches.mean()
+        centred = Representation(None, (-mean).astype(np.float32))
+        patches.represent(centred)
+        settings = self.settings
+        guarded = settings.guard and settings.method == "reconpatch" and len(self.defects) > 1
+        identity = None
+        if f.weight is None or guarded:
+            prefix = "" if f.weight is None else "identity: "
+            identity = self.with_bank(centred, patches, prefix)
+        if f.weight is None and identity:
+            return identity, None
+        assert f.weight is not None
+        learned = Representation(f.weight, (-(f.weight @ mean)).astype(np.float32))
+        patches.represent(Representation(f.weight))
+        fitted = self.with_bank(learned, patches)
+        if not (identity and identity.trial and fitted.trial):
+            return fitted, None
+        decision = guard(fitted.trial, identity.trial)
+        return (identity if decision.kept == "identity" else fitted), decision
+
+    def with_bank(self, f: Representation, patches: PatchStore, prefix: str = "") -> _Fitted:
+        """The bank of represented patches, calibrated, and tried on the made defects."""
+        settings, photos, steps = self.settings, self.photos, self.steps
+        photo = steps.photo(patches)
+        with self.clock.step(f"{prefix}build the memory bank"):
+            report = self._report(f"{prefix}build the memory bank")
+            bank = steps.bank(f, patches, settings, report)
+        bank, turns = self._with_turns(bank, f, photo)
+        bank = with_scales(bank, photos, settings.scoring)
+        with self.clock.step(f"{prefix}calibrate"):
+            report = self._report(f"{prefix}search for each photo")
+            covering = steps.cover(f, bank, patches, photos, report)
+            bank = with_stand_ins(bank, photo, photos, covering)
+            scores = leave_one_out(
+                photo, photos, bank, settings.scoring, self.layout, covering=covering,
+                progress=self._report(f"{prefix}calibrate"),
+            )  # fmt: skip
+            image_scores = by_part(scores.image_scores, photos, scores.photos)
+            calibration = Calibration(
+                image_scores,
+                by_part(scores.map_maxima, photos, scores.photos),
+                settings.false_alarm_rate,
+                _calibrated_on(len(scores.photos), len(photos), len(image_scores)),
+            )
+        fitted = _Fitted(f, bank, covering.radius, scores, calibration, turns=turns)
+        if not len(self.defects):
+            return fitted
+        with self.clock.step(f"{prefix}try on made defects"):
+            trial = try_on(
+                self.defects, f, bank, photos, scores, settings.scoring, self.layout,
+                threshold=calibration.image_threshold.value, grid=self.extractor.grid,
+            )  # fmt: skip
+        return replace(fitted, trial=trial)
+
+    def _with_turns(
+        self, bank: MemoryBank, f: Representation, photo: Callable[[int], Floats]
+    ) -> tuple[MemoryBank, TurnsDecision | None]:
+        """The bank with turned copies of good photos, where they help, and what decided."""
+        settings = self.settings
+        if settings.turns == "never" or settings.register or not self.layout.plain:
+            return bank, None
+        with self.clock.step("try turned copies"):
+            rng = np.random.default_rng([settings.seed, 2])
+            copies = turned(self.prepared, self.extractor, f)
+            with_copies = bank_with(bank, copies, lambda r, rows: pick(r, rows, settings, rng))
+            of = self.steps.at_hand(list(self.prepared))
+            decision = decide(
+                bank, with_copies, photo, self.photos, of, settings.scoring, self.layout
+            )
+        taken = decision.taken or settings.turns == "always"
+        return (with_copies if taken else bank), replace(decision, taken=taken)
+
+    def _report(self, step: str) -> Callable[[int, int], None] | None:
+        return report_to(self.options, step)
+
+
+def _calibrated_on(scored: int, photos: int, parts: int) -> str:
+    which = "the good photos" if scored == photos else f"{scored} of the {photos} good photos"
+    return f"{which} of the fit, each scored as if it were new{counted_once(scored, parts)}"
+
+
+def _engine(
+    graph: bytes,
+    extractor: Extractor,
+    f: Representation,
+    settings: FitSettings,
+    threads: int,
+    options: FitOptions,
+) -> StoredGraph:
+    """The default engine; where features are remembered, one that goes on remembering them."""
+    if options.remember is None:
+        return StoredGraph(graph, threads=threads)
+    return StoredGraph(graph, threads=threads, opened=NumpyEngine(extractor, f, settings.scoring))
+
+
+def build_bank(
+    patches: PatchStore,
+    settings: FitSettings,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> MemoryBank:
+    """The memory bank of represented patches.
+
+    Its stand-ins are yet to be chosen: see `reconpatch.model.good_photos.with_stand_ins`.
+
+    Args:
+        patches: of all good photos.
+        settings: size of the bank, candidates, projection and seed.
+        progress: called with (rows picked, rows).
+    """
+    rng = np.random.default_rng(settings.seed)
+    rows = bank_rows(settings.bank, patches.patches, settings.bank_least)
+    if 0 < settings.candidates < patches.patches:
+        count = max(settings.candidates, rows)
+        candidates = np.sort(rng.permutation(patches.patches)[:count])
+        picked = candidates[pick(patches.take(candidates), rows, settings, rng, progress)]
+    elif patches.patches <= patches.at_hand and patches.addressable:
+        picked = pick(patches.flat, rows, settings, rng, progress)
+    else:
+        picked = _picked_by_merging(patches, rows, settings, rng, progress)
+    kept = patches.take(picked)
+    return MemoryBank(kept, picked // patches.places, picked % patches.places, kept)
+
+
+def pick(
+    r: Floats,
+    rows: int,
+    settings: FitSettings,
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None] | None = None,
+) -> npt.NDArray[np.int64]:
+    """The greedy coreset of (N, D) patches, in a projection where that has far fewer dimensions."""
+    space = r
+    if 0 < 2 * settings.projection <= r.shape[1]:
+        space = random_projection(r, settings.projection, rng)
+    first = int(rng.integers(len(space)))
+    return greedy_coreset(space, rows, first=first, progress=progress).indices
+
+
+def _picked_by_merging(
+    patches: PatchStore,
+    rows: int,
+    settings: FitSettings,
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None] | None,
+) -> npt.NDArray[np.int64]:
+    """A coreset of coresets: that of each part that fits in memory, then that of them all.
+
+    No patch is further from the bank than the two covering radii together.
+    """
+    picked = np.empty(0, np.int64)
+    at_hand = max(patches.at_hand - 2 * rows, patches.at_hand // 2)
+    for start, block in patches.blocks(at_hand):
+        r = block.reshape(-1, patches.channels)
+        mine = pick(r, rows, settings, rng) if len(r) > rows else np.arange(len(r))
+        picked = np.concatenate([picked, mine + start * patches.places])
+        if len(picked) > max(2 * rows, at_hand // 2):
+            picked = picked[pick(patches.take(picked), rows, settings, rng)]
+        if progress is not None:
+            progress(min(rows, rows * (start + len(block)) // len(patches)), rows)
+    if len(picked) > rows:
+        picked = picked[pick(patches.take(picked), rows, settings, rng)]
+    return picked
+
+
+# --- Steps ---------------------------------------------------------------------------------------
+
+
+def _bounded_bank(settings: FitSettings, layout: Layout, photos: int) -> FitSettings:
+    """The settings with a bank and candidates that photos in tiles can bear.
+
+    A share of all patches of large photos would be more rows than can be searched, and a greedy
+    selection among all of them would take hours: a number of rows that was given stays as it is.
+    """
+    if not layout.in_tiles:
+        return settings
+    patches = photos * layout.places
+    rows = bank_rows(settings.bank, patches, settings.bank_least)
+    if settings.bank < 1 and rows > TILED_ROWS:
+        settings = replace(settings, bank=float(TILED_ROWS), bank_least=0)
+    if not settings.candidates and patches > TILED_CANDIDATES:
+        settings = replace(settings, candidates=TILED_CANDIDATES)
+    return settings
+
+
+def _require_training_packages() -> None:
+    if not all(map(importlib.util.find_spec, ("timm", "torch"))):
+        raise MissingExtraError("fit", "train")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is none, or that is not here.
+
+    Raises:
+        SettingsError: it is neither "cpu" nor "cuda", or torch finds no such device.
+    """
+    if device == "cpu":
+        return
+    if device.partition(":")[0] != "cuda":
+        raise SettingsError(f"--device is {device!r}: give cpu or cuda")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SettingsError(
+            f"--device is {device!r}, and torch finds no CUDA device on this machine: give cpu, or "
+            "install a driver and a build of torch that fit the card"
+        )
+
+
+def _extractor(
+    graph: bytes,
+    settings: FitSettings,
+    options: FitOptions,
+    threads: int,
+    onto: Representation | None = None,
+) -> Extractor:
+    """What extracts the training features: p, or its coordinates in a principal basis.
+
+    The rule, whatever is faster somewhere: ONNX Runtime on a CPU, torch on any other device.
+    """
+    extractor: Extractor
+    if options.device == "cpu":
+        extractor = FeatureExtractor(graph, threads)
+    else:
+        from reconpatch.features.patch_features import TorchFeatureExtractor, load_patch_features
+
+        module, _ = load_patch_features(settings, options.weights)
+        extractor = TorchFeatureExtractor(module, settings.size, options.device, onto)
+    return options.remember(extractor, graph) if options.remember else extractor
+
+
+def _check_enough(photos: Sequence[TrainingPhoto], group: str | None = None) -> None:
+    different = len({photo.group for photo in photos})
+    if different < 2:
+        few = {0: "no good photo is left", 1: "there is only one good photo"}
+        alike = "of one part" if group else "nearly the same picture"
+        what = few.get(len(photos), f"the {len(photos)} good photos are all {alike}")
+        raise NotEnoughPhotosError(
+            f"{what}, and at least two different ones are needed, so that each can be compared "
+            "with another; 100 or more make a threshold that can promise a false-alarm rate of 1 %"
+        )
+
+
+# --- Record --------------------------------------------------------------------------------------
+
+
+@dataclass
+class Clock:
+    """Seconds of each step by a timer; a step that comes again adds up."""
+
+    timer: Callable[[], float] = time.perf_counter
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what is done inside the `with`."""
+        start = self.timer()
+        yield
+        passed = self.timer() - start
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + passed, 3)
+
+
+def _versions() -> dict[str, str]:
+    packages = ("reconpatch", "numpy", "pillow", "onnxruntime", "torch", "timm")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found}
+
+
+def _data_fingerprint(photos: Sequence[TrainingPhoto]) -> str:
+    import hashlib
+
+    listing = "\n".join(f"{photo.sha256} {photo.name}" for photo in photos)
+    return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()

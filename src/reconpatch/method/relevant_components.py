@@ -1,0 +1,121 @@
+"""The start of f in closed form: relevant components of good patches.
+
+The contrastive loss pulls a patch and its kin together and pushes others apart (eq. 7). Its pull
+has a solution without a single step: among all linear f of one volume, the one that brings kin
+closest together is the inverse square root of the covariance of their differences (relevant
+component analysis, Bar-Hillel et al., 2003). Kin here are a patch and the nearest patch on another
+part: what tells them apart is what good parts differ in, and f makes little of it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.method.memory_bank import Floats
+
+Doubles = npt.NDArray[np.float64]
+
+# Kin are searched for this many patches among that many: more of either changes no result by more
+# than another seed does (docs/research.md).
+QUERIES = 4096
+POOL = 65536
+_BLOCK = 64  # queries at a time: 16 MiB of distances
+
+
+def relevant_components(
+    patches: Floats,
+    parts: npt.NDArray[np.int64],
+    *,
+    dim: int,
+    power: float,
+    shrink: float,
+    rng: np.random.Generator,
+) -> Floats:
+    """The weight of f that makes the differences between kin small and alike in all directions.
+
+    Args:
+        patches: (P, C) float32 patch features of the good photos.
+        parts: (P,) the part that each patch is of, two different ones at least.
+        dim: D, rows to return, at most C: the directions in which good patches differ most after
+            the change, leading ones first. D = C returns a symmetric matrix.
+        power: 0 leaves p as it is, 1 whitens the differences; between, each standard deviation is
+            divided by its own power.
+        shrink: share of the identity that is mixed into the covariance, of the same trace.
+        rng: draws the patches.
+
+    Returns:
+        (D, C) float32.
+    """
+    weight = inverse_power(covariance(kin_differences(patches, parts, rng)), power, shrink)
+    if dim < patches.shape[1]:
+        weight = _leading(patches, weight, dim)
+    return weight.astype(np.float32)
+
+
+def kin_differences(
+    patches: Floats, parts: npt.NDArray[np.int64], rng: np.random.Generator
+) -> Floats:
+    """(Q, C) differences between patches and the nearest patch of another part, in p itself.
+
+    Args:
+        patches: (P, C) float32.
+        parts: (P,) the part that each patch is of, two different ones at least.
+        rng: draws the patches.
+    """
+    queries = rng.permutation(len(patches))[:QUERIES]
+    pool = rng.permutation(len(patches))[:POOL]
+    if len(np.unique(parts[pool])) == 1:  # every patch needs one of another part in the pool
+        pool = np.append(pool, np.flatnonzero(parts != parts[pool[0]])[:1])
+    pooled = patches[pool]
+    # Far from the origin the product's form would lose the digits that tell patches apart.
+    centre = pooled.mean(axis=0)
+    pooled -= centre
+    norms = np.einsum("pc,pc->p", pooled, pooled)
+    found = []
+    for start in range(0, len(queries), _BLOCK):
+        q = queries[start : start + _BLOCK]
+        squared = (-2.0 * (patches[q] - centre)) @ pooled.T
+        squared += norms  # up to ||q||^2, which is the same for all
+        squared[parts[q][:, None] == parts[pool][None, :]] = np.inf
+        found.append(patches[q] - patches[pool[squared.argmin(axis=1)]])
+    return np.concatenate(found)
+
+
+def covariance(differences: Floats) -> Doubles:
+    """(C, C) mean outer product of (Q, C) differences; a difference's mean is 0 by symmetry."""
+    x = differences.astype(np.float64)
+    product: Doubles = x.T @ x / len(x)
+    return product
+
+
+def inverse_power(matrix: Doubles, power: float, shrink: float) -> Doubles:
+    """((1 - shrink) K / (tr K / C) + shrink I) ^ (-power / 2) of a covariance K: (C, C).
+
+    Where K is 0, as all kin are the same, there is nothing to undo: the identity.
+    """
+    identity = np.eye(len(matrix))
+    scale = np.trace(matrix) / len(matrix)
+    if not scale > 0:
+        return identity
+    values, vectors = np.linalg.eigh((1.0 - shrink) * matrix / scale + shrink * identity)
+    # Rounding makes the smallest eigenvalues of a matrix without full rank negative.
+    values = np.maximum(values, 1e-9)
+    result: Doubles = (vectors * values ** (-power / 2.0)) @ vectors.T
+    return result
+
+
+def _leading(patches: Floats, weight: Doubles, dim: int) -> Doubles:
+    """The `dim` directions of largest variance of the patches after a (C, C) weight."""
+    centred = (patches - patches.mean(axis=0)).astype(np.float32)
+    spread = weight @ ((centred.T @ centred).astype(np.float64) / len(centred)) @ weight.T
+    _, vectors = np.linalg.eigh(spread)  # ascending
+    directions: Doubles = vectors[:, ::-1][:, :dim].T @ weight
+    return directions
+
+
+def signed(rows: Doubles) -> Doubles:
+    """Rows with their largest entry positive: the sign of an eigenvector is the library's whim."""
+    largest = np.abs(rows).argmax(axis=1)
+    signed: Doubles = rows * np.sign(rows[np.arange(len(rows)), largest])[:, None]
+    return signed

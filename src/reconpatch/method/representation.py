@@ -1,0 +1,505 @@
+"""The learned representation: r = f(p), trained by relaxed contrastive learning (eq. 1 to 8).
+
+                 ┌── f ── g ──────────── z ──┐
+    patches p ───┤                           ├── relaxed contrastive loss (7) ── AdamP ──> f, g
+                 └── f̄ ── ḡ ── z̄ ── w (1-6) ─┘
+                     └── θ̄ <- γ θ̄ + (1 - γ) θ (8)
+
+f and g are linear. After training only f is kept, as plain numpy: using it needs no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.errors import NotEnoughPhotosError, SettingsError
+from reconpatch.method.contrastive_components import Contrast, contrastive_components
+from reconpatch.method.relevant_components import relevant_components, signed
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = npt.NDArray[np.float32]
+Method = Literal["reconpatch", "untrained", "patchcore"]
+METHODS: tuple[Method, ...] = ("reconpatch", "untrained", "patchcore")
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """f as it is stored and applied: r = p Wᵀ + c, or r = p + c where there is no W (PatchCore).
+
+    No distance depends on c; a fit chooses it so that the good patches' mean is the origin.
+
+    Attributes:
+        weight: (D, C) float32, or None for the identity.
+        bias: (D,) float32, or None for none.
+    """
+
+    weight: Floats | None = None
+    bias: Floats | None = None
+
+    def __call__(self, p: Floats) -> Floats:
+        """Represent patch features: (..., C) float32 -> (..., D) float32."""
+        r = p if self.weight is None else p @ self.weight.T
+        return r if self.bias is None else r + self.bias
+
+    def after(self, first: Representation) -> Representation:
+        """Two in turn as one: p to self(first(p)). Summed in float64."""
+        weight, bias = first.weight, first.bias
+        if self.weight is not None:
+            weight = self.weight
+            if first.weight is not None:
+                weight = (weight.astype(np.float64) @ first.weight).astype(np.float32)
+            if bias is not None:
+                bias = (self.weight.astype(np.float64) @ bias).astype(np.float32)
+        if bias is None or self.bias is None:
+            return Representation(weight, self.bias if bias is None else bias)
+        return Representation(weight, bias + self.bias)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How f is made. What the paper does not say is a parameter here; see docs/method.md.
+
+    Attributes:
+        dim: D, dimensions of r = f(p); 0 takes C, those of p.
+        projection_dim: dimensions of z = g(r); 0 takes D. [not said]
+        bias: whether f and g have a bias. [not said]
+        init: what f starts from. "orthogonal": a random (semi-)orthogonal matrix; "pca": the
+            leading principal directions of the standardised patch features; "identity": the
+            first D of p's own dimensions, so that training starts at PatchCore; "kin": the
+            directions in which a patch and the nearest one on another part differ are made small,
+            see `reconpatch.method.relevant_components`; "contrastive": half of D principal
+            directions of the levels' outputs, half directions in which made defects differ from
+            good patches and good patches from one another do not, see
+            `reconpatch.method.contrastive_components`. [not said]
+        basis: leading principal directions of p, all levels on one scale, in which f is learned;
+            0 for p itself. "contrastive" needs some.
+        contrast_power: how far "contrastive" whitens what good patches differ in, 0 to 1: 0.5
+            whitens their differences.
+        contrast_gain: how much more the strongest contrastive components count, 0 for not at all.
+        contrast_shrink: share of the identity in the differences' second moment.
+        contrast_share: how much the contrastive half counts beside the principal one, in distances
+            of good patches.
+        made: defects made on the good photos for "contrastive" to learn from.
+        kin_power: how far "kin" goes: 0 is the identity, 1 whitens those differences.
+        kin_shrink: share of the identity in their covariance, of the same trace.
+        epochs: passes over all patches; with `steps` above 0, it is the steps that count.
+        steps: optimiser steps in all; 0 leaves it to the epochs.
+        batch_size: N, patches in a batch. [not said]
+        batches: "random": N patches drawn from all; "neighbours": N / (1 + companions) patches,
+            each with its nearest in a pool, so that the contextual similarity meets true
+            neighbours. [not said]
+        companions: nearest patches drawn with each patch, in "neighbours" batches.
+        pool_size: patches among which those are searched, drawn anew every pass.
+        learning_rate, weight_decay: of AdamP; the rate falls along a cosine to 0.
+        k: size of the neighbourhoods of eq. 2; those of eq. 4 take k // 2.
+        include_self: whether a patch counts among its own k neighbours. [not said]
+        alpha: α of eq. 6.
+        sigma: σ of eq. 1, in the units that `scale` leaves. [not said]
+        scale: "unit": each z̄ is L2-normalised; "mean": squared distances are divided by their
+            mean over the batch; "none": as they come. [not said]
+        margin: m of eq. 7.
+        gamma: γ of eq. 8. [not said]
+    """
+
+    dim: int = 512
+    projection_dim: int = 0
+    bias: bool = True
+    init: Literal["orthogonal", "pca", "identity", "kin", "contrastive"] = "orthogonal"
+    kin_power: float = 0.5
+    kin_shrink: float = 0.02
+    basis: int = 0
+    contrast_power: float = 0.25
+    contrast_gain: float = 0.25
+    contrast_shrink: float = 0.05
+    contrast_share: float = 1.0
+    made: int = 320
+    epochs: int = 120
+    steps: int = 0
+    batch_size: int = 1024
+    batches: Literal["random", "neighbours"] = "random"
+    companions: int = 7
+    pool_size: int = 16384
+    learning_rate: float = 1e-5
+    weight_decay: float = 1e-2
+    k: int = 5
+    include_self: bool = True
+    alpha: float = 0.5
+    sigma: float = 1.0
+    scale: Literal["unit", "mean", "none"] = "unit"
+    margin: float = 1.0
+    gamma: float = 0.999
+
+    def __post_init__(self) -> None:
+        _check(self.dim >= 0, "dim", self.dim, "0 (as many as the patch features) or more")
+        _check(
+            self.projection_dim >= 0, "projection_dim", self.projection_dim, "0 (as dim) or more"
+        )
+        _check(self.epochs >= 0, "epochs", self.epochs, "0 or more passes over all patches")
+        _check(self.steps >= 0, "steps", self.steps, "0 (let the epochs decide) or more steps")
+        _check(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more patches")
+        _check(self.companions >= 1, "companions", self.companions, "1 or more patches")
+        _check(self.pool_size >= 2, "pool_size", self.pool_size, "2 or more patches")
+        _check(1 <= self.k < self.batch_size, "k", self.k, "1 to batch_size - 1 neighbours")
+        _check(
+            0 < self.learning_rate < 10,
+            "learning_rate",
+            self.learning_rate,
+            "a number above 0 and below 10",
+        )
+        _check(0 <= self.weight_decay < 1, "weight_decay", self.weight_decay, "0 or more, below 1")
+        _check(0 <= self.alpha <= 1, "alpha", self.alpha, "0 to 1")
+        _check(0 < self.sigma < math.inf, "sigma", self.sigma, "a finite number above 0")
+        _check(0 < self.margin < math.inf, "margin", self.margin, "a finite number above 0")
+        _check(0 <= self.gamma <= 1, "gamma", self.gamma, "0 to 1")
+        _check(
+            self.init in ("orthogonal", "pca", "identity", "kin", "contrastive"),
+            "init",
+            self.init,
+            "orthogonal, pca, identity, kin or contrastive",
+        )
+        _check(self.basis >= 0, "basis", self.basis, "0 (p itself) or more principal directions")
+        if self.init == "contrastive":
+            _check(self.dim >= 2, "dim", self.dim, "2 or more, half of them contrastive")
+            _check(self.basis >= self.dim, "basis", self.basis, f"dim ({self.dim}) or more")
+        _check(self.made >= 1, "made", self.made, "1 or more made defects to learn from")
+        _check(0 <= self.contrast_power <= 1, "contrast_power", self.contrast_power, "0 to 1")
+        _check(0 <= self.contrast_gain <= 1, "contrast_gain", self.contrast_gain, "0 to 1")
+        _check(0 < self.contrast_shrink <= 1, "contrast_shrink", self.contrast_shrink, "0 to 1")
+        _check(0 < self.contrast_share <= 100, "contrast_share", self.contrast_share, "0 to 100")
+        _check(0 <= self.kin_power <= 2, "kin_power", self.kin_power, "0 to 2")
+        _check(0 <= self.kin_shrink <= 1, "kin_shrink", self.kin_shrink, "0 to 1")
+        _check(self.scale in ("unit", "mean", "none"), "scale", self.scale, "unit, mean or none")
+        _check(
+            self.batches in ("random", "neighbours"),
+            "batches",
+            self.batches,
+            "random or neighbours",
+        )
+
+    @property
+    def principal(self) -> int:
+        """How many of the D dimensions "contrastive" takes from principal directions."""
+        return self.dim // 2
+
+    def total_steps(self, patches: int) -> int:
+        """Optimiser steps for this many training patches; a pass is of whole batches."""
+        return self.steps or self.epochs * (patches // min(self.batch_size, patches))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What the training did, for the file and for `info`.
+
+    Attributes:
+        steps: optimiser steps taken.
+        loss_first, loss_last: the two parts of the loss (eq. 7), pull and push, each the mean over
+            the first and over the last tenth of the steps.
+        movement: ||Δf|| / ||f0||, how far the weight of f moved from where it started.
+    """
+
+    steps: int
+    loss_first: tuple[float, float]
+    loss_last: tuple[float, float]
+    movement: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The log as JSON-ready values."""
+        return asdict(self)
+
+
+def _check(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise SettingsError(f"{name} is {value}: give {allowed}")
+
+
+def make_representation(
+    patches: Floats,
+    method: Method,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    parts: npt.NDArray[np.int64] | None = None,
+    contrast: Contrast | None = None,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Representation, TrainingLog | None]:
+    """Make f for the patch features of all good photos, by one of the three methods.
+
+    "reconpatch" trains f; "untrained" is the same f before its first step, and of a "contrastive"
+    one its principal directions alone; "patchcore" is the identity. The last two are the baselines
+    that the first is measured against.
+
+    Args:
+        patches: (P, C) float32.
+        method: one of the three.
+        settings: see `TrainingSettings`.
+        seed: decides all that is random.
+        parts: (P,) the part that each patch is of; None takes each patch for a part of its own.
+        contrast: what a "contrastive" f is learned against.
+        device: where the steps run, "cpu" or "cuda".
+        progress: called with (steps so far, steps in all).
+    """
+    if method == "patchcore":
+        return Representation(), None
+    if method not in METHODS:
+        raise SettingsError(f"method is {method!r}: give one of {', '.join(METHODS)}")
+    if len(patches) <= settings.k:
+        raise NotEnoughPhotosError(
+            f"the good photos give {len(patches)} patches, and training needs more than k = "
+            f"{settings.k}: use more photos or a larger input size"
+        )
+    if settings.init == "contrastive" and method == "untrained":
+        assert contrast is not None
+        return Representation(contrast.outputs), None
+    start = initial_weight(patches, settings, parts, contrast, seed=seed)
+    steps = settings.total_steps(len(patches)) if method == "reconpatch" else 0
+    if start is not None and not steps:  # f has a closed form, and nobody needs torch
+        bias = np.zeros(len(start), np.float32) if settings.bias else None
+        log = _log(np.zeros((0, 2)), 0.0) if method == "reconpatch" else None
+        return Representation(start, bias), log
+    import torch
+
+    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they were
+        torch.manual_seed(seed)
+        f = initial_f(patches.shape[1], settings, start)
+        if method == "untrained":
+            return _to_numpy(f), None
+        return train(f, patches, settings, seed=seed, device=device, progress=progress)
+
+
+def train(
+    f: torch.nn.Linear,
+    patches: Floats,
+    settings: TrainingSettings,
+    *,
+    seed: int,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Representation, TrainingLog]:
+    """Train f by relaxed contrastive learning; g and the twins are dropped at the end.
+
+    Args:
+        f: the linear layer to start from; it is trained in place.
+        patches: (P, C) float32 patch features of good photos.
+        settings: see `TrainingSettings`.
+        seed: decides the batches; g starts from torch's global seed, as f did.
+        device: where the steps run, "cpu" or "cuda".
+        progress: called with (steps so far, steps in all).
+    """
+    import copy
+
+    import torch
+    from timm.optim import AdamP
+
+    from reconpatch.method.loss import relaxed_contrastive_loss
+
+    start = f.weight.detach().clone()
+    dim = f.out_features
+    g = torch.nn.Linear(dim, settings.projection_dim or dim, bias=settings.bias)
+    _orthogonal(g)
+    student = torch.nn.Sequential(f, g).to(device)  # θ: z = g(f(p))
+    twin = copy.deepcopy(student).requires_grad_(False)  # θ̄: z̄ = ḡ(f̄(p))
+
+    steps = settings.total_steps(len(patches))
+    optimiser = AdamP(
+        student.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(steps, 1))
+    rng = np.random.default_rng(seed)
+    history = np.zeros((steps, 2))
+    for step, indices in zip(range(steps), batches(patches, settings, rng), strict=False):
+        p = torch.from_numpy(patches[indices]).to(device)  # (N, C)
+        with torch.no_grad():
+            w = pseudo_labels(twin(p), settings)  # (N, N)
+        loss = relaxed_contrastive_loss(student(p), w, settings.margin)
+        optimiser.zero_grad()
+        loss.total.backward()
+        optimiser.step()
+        schedule.step()
+        update_twin(twin, student, settings.gamma)
+        history[step] = loss.pull.item(), loss.push.item()
+        if progress is not None:
+            progress(step + 1, steps)
+
+    f = f.cpu()
+    if not torch.isfinite(f.weight).all():
+        raise SettingsError(
+            f"training diverged with learning_rate {settings.learning_rate:g}: give a smaller one"
+        )
+    movement = float((f.weight.detach() - start).norm() / start.norm().clamp(min=1e-12))
+    return _to_numpy(f), _log(history, movement)
+
+
+def pseudo_labels(z_bar: torch.Tensor, settings: TrainingSettings) -> torch.Tensor:
+    """Similarities w (eq. 6) for a batch of the twin's z̄: (N, D) -> (N, N)."""
+    from torch.nn.functional import normalize
+
+    from reconpatch.method.similarity import (
+        contextual_similarity,
+        mixed_similarity,
+        pairwise_similarity,
+        squared_distances,
+    )
+
+    squared = squared_distances(normalize(z_bar) if settings.scale == "unit" else z_bar)
+    if settings.scale == "mean":
+        squared = squared / squared.mean().clamp(min=1e-12)
+    k = min(settings.k, len(z_bar) - 1)
+    contextual = contextual_similarity(
+        squared, k, k_reciprocal=max(1, k // 2), include_self=settings.include_self
+    )
+    return mixed_similarity(
+        pairwise_similarity(squared, settings.sigma), contextual, settings.alpha
+    )
+
+
+def update_twin(twin: torch.nn.Module, student: torch.nn.Module, gamma: float) -> None:
+    """θ̄ <- γ θ̄ + (1 - γ) θ (eq. 8), in place."""
+    for slow, fast in zip(twin.parameters(), student.parameters(), strict=True):
+        slow.lerp_(fast.detach(), 1.0 - gamma)
+
+
+def initial_f(channels: int, settings: TrainingSettings, weight: Floats | None) -> torch.nn.Linear:
+    """The layer f before its first step, by torch's global seed where no weight is given."""
+    import torch
+
+    f = torch.nn.Linear(channels, settings.dim or channels, bias=settings.bias)
+    _orthogonal(f)
+    if weight is not None:
+        with torch.no_grad():
+            f.weight.copy_(torch.from_numpy(weight))
+    return f
+
+
+def initial_weight(
+    patches: Floats,
+    settings: TrainingSettings,
+    parts: npt.NDArray[np.int64] | None = None,
+    contrast: Contrast | None = None,
+    *,
+    seed: int = 0,
+) -> Floats | None:
+    """The (D, C) weight that f starts from by its patches; None for a random one."""
+    channels = patches.shape[1]
+    dim = settings.dim or channels
+    if settings.init == "orthogonal":
+        return None
+    if settings.init == "contrastive":
+        assert contrast is not None
+        return contrastive_components(
+            patches,
+            np.arange(len(patches)) if parts is None else parts,
+            contrast,
+            dim=settings.dim,
+            power=settings.contrast_power,
+            gain=settings.contrast_gain,
+            shrink=settings.contrast_shrink,
+            share=settings.contrast_share,
+            rng=np.random.default_rng(seed),
+        )
+    start = np.eye(dim, channels, dtype=np.float32)
+    if settings.init == "pca":
+        start[:] = 0.0  # more dimensions than features: nothing left to hold
+        directions = principal_directions(patches, dim)
+        start[: len(directions)] = directions
+    elif settings.init == "kin":
+        start[:channels] = relevant_components(
+            patches,
+            np.arange(len(patches)) if parts is None else parts,
+            dim=min(dim, channels),
+            power=settings.kin_power,
+            shrink=settings.kin_shrink,
+            rng=np.random.default_rng(seed),
+        )
+    return start
+
+
+def principal_directions(patches: Floats, dim: int) -> Floats:
+    """(min(D, C), C) leading principal directions of the standardised features, unstandardised.
+
+    Row d maps p to the d-th principal component of (p - mean) / std, up to a constant; distances in
+    all C components are those of the standardised features. A feature that is the same in all
+    patches has no scale of its own and gets no weight.
+    """
+    mean = patches.mean(axis=0)
+    std = patches.std(axis=0, dtype=np.float64)
+    std[std <= 1e-6 * np.abs(mean)] = np.inf  # constant, up to the rounding of float32
+    centred = (patches - mean) / std.astype(np.float32)
+    covariance = (centred.T @ centred).astype(np.float64) / len(patches)
+    _, vectors = np.linalg.eigh(covariance)  # ascending
+    return np.asarray(signed(vectors[:, ::-1].T[:dim]) / std, dtype=np.float32)
+
+
+def batches(
+    patches: Floats, settings: TrainingSettings, rng: np.random.Generator
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices of one batch after the other, without end; every batch has min(N, P) patches."""
+    n = min(settings.batch_size, len(patches))
+    if settings.batches == "neighbours":
+        yield from _neighbour_batches(patches, n, settings, rng)
+    while True:
+        order = rng.permutation(len(patches))
+        for start in range(0, len(order) - n + 1, n):
+            yield order[start : start + n]
+
+
+def _neighbour_batches(
+    patches: Floats, n: int, settings: TrainingSettings, rng: np.random.Generator
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Batches of seeds and the patches nearest to them in a pool, each patch at most once."""
+    group = min(1 + settings.companions, n)
+    per_batch = n // group
+    while True:
+        pool = rng.permutation(len(patches))[: max(settings.pool_size, n)]
+        p = patches[pool]
+        norms = np.einsum("pc,pc->p", p, p)
+        seeds = rng.permutation(len(pool))
+        for start in range(0, len(seeds) - per_batch + 1, per_batch):
+            chosen = seeds[start : start + per_batch]
+            distance = norms - 2.0 * (p[chosen] @ p.T)
+            distance[np.arange(per_batch), chosen] = -np.inf  # first, even among its duplicates
+            members = np.unique(np.argpartition(distance, group - 1, axis=1)[:, :group])
+            # Seeds close to each other share companions: fill up with random ones.
+            rest = np.setdiff1d(rng.permutation(len(pool))[: 2 * n], members)
+            members = np.concatenate([members, rng.permutation(rest)])[:n]
+            yield pool[members]
+
+
+def _orthogonal(layer: torch.nn.Linear) -> None:
+    """A random (semi-)orthogonal weight and a zero bias, from torch's global seed."""
+    import torch
+
+    torch.nn.init.orthogonal_(layer.weight)
+    if layer.bias is not None:
+        torch.nn.init.zeros_(layer.bias)
+
+
+def _to_numpy(f: torch.nn.Linear) -> Representation:
+    bias = None if f.bias is None else f.bias.detach().numpy().copy()
+    return Representation(f.weight.detach().numpy().copy(), bias)
+
+
+def _log(history: npt.NDArray[np.float64], movement: float) -> TrainingLog:
+    tenth = max(1, len(history) // 10)
+    first, last = (
+        part.mean(axis=0) if len(part) else (0.0, 0.0)
+        for part in (history[:tenth], history[-tenth:])
+    )
+    return TrainingLog(
+        steps=len(history),
+        loss_first=(float(first[0]), float(first[1])),
+        loss_last=(float(last[0]), float(last[1])),
+        movement=movement,
+    )

@@ -1,0 +1,1 @@
+"""A fitted model and its file: inspection, ensembles, parity of engines, versions compared."""

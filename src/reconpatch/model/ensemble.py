@@ -1,0 +1,497 @@
+"""Ensembles: members' scores and maps brought to one scale and averaged (the paper's ensemble).
+
+    s̄ = (s - median) / (1.4826 MAD) of each member, then the mean over the members
+
+The paper takes median and MAD (median absolute deviation) over the training set. A bank
+that holds a photo's own patches makes its score small, so by default they are taken over the good
+photos scored as if they were new, the rule of the threshold. The paper's rule is an option.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.errors import SettingsError
+from reconpatch.method.calibration import Calibration
+from reconpatch.method.memory_bank import Floats
+from reconpatch.method.scoring import PatchScores
+from reconpatch.method.settings import AUTOMATIC, QUALITIES, FitSettings, Quality
+from reconpatch.model.good_photos import by_part, counted_once
+from reconpatch.model.model import Inspector, Judgement, Model
+from reconpatch.model.parity import Sample
+from reconpatch.photos.images import Photo
+from reconpatch.photos.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from reconpatch.fitting.options import FitOptions, Progress
+    from reconpatch.fitting.reading import GoodSource
+
+# Makes the MAD of a normal distribution its standard deviation.
+MAD_TO_STD = 1.4826
+
+AGAIN = "inspect the good photos again, for the scales"
+"""The step of a fit that statistics of the training set take."""
+
+Statistics = Literal["as_new", "training"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Median and MAD that bring a member's values to a scale of their own.
+
+    Attributes:
+        median: of the values.
+        mad: median absolute deviation from it, above 0.
+    """
+
+    median: float
+    mad: float
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any]) -> Scale:
+        """The scale of some values.
+
+        Where more than half of them are equal the MAD is 0; then the mean absolute deviation,
+        brought to the same unit, takes its place, and 1 where all values are equal.
+        """
+        values = values.astype(np.float64).ravel()
+        median = float(np.median(values))
+        deviations = np.abs(values - median)
+        mad = float(np.median(deviations))
+        if mad == 0.0:
+            # For a normal distribution: mean absolute deviation / MAD = 0.7979 / 0.6745.
+            mad = float(deviations.mean()) * 0.6745 / 0.7979
+        return cls(median, mad or 1 / MAD_TO_STD)
+
+    def __call__(self, values: Any) -> Any:
+        """The modified z-score: (values - median) / (1.4826 MAD)."""
+        return (values - self.median) / (MAD_TO_STD * self.mad)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ensemble(Inspector):
+    """Several models of the same good photos with one verdict.
+
+    Members that see the whole photo may do so at different sizes. Maps are made at the size of the
+    finest, the one with the most pixels; a verdict is explained by the most alarmed member, on its
+    own grid.
+
+    Attributes:
+        models: of different backbones or input sizes, fitted on the same photos.
+        score_scales: of each member's image scores.
+        map_scales: of each member's maps: median and MAD over the distances of all patches of all
+            good photos.
+        calibration: of the combined scores.
+        provenance: of the ensemble; each member has its own.
+    """
+
+    models: Sequence[Model]
+    score_scales: Sequence[Scale]
+    map_scales: Sequence[Scale]
+    calibration: Calibration
+    provenance: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        _check_together(self.models)
+
+    @property
+    def members(self) -> Sequence[Model]:
+        """The models at work."""
+        return self.models
+
+    @property
+    def preprocessing(self) -> Preprocessing:  # type: ignore[override]  # as `photos`
+        """That of the finest member, which maps are made at; of equals the first."""
+        return _finest(self.models).preprocessing
+
+    @property
+    def photos(self) -> Any:  # type: ignore[override]  # read from the first member, not stored
+        """The good photos of the fit."""
+        return self.models[0].photos
+
+    def __repr__(self) -> str:
+        names = ", ".join(member_names([model.settings for model in self.models]))
+        return f"Ensemble({names}, threshold {self.threshold:.4g})"
+
+    def judge(self, photos: Sequence[Photo], *, as_new: bool = False) -> list[Judgement]:
+        """See `Inspector.judge`; the most alarmed member tells why."""
+        if as_new:
+            return [self._judge(_score(self.models, [photo], as_new=True), 0) for photo in photos]
+        by_member = _score(self.models, photos)
+        return [self._judge(by_member, i) for i in range(len(photos))]
+
+    def _judge(self, by_member: Sequence[Sequence[PatchScores]], i: int) -> Judgement:
+        """What the i-th photo comes to by what each member says of it."""
+        scored = [of_photos[i] for of_photos in by_member]
+        scores = [scale(s.image_score) for scale, s in zip(self.score_scales, scored, strict=True)]
+        most_alarmed = int(np.argmax(scores))
+        return Judgement(
+            score=float(np.mean(scores)),
+            anomaly_map=_combined_map(self.models, self.map_scales, [s.distances for s in scored]),
+            model=self.models[most_alarmed],
+            scores=scored[most_alarmed],
+        )
+
+    def with_calibration(self, calibration: Calibration) -> Self:
+        """See `Inspector.with_calibration`."""
+        return replace(self, calibration=calibration)
+
+    def with_samples(self, samples: Sequence[Sample | None]) -> Self:
+        """See `Inspector.with_samples`."""
+        pairs = zip(self.models, samples, strict=True)
+        return replace(self, models=tuple(replace(m, sample=sample) for m, sample in pairs))
+
+    def on_engine(self, name: str) -> Self:
+        """See `Inspector.on_engine`."""
+        return replace(self, models=tuple(model.on_engine(name) for model in self.models))
+
+
+def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = None) -> Ensemble:
+    """An ensemble of models fitted on the same photos, calibrated on the combined scores.
+
+    Args:
+        models: two or more.
+        training_scores: image scores and patch distances of the good photos that the scales are
+            taken from, for each model; None takes those of the photos scored as if new.
+    """
+    _check_together(models)
+    values = training_scores or [Values(m.good.image_scores, m.good.distances) for m in models]
+    score_scales = [Scale.of(v.image_scores) for v in values]
+    map_scales = [Scale.of(v.distances) for v in values]
+    calibration = Calibration(
+        scores=combined_scores(models, score_scales),
+        map_maxima=_map_maxima(models, map_scales),
+        rate=models[0].calibration.rate,
+        source="the good photos of the fit, each scored as if it were new by every member"
+        + counted_once(len(models[0].good.photos), len(models[0].calibration.scores)),
+    )
+    first = models[0].provenance
+    names = member_names([m.settings for m in models])
+    provenance = {
+        **{key: first[key] for key in ("created", "folder", "data_sha256", "versions")},
+        "notes": _notes(names, models),
+        "seconds": {
+            f"{step}, {name}": value
+            for name, m in zip(names, models, strict=True)
+            for step, value in m.provenance["seconds"].items()
+        },
+        "weights": [m.provenance["weights"] for m in models],
+        "scales": "training set" if training_scores else "good photos scored as if they were new",
+    }
+    return Ensemble(tuple(models), score_scales, map_scales, calibration, provenance)
+
+
+def combined_scores(models: Sequence[Model], scales: Sequence[Scale]) -> npt.NDArray[np.float64]:
+    """(n,) combined scores of the n parts among the good photos, each as if it were new."""
+    scores = [scale(m.good.image_scores) for scale, m in zip(scales, models, strict=True)]
+    return by_part(np.mean(scores, axis=0), models[0].photos, models[0].good.photos)
+
+
+def recombine(ensemble: Ensemble, models: Sequence[Model], source: str) -> Ensemble:
+    """The ensemble with other versions of its members, on the scales that it has.
+
+    The scales stay, so that scores before and after are in one unit; the thresholds follow from
+    the members' scores of their good photos.
+
+    Args:
+        ensemble: the ensemble as it was.
+        models: the members' new versions, in their order.
+        source: where the calibration's scores come from, in plain words.
+    """
+    calibration = replace(
+        ensemble.calibration,
+        scores=combined_scores(models, ensemble.score_scales),
+        map_maxima=_map_maxima(models, ensemble.map_scales),
+        source=source,
+    )
+    return replace(ensemble, models=tuple(models), calibration=calibration)
+
+
+def _notes(names: Sequence[str], models: Sequence[Model]) -> list[str]:
+    """The members' notes; what only some of them say, with their names."""
+    said: dict[str, list[str]] = {}
+    for name, model in zip(names, models, strict=True):
+        for note in model.provenance["notes"]:
+            said.setdefault(note, []).append(name)
+    return [
+        note if len(by) == len(models) else f"{', '.join(by)}: {note}" for note, by in said.items()
+    ]
+
+
+def _check_together(models: Sequence[Model]) -> None:
+    _check_count(models)
+    if len({tuple(photo.sha256 for photo in m.photos) for m in models}) > 1:
+        raise SettingsError(
+            f"an ensemble of {len(models)} models was given that were not fitted on the same "
+            "photos: give models of the same photos, in the same order"
+        )
+    levels = sorted({m.preprocessing.white_level for m in models})
+    if len(levels) > 1:
+        raise SettingsError(
+            f"the members of an ensemble have the white levels {', '.join(map(str, levels))}: fit "
+            "them with one white_level"
+        )
+    inputs = [m.preprocessing for m in models]
+    _check_views([((p.height, p.width), p.resize or 0) for p in inputs])
+    if len({(p.tile > 0, p.region, p.registration) for p in inputs}) > 1:
+        raise SettingsError(
+            "the members of an ensemble see different parts of a photo: fit all of them on whole "
+            "photos or all in tiles, with one region of interest and one registration"
+        )
+
+
+def _check_count(members: Sequence[Any]) -> None:
+    if len(members) < 2:
+        raise SettingsError(f"an ensemble of {len(members)} models was given: give two or more")
+
+
+def _check_views(inputs: Sequence[tuple[tuple[int, int], int]]) -> None:
+    """Refuse inputs, each a size and a `resize`, that show different parts of a photo."""
+    if len({(resize, size if resize else None) for size, resize in inputs}) > 1:
+        given = ", ".join(
+            f"{_text(size)} with resize {resize}" for size, resize in dict.fromkeys(inputs)
+        )
+        raise SettingsError(
+            f"the members of an ensemble see different parts of a photo ({given}): give all of "
+            "them resize 0, the whole photo at any size, or the same size and resize"
+        )
+
+
+def _text(size: tuple[int, int]) -> str:
+    """A size for people: 224, 224 x 448, or auto where the photos decide."""
+    height, width = size
+    if size == AUTOMATIC:
+        return "auto"
+    return str(height) if height == width else f"{height} x {width}"
+
+
+def member_names(settings: Sequence[FitSettings]) -> list[str]:
+    """A name for each member that no other has: its backbone, and its size where sizes differ."""
+    several = len({s.size for s in settings}) > 1
+    names = [f"{s.backbone} at {_text(s.size)}" if several else s.backbone for s in settings]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name} ({i})" for i, name in enumerate(names, start=1)]
+
+
+# --- Scores and maps of the members --------------------------------------------------------------
+
+
+def _score(
+    models: Sequence[Model], photos: Sequence[Photo], *, as_new: bool = False
+) -> list[list[PatchScores]]:
+    """What each member says of photos, each prepared once for each preprocessing.
+
+    As if it were new, only a single photo can be scored: each leaves out rows of its own.
+    """
+    if not models[0].layout.plain:
+        return [[m.score_views(photo, as_new=as_new) for photo in photos] for m in models]
+    prepared = {
+        p: np.stack([p(photo) for photo in photos]) for p in {m.preprocessing for m in models}
+    }
+    without = photos[0].sha256 if as_new else None
+    outputs = [m.score_prepared(prepared[m.preprocessing], without=without) for m in models]
+    return [[output.patch_scores(i) for i in range(len(photos))] for output in outputs]
+
+
+def _finest(models: Sequence[Model]) -> Model:
+    """The member whose input has the most pixels, the first of equals."""
+    return max(models, key=lambda m: m.preprocessing.height * m.preprocessing.width)
+
+
+def _combined_map(
+    models: Sequence[Model], scales: Sequence[Scale], distances: Sequence[Floats]
+) -> Floats:
+    """The mean of the members' scaled maps, (height, width) float32 of the finest member's input.
+
+    A member's map is drawn at that size from its (P,) distances: a map of its own size, enlarged,
+    would be resampled twice.
+    """
+    size = _finest(models).layout.size
+    maps = [scale(m.draw(d, size)) for m, scale, d in zip(models, scales, distances, strict=True)]
+    combined: Floats = np.mean(maps, axis=0, dtype=np.float32)
+    return combined
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """What a member's scales are taken from: (n,) image scores and (n, P) patch distances."""
+
+    image_scores: npt.NDArray[np.float64]
+    distances: Floats
+
+
+def _map_maxima(models: Sequence[Model], scales: Sequence[Scale]) -> npt.NDArray[np.float64]:
+    """(n,) largest value of the combined maps of each part's photos, each as if it were new."""
+    of_photos = zip(*(m.good.distances for m in models), strict=True)
+    maxima = np.array([float(_combined_map(models, scales, d).max()) for d in of_photos])
+    return by_part(maxima, models[0].photos, models[0].good.photos)
+
+
+# --- Fit -----------------------------------------------------------------------------------------
+
+
+def members_of(
+    backbone: str | Sequence[str] | None,
+    size: Any | Sequence[Any] | None,
+    quality: Quality = "balanced",
+    *,
+    recipe: str = "default",
+    taken: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """The settings that tell members apart, from backbones and sizes, each one or several.
+
+    As many of one as of the other are taken in pairs; a single one goes with all of the other.
+
+    Args:
+        backbone: a name, or several; None leaves it to the recipe.
+        size: one size, as `settings_for` takes it, or a list of them (a tuple is one size, height
+            and width); None leaves it to the recipe.
+        quality: "fast", "balanced" or "best", which is an ensemble; of the default recipe.
+        recipe: "paper" has no qualities.
+        taken: names of settings that are chosen already, whatever the quality says of them.
+
+    Returns:
+        Changes for each member; those of a single model where neither is several.
+
+    Raises:
+        SettingsError: there are numbers of both that do not go together, or none of one, or the
+            quality is unknown or an ensemble with members of its own.
+    """
+    if quality not in QUALITIES:
+        raise SettingsError(f"the quality is {quality!r}: give one of {', '.join(QUALITIES)}")
+    if recipe != "default" and quality != "balanced":
+        raise SettingsError(
+            f"the quality is {quality!r} and the recipe {recipe!r}: qualities are points of the "
+            "default recipe, so give one of the two"
+        )
+    if "bank" in taken:  # whoever says how many rows means it
+        taken = {*taken, "bank_least"}
+    if "tile" in taken:  # which has a size of its own
+        taken = {*taken, "size"}
+    base = QUALITIES[quality]
+    if len(base) > 1:
+        if backbone is not None or size is not None:
+            raise SettingsError(
+                f"the quality {quality!r} is an ensemble with backbones and sizes of its own: "
+                "leave out backbone and size, or the quality"
+            )
+        return [{name: value for name, value in own.items() if name not in taken} for own in base]
+    several: dict[str, Sequence[Any]] = {}
+    if backbone is not None:
+        several["backbone"] = [backbone] if isinstance(backbone, str) else backbone
+    if size is not None:
+        several["size"] = size if isinstance(size, list) else [size]
+    count = max([1, *map(len, several.values())])
+    if any(len(values) not in (1, count) for values in several.values()):
+        counts = {name: len(values) for name, values in several.items()}
+        given = " and ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts.items())
+        raise SettingsError(
+            f"{given} were given: give as many of one as of the other for an ensemble, or a single "
+            "one that all members share"
+        )
+    shared = {name: value for name, value in base[0].items() if name not in taken}
+    return [
+        shared | {name: values[i if len(values) > 1 else 0] for name, values in several.items()}
+        for i in range(count)
+    ]
+
+
+def fit_members(
+    good: GoodSource,
+    settings: Sequence[FitSettings],
+    options: FitOptions,
+    statistics: Statistics = "as_new",
+) -> Inspector:
+    """Fit a model with the settings of a single member, or an ensemble; see `fit_ensemble`."""
+    from reconpatch.fitting.model import fit_model
+
+    if len(settings) == 1:
+        return fit_model(good, settings[0], options)
+    return fit_ensemble(good, settings, options, statistics)
+
+
+def fit_ensemble(
+    good: GoodSource,
+    settings: Sequence[FitSettings],
+    options: FitOptions,
+    statistics: Statistics = "as_new",
+) -> Ensemble:
+    """Fit one member for each of the settings, on the same photos, and combine them.
+
+    Args:
+        good: see `reconpatch.fitting.model.fit`.
+        settings: of each member; they differ in the backbone or the size, say.
+        options: see `reconpatch.fitting.options.FitOptions`; `weights` can be a file only where all
+            members have the same backbone.
+        statistics: "as_new" takes the scales from the good photos scored as if they were new;
+            "training", the paper's rule, from their scores against the whole bank, for which
+            every photo is read and inspected once more.
+
+    Raises:
+        SettingsError: there are fewer than two members, they see different parts of a photo, or
+            one file of weights is given for several backbones.
+    """
+    from reconpatch.fitting.model import Clock, fit_model
+    from reconpatch.fitting.options import report_to, silent
+    from reconpatch.fitting.reading import photos_given, read_good
+
+    good = photos_given(good)
+    _check_count(settings)  # before hours of fitting
+    _check_views([(s.size, s.resize) for s in settings])
+    if options.weights not in (None, "random") and len({s.backbone for s in settings}) > 1:
+        raise SettingsError(
+            "--weights names one file, and an ensemble needs one for each backbone: install them "
+            "or let timm find them"
+        )
+    models: list[Model] = []
+    for name, member in zip(member_names(settings), settings, strict=True):
+        own = replace(
+            options,
+            # One set of thumbnails is enough: that of the first member.
+            thumbnails=options.thumbnails and not models,
+            explain=None if models else options.explain,
+            progress=_named(name, options.progress),
+        )
+        models.append(fit_model(good, member, own))
+    thumbnails = models[0].thumbnails
+    models = [replace(model, thumbnails=thumbnails) for model in models]
+    if statistics == "as_new":
+        return combine(models)
+    clock, report = Clock(options.timer), report_to(options, AGAIN) or silent
+    scored = []
+    with clock.step(AGAIN):
+        # Photo by photo, so that no more than one decoded photo is held at a time.
+        for done, photo in enumerate(read_good(good, options), start=1):
+            scored.append(_score(models, [photo]))
+            report(done, len(models[0].photos))
+    values = [
+        Values(
+            np.array([photo.image_score for (photo,) in of_member]),
+            np.stack([photo.distances for (photo,) in of_member]),
+        )
+        for of_member in zip(*scored, strict=True)
+    ]
+    ensemble = combine(models, values)
+    ensemble.provenance["seconds"] |= clock.seconds
+    return ensemble
+
+
+def _named(member: str, progress: Progress | None) -> Progress | None:
+    """Progress whose steps say which member is at work."""
+    if progress is None:
+        return None
+    return lambda step, done, total: progress(f"{member}: {step}", done, total)
+
+
+def scales_to_dict(ensemble: Ensemble) -> dict[str, Any]:
+    """The scales as JSON-ready values."""
+    return {
+        "scores": [asdict(scale) for scale in ensemble.score_scales],
+        "maps": [asdict(scale) for scale in ensemble.map_scales],
+    }

@@ -1,0 +1,382 @@
+"""One file for a whole model: a safetensors file whose header carries a JSON record.
+
+Arrays, the backbone's ONNX graph and the thumbnails are tensors; everything else is JSON. No
+pickle, no code, no paths but names relative to the folder of the fit. Any safetensors reader opens
+it. A SHA-256 over the record and every tensor stands in the header; a file whose contents do not
+have it is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.engine.engines import DEFAULT_ENGINE, StoredGraph, check_engine, check_threads
+from reconpatch.errors import ModelFileError
+from reconpatch.files import atomic_write, check_writable, open_regular
+from reconpatch.method.calibration import Calibration
+from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.representation import Representation
+from reconpatch.method.settings import FitSettings
+from reconpatch.model.check import check_ensemble, check_model
+from reconpatch.model.good_photos import GoodScores, TrainingPhoto
+from reconpatch.model.parity import Agreement, Sample, checked_sample
+from reconpatch.photos.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from reconpatch.model.model import Inspector, Model
+
+FORMAT = 2
+_LONGEST_HEADER = 100_000_000  # as of the safetensors format
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+
+def save(inspector: Inspector, path: Path, *, overwrite: bool) -> None:
+    """Write a model or an ensemble; the file is there whole or not at all."""
+    from safetensors.numpy import save as to_bytes
+
+    check_writable(path, overwrite=overwrite)
+    # Beyond what engines may differ by, nothing is written.
+    inspector = inspector.with_samples([checked_sample(member) for member in inspector.members])
+    tensors, record = _tensors(inspector), _record(inspector)
+    header = {"format": FORMAT, "sha256": _digest(record, tensors), "record": record}
+    metadata = {"reconpatch": json.dumps(header)}
+    content = to_bytes({name: np.ascontiguousarray(t) for name, t in tensors.items()}, metadata)
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def load(path: Path, *, threads: int = 0, engine: str = DEFAULT_ENGINE) -> Inspector:
+    """Read a model or an ensemble back.
+
+    Raises:
+        SettingsError: there is no such engine, or it cannot have so many threads.
+        ModelFileError: the file is missing, not a model, of a newer format, truncated or altered.
+    """
+    check_engine(engine)
+    check_threads(threads)
+    record, tensors = _read(path)
+    with _made_up(path):
+        photos = [TrainingPhoto(**photo) for photo in record["photos"]]
+        thumbnails = _split(tensors, "thumbnails")
+        models = [
+            _model(part, tensors, f"{i}.", photos, thumbnails, threads, engine)
+            for i, part in enumerate(record["members"])
+        ]
+        for model in models:
+            check_model(model)
+        if "ensemble" not in record:
+            return models[0]
+        return _ensemble(record["ensemble"], tensors, models)
+
+
+@contextlib.contextmanager
+def _made_up(path: Path) -> Iterator[None]:
+    """A file with the right checksum whose parts cannot be used becomes a ModelFileError."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path} is not a complete model ({type(error).__name__}: {error}): fit it again, or "
+            "take a copy that works"
+        ) from error
+
+
+def fingerprint(inspector: Inspector) -> str:
+    """SHA-256 over all that decides a verdict, and nothing that does not (times, versions).
+
+    A setting at its default counts for nothing, so that one that a later version adds leaves the
+    fingerprints of models without it as they were.
+    """
+    tensors = {
+        name: tensor
+        for name, tensor in _tensors(inspector).items()
+        if not name.startswith("thumbnails") and ".sample." not in name
+    }
+    record = _record(inspector)
+    for part in (record, *record["members"], record.get("ensemble", {})):
+        part.pop("provenance", None)
+        part.pop("sample", None)
+    for member in record["members"]:
+        member["settings"] = _unlike(FitSettings().to_dict(), member["settings"])
+        member["preprocessing"] = _unlike(_PREPROCESSING_DEFAULTS, member["preprocessing"])
+    return _digest(record, tensors)
+
+
+_PREPROCESSING_DEFAULTS = {f.name: f.default for f in fields(Preprocessing)}
+
+
+def _unlike(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not at their defaults, those of records in it likewise."""
+    return {
+        name: _unlike(default, value) if isinstance(default := defaults[name], dict) else value
+        for name, value in values.items()
+        if value != defaults[name]
+    }
+
+
+# --- One record for both kinds: the photos once, then one part for each member -------------------
+
+
+def _record(inspector: Inspector) -> dict[str, Any]:
+    from reconpatch.model.ensemble import Ensemble, scales_to_dict
+
+    record: dict[str, Any] = {
+        "photos": [asdict(photo) for photo in inspector.photos],
+        "members": [
+            {
+                "settings": model.settings.to_dict(),
+                "preprocessing": model.preprocessing.to_dict(),
+                "calibration": _calibration_record(model.calibration),
+                "provenance": model.provenance,
+                "sample": _sample_record(model.sample),
+            }
+            for model in inspector.members
+        ],
+    }
+    if isinstance(inspector, Ensemble):
+        record["ensemble"] = {
+            "scales": scales_to_dict(inspector),
+            "calibration": _calibration_record(inspector.calibration),
+            "provenance": inspector.provenance,
+        }
+    return record
+
+
+def _tensors(inspector: Inspector) -> dict[str, npt.NDArray[Any]]:
+    from reconpatch.model.ensemble import Ensemble
+
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for i, model in enumerate(inspector.members):
+        tensors |= {f"{i}.{name}": tensor for name, tensor in _model_tensors(model).items()}
+    if isinstance(inspector, Ensemble):
+        tensors |= _calibration_tensors(inspector.calibration)
+    return tensors | _joined("thumbnails", inspector.members[0].thumbnails)
+
+
+def _model(
+    record: Mapping[str, Any],
+    tensors: Tensors,
+    prefix: str,
+    photos: Sequence[TrainingPhoto],
+    thumbnails: Sequence[bytes],
+    threads: int,
+    engine: str,
+) -> Model:
+    from reconpatch.model.model import Model
+
+    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    return Model(
+        settings=FitSettings.from_dict(record["settings"]),
+        preprocessing=Preprocessing.from_dict(record["preprocessing"]),
+        representation=Representation(own.get("f.weight"), own.get("f.bias")),
+        bank=MemoryBank(
+            own["bank.rows"],
+            own["bank.photo"].astype(np.int64),
+            own["bank.place"].astype(np.int64),
+            own["bank.stand_ins"],
+            own.get("bank.scales"),
+        ),
+        photos=photos,
+        good=GoodScores(
+            **{name: own[f"good.{name}"] for name in _GOOD},
+            weighted=own.get("good.weighted", own["good.distances"]),
+        ),
+        calibration=_calibration(record["calibration"], own),
+        provenance=record["provenance"],
+        engine=StoredGraph(own["graph"].tobytes(), engine, threads),
+        thumbnails=thumbnails,
+        sample=_sample(record["sample"], own),
+    )
+
+
+def _ensemble(record: Mapping[str, Any], tensors: Tensors, models: Sequence[Model]) -> Inspector:
+    from reconpatch.model.ensemble import Ensemble, Scale
+
+    ensemble = Ensemble(
+        models=models,
+        score_scales=[Scale(**scale) for scale in record["scales"]["scores"]],
+        map_scales=[Scale(**scale) for scale in record["scales"]["maps"]],
+        calibration=_calibration(record["calibration"], tensors),
+        provenance=record["provenance"],
+    )
+    check_ensemble(ensemble)
+    return ensemble
+
+
+_GOOD = ("photos", "image_scores", "map_maxima", "distances", "witnesses", "features")
+
+
+def _model_tensors(model: Model) -> dict[str, npt.NDArray[Any]]:
+    tensors: dict[str, npt.NDArray[Any]] = {
+        "graph": np.frombuffer(model.engine.graph, dtype=np.uint8),
+        "bank.rows": model.bank.rows,
+        "bank.photo": model.bank.photo.astype(np.int32),
+        "bank.place": model.bank.place.astype(np.int32),
+        "bank.stand_ins": model.bank.stand_ins,
+        **_calibration_tensors(model.calibration),
+        **{f"good.{name}": getattr(model.good, name) for name in _GOOD},
+    }
+    if model.bank.scales is not None:
+        tensors["bank.scales"] = model.bank.scales
+    if model.good.weighted is not model.good.distances:
+        tensors["good.weighted"] = model.good.weighted
+    if model.representation.weight is not None:
+        tensors["f.weight"] = model.representation.weight
+    if model.representation.bias is not None:
+        tensors["f.bias"] = model.representation.bias
+    if model.sample is not None:
+        tensors |= _joined("sample.pictures", model.sample.pictures)
+        tensors["sample.scores"] = model.sample.scores
+        tensors["sample.distances"] = model.sample.distances
+    return tensors
+
+
+def _calibration_tensors(calibration: Calibration) -> dict[str, npt.NDArray[Any]]:
+    return {
+        "calibration.scores": calibration.scores,
+        "calibration.map_maxima": calibration.map_maxima,
+    }
+
+
+def _calibration_record(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "rate": calibration.rate,
+        "source": calibration.source,
+        "set_by_hand": calibration.set_by_hand,
+    }
+
+
+def _calibration(record: Mapping[str, Any], tensors: Tensors) -> Calibration:
+    return Calibration(tensors["calibration.scores"], tensors["calibration.map_maxima"], **record)
+
+
+def _joined(name: str, files: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
+    """Several files as two tensors: their bytes, and where each ends."""
+    if not files:
+        return {}
+    ends = np.cumsum([len(file) for file in files], dtype=np.int64)
+    return {name: np.frombuffer(b"".join(files), dtype=np.uint8), f"{name}.ends": ends}
+
+
+def _split(tensors: Tensors, name: str) -> Sequence[bytes]:
+    if name not in tensors:
+        return ()
+    ends = tensors[f"{name}.ends"]
+    if np.any(np.diff(ends, prepend=0) < 0) or ends[-1] != len(tensors[name]):
+        raise ValueError(f"{name} end elsewhere")
+    return [part.tobytes() for part in np.split(tensors[name], ends[:-1])]
+
+
+def _sample_record(sample: Sample | None) -> dict[str, Any] | None:
+    if sample is None:
+        return None
+    agreements = [agreement.to_dict() for agreement in sample.agreements]
+    return {"good": sample.good, "agreements": agreements, "fingerprint": sample.fingerprint}
+
+
+def _sample(record: Mapping[str, Any] | None, own: Tensors) -> Sample | None:
+    if record is None:
+        return None
+    return Sample(
+        _split(own, "sample.pictures"),
+        int(record["good"]),
+        own["sample.scores"],
+        own["sample.distances"],
+        [Agreement(**agreement) for agreement in record["agreements"]],
+        str(record["fingerprint"]),
+    )
+
+
+def _digest(record: Mapping[str, Any], tensors: Tensors) -> str:
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode())
+        digest.update(tensor.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """The verified record and tensors of a file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as from_bytes
+
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder: give the model file that `fit` wrote")
+    try:
+        with open_regular(path) as file:
+            header, size = _start(file, path)
+            if size != os.fstat(file.fileno()).st_size:
+                raise _damaged(path)
+            file.seek(0)
+            content = file.read()
+    except FileNotFoundError:
+        raise ModelFileError(
+            f"there is no model file {path}: check the name, or make one with "
+            "`reconpatch fit GOOD -o MODEL`"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelFileError(
+            f"{path} cannot be read ({reason}): give the file that `fit` wrote, "
+            "and check its rights"
+        ) from error
+    record, stated = header["record"], header["sha256"]
+    try:
+        tensors = from_bytes(content)
+        digest = _digest(record, tensors)
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _damaged(path) from error
+    if digest != stated:
+        raise _damaged(path)
+    return record, tensors
+
+
+def _start(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int | None]:
+    """What a file's beginning says of the model, and how many bytes the whole has by that.
+
+    Of a file of another kind, of whatever size, no more is read.
+    """
+    length = int.from_bytes(file.read(8), "little")
+    try:
+        names = json.loads(file.read(min(length, _LONGEST_HEADER)))
+        header = json.loads(names.pop("__metadata__")["reconpatch"])
+        version = int(header["format"])
+        if not {"record", "sha256"} <= header.keys():
+            raise ValueError
+    except (AttributeError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise ModelFileError(
+            f"{path} is not a reconpatch model, or it is damaged at the start: give a file that "
+            "`reconpatch fit` wrote"
+        ) from None
+    if version < FORMAT:
+        raise ModelFileError(
+            f"{path} has format {version}, of a version before the first release, and this one "
+            f"reads format {FORMAT}: fit it again"
+        )
+    if version > FORMAT:
+        raise ModelFileError(
+            f"{path} has format {version}, and this version reads format {FORMAT}: install a newer "
+            "reconpatch"
+        )
+    try:
+        return header, 8 + length + max(int(t["data_offsets"][1]) for t in names.values())
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError):
+        return header, None
+
+
+def _damaged(path: Path) -> ModelFileError:
+    return ModelFileError(
+        f"{path} is damaged (truncated or altered: its contents do not match its checksum): copy "
+        "it again from where it was fitted"
+    )

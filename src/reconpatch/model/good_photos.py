@@ -1,0 +1,552 @@
+"""The good photos of a fit: which they were, and each scored as if it were new.
+
+A good photo scored against a bank that holds its own patches looks better than any new photo will;
+against a bank from which they are only deleted it looks worse, since a coreset without it would
+have covered the gap with patches of other photos. So each photo is scored against the bank mended:
+its rows give way to stand-ins, which the greedy selection would have picked from the other photos.
+f did see the photo: what all that leaves of an error is measured in benchmarks/leave_one_out.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.errors import SettingsError
+from reconpatch.method.memory_bank import Floats, Ints, MemoryBank, distances, row_scales
+from reconpatch.method.scoring import (
+    PatchScores,
+    ScoringSettings,
+    draw,
+    score_nearest,
+    score_patches,
+    top_score,
+    weighted_distances,
+)
+from reconpatch.photos.copies import Alike
+from reconpatch.photos.layout import Layout
+
+# Most distant patches kept of each photo, to score it again when the bank has grown.
+WITNESSES = 16
+
+
+@dataclass(frozen=True)
+class TrainingPhoto:
+    """One good photo of the fit.
+
+    Attributes:
+        name: path relative to the folder of the fit, with forward slashes.
+        sha256: of its pixels, so that it is known again under any name or lossless format.
+        height, width: in pixels.
+        group: photos of one group (shots of one part) are left out together.
+    """
+
+    name: str
+    sha256: str
+    height: int
+    width: int
+    group: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The photo's record as JSON-ready values."""
+        return asdict(self)
+
+
+def assign_groups(
+    photos: Sequence[TrainingPhoto], pattern: str | None, alike: Alike | None = None
+) -> tuple[list[TrainingPhoto], list[str]]:
+    """Give photos of one part, and copies of one photo, a group in common.
+
+    Args:
+        photos: in the order of the fit.
+        pattern: regular expression searched in the name; what its first pair of brackets matches
+            (the whole match without brackets) names the part, unless it is empty. None: every photo
+            is its own part.
+        alike: which of the photos are one picture though their pixels differ; None: none.
+
+    Returns:
+        The photos with their groups, and notes in plain words: how many are copies, and how many
+        lie so near together that they may be shots of one part.
+
+    Raises:
+        SettingsError: the pattern is not a regular expression, or names no part.
+    """
+    # Several arrays have one name, which is no part's.
+    keys: list[Hashable] = [(i, "photo") for i in range(len(photos))]
+    if pattern is not None:
+        parts = [_part_of(photo.name, pattern) for photo in photos]
+        keys = [part or key for part, key in zip(parts, keys, strict=True)]
+        if not any(parts):
+            raise SettingsError(
+                f"--group {pattern!r} matches no file name, such as {photos[0].name!r}: give a "
+                "regular expression whose brackets hold the part's number, like 'part(\\d+)'"
+            )
+    alike = alike or Alike.none(len(photos))
+    merged: dict[Hashable, Hashable] = {}
+    copies: list[tuple[str, str]] = []  # the name of each, and of which it is one
+    seen: dict[Hashable, str] = {}
+    for photo, key, picture in zip(photos, keys, alike.picture.tolist(), strict=True):
+        # Keys of parts, pictures and hashes are nodes of one graph, and cannot be equal.
+        _merge(merged, key, (picture,))
+        _merge(merged, key, (photo.sha256,))
+        root = _picture_of(seen, photo, picture)
+        if root is not None:
+            copies.append((photo.name, root))
+    roots = [_root(merged, key) for key in keys]
+    number = {root: i for i, root in enumerate(dict.fromkeys(roots))}
+    grouped = [replace(p, group=number[r]) for p, r in zip(photos, roots, strict=True)]
+    return grouped, _notes_on(grouped, copies, alike, pattern)
+
+
+def _picture_of(seen: dict[Hashable, str], photo: TrainingPhoto, picture: int) -> str | None:
+    """The first photo that this one is a copy of; it is noted as seen."""
+    known = seen.get(picture, seen.get(photo.sha256))
+    for key in (picture, photo.sha256):
+        seen.setdefault(key, known or photo.name)
+    return known
+
+
+def _notes_on(
+    photos: Sequence[TrainingPhoto],
+    copies: Sequence[tuple[str, str]],
+    alike: Alike,
+    pattern: str | None,
+) -> list[str]:
+    notes = []
+    if copies:
+        copy, of = copies[0]
+        are = "is a copy of another" if len(copies) == 1 else "are copies of others"
+        notes.append(
+            f"{len(copies)} of {len(photos)} photos {are}, such as {copy} of {of}: one "
+            "picture counts once in the threshold and what it promises, also where it was saved "
+            "anew"
+        )
+    near = [photos[i] for i in alike.near]
+    if len({photo.group for photo in near}) > 1:
+        how = "mend --group" if pattern else "join them with --group"
+        notes.append(
+            f"{len(near)} photos are far nearer to another one than the rest are, such as "
+            f"{near[0].name}: if they are several shots of one part, {how}, or the promise counts "
+            "them as several parts"
+        )
+    return notes
+
+
+def by_part(
+    values: npt.NDArray[np.float64], photos: Sequence[TrainingPhoto], of: Ints
+) -> npt.NDArray[np.float64]:
+    """One value for each part: the largest of its photos, in the order of the first of them.
+
+    A part is flagged if one of its photos is, and only parts are independent of each other; what
+    is set on n parts promises what n independent scores can.
+
+    Args:
+        values: (n,) of photos.
+        photos: all good photos.
+        of: (n,) which of them the values are of.
+    """
+    largest: dict[int, float] = {}
+    for value, i in zip(values.tolist(), of.tolist(), strict=True):
+        group = photos[i].group
+        largest[group] = max(value, largest.get(group, value))
+    return np.array(list(largest.values()), np.float64)
+
+
+def _part_of(name: str, pattern: str) -> str | None:
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise SettingsError(
+            f"--group {pattern!r} is not a regular expression ({error}): give one such as "
+            "'part(\\d+)'"
+        ) from None
+    part = match and match.group(1 if match.re.groups else 0)
+    return part or None
+
+
+def counted_once(photos: int, parts: int) -> str:
+    """What to add to where scores come from, if some photos are of one part."""
+    return "" if parts == photos else f"; {parts} different parts, each counted once"
+
+
+def _root(merged: dict[Hashable, Hashable], key: Hashable) -> Hashable:
+    while merged.get(key, key) != key:
+        key = merged[key]
+    return key
+
+
+def _merge(merged: dict[Hashable, Hashable], a: Hashable, b: Hashable) -> None:
+    merged[_root(merged, a)] = _root(merged, b)
+
+
+def groups_of_rows(bank: MemoryBank, photos: Sequence[TrainingPhoto]) -> npt.NDArray[np.int64]:
+    """(M,) the group of the photo that each row of the bank comes from."""
+    return np.array([photo.group for photo in photos], dtype=np.int64)[bank.photo]
+
+
+def with_scales(
+    bank: MemoryBank, photos: Sequence[TrainingPhoto], scoring: ScoringSettings
+) -> MemoryBank:
+    """The bank with its `row_scales`, by the differences that the image score sees.
+
+    A bank that has grown keeps the scales of its first rows: by them the photos were scored.
+    """
+    if not scoring.density:
+        return bank
+    rows = bank.rows * scoring.weights(bank.rows.shape[1])
+    scales = row_scales(rows, groups_of_rows(bank, photos), scoring.density)
+    if bank.scales is not None:
+        scales[: len(bank.scales)] = bank.scales
+    return replace(bank, scales=scales)
+
+
+CALIBRATED = 2000
+"""Most photos that are scored as if they were new: a rate of 1 % takes 99 of them."""
+
+
+def calibrated_photos(photos: int) -> npt.NDArray[np.int64]:
+    """Which photos of a fit are scored as if they were new: all, or evenly spread over them."""
+    return np.unique(np.linspace(0, photos - 1, min(photos, CALIBRATED)).round().astype(np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Covering:
+    """How the bank covers the patches of good photos: one search that all that follows shares.
+
+    Attributes:
+        photos: (k,) int64, which photos; the sequences have an array for each of them.
+        nearest: (P,) int64 each, the nearest row of each patch.
+        distances: (P,) float32 each, to it.
+        others: (P,) int64 each, the nearest row of another group than that row's; -1 where all
+            rows are of one group.
+        other_distances: (P,) float32 each, to it; infinite where there is none.
+        radius: the largest distance of any patch of any photo to its nearest row.
+    """
+
+    photos: npt.NDArray[np.int64]
+    nearest: Sequence[Ints]
+    distances: Sequence[Floats]
+    others: Sequence[Ints]
+    other_distances: Sequence[Floats]
+    radius: float
+
+
+def cover(
+    bank: MemoryBank,
+    patches: Callable[[int], Floats],
+    photos: Sequence[TrainingPhoto],
+    *,
+    of: Sequence[int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Covering:
+    """Search the bank for every patch of good photos; keep what scoring them as if new needs.
+
+    Args:
+        bank: the memory bank.
+        patches: gives the (P, D) represented patches of the i-th photo.
+        photos: the good photos; `bank.photo` counts them.
+        of: which photos are searched for and kept; None searches for all, for the radius, and
+            keeps `calibrated_photos`.
+        progress: called with (photos done, photos).
+    """
+    search = _SearchByGroup(bank, groups_of_rows(bank, photos))
+    chosen = calibrated_photos(len(photos)) if of is None else np.array(of, np.int64)
+    searched = range(len(photos)) if of is None else of
+    kept = set(chosen.tolist())
+    found, radius = [], 0.0
+    for done, i in enumerate(searched, start=1):
+        r = patches(i)
+        if i in kept:
+            found.append(search(r))
+            radius = max(radius, float(found[-1][1].max()))
+        else:
+            radius = max(radius, float(bank.nearest(r)[0].max()))
+        if progress is not None:
+            progress(done, len(searched))
+    nearest, to_nearest, others, to_others = zip(*found, strict=True)
+    return Covering(chosen, nearest, to_nearest, others, to_others, radius)
+
+
+class _SearchByGroup:
+    """The nearest row of each patch, and the nearest of any other group, from one product."""
+
+    def __init__(self, bank: MemoryBank, group_of_row: npt.NDArray[np.int64]) -> None:
+        # Rows of a group side by side, so that a group is a range of columns.
+        self.order = np.argsort(group_of_row, kind="stable")
+        self.rows = bank.rows[self.order]
+        self.centre = self.rows.mean(axis=0)
+        self.centred = self.rows - self.centre
+        self.norms = np.einsum("md,md->m", self.centred, self.centred)
+        groups = group_of_row[self.order]
+        self.start = np.searchsorted(groups, groups, side="left")
+        self.length = np.searchsorted(groups, groups, side="right") - self.start
+        self.block = max(1, 2**22 // len(self.rows))
+
+    def __call__(self, r: Floats) -> tuple[Ints, Floats, Ints, Floats]:
+        """Of (P, D) patches: nearest, distances, others, other_distances; see `Covering`."""
+        first = np.empty(len(r), np.int64)
+        second = np.empty(len(r), np.int64)
+        for start in range(0, len(r), self.block):
+            part = slice(start, start + self.block)
+            squared = (-2.0 * (r[part] - self.centre)) @ self.centred.T
+            squared += self.norms  # up to ||q||^2, which is the same for all rows
+            first[part] = squared.argmin(axis=1)
+            self._strike_out(squared, first[part])
+            second[part] = squared.argmin(axis=1)
+        to_second = distances(r, self.rows[second])
+        none = self.length[first] == len(self.rows)
+        to_second[none] = np.inf
+        others = np.where(none, -1, self.order[second])
+        return self.order[first], distances(r, self.rows[first]), others, to_second
+
+    def _strike_out(self, squared: Floats, first: Ints) -> None:
+        """Make the rows of the nearest row's group infinitely far, in place."""
+        length = self.length[first]
+        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        columns = np.repeat(self.start[first], length) + within
+        squared[np.repeat(np.arange(len(first)), length), columns] = np.inf
+
+
+def with_stand_ins(
+    bank: MemoryBank,
+    patches: Callable[[int], Floats],
+    photos: Sequence[TrainingPhoto],
+    covering: Covering | None = None,
+) -> MemoryBank:
+    """Give every row of the bank the row that takes its place when its group is left out.
+
+    Without a group's rows, the patches of other photos that were covered by them are orphans; the
+    greedy selection goes on among the orphans until as many are picked as rows were taken away.
+    Of more photos than `CALIBRATED`, only the patches of those that are scored can be orphans.
+
+    Args:
+        bank: the memory bank.
+        patches: gives the (P, D) represented patches of the i-th photo.
+        photos: the good photos, of two groups at least.
+        covering: of the bank, where it is known.
+    """
+    covering = covering or cover(bank, patches, photos)
+    group_of_row = groups_of_rows(bank, photos)
+    stand_ins = bank.rows.copy()
+    for group, orphans in _orphans(covering, group_of_row, photos).items():
+        mine = group_of_row == group
+        stand_ins[mine] = _mend(
+            [patches(int(covering.photos[k]))[places] for k, places in orphans],
+            [covering.other_distances[k][places] for k, places in orphans],
+            int(mine.sum()),
+            instead=bank.rows[~mine][:1],
+        )
+    return replace(bank, stand_ins=stand_ins)
+
+
+def _orphans(
+    covering: Covering, group_of_row: npt.NDArray[np.int64], photos: Sequence[TrainingPhoto]
+) -> dict[int, list[tuple[int, Ints]]]:
+    """For each group with rows: where the patches of others are that its rows cover.
+
+    As pairs of the covering's number of a photo and the places in it.
+    """
+    found: dict[int, list[tuple[int, Ints]]] = {int(g): [] for g in np.unique(group_of_row)}
+    for k, i in enumerate(covering.photos):
+        covered_by = group_of_row[covering.nearest[k]]
+        order = np.argsort(covered_by, kind="stable")
+        groups, starts = np.unique(covered_by[order], return_index=True)
+        for group, places in zip(groups.tolist(), np.split(order, starts[1:]), strict=True):
+            if group != photos[i].group:
+                found[group].append((k, places))
+    return found
+
+
+def _mend(
+    orphans: Sequence[Floats], to_rest: Sequence[Floats], count: int, instead: Floats
+) -> Floats:
+    """`count` greedy picks among the orphans, the furthest from the rest of the bank first.
+
+    Where there are too few different orphans, a row that is there already fills the place.
+
+    Args:
+        orphans: (K, D) patches that the rows which were taken away covered, from each photo.
+        to_rest: (K,) the distance of each to the rest of the bank.
+        count: picks.
+        instead: (1, D) that row, where there are no orphans at all.
+    """
+    if not orphans:
+        return np.repeat(instead, count, axis=0)
+    among, nearest = np.concatenate(orphans), np.concatenate(to_rest)
+    picks: list[int] = []
+    for _ in range(count):
+        picks.append(int(nearest.argmax()))
+        to_pick = distances(among, np.broadcast_to(among[picks[-1]], among.shape))
+        nearest = np.minimum(nearest, to_pick)
+    return among[picks]
+
+
+@dataclass(frozen=True, eq=False)
+class GoodScores:
+    """Every good photo scored without its own rows, and what it takes to do that again.
+
+    Of more than `CALIBRATED` photos, n are chosen.
+
+    Attributes:
+        photos: (n,) int64, which photos of the fit.
+        image_scores: (n,) float64.
+        map_maxima: (n,) float64, the largest value of each photo's anomaly map.
+        distances: (n, P) float32, of every patch to its nearest row, as if the photo were new.
+        witnesses: (n, K) int32, the K patches of each photo that are most distant to the image
+            score, most distant first.
+        features: (n, K, D) float32, those patches represented.
+        weighted: (n, P) float32, the distances as the image score takes them; the very array of
+            `distances` where nothing is weighted.
+    """
+
+    photos: npt.NDArray[np.int64]
+    image_scores: npt.NDArray[np.float64]
+    map_maxima: npt.NDArray[np.float64]
+    distances: Floats
+    witnesses: npt.NDArray[np.int32]
+    features: Floats
+    weighted: Floats
+
+
+def leave_one_out(
+    patches: Callable[[int], Floats],
+    photos: Sequence[TrainingPhoto],
+    bank: MemoryBank,
+    scoring: ScoringSettings,
+    layout: Layout,
+    *,
+    of: Sequence[int] | None = None,
+    covering: Covering | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> GoodScores:
+    """Score good photos against the bank without the rows of their groups, mended.
+
+    Args:
+        patches: gives the (P, D) represented patches of the i-th photo.
+        photos: the good photos; `bank.photo` counts them.
+        bank: the memory bank.
+        scoring: how distances become scores.
+        layout: where the P patches lie.
+        of: which photos are scored; None takes `calibrated_photos`.
+        covering: of the bank, where it is known; its photos are scored.
+        progress: called with (photos done, photos).
+    """
+    covering = covering or cover(bank, patches, photos, of=of)
+    group_of_row = groups_of_rows(bank, photos)
+    scored, weights, kept = [], [], []
+    for k, i in enumerate(covering.photos):
+        r = patches(int(i))
+        own = group_of_row == photos[i].group
+        found, nearest = _without_own(r, k, own, bank, covering)
+        others = bank.without(own)
+        weighted = weighted_distances(r, found, nearest, others, scoring)
+        scored.append(score_nearest(r, found, nearest, others, scoring, layout, weighted))
+        weights.append(weighted)
+        order = np.argsort(-weighted, kind="stable")[:WITNESSES]
+        kept.append((order, r[order]))
+        if progress is not None:
+            progress(k + 1, len(covering.photos))
+    distances = np.stack([s.distances for s in scored])
+    return GoodScores(
+        photos=covering.photos,
+        image_scores=np.array([s.image_score for s in scored]),
+        map_maxima=np.array([float(draw(s.distances, layout, scoring.blur).max()) for s in scored]),
+        distances=distances,
+        weighted=distances if not scoring.weighs else np.stack(weights),
+        witnesses=np.stack([order for order, _ in kept]).astype(np.int32),
+        features=np.stack([features for _, features in kept]),
+    )
+
+
+def _without_own(
+    r: Floats, k: int, own: npt.NDArray[np.bool_], bank: MemoryBank, covering: Covering
+) -> tuple[Floats, Ints]:
+    """Distances and nearest rows of the k-th photo's patches, stand-ins in place of its own rows.
+
+    Only the stand-ins have to be searched: the nearest of the other rows is known.
+    """
+    mine = own[covering.nearest[k]]
+    nearest = np.where(mine, covering.others[k], covering.nearest[k])
+    to_nearest = np.where(mine, covering.other_distances[k], covering.distances[k])
+    rows = np.flatnonzero(own)
+    if not len(rows):
+        return to_nearest, nearest
+    to_stand_in, stand_in = bare_bank(bank.stand_ins[rows]).nearest(r)
+    closer = to_stand_in < to_nearest
+    return np.where(closer, to_stand_in, to_nearest), np.where(closer, rows[stand_in], nearest)
+
+
+def bare_bank(rows: Floats) -> MemoryBank:
+    """A bank for a search alone: rows from nowhere."""
+    nowhere = np.zeros(len(rows), dtype=np.int64)
+    return MemoryBank(rows, nowhere, nowhere, rows)
+
+
+def rescore(
+    good: GoodScores,
+    photos: Sequence[TrainingPhoto],
+    bank: MemoryBank,
+    scoring: ScoringSettings,
+    layout: Layout,
+) -> GoodScores:
+    """The scores of the good photos after rows were added to the bank, without the photos.
+
+    The most distant patches decide a photo's score, and those are kept. The distances of all others
+    are left as they were: never too small, so a threshold is never set too low by it. Where the
+    image score weighs them, that holds for the map alone: a patch's new nearest row
+    may be further away by the weighted distance.
+
+    Args:
+        good: the scores against the bank as it was.
+        photos: all photos that `bank.photo` counts, those of `good` first.
+        bank: the bank with its new rows.
+        scoring: how distances become scores.
+        layout: where the patches lie.
+    """
+    group_of_row = groups_of_rows(bank, photos)
+    alone = replace(scoring, smooth=0.0)  # witnesses are no grid
+    row = Layout.whole((1, good.features.shape[1]), (1, good.features.shape[1]))
+    same = good.weighted is good.distances
+    patch_distances = good.distances.copy()
+    weighted = patch_distances if same else good.weighted.copy()
+    image_scores, map_maxima = [], []
+    for i in range(len(good.image_scores)):
+        own = group_of_row == photos[good.photos[i]].group
+        others_bank = bank.without(own)
+        witness = score_patches(good.features[i], others_bank, alone, row)
+        patch_distances[i, good.witnesses[i]] = witness.distances
+        if not same:
+            weighted[i, good.witnesses[i]] = weighted_distances(
+                good.features[i], witness.distances, witness.nearest, others_bank, scoring
+            )
+        if scoring.top > 0:
+            image_scores.append(top_score(weighted[i], scoring, layout))
+        else:
+            image_scores.append(_score_again(weighted[i], good.witnesses[i], witness, scoring))
+        map_maxima.append(float(draw(patch_distances[i], layout, scoring.blur).max()))
+    return replace(
+        good,
+        image_scores=np.array(image_scores),
+        map_maxima=np.array(map_maxima),
+        distances=patch_distances,
+        weighted=weighted,
+    )
+
+
+def _score_again(
+    distances: Floats,
+    witnesses: npt.NDArray[np.int32],
+    witness: PatchScores,
+    scoring: ScoringSettings,
+) -> float:
+    """A photo's score from its (P,) distances, those of the witnesses scored again."""
+    others = np.delete(distances, witnesses)
+    ceiling = float(others.max()) if len(others) else 0.0
+    # The largest distance is that of a witness, so eq. 10 weighs no other patch.
+    exact = scoring.b > 1 and scoring.reweight == "largest" and witness.distances.max() > ceiling
+    return witness.image_score if exact else max(witness.image_score, ceiling)

@@ -1,0 +1,367 @@
+"""The parity gate: engines have to agree on a sample before a model file is written.
+
+    sample ──┬── reference ────────┐
+             └── engine, engine ───┴── Agreement: scores, maps, nearest rows, verdicts
+
+Peers validate a model with one engine and deploy it with another; where the two disagree, nobody
+notices before the line does. Here a model goes out only if every engine that is installed gives the
+verdicts of the reference and scores within `TOLERANCE`; the sample goes out with it, so that any
+other machine can ask the same of its own engine (`reconpatch verify`).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from reconpatch.errors import ParityError
+from reconpatch.method.memory_bank import Floats
+from reconpatch.method.scoring import anomaly_map
+from reconpatch.photos.images import Bytes, Photo, as_bytes, as_unit
+from reconpatch.photos.stored_picture import stored_picture
+
+if TYPE_CHECKING:
+    from reconpatch.engine.engines import Output
+    from reconpatch.model.model import Model
+
+TOLERANCE = 1e-4
+"""Largest difference between engines, as a share of the threshold of the score or the map."""
+ROUNDING = 1e-5
+"""Up to this share of the threshold, a score is the threshold."""
+RESOLUTION = 0.01
+"""Share of the features' norm below which a threshold is too small to compare engines by."""
+NEAR_ZERO = 0.1
+"""What a distance near 0 is known to, as a share of the resolution.
+
+The nearest row is found by squared distances, |q|² - 2 q·r + |r|², whose rounding is some 1e-6 of
+the features' norm squared: among rows that lie this near it picks one or the other.
+"""
+SAMPLE_PHOTOS = 16
+"""Most photos that engines are compared on and that the file keeps, half of them made defects."""
+
+_BATCH = 4
+
+
+class Scores(Protocol):
+    """What is compared: fields of `reconpatch.engine.engines.Output`."""
+
+    @property
+    def score(self) -> npt.NDArray[Any]:
+        """(B,) image scores."""
+
+    @property
+    def map(self) -> Floats:
+        """(B, H, W) anomaly maps."""
+
+    @property
+    def nearest(self) -> npt.NDArray[np.int64]:
+        """(B, P) rows of the bank."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far an engine is from the reference on a sample.
+
+    Attributes:
+        engine: its name.
+        photos: how many photos were compared.
+        score_difference: largest difference of image scores, as a share of the threshold (of the
+            `resolution` where that is larger).
+        map_difference: largest difference of maps at any pixel, as a share of the map's threshold.
+        near_ties: patches whose nearest row is another one, which is about as near.
+        close_calls: photos whose score is the threshold itself up to `ROUNDING`, as that of the
+            calibration photo is that the threshold came from: either verdict is right on them.
+        verdicts: other photos on which the two disagree.
+    """
+
+    engine: str
+    photos: int
+    score_difference: float
+    map_difference: float
+    near_ties: int
+    close_calls: int
+    verdicts: int
+
+    def joined(self, other: Agreement) -> Agreement:
+        """The same of both samples together."""
+        return Agreement(
+            self.engine,
+            self.photos + other.photos,
+            max(self.score_difference, other.score_difference),
+            max(self.map_difference, other.map_difference),
+            self.near_ties + other.near_ties,
+            self.close_calls + other.close_calls,
+            self.verdicts + other.verdicts,
+        )
+
+    @property
+    def holds(self) -> bool:
+        """Whether the engine may stand for the reference."""
+        return self.verdicts == 0 and max(self.score_difference, self.map_difference) <= TOLERANCE
+
+    def sentence(self) -> str:
+        """The figures in plain words."""
+        return (
+            f"{self.engine}: {self.verdicts} of {self.photos} verdicts differ; largest difference "
+            f"of a score {self.score_difference:.1e} of the threshold, of a map "
+            f"{self.map_difference:.1e}; {self.near_ties} patches with another row as near, "
+            f"{self.close_calls} photos with the threshold itself as score"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON-ready values."""
+        return asdict(self)
+
+
+def agreement(
+    engine: str,
+    found: Scores,
+    reference: Scores,
+    threshold: float,
+    map_threshold: float,
+    resolution: float = 0.0,
+) -> Agreement:
+    """Compare what an engine found with the reference.
+
+    Args:
+        engine: its name.
+        found: what it says of B photos.
+        reference: what it should say.
+        threshold: of the image score.
+        map_threshold: of the map.
+        resolution: where a threshold is smaller, differences are shares of this instead.
+    """
+    expected = reference.score.astype(np.float64)
+    difference = np.abs(found.score.astype(np.float64) - expected)
+    off = float(np.abs(found.map - reference.map).max(initial=0.0))
+    scale = max(abs(threshold), resolution) or 1.0
+    rounding = ROUNDING * scale
+    if abs(threshold) < resolution:
+        rounding = NEAR_ZERO * resolution
+        difference = np.maximum(difference - rounding, 0.0)
+    if abs(map_threshold) < resolution:
+        off = max(off - NEAR_ZERO * resolution, 0.0)
+    close = np.abs(expected - threshold) <= rounding
+    differ = (found.score > threshold) != (expected > threshold)
+    return Agreement(
+        engine=engine,
+        photos=len(expected),
+        score_difference=float(difference.max(initial=0.0)) / scale,
+        map_difference=off / (max(abs(map_threshold), resolution) or 1.0),
+        near_ties=int((found.nearest != reference.nearest).sum()),
+        close_calls=int(close.sum()),
+        verdicts=int((differ & ~close).sum()),
+    )
+
+
+def resolution(model: Model, output: Output) -> float:
+    """The smallest threshold that float32 lets engines agree on, for represented patches.
+
+    A distance is a difference of features, so it is no better known than they are: where good
+    photos hardly differ at all, two engines differ by more than a small share of their distance.
+    """
+    bias = model.representation.bias
+    features = output.features if bias is None else output.features - bias
+    return RESOLUTION * float(np.sqrt(np.square(features).sum(axis=-1).max()))
+
+
+def require(agreements: Iterable[Agreement]) -> None:
+    """Raise ParityError unless all of them hold."""
+    for found in agreements:
+        if not found.holds:
+            raise ParityError(
+                f"the engine {found.engine} does not agree with the calibration, so no model file "
+                f"is written ({found.sentence()}): remove or update that package, or report it"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Photos that a model file carries, with what the engines said of them.
+
+    Attributes:
+        pictures: PNG files of prepared photos, the model's input as 8-bit RGB.
+        good: how many of them, the first ones, are good photos; the others are made defects.
+        scores: (n,) float64 image scores by the reference when the file was written, or empty.
+        distances: (n, P) float32 patch distances likewise.
+        agreements: of the engines that were there then.
+        fingerprint: of the model that they are about.
+    """
+
+    pictures: Sequence[bytes]
+    good: int
+    scores: npt.NDArray[np.float64]
+    distances: Floats
+    agreements: Sequence[Agreement] = ()
+    fingerprint: str = ""
+
+    @classmethod
+    def of(cls, good: Sequence[Bytes], defects: Sequence[Bytes]) -> Sample:
+        """A sample of (3, H, W) uint8 prepared photos."""
+        pictures = [_png(photo) for photo in (*good, *defects)]
+        return cls(pictures, len(good), np.empty(0), np.empty((0, 0), np.float32))
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def photos(self) -> list[Bytes]:
+        """The photos, (3, H, W) uint8 each."""
+        return [_pixels(picture) for picture in self.pictures]
+
+
+def compare(
+    model: Model,
+    photos: Sequence[Bytes],
+    reference: Callable[[Floats], Output],
+    engines: Sequence[str] | None = None,
+) -> list[Agreement]:
+    """What each engine says of photos, against a reference.
+
+    Args:
+        model: its graph, bank and thresholds are used.
+        photos: (3, H, W) uint8 prepared photos.
+        reference: what should be said of (B, 3, H, W) float32 photos.
+        engines: names; None takes all that are installed here.
+    """
+    from reconpatch.engine.engines import engines_present
+
+    names = engines_present() if engines is None else engines
+    opened = {name: model.engine.on(name) for name in names}
+    found: dict[str, Agreement] = {}
+    for start in range(0, len(photos), _BATCH):
+        prepared = as_unit(np.stack(photos[start : start + _BATCH]))
+        expected = reference(prepared)
+        for name, engine in opened.items():
+            part = agreement(
+                name,
+                engine(prepared, model.bank),
+                expected,
+                model.threshold,
+                model.calibration.map_threshold.value,
+                resolution(model, expected),
+            )
+            found[name] = found[name].joined(part) if name in found else part
+    return list(found.values())
+
+
+def checked_sample(
+    model: Model, reference: Callable[[Floats], Output] | None = None
+) -> Sample | None:
+    """The model's sample with what every engine that is installed says of it.
+
+    A sample that was checked for this very model, on the engines that are installed, is as it was.
+
+    Args:
+        model: a model.
+        reference: what should be said of (B, 3, H, W) float32 photos; None takes the search, score
+            and map as the fit takes them, on the patches as the model's own engine represents them.
+
+    Raises:
+        ParityError: an engine disagrees.
+    """
+    from reconpatch.engine.engines import engines_present
+
+    sample = model.sample
+    if sample is None:
+        return None
+    compared = {found.engine for found in sample.agreements}
+    if sample.fingerprint == model.fingerprint and compared >= set(engines_present()):
+        return sample
+    outputs: list[Output] = []
+
+    def remembered(prepared: Floats) -> Output:
+        outputs.append(reference(prepared) if reference else own_reference(model, prepared))
+        return outputs[-1]
+
+    agreements = compare(model, sample.photos(), remembered)
+    require(agreements)
+    return replace(
+        sample,
+        scores=np.concatenate([output.score for output in outputs]).astype(np.float64),
+        distances=np.concatenate([output.distances for output in outputs]),
+        agreements=agreements,
+        fingerprint=model.fingerprint,
+    )
+
+
+def own_reference(model: Model, prepared: Floats) -> Output:
+    """The patches as the model's own engine represents them, scored by the routines of the fit."""
+    from reconpatch.engine.engines import scored_in_numpy
+
+    r = model.engine(prepared, model.bank).features
+    engine = model.engine
+    return scored_in_numpy(r, model.bank, model.settings.scoring, engine.grid, engine.input_size)
+
+
+def verify_sample(model: Model, engines: Sequence[str] | None = None) -> list[Agreement]:
+    """Each engine here, now, against what the reference said when the file was written.
+
+    Args:
+        model: with a sample.
+        engines: names; None takes all that are installed here.
+
+    Raises:
+        ParityError: the file carries no sample.
+    """
+    sample = model.sample
+    if sample is None or not len(sample.scores):
+        raise ParityError(
+            "the model file carries no sample to check engines on: give photos to compare them on"
+        )
+    place = (model.engine.grid, model.engine.input_size)
+    written = iter(zip(sample.scores, sample.distances, strict=True))
+
+    def reference(prepared: Floats) -> Output:
+        output = own_reference(model, prepared)
+        scores, distances = zip(*islice(written, len(prepared)), strict=True)
+        # Which rows were nearest was not written: they are those of now.
+        return output._replace(
+            score=np.array(scores, np.float32),
+            distances=np.stack(distances),
+            map=np.stack([anomaly_map(d, *place, model.settings.scoring.blur) for d in distances]),
+        )
+
+    return compare(model, sample.photos(), reference, engines)
+
+
+def verify_photos(
+    model: Model, photos: Iterable[Photo], engines: Sequence[str] | None = None
+) -> list[Agreement]:
+    """Each engine here against the search, score and map of the fit, on photos of the user.
+
+    The patches are represented by the model's own engine, which is one of those compared.
+
+    Args:
+        model: a model.
+        photos: as `read_photo` gives them.
+        engines: names; None takes all that are installed here.
+    """
+    prepared = [
+        as_bytes(view)
+        for photo in photos
+        for view in model.preprocessing.views(photo, model.layout)
+    ]
+    return compare(
+        model,
+        prepared,
+        lambda x: own_reference(model, x),
+        engines,
+    )
+
+
+def _png(photo: Bytes) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(photo.transpose(1, 2, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _pixels(picture: bytes) -> Bytes:
+    return np.asarray(stored_picture(picture, "PNG")).transpose(2, 0, 1)

@@ -1,0 +1,1 @@
+"""Photos: listing, reading and making upright, resizing and back, tiles, regions, masks."""

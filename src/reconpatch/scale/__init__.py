@@ -1,0 +1,1 @@
+"""Many products and many photos: workers, manifests, tables of scores, the distributed fit."""

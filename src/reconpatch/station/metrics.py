@@ -1,0 +1,88 @@
+"""Figures of a service for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from reconpatch.station.records import Record
+    from reconpatch.station.station import Station
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Metrics:
+    """Counters in a registry of their own, so that several services do not share them."""
+
+    def __init__(self, station: Station) -> None:
+        self._registry = CollectorRegistry()
+        self._verdicts = Counter(
+            "reconpatch_verdicts", "Photos inspected.", ["product", "verdict"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._requests = Counter(
+            "reconpatch_requests", "Requests answered.", ["method", "route", "status"],
+            registry=self._registry,
+        )  # fmt: skip
+        seconds = Histogram(
+            "reconpatch_inspect_seconds", "From the request to its answer, of a single photo.",
+            buckets=_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self.timed = seconds.time
+        """Count the seconds that a block takes, which is given this as its context."""
+        waiting = Gauge("reconpatch_waiting", "Photos in the queue.", registry=self._registry)
+        waiting.set_function(lambda: station.waiting)
+        stored = Gauge("reconpatch_photo_bytes", "Bytes of photos kept.", registry=self._registry)
+        stored.set_function(station.records.photo_bytes)
+        self._registry.register(_Drifts(station))
+
+    def count_verdict(self, record: Record) -> None:
+        """One more photo was inspected."""
+        verdict = "anomalous" if record.anomalous else "good"
+        self._verdicts.labels(record.product, verdict).inc()
+
+    def count_request(self, method: str, route: str, status: int) -> None:
+        """One more request was answered; labels take few values, whatever is asked."""
+        self._requests.labels(method if method in _METHODS else "other", route, status).inc()
+
+    def text(self) -> tuple[bytes, str]:
+        """All figures, and the media type in which they are."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+
+class _Drifts(Collector):
+    """Drift by product, as it is when the figures are asked for."""
+
+    def __init__(self, station: Station) -> None:
+        self._station = station
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of every product."""
+        level = GaugeMetricFamily(
+            "reconpatch_drift_level", "How near the next alarm is; it comes at 1.",
+            labels=["product"],
+        )  # fmt: skip
+        alarms = CounterMetricFamily(
+            "reconpatch_drift_alarms", "Drift alarms of the version in service.",
+            labels=["product"],
+        )  # fmt: skip
+        for product in self._station.products:
+            drift = self._station.drift(product).monitor
+            level.add_metric([product], drift.level)
+            alarms.add_metric([product], drift.alarms)
+        yield level
+        yield alarms
