@@ -228,7 +228,7 @@ def test_fit_is_the_same_from_python(good_folder: Path, tmp_path: Path, small_mo
 def test_fit_refuses_an_existing_output_before_any_work(
     good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconpatch.fitting.model.fit_model", refuse_to_work)
+    monkeypatch.setattr("reconpatch.fitting.ensemble.fit_model", refuse_to_work)
     output = tmp_path / "part.rcp"
     output.write_text("precious")
     assert "--overwrite" in refusal(fit(good_folder, output))
@@ -243,7 +243,7 @@ def test_fit_overwrites_when_told_to(good_folder: Path, tmp_path: Path) -> None:
     assert len(reconpatch.load(output).photos) == GOOD_PHOTOS
 
 
-@pytest.mark.parametrize("step", ["fitting.make_representation", "files.os.fsync"])
+@pytest.mark.parametrize("step", ["fitting.model.make_representation", "files.os.fsync"])
 def test_ctrl_c_leaves_nothing_behind(
     step: str, good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

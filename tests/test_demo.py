@@ -82,7 +82,7 @@ def test_a_small_demonstration(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_refused_before_the_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconpatch.fitting.model.fit", None)
+    monkeypatch.setattr("reconpatch.fit", None)
     taken = tmp_path / "taken"
     taken.write_text("precious")
     with pytest.raises(OutputError):

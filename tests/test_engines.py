@@ -44,13 +44,13 @@ from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import ScoringSettings
 from reconpatch.model.model import Model
 from reconpatch.model.parity import (
-    Agreement,
     agreement,
     checked_sample,
     require,
     verify_photos,
     verify_sample,
 )
+from reconpatch.model.sample import Agreement
 from reconpatch.photos.images import as_unit, read_photo
 
 SIZE = (96, 64)  # not square, so that a swap of the axes shows

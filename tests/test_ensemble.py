@@ -15,8 +15,10 @@ from scipy.ndimage import gaussian_filter
 import reconpatch
 from conftest import RGB, SMALL_FIT, scratch_mask, scratched, textured
 from reconpatch.errors import SettingsError, WeightsError
+from reconpatch.fitting.ensemble import members_of
 from reconpatch.method.settings import AUTOMATIC, ensemble_settings_for
-from reconpatch.model.ensemble import MAD_TO_STD, Ensemble, Scale, combine, member_names, members_of
+from reconpatch.model.contents import MAD_TO_STD, Scale
+from reconpatch.model.ensemble import Ensemble, combine, member_names
 from reconpatch.model.model import Model
 from reconpatch.photos.images import Photo, list_photos, read_photo
 from reconpatch.photos.preprocessing import Preprocessing
@@ -130,8 +132,8 @@ def test_one_file_holds_it_all(ensemble: Ensemble, tmp_path: Path, defective_pho
 def test_the_papers_rule_takes_scores_against_the_whole_bank(
     ensemble: Ensemble, good_folder: Path
 ) -> None:
+    from reconpatch.fitting.ensemble import AGAIN, fit_ensemble
     from reconpatch.fitting.options import FitOptions
-    from reconpatch.model.ensemble import AGAIN, fit_ensemble
 
     small = {k: v for k, v in FIT.items() if k not in ("weights", "threads", "backbone")}
     members = ensemble_settings_for("default", BACKBONES, **small)
@@ -213,7 +215,7 @@ def test_different_parts_of_a_photo_are_refused_before_the_fit(
     def fit_model(*_: object) -> None:
         raise AssertionError("a member was fitted")
 
-    monkeypatch.setattr("reconpatch.fitting.model.fit_model", fit_model)
+    monkeypatch.setattr("reconpatch.fitting.ensemble.fit_model", fit_model)
     with pytest.raises(SettingsError, match="different parts of a photo"):
         reconpatch.fit(good_folder, size=[64, 96], resize=96)
 

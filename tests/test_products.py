@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ import reconpatch
 from conftest import fill, kill_workers_at_work, save, scratched, textured
 from reconpatch.cli.main import app
 from reconpatch.errors import MissingExtraError, SettingsError
+from reconpatch.evaluation.evaluate import LabelledFolder
 from reconpatch.model.model import Model
 from reconpatch.scale import products
-from reconpatch.scale.products import Fitted, Product, Row, fit_all, load_manifest
+from reconpatch.scale.outcome import Fitted, Row
+from reconpatch.scale.products import Product, load_manifest
 from reconpatch.scale.products_page import duration
+
+fit_all = partial(products.fit_all, labelled=LabelledFolder)
 
 DEFAULTS = """
 [defaults]

@@ -11,9 +11,10 @@ from PIL import Image
 
 import reconpatch
 from conftest import SMALL_FIT, save, textured
+from reconpatch.fitting.ensemble import fit_ensemble
 from reconpatch.fitting.options import FitOptions
 from reconpatch.method.settings import settings_for
-from reconpatch.model.ensemble import Ensemble, fit_ensemble
+from reconpatch.model.ensemble import Ensemble
 from reconpatch.report.overlay import overlay
 
 HEIGHT, WIDTH = 336, 1344

@@ -53,13 +53,33 @@ __all__ = [
 
 
 def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspector:
-    """Fit a model on a folder (or a sequence) of photos of good parts.
+    """Fit a model on photos of good parts.
 
-    See `reconpatch.fitting.model.fit` for the options; needs the extra "train".
+    Args:
+        good: a folder (searched in depth, links followed, photos taken in the order of their
+            names; see `reconpatch.photos.listing`), or paths, arrays and PIL images, also from a
+            generator. The channels of arrays are red, green and blue: OpenCV's frames are
+            `frame[:, :, ::-1]`.
+        recipe: "default", or "paper" for the paper's own settings.
+        options: fields of `FitOptions`, and settings to change by name (see
+            `reconpatch.method.settings.settings_for`): `fit("good/", seed=1, method="patchcore")`.
+            A list of backbones or of sizes gives an ensemble of them:
+            `fit("good/", size=[224, 448])`; lists of both are taken in pairs. `quality` is "fast",
+            "balanced" or "best": see `reconpatch.method.settings.QUALITIES`.
+
+    Raises:
+        PhotoError: a photo or the folder cannot be used.
+        NotEnoughPhotosError: fewer than two different good photos.
+        WeightsError: the backbone's weights are missing or do not fit.
+        SettingsError: a setting is unknown or out of its range.
+        MissingExtraError: the extra "train" is not installed.
     """
-    from reconpatch.fitting.model import fit
+    from reconpatch.fitting.ensemble import fit_members, parts_of
+    from reconpatch.fitting.reading import photos_given
+    from reconpatch.scale.distributed_fit import steps_of
 
-    return fit(good, recipe=recipe, **options)
+    good = photos_given(good)  # members and steps go through the photos again
+    return fit_members(good, *parts_of(recipe, options), steps_of=steps_of)
 
 
 def load(path: str | Path, *, threads: int = 0, engine: str = "onnxruntime") -> Inspector:
@@ -77,6 +97,6 @@ def load(path: str | Path, *, threads: int = 0, engine: str = "onnxruntime") -> 
         SettingsError: there is no such engine, or it cannot have so many threads.
         ModelFileError: the file is missing, damaged, not a model, or of a newer format.
     """
-    from reconpatch.model.file import load
+    from reconpatch.model.loading import load
 
     return load(Path(path), threads=threads, engine=engine)

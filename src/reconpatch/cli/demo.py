@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import reconpatch
 from reconpatch.errors import MissingExtraError, PhotoError
 from reconpatch.evaluation.datasets import GOOD, LabelledPhoto
 
@@ -111,13 +112,12 @@ def run_demo(
     """
     from reconpatch.evaluation.evaluate import evaluate
     from reconpatch.files import check_writable
-    from reconpatch.fitting.model import fit
     from reconpatch.report.report import ReportWriter, context_of
 
     photos = demo_photos(train=train, test=test)
     path = folder / "solar-cells.rcp"
     check_writable(path, overwrite=True)
-    model = fit(photos.train, seed=seed, progress=progress)
+    model = reconpatch.fit(photos.train, seed=seed, progress=progress)
     model.save(path, overwrite=True)
 
     report = ReportWriter(folder, context_of(model, "Solar cells, unseen by the model", path.name))

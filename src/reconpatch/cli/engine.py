@@ -25,7 +25,7 @@ from reconpatch.cli.parts import (
 if TYPE_CHECKING:
     from reconpatch.export.timing import EngineTimes
     from reconpatch.model.model import Inspector
-    from reconpatch.model.parity import Agreement
+    from reconpatch.model.sample import Agreement
     from reconpatch.photos.images import Photo
 
 DISAGREE = 1

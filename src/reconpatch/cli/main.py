@@ -69,7 +69,7 @@ DEBUG = "RECONPATCH_DEBUG"
 
 _NO_MEMORY = re.compile("bad_alloc|allocate memory|unable to allocate|failed to map segment", re.I)
 
-# The same as in reconpatch.model.ensemble and reconpatch.method.settings, which --help must not
+# The same as in reconpatch.fitting.ensemble and reconpatch.method.settings, which --help must not
 # wait for.
 Statistics = Literal["as_new", "training"]
 Quality = Literal["fast", "balanced", "best"]
@@ -365,10 +365,11 @@ def fit(
 ) -> None:
     """Learn from photos of good parts and write a model file."""
     from reconpatch.files import check_writable
+    from reconpatch.fitting.ensemble import fit_members, members_of
     from reconpatch.fitting.options import FitOptions
     from reconpatch.memory import parse_bytes
     from reconpatch.method.settings import ensemble_settings_for, parse_assignments, parse_setting
-    from reconpatch.model.ensemble import fit_members, members_of
+    from reconpatch.scale.distributed_fit import steps_of
 
     changes = {
         "method": method,
@@ -408,7 +409,7 @@ def fit(
             explain=explain,
             on=on,
         )
-        model = fit_members(good, settings, options, scales)
+        model = fit_members(good, settings, options, scales, steps_of)
     model.save(output, overwrite=overwrite)
     _say_fitted(model, output)
 

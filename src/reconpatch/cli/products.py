@@ -11,7 +11,7 @@ import typer
 from reconpatch.cli.parts import Json, On, Overwrite, Threads, note, show_progress
 
 if TYPE_CHECKING:
-    from reconpatch.scale.products import Row
+    from reconpatch.scale.outcome import Row
 
 FAILED = 3
 
@@ -38,6 +38,7 @@ def fit_all(
     Models of products whose settings and photos have not changed are kept. Exit code 3: a product
     could not be fitted or tested; the others were.
     """
+    from reconpatch.evaluation.evaluate import LabelledFolder
     from reconpatch.scale.products import PAGE, SUMMARY, load_manifest
     from reconpatch.scale.products import fit_all as run
 
@@ -46,6 +47,7 @@ def fit_all(
         outcome = run(
             products,
             output,
+            labelled=LabelledFolder,
             on=on,
             threads=threads,
             overwrite=overwrite,

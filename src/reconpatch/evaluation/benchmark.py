@@ -554,7 +554,7 @@ def _measure(run: _Run, job: _Job) -> Record:
 
 def _fit(run: _Run, job: _Job) -> Inspector:
     from reconpatch.engine.writing import stay_here
-    from reconpatch.model.ensemble import fit_members
+    from reconpatch.fitting.ensemble import fit_members
 
     stay_here()
     with _good_photos(run, job.photos) as good:

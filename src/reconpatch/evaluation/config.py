@@ -18,9 +18,9 @@ from typing import Any
 from reconpatch.errors import SettingsError
 from reconpatch.evaluation.disturbance import Robustness
 from reconpatch.evaluation.published import published
+from reconpatch.fitting.ensemble import Statistics, members_of
 from reconpatch.method.representation import Method
 from reconpatch.method.settings import FitSettings, Quality, ensemble_settings_for
-from reconpatch.model.ensemble import Statistics, members_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Config:
         members: backbones of an ensemble; empty for a single model.
         quality: point of the default recipe; see `reconpatch.method.settings.QUALITIES`.
         statistics: where an ensemble's scales come from; see
-            `reconpatch.model.ensemble.fit_ensemble`.
+            `reconpatch.fitting.ensemble.fit_ensemble`.
         compare: keys of the published columns to stand beside; see
             `reconpatch.evaluation.published`.
         robustness: how photos are disturbed, or None.

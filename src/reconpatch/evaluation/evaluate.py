@@ -9,12 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from reconpatch.evaluation.datasets import LabelledPhoto, read_mask
+from reconpatch.evaluation.datasets import LabelledPhoto, labelled_photos, read_mask
 from reconpatch.method.calibration import Calibration, ShiftTest, beta_binomial_interval, shift_test
 from reconpatch.method.metrics import METRICS, PixelMetrics, image_metrics
 from reconpatch.model.model import Inspector
@@ -188,3 +189,27 @@ def _figures(
         masks=sum(bool(photo.masks) for photo in photos),
         milliseconds=float(np.median(seconds)) * 1000,
     )
+
+
+class LabelledFolder:
+    """A folder of labelled photos that models are tested on, such as those of `fit-all`.
+
+    Args:
+        folder: in one of the layouts that `labelled_photos` knows.
+
+    Raises:
+        PhotoError: it is in none of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.photos, self.notes = labelled_photos(folder)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The photos and their masks."""
+        return [file for photo in self.photos for file in (photo.path, *photo.masks)]
+
+    def figures(self, model: Inspector, *, max_pixels: int) -> dict[str, Any]:
+        """What `evaluate` finds, JSON-ready, with what was noted of the folder first."""
+        figures = evaluate(model, self.photos, max_pixels=max_pixels).to_dict()
+        return figures | {"notes": [*self.notes, *figures["notes"]]}

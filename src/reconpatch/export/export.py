@@ -37,9 +37,11 @@ from reconpatch.export.graph import (
 from reconpatch.export.int8 import Int8Check, check, in_8_bits, require
 from reconpatch.files import cannot_write, check_replaceable, read_sums, sums_of, write_sums
 from reconpatch.method.memory_bank import Floats
-from reconpatch.model.ensemble import MAD_TO_STD, Ensemble, member_names
+from reconpatch.model.contents import MAD_TO_STD
+from reconpatch.model.ensemble import Ensemble, member_names
 from reconpatch.model.model import Inspector, Model
-from reconpatch.model.parity import Agreement, agreement, own_reference, resolution
+from reconpatch.model.parity import agreement, own_reference, resolution
+from reconpatch.model.sample import Agreement
 from reconpatch.photos.images import Photo, as_unit
 from reconpatch.photos.listing import EXPORT_SUMS
 from reconpatch.photos.preprocessing import Preprocessing

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from timm.models import PretrainedCfg
 
-    from reconpatch.features.patch_features import FeatureMaps
+    from reconpatch.features.feature_maps import FeatureMaps
 
     State = Mapping[str, torch.Tensor]
     """Tensors of a network by name, in the order of its layers."""
@@ -196,7 +196,7 @@ def load_backbone(
             so are the zeros around the maps of TensorFlow's networks.
         seed: of random weights.
         expanded: whether the levels' maps also have the expanded activations of their last blocks;
-            see `reconpatch.features.patch_features.FeatureMaps`.
+            see `reconpatch.features.feature_maps.FeatureMaps`.
 
     Raises:
         WeightsError: there are no weights, or they do not fit the backbone.
@@ -204,7 +204,7 @@ def load_backbone(
         MissingExtraError: torch or timm is not installed.
     """
     _require_train_extra()
-    from reconpatch.features.patch_features import fix_padding
+    from reconpatch.features.feature_maps import fix_padding
 
     if weights == RANDOM:
         model = _create(spec, input_size, seed)
@@ -464,7 +464,7 @@ def _create(spec: BackboneSpec, input_size: tuple[int, int], seed: int = 0, **op
 
 def _stop_after(spec: BackboneSpec, model: Any, expanded: bool) -> FeatureMaps:
     """The part of the model up to the last level in use."""
-    from reconpatch.features.patch_features import FeatureMaps
+    from reconpatch.features.feature_maps import FeatureMaps
 
     if not hasattr(model, "forward_intermediates"):
         raise SettingsError(

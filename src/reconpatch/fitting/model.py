@@ -16,11 +16,10 @@ import importlib.util
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +41,6 @@ from reconpatch.fitting.reading import (
     Read,
     Reading,
     alike_of,
-    photos_given,
     preprocessing_for,
     sizes_of,
     sources_of,
@@ -66,7 +64,6 @@ from reconpatch.method.representation import Representation, make_representation
 from reconpatch.method.settings import (
     FitSettings,
     automatic_tile,
-    ensemble_settings_for,
     squeeze_note,
 )
 from reconpatch.model.good_photos import (
@@ -81,8 +78,9 @@ from reconpatch.model.good_photos import (
     with_scales,
     with_stand_ins,
 )
-from reconpatch.model.model import Inspector, Model
-from reconpatch.model.parity import SAMPLE_PHOTOS, Sample, checked_sample
+from reconpatch.model.model import Model
+from reconpatch.model.parity import checked_sample
+from reconpatch.model.sample import SAMPLE_PHOTOS, Sample
 from reconpatch.photos.images import Bytes
 from reconpatch.photos.kind import Kind, kind_notes
 from reconpatch.photos.layout import Layout, View
@@ -93,63 +91,8 @@ TILED_CANDIDATES = 400_000
 """Patches, drawn at random, among which the bank of photos in tiles is picked."""
 
 
-def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspector:
-    """Fit a model on photos of good parts.
-
-    Args:
-        good: a folder (searched in depth, links followed, photos taken in the order of their
-            names; see `reconpatch.photos.listing`), or paths, arrays and PIL images, also from a
-            generator. The channels of arrays are red, green and blue: OpenCV's frames are
-            `frame[:, :, ::-1]`.
-        recipe: "default", or "paper" for the paper's own settings.
-        options: fields of `FitOptions`, and settings to change by name (see
-            `reconpatch.method.settings.settings_for`): `fit("good/", seed=1, method="patchcore")`.
-            A list of backbones or of sizes gives an ensemble of them:
-            `fit("good/", size=[224, 448])`; lists of both are taken in pairs. `quality` is "fast",
-            "balanced" or "best": see `reconpatch.method.settings.QUALITIES`.
-
-    Raises:
-        PhotoError: a photo or the folder cannot be used.
-        NotEnoughPhotosError: fewer than two different good photos.
-        WeightsError: the backbone's weights are missing or do not fit.
-        SettingsError: a setting is unknown or out of its range.
-        MissingExtraError: the extra "train" is not installed.
-    """
-    from reconpatch.model.ensemble import fit_members
-
-    # Members and steps go through the photos again.
-    return fit_members(photos_given(good), *parts_of(recipe, options))
-
-
-def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings], FitOptions]:
-    """What `fit` takes by name, put together: the settings of each model to fit, and the options.
-
-    Raises:
-        SettingsError: a setting is unknown or out of its range.
-    """
-    from reconpatch.model.ensemble import members_of
-
-    rest = dict(options)
-    names = FitOptions.__dataclass_fields__
-    chosen = FitOptions(**{name: rest.pop(name) for name in options if name in names})
-    own: dict[str, Any] = {"backbone": None, "size": None}
-    own |= {name: rest.pop(name) for name in (*own, "quality") if name in rest}
-    members = members_of(**own, recipe=recipe, taken=rest)
-    return ensemble_settings_for(recipe, members, **rest), chosen
-
-
-def fit_model(good: GoodSource, settings: FitSettings, options: FitOptions) -> Model:
-    """Fit with settings and options that are put together already; see `fit`."""
-    if options.on is None:
-        return _fit_model(good, settings, options, Steps())
-    from reconpatch.scale.distributed_fit import by_workers
-
-    with by_workers(options) as steps:
-        return _fit_model(good, settings, options, steps)
-
-
 class Steps:
-    """The steps that go over all photos, in this process; `distributed_fit` has others."""
+    """The steps that go over all photos, in this process; workers have others (`StepsOf`)."""
 
     def kept_photos(self, photos: int) -> int:
         """Of how many photos the features are kept here."""
@@ -213,6 +156,28 @@ class Steps:
     ) -> Covering:
         """How the bank covers the patches of all photos."""
         return cover(bank, patches.photo, photos, progress=progress)
+
+
+StepsOf = Callable[[FitOptions], AbstractContextManager[Steps]]
+"""Gives the steps of a fit by its options, for as long as the fit takes."""
+
+
+@contextmanager
+def in_this_process(options: FitOptions) -> Iterator[Steps]:
+    """The steps of a fit that reads its photos itself."""
+    assert options.on is None, "the steps of workers are to be given"
+    yield Steps()
+
+
+def fit_model(
+    good: GoodSource,
+    settings: FitSettings,
+    options: FitOptions,
+    steps_of: StepsOf = in_this_process,
+) -> Model:
+    """Fit with settings and options that are put together already; see `reconpatch.fit`."""
+    with steps_of(options) as steps:
+        return _fit_model(good, settings, options, steps)
 
 
 def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:

@@ -24,7 +24,7 @@ from reconpatch.method.contrastive_components import Moments
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.settings import FitSettings
 from reconpatch.model.good_photos import CALIBRATED, TrainingPhoto, calibrated_photos
-from reconpatch.model.parity import SAMPLE_PHOTOS
+from reconpatch.model.sample import SAMPLE_PHOTOS
 from reconpatch.photos.copies import MOST, Alike, Signature, alike, signature
 from reconpatch.photos.images import (
     Bytes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,20 +17,17 @@ import numpy.typing as npt
 from reconpatch.method.calibration import Calibration, check_rate
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
+from reconpatch.model.contents import EnsembleContents, ModelContents
 from reconpatch.model.good_photos import GoodScores, TrainingPhoto
-from reconpatch.model.parity import Sample
+from reconpatch.model.sample import Sample
 from reconpatch.photos.kind import Kind
 from reconpatch.photos.preprocessing import Preprocessing
 from reconpatch.photos.stored_picture import LONGEST_SIDE, stored_size
 
-if TYPE_CHECKING:
-    from reconpatch.model.ensemble import Ensemble
-    from reconpatch.model.model import Model
-
 _MOST_CROPPED = 8
 
 
-def check_model(model: Model) -> None:
+def check_model(model: ModelContents) -> None:
     """Raise ValueError, with what cannot be, where the parts of a model do not fit together."""
     _check_provenance(model.provenance)
     _check_learned(model.provenance)
@@ -44,7 +41,7 @@ def check_model(model: Model) -> None:
         _check_sample(model.sample, model.preprocessing)
 
 
-def check_ensemble(ensemble: Ensemble) -> None:
+def check_ensemble(ensemble: EnsembleContents) -> None:
     """Raise ValueError, with what cannot be, where the scales of an ensemble do not fit it."""
     _check_provenance(ensemble.provenance)
     _check_calibration(ensemble.calibration)

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from reconpatch.errors import UpdateRefusedError
-from reconpatch.model.ensemble import Ensemble, member_names, scales_to_dict
+from reconpatch.model.contents import scales_to_dict
+from reconpatch.model.ensemble import Ensemble, member_names
 from reconpatch.model.model import Inspector
 from reconpatch.photos.images import Photo
 

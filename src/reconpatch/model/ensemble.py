@@ -9,9 +9,9 @@ photos scored as if they were new, the rule of the threshold. The paper's rule i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,81 +20,36 @@ from reconpatch.errors import SettingsError
 from reconpatch.method.calibration import Calibration
 from reconpatch.method.memory_bank import Floats
 from reconpatch.method.scoring import PatchScores
-from reconpatch.method.settings import AUTOMATIC, QUALITIES, FitSettings, Quality
+from reconpatch.method.settings import AUTOMATIC, FitSettings
+from reconpatch.model.contents import EnsembleContents, Scale
 from reconpatch.model.good_photos import by_part, counted_once
 from reconpatch.model.model import Inspector, Judgement, Model
-from reconpatch.model.parity import Sample
+from reconpatch.model.sample import Sample
 from reconpatch.photos.images import Photo
 from reconpatch.photos.preprocessing import Preprocessing
 
-if TYPE_CHECKING:
-    from reconpatch.fitting.options import FitOptions, Progress
-    from reconpatch.fitting.reading import GoodSource
-
-# Makes the MAD of a normal distribution its standard deviation.
-MAD_TO_STD = 1.4826
-
-AGAIN = "inspect the good photos again, for the scales"
-"""The step of a fit that statistics of the training set take."""
-
-Statistics = Literal["as_new", "training"]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Median and MAD that bring a member's values to a scale of their own.
-
-    Attributes:
-        median: of the values.
-        mad: median absolute deviation from it, above 0.
-    """
-
-    median: float
-    mad: float
-
-    @classmethod
-    def of(cls, values: npt.NDArray[Any]) -> Scale:
-        """The scale of some values.
-
-        Where more than half of them are equal the MAD is 0; then the mean absolute deviation,
-        brought to the same unit, takes its place, and 1 where all values are equal.
-        """
-        values = values.astype(np.float64).ravel()
-        median = float(np.median(values))
-        deviations = np.abs(values - median)
-        mad = float(np.median(deviations))
-        if mad == 0.0:
-            # For a normal distribution: mean absolute deviation / MAD = 0.7979 / 0.6745.
-            mad = float(deviations.mean()) * 0.6745 / 0.7979
-        return cls(median, mad or 1 / MAD_TO_STD)
-
-    def __call__(self, values: Any) -> Any:
-        """The modified z-score: (values - median) / (1.4826 MAD)."""
-        return (values - self.median) / (MAD_TO_STD * self.mad)
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Ensemble(Inspector):
+class Ensemble(Inspector, EnsembleContents):
     """Several models of the same good photos with one verdict.
 
     Members that see the whole photo may do so at different sizes. Maps are made at the size of the
     finest, the one with the most pixels; a verdict is explained by the most alarmed member, on its
     own grid.
-
-    Attributes:
-        models: of different backbones or input sizes, fitted on the same photos.
-        score_scales: of each member's image scores.
-        map_scales: of each member's maps: median and MAD over the distances of all patches of all
-            good photos.
-        calibration: of the combined scores.
-        provenance: of the ensemble; each member has its own.
     """
 
     models: Sequence[Model]
-    score_scales: Sequence[Scale]
-    map_scales: Sequence[Scale]
-    calibration: Calibration
-    provenance: dict[str, Any]
+
+    @classmethod
+    def of(cls, contents: EnsembleContents) -> Self:
+        """The ensemble that a file holds."""
+        return cls(
+            [Model.of(model) for model in contents.models],
+            contents.score_scales,
+            contents.map_scales,
+            contents.calibration,
+            contents.provenance,
+        )
 
     def __post_init__(self) -> None:
         _check_together(self.models)
@@ -121,8 +76,10 @@ class Ensemble(Inspector):
     def judge(self, photos: Sequence[Photo], *, as_new: bool = False) -> list[Judgement]:
         """See `Inspector.judge`; the most alarmed member tells why."""
         if as_new:
-            return [self._judge(_score(self.models, [photo], as_new=True), 0) for photo in photos]
-        by_member = _score(self.models, photos)
+            return [
+                self._judge(score_members(self.models, [photo], as_new=True), 0) for photo in photos
+            ]
+        by_member = score_members(self.models, photos)
         return [self._judge(by_member, i) for i in range(len(photos))]
 
     def _judge(self, by_member: Sequence[Sequence[PatchScores]], i: int) -> Judgement:
@@ -224,7 +181,7 @@ def _notes(names: Sequence[str], models: Sequence[Model]) -> list[str]:
 
 
 def _check_together(models: Sequence[Model]) -> None:
-    _check_count(models)
+    check_count(models)
     if len({tuple(photo.sha256 for photo in m.photos) for m in models}) > 1:
         raise SettingsError(
             f"an ensemble of {len(models)} models was given that were not fitted on the same "
@@ -237,7 +194,7 @@ def _check_together(models: Sequence[Model]) -> None:
             "them with one white_level"
         )
     inputs = [m.preprocessing for m in models]
-    _check_views([((p.height, p.width), p.resize or 0) for p in inputs])
+    check_views([((p.height, p.width), p.resize or 0) for p in inputs])
     if len({(p.tile > 0, p.region, p.registration) for p in inputs}) > 1:
         raise SettingsError(
             "the members of an ensemble see different parts of a photo: fit all of them on whole "
@@ -245,12 +202,13 @@ def _check_together(models: Sequence[Model]) -> None:
         )
 
 
-def _check_count(members: Sequence[Any]) -> None:
+def check_count(members: Sequence[Any]) -> None:
+    """Refuse fewer than two members."""
     if len(members) < 2:
         raise SettingsError(f"an ensemble of {len(members)} models was given: give two or more")
 
 
-def _check_views(inputs: Sequence[tuple[tuple[int, int], int]]) -> None:
+def check_views(inputs: Sequence[tuple[tuple[int, int], int]]) -> None:
     """Refuse inputs, each a size and a `resize`, that show different parts of a photo."""
     if len({(resize, size if resize else None) for size, resize in inputs}) > 1:
         given = ", ".join(
@@ -282,7 +240,7 @@ def member_names(settings: Sequence[FitSettings]) -> list[str]:
 # --- Scores and maps of the members --------------------------------------------------------------
 
 
-def _score(
+def score_members(
     models: Sequence[Model], photos: Sequence[Photo], *, as_new: bool = False
 ) -> list[list[PatchScores]]:
     """What each member says of photos, each prepared once for each preprocessing.
@@ -331,167 +289,3 @@ def _map_maxima(models: Sequence[Model], scales: Sequence[Scale]) -> npt.NDArray
     of_photos = zip(*(m.good.distances for m in models), strict=True)
     maxima = np.array([float(_combined_map(models, scales, d).max()) for d in of_photos])
     return by_part(maxima, models[0].photos, models[0].good.photos)
-
-
-# --- Fit -----------------------------------------------------------------------------------------
-
-
-def members_of(
-    backbone: str | Sequence[str] | None,
-    size: Any | Sequence[Any] | None,
-    quality: Quality = "balanced",
-    *,
-    recipe: str = "default",
-    taken: Collection[str] = (),
-) -> list[dict[str, Any]]:
-    """The settings that tell members apart, from backbones and sizes, each one or several.
-
-    As many of one as of the other are taken in pairs; a single one goes with all of the other.
-
-    Args:
-        backbone: a name, or several; None leaves it to the recipe.
-        size: one size, as `settings_for` takes it, or a list of them (a tuple is one size, height
-            and width); None leaves it to the recipe.
-        quality: "fast", "balanced" or "best", which is an ensemble; of the default recipe.
-        recipe: "paper" has no qualities.
-        taken: names of settings that are chosen already, whatever the quality says of them.
-
-    Returns:
-        Changes for each member; those of a single model where neither is several.
-
-    Raises:
-        SettingsError: there are numbers of both that do not go together, or none of one, or the
-            quality is unknown or an ensemble with members of its own.
-    """
-    if quality not in QUALITIES:
-        raise SettingsError(f"the quality is {quality!r}: give one of {', '.join(QUALITIES)}")
-    if recipe != "default" and quality != "balanced":
-        raise SettingsError(
-            f"the quality is {quality!r} and the recipe {recipe!r}: qualities are points of the "
-            "default recipe, so give one of the two"
-        )
-    if "bank" in taken:  # whoever says how many rows means it
-        taken = {*taken, "bank_least"}
-    if "tile" in taken:  # which has a size of its own
-        taken = {*taken, "size"}
-    base = QUALITIES[quality]
-    if len(base) > 1:
-        if backbone is not None or size is not None:
-            raise SettingsError(
-                f"the quality {quality!r} is an ensemble with backbones and sizes of its own: "
-                "leave out backbone and size, or the quality"
-            )
-        return [{name: value for name, value in own.items() if name not in taken} for own in base]
-    several: dict[str, Sequence[Any]] = {}
-    if backbone is not None:
-        several["backbone"] = [backbone] if isinstance(backbone, str) else backbone
-    if size is not None:
-        several["size"] = size if isinstance(size, list) else [size]
-    count = max([1, *map(len, several.values())])
-    if any(len(values) not in (1, count) for values in several.values()):
-        counts = {name: len(values) for name, values in several.items()}
-        given = " and ".join(f"{n} {name}{'' if n == 1 else 's'}" for name, n in counts.items())
-        raise SettingsError(
-            f"{given} were given: give as many of one as of the other for an ensemble, or a single "
-            "one that all members share"
-        )
-    shared = {name: value for name, value in base[0].items() if name not in taken}
-    return [
-        shared | {name: values[i if len(values) > 1 else 0] for name, values in several.items()}
-        for i in range(count)
-    ]
-
-
-def fit_members(
-    good: GoodSource,
-    settings: Sequence[FitSettings],
-    options: FitOptions,
-    statistics: Statistics = "as_new",
-) -> Inspector:
-    """Fit a model with the settings of a single member, or an ensemble; see `fit_ensemble`."""
-    from reconpatch.fitting.model import fit_model
-
-    if len(settings) == 1:
-        return fit_model(good, settings[0], options)
-    return fit_ensemble(good, settings, options, statistics)
-
-
-def fit_ensemble(
-    good: GoodSource,
-    settings: Sequence[FitSettings],
-    options: FitOptions,
-    statistics: Statistics = "as_new",
-) -> Ensemble:
-    """Fit one member for each of the settings, on the same photos, and combine them.
-
-    Args:
-        good: see `reconpatch.fitting.model.fit`.
-        settings: of each member; they differ in the backbone or the size, say.
-        options: see `reconpatch.fitting.options.FitOptions`; `weights` can be a file only where all
-            members have the same backbone.
-        statistics: "as_new" takes the scales from the good photos scored as if they were new;
-            "training", the paper's rule, from their scores against the whole bank, for which
-            every photo is read and inspected once more.
-
-    Raises:
-        SettingsError: there are fewer than two members, they see different parts of a photo, or
-            one file of weights is given for several backbones.
-    """
-    from reconpatch.fitting.model import Clock, fit_model
-    from reconpatch.fitting.options import report_to, silent
-    from reconpatch.fitting.reading import photos_given, read_good
-
-    good = photos_given(good)
-    _check_count(settings)  # before hours of fitting
-    _check_views([(s.size, s.resize) for s in settings])
-    if options.weights not in (None, "random") and len({s.backbone for s in settings}) > 1:
-        raise SettingsError(
-            "--weights names one file, and an ensemble needs one for each backbone: install them "
-            "or let timm find them"
-        )
-    models: list[Model] = []
-    for name, member in zip(member_names(settings), settings, strict=True):
-        own = replace(
-            options,
-            # One set of thumbnails is enough: that of the first member.
-            thumbnails=options.thumbnails and not models,
-            explain=None if models else options.explain,
-            progress=_named(name, options.progress),
-        )
-        models.append(fit_model(good, member, own))
-    thumbnails = models[0].thumbnails
-    models = [replace(model, thumbnails=thumbnails) for model in models]
-    if statistics == "as_new":
-        return combine(models)
-    clock, report = Clock(options.timer), report_to(options, AGAIN) or silent
-    scored = []
-    with clock.step(AGAIN):
-        # Photo by photo, so that no more than one decoded photo is held at a time.
-        for done, photo in enumerate(read_good(good, options), start=1):
-            scored.append(_score(models, [photo]))
-            report(done, len(models[0].photos))
-    values = [
-        Values(
-            np.array([photo.image_score for (photo,) in of_member]),
-            np.stack([photo.distances for (photo,) in of_member]),
-        )
-        for of_member in zip(*scored, strict=True)
-    ]
-    ensemble = combine(models, values)
-    ensemble.provenance["seconds"] |= clock.seconds
-    return ensemble
-
-
-def _named(member: str, progress: Progress | None) -> Progress | None:
-    """Progress whose steps say which member is at work."""
-    if progress is None:
-        return None
-    return lambda step, done, total: progress(f"{member}: {step}", done, total)
-
-
-def scales_to_dict(ensemble: Ensemble) -> dict[str, Any]:
-    """The scales as JSON-ready values."""
-    return {
-        "scores": [asdict(scale) for scale in ensemble.score_scales],
-        "maps": [asdict(scale) for scale in ensemble.map_scales],
-    }

@@ -15,39 +15,40 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from reconpatch.engine.engines import DEFAULT_ENGINE, StoredGraph, check_engine, check_threads
 from reconpatch.errors import ModelFileError
-from reconpatch.files import atomic_write, check_writable, open_regular
+from reconpatch.files import atomic_write, open_regular
 from reconpatch.method.calibration import Calibration
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
 from reconpatch.method.settings import FitSettings
 from reconpatch.model.check import check_ensemble, check_model
+from reconpatch.model.contents import (
+    Contents,
+    EnsembleContents,
+    ModelContents,
+    Scale,
+    scales_to_dict,
+)
 from reconpatch.model.good_photos import GoodScores, TrainingPhoto
-from reconpatch.model.parity import Agreement, Sample, checked_sample
+from reconpatch.model.sample import Agreement, Sample
 from reconpatch.photos.preprocessing import Preprocessing
-
-if TYPE_CHECKING:
-    from reconpatch.model.model import Inspector, Model
 
 FORMAT = 2
 _LONGEST_HEADER = 100_000_000  # as of the safetensors format
 Tensors = Mapping[str, npt.NDArray[Any]]
 
 
-def save(inspector: Inspector, path: Path, *, overwrite: bool) -> None:
+def write(contents: Contents, path: Path) -> None:
     """Write a model or an ensemble; the file is there whole or not at all."""
     from safetensors.numpy import save as to_bytes
 
-    check_writable(path, overwrite=overwrite)
-    # Beyond what engines may differ by, nothing is written.
-    inspector = inspector.with_samples([checked_sample(member) for member in inspector.members])
-    tensors, record = _tensors(inspector), _record(inspector)
+    tensors, record = _tensors(contents), _record(contents)
     header = {"format": FORMAT, "sha256": _digest(record, tensors), "record": record}
     metadata = {"reconpatch": json.dumps(header)}
     content = to_bytes({name: np.ascontiguousarray(t) for name, t in tensors.items()}, metadata)
@@ -55,8 +56,10 @@ def save(inspector: Inspector, path: Path, *, overwrite: bool) -> None:
         file.write(content)
 
 
-def load(path: Path, *, threads: int = 0, engine: str = DEFAULT_ENGINE) -> Inspector:
-    """Read a model or an ensemble back.
+def read(
+    path: Path, *, threads: int = 0, engine: str = DEFAULT_ENGINE
+) -> ModelContents | EnsembleContents:
+    """Read the contents of a model or an ensemble back, and check that they can be.
 
     Raises:
         SettingsError: there is no such engine, or it cannot have so many threads.
@@ -65,7 +68,7 @@ def load(path: Path, *, threads: int = 0, engine: str = DEFAULT_ENGINE) -> Inspe
     check_engine(engine)
     check_threads(threads)
     record, tensors = _read(path)
-    with _made_up(path):
+    with made_up(path):
         photos = [TrainingPhoto(**photo) for photo in record["photos"]]
         thumbnails = _split(tensors, "thumbnails")
         models = [
@@ -80,7 +83,7 @@ def load(path: Path, *, threads: int = 0, engine: str = DEFAULT_ENGINE) -> Inspe
 
 
 @contextlib.contextmanager
-def _made_up(path: Path) -> Iterator[None]:
+def made_up(path: Path) -> Iterator[None]:
     """A file with the right checksum whose parts cannot be used becomes a ModelFileError."""
     try:
         yield
@@ -91,7 +94,7 @@ def _made_up(path: Path) -> Iterator[None]:
         ) from error
 
 
-def fingerprint(inspector: Inspector) -> str:
+def fingerprint(contents: Contents) -> str:
     """SHA-256 over all that decides a verdict, and nothing that does not (times, versions).
 
     A setting at its default counts for nothing, so that one that a later version adds leaves the
@@ -99,10 +102,10 @@ def fingerprint(inspector: Inspector) -> str:
     """
     tensors = {
         name: tensor
-        for name, tensor in _tensors(inspector).items()
+        for name, tensor in _tensors(contents).items()
         if not name.startswith("thumbnails") and ".sample." not in name
     }
-    record = _record(inspector)
+    record = _record(contents)
     for part in (record, *record["members"], record.get("ensemble", {})):
         part.pop("provenance", None)
         part.pop("sample", None)
@@ -127,11 +130,9 @@ def _unlike(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
 # --- One record for both kinds: the photos once, then one part for each member -------------------
 
 
-def _record(inspector: Inspector) -> dict[str, Any]:
-    from reconpatch.model.ensemble import Ensemble, scales_to_dict
-
+def _record(contents: Contents) -> dict[str, Any]:
     record: dict[str, Any] = {
-        "photos": [asdict(photo) for photo in inspector.photos],
+        "photos": [asdict(photo) for photo in contents.photos],
         "members": [
             {
                 "settings": model.settings.to_dict(),
@@ -140,27 +141,25 @@ def _record(inspector: Inspector) -> dict[str, Any]:
                 "provenance": model.provenance,
                 "sample": _sample_record(model.sample),
             }
-            for model in inspector.members
+            for model in contents.members
         ],
     }
-    if isinstance(inspector, Ensemble):
+    if isinstance(contents, EnsembleContents):
         record["ensemble"] = {
-            "scales": scales_to_dict(inspector),
-            "calibration": _calibration_record(inspector.calibration),
-            "provenance": inspector.provenance,
+            "scales": scales_to_dict(contents),
+            "calibration": _calibration_record(contents.calibration),
+            "provenance": contents.provenance,
         }
     return record
 
 
-def _tensors(inspector: Inspector) -> dict[str, npt.NDArray[Any]]:
-    from reconpatch.model.ensemble import Ensemble
-
+def _tensors(contents: Contents) -> dict[str, npt.NDArray[Any]]:
     tensors: dict[str, npt.NDArray[Any]] = {}
-    for i, model in enumerate(inspector.members):
+    for i, model in enumerate(contents.members):
         tensors |= {f"{i}.{name}": tensor for name, tensor in _model_tensors(model).items()}
-    if isinstance(inspector, Ensemble):
-        tensors |= _calibration_tensors(inspector.calibration)
-    return tensors | _joined("thumbnails", inspector.members[0].thumbnails)
+    if isinstance(contents, EnsembleContents):
+        tensors |= _calibration_tensors(contents.calibration)
+    return tensors | _joined("thumbnails", contents.members[0].thumbnails)
 
 
 def _model(
@@ -171,11 +170,9 @@ def _model(
     thumbnails: Sequence[bytes],
     threads: int,
     engine: str,
-) -> Model:
-    from reconpatch.model.model import Model
-
+) -> ModelContents:
     own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    return Model(
+    return ModelContents(
         settings=FitSettings.from_dict(record["settings"]),
         preprocessing=Preprocessing.from_dict(record["preprocessing"]),
         representation=Representation(own.get("f.weight"), own.get("f.bias")),
@@ -199,10 +196,10 @@ def _model(
     )
 
 
-def _ensemble(record: Mapping[str, Any], tensors: Tensors, models: Sequence[Model]) -> Inspector:
-    from reconpatch.model.ensemble import Ensemble, Scale
-
-    ensemble = Ensemble(
+def _ensemble(
+    record: Mapping[str, Any], tensors: Tensors, models: Sequence[ModelContents]
+) -> EnsembleContents:
+    ensemble = EnsembleContents(
         models=models,
         score_scales=[Scale(**scale) for scale in record["scales"]["scores"]],
         map_scales=[Scale(**scale) for scale in record["scales"]["maps"]],
@@ -216,7 +213,7 @@ def _ensemble(record: Mapping[str, Any], tensors: Tensors, models: Sequence[Mode
 _GOOD = ("photos", "image_scores", "map_maxima", "distances", "witnesses", "features")
 
 
-def _model_tensors(model: Model) -> dict[str, npt.NDArray[Any]]:
+def _model_tensors(model: ModelContents) -> dict[str, npt.NDArray[Any]]:
     tensors: dict[str, npt.NDArray[Any]] = {
         "graph": np.frombuffer(model.engine.graph, dtype=np.uint8),
         "bank.rows": model.bank.rows,

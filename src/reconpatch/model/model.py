@@ -9,9 +9,9 @@ What a single model shares with an ensemble is in `Inspector`.
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -21,26 +21,27 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from reconpatch.engine.engines import Output, StoredGraph
+from reconpatch.engine.engines import Output
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
+from reconpatch.files import check_writable
 from reconpatch.method.calibration import Calibration, check_rate, p_value
 from reconpatch.method.memory_bank import Floats, MemoryBank
-from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import PatchScores, draw, score_nearest, weighted_distances
-from reconpatch.method.settings import FitSettings
+from reconpatch.model.contents import Contents, ModelContents
+from reconpatch.model.file import fingerprint, write
 from reconpatch.model.good_photos import (
-    GoodScores,
     TrainingPhoto,
     assign_groups,
     by_part,
     counted_once,
     groups_of_rows,
 )
-from reconpatch.model.parity import Sample
+from reconpatch.model.parity import checked_sample
+from reconpatch.model.sample import Sample
 from reconpatch.photos.copies import alike, known_photos, signature
 from reconpatch.photos.images import MAX_PIXELS, Photo, PhotoSource, read_photo
 from reconpatch.photos.kind import Kind, Look
-from reconpatch.photos.layout import Layout, View
+from reconpatch.photos.layout import View
 from reconpatch.photos.preprocessing import Geometry, Preprocessing
 from reconpatch.photos.regions import find_regions
 from reconpatch.photos.registration import RegisteredPhoto
@@ -65,7 +66,7 @@ class Judgement:
     scores: PatchScores
 
 
-class Inspector(ABC):
+class Inspector(Contents):
     """What inspects photos and holds a threshold: a `Model`, or an `Ensemble` of them.
 
     Nothing in it changes; `with_...` gives a new one.
@@ -117,11 +118,6 @@ class Inspector(ABC):
     def white_level(self) -> int:
         """The 16-bit value that counts as white."""
         return self.preprocessing.white_level
-
-    @property
-    def threshold(self) -> float:
-        """Photos that score more than this are anomalous."""
-        return self.calibration.image_threshold.value
 
     # --- inspect -------------------------------------------------------------------------------
 
@@ -289,9 +285,10 @@ class Inspector(ABC):
         Raises:
             OutputError: the file exists (unless `overwrite`) or cannot be written.
         """
-        from reconpatch.model.file import save
-
-        save(self, Path(path), overwrite=overwrite)
+        path = Path(path)
+        check_writable(path, overwrite=overwrite)
+        # Beyond what engines may differ by, nothing is written.
+        write(self.with_samples([checked_sample(member) for member in self.members]), path)
 
     @property
     def fingerprint(self) -> str:
@@ -299,8 +296,6 @@ class Inspector(ABC):
 
         The same photos, settings, seed, engine and number of threads give the same fingerprint.
         """
-        from reconpatch.model.file import fingerprint
-
         return fingerprint(self)
 
 
@@ -311,35 +306,16 @@ def _known_as(photo: Photo, sha256: str) -> Photo:
     return known
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Model(Inspector):
+class Model(Inspector, ModelContents):
     """What `fit` returns and `load` reads back; nothing in it changes, `with_...` gives a new one.
 
-    Attributes:
-        settings: the settings of the fit.
-        preprocessing: from a photo to the model's input, the same for fit and inspection.
-        representation: f.
-        bank: the memory bank M.
-        photos: the good photos of the fit; `bank.photo` counts them.
-        good: their scores, each without its own rows.
-        calibration: the scores that the thresholds follow, and the thresholds.
-        provenance: versions, weights and licences, figures of the fit, notes; JSON-ready.
-        thumbnails: a JPEG of each good photo, or nothing.
-        engine: runs the graph of the inspection, which is `engine.graph`.
-        sample: prepared photos and made defects, which any machine can check its engine on.
+    Its parts are those of `ModelContents`.
     """
 
-    settings: FitSettings
-    preprocessing: Preprocessing
-    representation: Representation
-    bank: MemoryBank
-    photos: Sequence[TrainingPhoto]
-    good: GoodScores
-    calibration: Calibration
-    provenance: dict[str, Any]
-    engine: StoredGraph
-    thumbnails: Sequence[bytes] = ()
-    sample: Sample | None = None
+    @classmethod
+    def of(cls, contents: ModelContents) -> Self:
+        """The model that a file holds."""
+        return cls(**{field.name: getattr(contents, field.name) for field in fields(contents)})
 
     @property
     def method(self) -> str:
@@ -357,12 +333,6 @@ class Model(Inspector):
         )
 
     # --- score ---------------------------------------------------------------------------------
-
-    @cached_property
-    def layout(self) -> Layout:
-        """Where the patches of a photo lie; photos in tiles have the size of those of the fit."""
-        first = self.photos[0]
-        return self.preprocessing.layout(self.engine.grid, (first.height, first.width))
 
     def judge(self, photos: Sequence[Photo], *, as_new: bool = False) -> list[Judgement]:
         """See `Inspector.judge`."""

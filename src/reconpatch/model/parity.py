@@ -11,27 +11,23 @@ other machine can ask the same of its own engine (`reconpatch verify`).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from reconpatch.engine.engines import Output, engines_present, scored_in_numpy
 from reconpatch.errors import ParityError
 from reconpatch.method.memory_bank import Floats
 from reconpatch.method.scoring import anomaly_map
+from reconpatch.model.contents import ModelContents
+from reconpatch.model.file import fingerprint
+from reconpatch.model.sample import Agreement, Sample
 from reconpatch.photos.images import Bytes, Photo, as_bytes, as_unit
-from reconpatch.photos.stored_picture import stored_picture
 
-if TYPE_CHECKING:
-    from reconpatch.engine.engines import Output
-    from reconpatch.model.model import Model
-
-TOLERANCE = 1e-4
-"""Largest difference between engines, as a share of the threshold of the score or the map."""
 ROUNDING = 1e-5
 """Up to this share of the threshold, a score is the threshold."""
 RESOLUTION = 0.01
@@ -42,9 +38,6 @@ NEAR_ZERO = 0.1
 The nearest row is found by squared distances, |q|² - 2 q·r + |r|², whose rounding is some 1e-6 of
 the features' norm squared: among rows that lie this near it picks one or the other.
 """
-SAMPLE_PHOTOS = 16
-"""Most photos that engines are compared on and that the file keeps, half of them made defects."""
-
 _BATCH = 4
 
 
@@ -62,61 +55,6 @@ class Scores(Protocol):
     @property
     def nearest(self) -> npt.NDArray[np.int64]:
         """(B, P) rows of the bank."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far an engine is from the reference on a sample.
-
-    Attributes:
-        engine: its name.
-        photos: how many photos were compared.
-        score_difference: largest difference of image scores, as a share of the threshold (of the
-            `resolution` where that is larger).
-        map_difference: largest difference of maps at any pixel, as a share of the map's threshold.
-        near_ties: patches whose nearest row is another one, which is about as near.
-        close_calls: photos whose score is the threshold itself up to `ROUNDING`, as that of the
-            calibration photo is that the threshold came from: either verdict is right on them.
-        verdicts: other photos on which the two disagree.
-    """
-
-    engine: str
-    photos: int
-    score_difference: float
-    map_difference: float
-    near_ties: int
-    close_calls: int
-    verdicts: int
-
-    def joined(self, other: Agreement) -> Agreement:
-        """The same of both samples together."""
-        return Agreement(
-            self.engine,
-            self.photos + other.photos,
-            max(self.score_difference, other.score_difference),
-            max(self.map_difference, other.map_difference),
-            self.near_ties + other.near_ties,
-            self.close_calls + other.close_calls,
-            self.verdicts + other.verdicts,
-        )
-
-    @property
-    def holds(self) -> bool:
-        """Whether the engine may stand for the reference."""
-        return self.verdicts == 0 and max(self.score_difference, self.map_difference) <= TOLERANCE
-
-    def sentence(self) -> str:
-        """The figures in plain words."""
-        return (
-            f"{self.engine}: {self.verdicts} of {self.photos} verdicts differ; largest difference "
-            f"of a score {self.score_difference:.1e} of the threshold, of a map "
-            f"{self.map_difference:.1e}; {self.near_ties} patches with another row as near, "
-            f"{self.close_calls} photos with the threshold itself as score"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON-ready values."""
-        return asdict(self)
 
 
 def agreement(
@@ -160,7 +98,7 @@ def agreement(
     )
 
 
-def resolution(model: Model, output: Output) -> float:
+def resolution(model: ModelContents, output: Output) -> float:
     """The smallest threshold that float32 lets engines agree on, for represented patches.
 
     A distance is a difference of features, so it is no better known than they are: where good
@@ -181,42 +119,8 @@ def require(agreements: Iterable[Agreement]) -> None:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """Photos that a model file carries, with what the engines said of them.
-
-    Attributes:
-        pictures: PNG files of prepared photos, the model's input as 8-bit RGB.
-        good: how many of them, the first ones, are good photos; the others are made defects.
-        scores: (n,) float64 image scores by the reference when the file was written, or empty.
-        distances: (n, P) float32 patch distances likewise.
-        agreements: of the engines that were there then.
-        fingerprint: of the model that they are about.
-    """
-
-    pictures: Sequence[bytes]
-    good: int
-    scores: npt.NDArray[np.float64]
-    distances: Floats
-    agreements: Sequence[Agreement] = ()
-    fingerprint: str = ""
-
-    @classmethod
-    def of(cls, good: Sequence[Bytes], defects: Sequence[Bytes]) -> Sample:
-        """A sample of (3, H, W) uint8 prepared photos."""
-        pictures = [_png(photo) for photo in (*good, *defects)]
-        return cls(pictures, len(good), np.empty(0), np.empty((0, 0), np.float32))
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def photos(self) -> list[Bytes]:
-        """The photos, (3, H, W) uint8 each."""
-        return [_pixels(picture) for picture in self.pictures]
-
-
 def compare(
-    model: Model,
+    model: ModelContents,
     photos: Sequence[Bytes],
     reference: Callable[[Floats], Output],
     engines: Sequence[str] | None = None,
@@ -229,8 +133,6 @@ def compare(
         reference: what should be said of (B, 3, H, W) float32 photos.
         engines: names; None takes all that are installed here.
     """
-    from reconpatch.engine.engines import engines_present
-
     names = engines_present() if engines is None else engines
     opened = {name: model.engine.on(name) for name in names}
     found: dict[str, Agreement] = {}
@@ -251,7 +153,7 @@ def compare(
 
 
 def checked_sample(
-    model: Model, reference: Callable[[Floats], Output] | None = None
+    model: ModelContents, reference: Callable[[Floats], Output] | None = None
 ) -> Sample | None:
     """The model's sample with what every engine that is installed says of it.
 
@@ -265,13 +167,12 @@ def checked_sample(
     Raises:
         ParityError: an engine disagrees.
     """
-    from reconpatch.engine.engines import engines_present
-
     sample = model.sample
     if sample is None:
         return None
+    decides = fingerprint(model)
     compared = {found.engine for found in sample.agreements}
-    if sample.fingerprint == model.fingerprint and compared >= set(engines_present()):
+    if sample.fingerprint == decides and compared >= set(engines_present()):
         return sample
     outputs: list[Output] = []
 
@@ -286,20 +187,18 @@ def checked_sample(
         scores=np.concatenate([output.score for output in outputs]).astype(np.float64),
         distances=np.concatenate([output.distances for output in outputs]),
         agreements=agreements,
-        fingerprint=model.fingerprint,
+        fingerprint=decides,
     )
 
 
-def own_reference(model: Model, prepared: Floats) -> Output:
+def own_reference(model: ModelContents, prepared: Floats) -> Output:
     """The patches as the model's own engine represents them, scored by the routines of the fit."""
-    from reconpatch.engine.engines import scored_in_numpy
-
     r = model.engine(prepared, model.bank).features
     engine = model.engine
     return scored_in_numpy(r, model.bank, model.settings.scoring, engine.grid, engine.input_size)
 
 
-def verify_sample(model: Model, engines: Sequence[str] | None = None) -> list[Agreement]:
+def verify_sample(model: ModelContents, engines: Sequence[str] | None = None) -> list[Agreement]:
     """Each engine here, now, against what the reference said when the file was written.
 
     Args:
@@ -331,7 +230,7 @@ def verify_sample(model: Model, engines: Sequence[str] | None = None) -> list[Ag
 
 
 def verify_photos(
-    model: Model, photos: Iterable[Photo], engines: Sequence[str] | None = None
+    model: ModelContents, photos: Iterable[Photo], engines: Sequence[str] | None = None
 ) -> list[Agreement]:
     """Each engine here against the search, score and map of the fit, on photos of the user.
 
@@ -353,15 +252,3 @@ def verify_photos(
         lambda x: own_reference(model, x),
         engines,
     )
-
-
-def _png(photo: Bytes) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(photo.transpose(1, 2, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _pixels(picture: bytes) -> Bytes:
-    return np.asarray(stored_picture(picture, "PNG")).transpose(2, 0, 1)

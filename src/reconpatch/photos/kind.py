@@ -11,15 +11,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from reconpatch.photos.images import Photo, in_unit
-
-if TYPE_CHECKING:
-    from reconpatch.model.model import Inspector
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,6 +43,13 @@ class Sized(Protocol):
     @property
     def width(self) -> int:
         """In pixels."""
+
+
+class Comparing(Protocol):
+    """What tells how a photo differs from those of the fit: a model."""
+
+    def differences(self, photo: Photo) -> tuple[str, ...]:
+        """What sets a photo apart, a sentence each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +233,7 @@ class KindsSeen:
         self._counts.update(notes)
         return new
 
-    def through(self, photos: Iterable[Photo], model: Inspector) -> Iterator[Photo]:
+    def through(self, photos: Iterable[Photo], model: Comparing) -> Iterator[Photo]:
         """The photos, each counted on its way to something else."""
         for photo in photos:
             self.add(model.differences(photo))

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +33,7 @@ import numpy.typing as npt
 from reconpatch.errors import SettingsError, WorkersError
 from reconpatch.features.extractor import Extractor, FeatureExtractor
 from reconpatch.features.store import PatchStore
-from reconpatch.fitting.model import Steps, pick
+from reconpatch.fitting.model import Steps, in_this_process, pick
 from reconpatch.fitting.options import FitOptions
 from reconpatch.fitting.reading import Read, Reading, kept_views, readable, signed
 from reconpatch.method.coreset import bank_rows
@@ -60,6 +60,11 @@ SAMPLE = 2**18
 """Patches that f is trained on: all of a few hundred photos, and a random sample of more."""
 SPARE = 8
 """How many times more rows than its part of the bank a share's coreset may have."""
+
+
+def steps_of(options: FitOptions) -> AbstractContextManager[Steps]:
+    """The steps of a fit in this process, or by workers where `options.on` names some."""
+    return in_this_process(options) if options.on is None else by_workers(options)
 
 
 @contextmanager

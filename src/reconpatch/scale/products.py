@@ -20,10 +20,10 @@ import time
 import tomllib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 from reconpatch.errors import (
     MissingExtraError,
@@ -34,8 +34,6 @@ from reconpatch.errors import (
     SettingsError,
     WorkersError,
 )
-from reconpatch.evaluation.datasets import labelled_photos
-from reconpatch.evaluation.evaluate import evaluate
 from reconpatch.features.backbones import RANDOM
 from reconpatch.files import (
     NAMES,
@@ -45,17 +43,18 @@ from reconpatch.files import (
     read_rows,
     write_rows,
 )
-from reconpatch.fitting.model import parts_of
+from reconpatch.fitting.ensemble import fit_members, parts_of
 from reconpatch.fitting.options import FitOptions
 from reconpatch.memory import parse_bytes
 from reconpatch.method.settings import FitSettings, parse_setting, setting_names
-from reconpatch.model.ensemble import fit_members, member_names
-from reconpatch.model.file import load
+from reconpatch.model.ensemble import member_names
+from reconpatch.model.loading import load
 from reconpatch.model.model import Inspector
 from reconpatch.photos.images import MAX_PIXELS
 from reconpatch.photos.listing import list_photos
 from reconpatch.photos.stored_picture import stored_picture
 from reconpatch.report.report import small_jpeg
+from reconpatch.scale.outcome import Fitted, Row, Status
 from reconpatch.scale.products_page import page
 from reconpatch.scale.workers import as_finished, on_ray
 
@@ -70,8 +69,6 @@ _OWN = ("good", "test")  # what a product has, and no default says
 _APART = ("recipe", "quality", "backbone", "size")  # of `fit`, beside settings and options
 _NOT_THERE = ("progress", "remember", "timer", "threads", "on")  # a run decides these, no product
 _PICTURE_SIDE = 96
-
-Status = Literal["fitted", "kept", "failed"]
 
 
 # --- The manifest ---------------------------------------------------------------------------------
@@ -211,96 +208,36 @@ def _value(key: str, value: Any, folder: Path) -> Any:
         raise SettingsError(f"{key} is {value!r}: {allowed}") from None
 
 
-# --- What came of it ------------------------------------------------------------------------------
+# --- Tests ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Row:
-    """What came of one product; of one that failed, why.
-
-    Attributes:
-        name: of the product.
-        status: "fitted", "kept" (the file was there and nothing has changed) or "failed".
-        error: why there is no model, in one sentence.
-        model: name of the model's file.
-        megabytes: its size.
-        fingerprint: of the model.
-        photos: good photos of the fit.
-        seconds: that the fit took.
-        threshold: of the image score.
-        rate: the false-alarm rate that was asked for.
-        promised_rate: the one that so many photos can promise.
-        promise: the same in plain words.
-        members: of each model: its name, the quality that made defects let expect, and the guard's
-            decision; see `reconpatch.fitting.quality` and `reconpatch.fitting.trial`.
-        notes: warnings of the fit, in plain words.
-        test: figures on the test photos; see `reconpatch.evaluation.evaluate`.
-        test_error: why there are none, in one sentence.
-        test_key: what the figures were measured on.
-        picture: a small JPEG of a good photo, or nothing.
-    """
-
-    name: str
-    status: Status
-    error: str | None = None
-    model: str | None = None
-    megabytes: float = 0.0
-    fingerprint: str = ""
-    photos: int = 0
-    seconds: float = 0.0
-    threshold: float = 0.0
-    rate: float = 0.0
-    promised_rate: float = 0.0
-    promise: str = ""
-    members: Sequence[Mapping[str, Any]] = ()
-    notes: Sequence[str] = ()
-    test: Mapping[str, Any] | None = None
-    test_error: str | None = None
-    test_key: str = ""
-    picture: bytes = field(default=b"", repr=False)
+class LabelledPhotos(Protocol):
+    """Photos of which it is known whether they are defective, to test a model on."""
 
     @property
-    def quality(self) -> Mapping[str, Any] | None:
-        """The expected quality; of an ensemble that of the member of which least is expected."""
-        known = [member["quality"] for member in self.members if member["quality"]]
-        return min(known, key=lambda quality: quality["auroc"], default=None)
+    def files(self) -> Sequence[Path]:
+        """The photos and their masks."""
 
-    @property
-    def failed(self) -> bool:
-        """Whether something that was asked for is not there."""
-        return self.error is not None or self.test_error is not None
-
-    def to_dict(self) -> dict[str, Any]:
-        """All but the picture as JSON-ready values."""
-        values = asdict(self)
-        del values["picture"]
-        return values
+    def figures(self, model: Inspector, *, max_pixels: int) -> dict[str, Any]:
+        """What a model makes of them, JSON-ready; larger photos are refused."""
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What came of a manifest.
+Labelled = Callable[[Path], LabelledPhotos]
+"""Gives the labelled photos of a folder; workers get it too, so it is a function of a module.
 
-    Attributes:
-        rows: of each product, in the manifest's order.
-        folder: where models and summary are.
-        seconds: from the first product to the last.
-    """
+Raises:
+    PhotoError: the folder is not laid out as one of labelled photos is.
+"""
 
-    rows: Sequence[Row]
-    folder: Path
-    seconds: float
 
-    @property
-    def failures(self) -> list[Row]:
-        """Products of which something is not there."""
-        return [row for row in self.rows if row.failed]
+# --- Fits -----------------------------------------------------------------------------------------
 
 
 def fit_all(
     products: Sequence[Product],
     folder: Path,
     *,
+    labelled: Labelled,
     on: str | None = None,
     threads: int = 0,
     overwrite: bool = False,
@@ -313,6 +250,7 @@ def fit_all(
     Args:
         products: see `load_manifest`.
         folder: where NAME.rcp, summary.json and summary.html go; made if missing.
+        labelled: gives the labelled photos of a folder, that a product is tested on.
         on: workers to fit on, see `reconpatch.scale.workers`; None: this process, one after the
             other.
         threads: of the inference engine; 0 takes all cores here, and one for each product on
@@ -332,7 +270,7 @@ def fit_all(
     start = time.monotonic()
     before = dict(read_rows(folder / SUMMARY, "products", FORMAT, lambda row: (row["name"], row)))
     tasks = [
-        _Task(p, folder, (threads or 1) if on else threads, overwrite, before.get(p.name))
+        _Task(p, folder, (threads or 1) if on else threads, overwrite, before.get(p.name), labelled)
         for p in products
     ]
     rows = {p.name: before[p.name] for p in products if p.name in before}
@@ -367,6 +305,7 @@ class _Task:
     threads: int
     overwrite: bool
     before: Mapping[str, Any] | None  # its row of the run before
+    labelled: Labelled
 
 
 def _here(tasks: Sequence[_Task], steps: Progress | None) -> Generator[Row, None, None]:
@@ -478,14 +417,12 @@ def _tested(row: Row, model: Inspector, task: _Task) -> Row:
     if product.test is None:
         return row
     try:
-        photos, notes = labelled_photos(product.test)
-        files = [file for photo in photos for file in (photo.path, *photo.masks)]
-        key = _digest([row.fingerprint, *_listing(files, product.test)])
+        photos = task.labelled(product.test)
+        key = _digest([row.fingerprint, *_listing(photos.files, product.test)])
         if before.get("test_key") == key and before.get("test"):
             return replace(row, test=before["test"], test_key=key)
         limit = product.options.get("max_pixels", MAX_PIXELS)
-        figures = evaluate(model, photos, max_pixels=limit).to_dict()
-        figures["notes"] = [*notes, *figures["notes"]]
+        figures = photos.figures(model, max_pixels=limit)
         return replace(row, test=figures, test_key=key)
     except (PhotoError, OSError) as error:
         return replace(row, test_error=_sentence(error))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reconpatch.report.pages import rendered
-
-if TYPE_CHECKING:
-    from reconpatch.scale.products import Fitted, Row
+from reconpatch.scale.outcome import Fitted, Row
 
 BAR_FROM = 0.5
 """AUROC at the left end of a bar: no better than chance. The right end is 1."""
