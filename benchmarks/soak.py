@@ -21,7 +21,6 @@ from pathlib import Path
 
 import malformed
 import numpy as np
-import station
 from serving import megabytes, photo, serving, small_model
 from soak_fits import killed_fits
 from soak_models import (
@@ -36,6 +35,7 @@ from soak_models import (
 from soak_photos import inspected, mutated, resident, through_command_line
 
 import reconpatch
+import station
 
 SIDE = 96
 POSITIONS, LENGTHS, PHOTOS, REQUESTS, FITS = 10_000, 10_000, 10_000, 2_000, 50

@@ -13,12 +13,12 @@ from timm.layers import Conv2dSame
 from reconpatch.errors import ModelFileError, PhotoError, SettingsError
 from reconpatch.features.backbones import load_backbone, spec
 from reconpatch.features.extractor import Extractor, FeatureExtractor, format_grid, parse_grid
+from reconpatch.features.feature_maps import fix_padding
 from reconpatch.features.patch_features import (
     PatchFeatures,
     TorchFeatureExtractor,
     average_neighbourhood,
     export_onnx,
-    fix_padding,
     join_levels,
 )
 

@@ -42,6 +42,7 @@ from reconpatch.fitting.options import FitOptions, default_threads
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import ScoringSettings
+from reconpatch.model import parity
 from reconpatch.model.model import Model
 from reconpatch.model.parity import (
     agreement,
@@ -383,7 +384,7 @@ def test_what_was_checked_is_checked_again_only_when_something_changed(
     again = checked_sample(small_model.with_threshold(1.0))
     assert again is not None
     assert again.fingerprint == small_model.with_threshold(1.0).fingerprint
-    monkeypatch.setattr(engines, "engines_present", lambda: ["onnxruntime", "another"])
+    monkeypatch.setattr(parity, "engines_present", lambda: ["onnxruntime", "another"])
     with pytest.raises(SettingsError, match="the engine is 'another'"):
         checked_sample(small_model)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy as sa
 
-from conftest import WAIT
+from conftest import REPOSITORY, WAIT
 from reconpatch.errors import MissingExtraError, NotFoundError, RecordsError, SettingsError
 from reconpatch.result import Region
 from reconpatch.station.records import Closest, FileKey, Filter, Records, Verdict, Version, as_rows
@@ -540,7 +540,7 @@ def test_an_added_verdict_outlives_a_killed_process(tmp_path: Path) -> None:
     path = tmp_path / "records.sqlite"
     code = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from test_records import VERDICT
 from reconpatch.station.records import Records
@@ -549,7 +549,7 @@ print(records.add([VERDICT])[0].id, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, path, Path(__file__).parent],
+        [sys.executable, "-c", code, path, Path(__file__).parent, REPOSITORY / "tests"],
         check=False, capture_output=True, encoding="utf-8", timeout=WAIT,
     )  # fmt: skip
     assert done.returncode == -9, done.stderr
