@@ -11,12 +11,14 @@ from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.scoring import ScoringSettings, anomaly_map, score_patches
 from reconpatch.model import good_photos
 from reconpatch.model.good_photos import (
+    GoodScores,
     TrainingPhoto,
     assign_groups,
     by_part,
     cover,
     groups_of_rows,
     leave_one_out,
+    odd_photos_note,
     rescore,
     with_stand_ins,
 )
@@ -488,3 +490,46 @@ def test_photos_of_one_picture_are_joined_and_what_lies_near_is_told():
     assert "--group" in near
     # Once they are joined there is nothing to tell.
     assert len(assign_groups([replace(p, name=f"x{p.name}") for p in photos], "x", alike)[1]) == 1
+
+
+# Good photos that stand apart
+
+
+def scored(*image_scores):
+    """Good photos a.png, b.png, ... with these scores."""
+    n = len(image_scores)
+    photos = [TrainingPhoto(f"{chr(97 + i)}.png", str(i), 8, 8, i) for i in range(n)]
+    nothing = np.zeros((n, 1), np.float32)
+    scores = np.array(image_scores, np.float64)
+    found = GoodScores(
+        np.arange(n), scores, scores, nothing, nothing.astype(np.int32), nothing[..., None], nothing
+    )
+    return found, photos
+
+
+def test_a_good_photo_that_stands_apart_is_named_with_how_far():
+    note = odd_photos_note(*scored(1.0, 1.1, 2.2, 0.9))
+    assert note is not None
+    assert note.startswith(
+        "c.png scores at least 2.00 times as high as all other good photos: look at it"
+    )
+    assert "leave it out" in note
+
+
+def test_two_that_stand_apart_together_are_both_named():
+    note = odd_photos_note(*scored(1.0, 3.0, 0.9, 2.9, 1.0, 0.8, 0.9, 0.7))
+    assert note is not None
+    assert note.startswith("b.png and d.png score at least 2.90 times as high")
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        (1.0, 1.2, 1.1, 1.3),  # none apart
+        (1.0, 1.0, 9.0, 9.0, 9.0, 9.0),  # a kind of their own
+        (1.0, 2.0),  # too few for one to be odd
+        (0.0, 0.0, 0.0, 1.0),  # nothing to compare with
+    ],
+)
+def test_where_no_few_stand_apart_nothing_is_said(scores):
+    assert odd_photos_note(*scored(*scores)) is None

@@ -75,6 +75,7 @@ from reconpatch.model.good_photos import (
     counted_once,
     cover,
     leave_one_out,
+    odd_photos_note,
     with_scales,
     with_stand_ins,
 )
@@ -265,6 +266,8 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         notes.append(guarded.sentence())
     elif settings.guard and settings.method == "reconpatch" and not guarded:
         notes.append("The guard had fewer than two made defects to compare on: f is unguarded.")
+    if odd := odd_photos_note(fitted.scores, photos):
+        notes.append(odd)
     provenance = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "folder": folder,

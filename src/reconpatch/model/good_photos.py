@@ -413,6 +413,38 @@ class GoodScores:
     weighted: Floats
 
 
+ODD_GAP = 1.25
+"""From a good photo's score to the next lower one, as a ratio, for it to stand apart."""
+ODD_PHOTOS = 3
+"""Most good photos that may stand apart, and of four one at most: more are a kind of their own."""
+
+
+def odd_photos_note(scores: GoodScores, photos: Sequence[TrainingPhoto]) -> str | None:
+    """A note on good photos that score far above all others; None where there are none.
+
+    One defective photo among the good ones hides every defect like it, and where there are few
+    photos it sets the threshold as well: more than one good photo in a hundred has to be wrong for
+    a threshold of 1 % to follow it, but one of thirty does.
+    """
+    order = np.argsort(-scores.image_scores, kind="stable")
+    ordered = scores.image_scores[order]
+    for apart in range(min(ODD_PHOTOS, len(ordered) // 4), 0, -1):
+        lowest, next_lower = float(ordered[apart - 1]), float(ordered[apart])
+        if next_lower > 0 and lowest >= ODD_GAP * next_lower:
+            names = [photos[int(scores.photos[i])].name for i in order[:apart]]
+            score, them = ("scores", "it") if apart == 1 else ("score", "them")
+            return (
+                f"{_listed(names)} {score} at least {lowest / next_lower:.2f} times as high as all "
+                f"other good photos: look at {them}; what is not a good part hides defects like "
+                "it, so leave it out and fit again"
+            )
+    return None
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def leave_one_out(
     patches: Callable[[int], Floats],
     photos: Sequence[TrainingPhoto],
