@@ -36,11 +36,13 @@ import numpy as np
 import reconpatch
 from reconpatch.evaluation.datasets import LabelledPhoto, load_dataset, read_mask
 from reconpatch.evaluation.feature_cache import FeatureCache
+from reconpatch.method.calibration import beta_binomial_interval, conformal_threshold
 from reconpatch.method.metrics import image_metrics, pixel_metrics
 from reconpatch.method.settings import settings_for
 from reconpatch.photos.images import read_photo
 
 FIT, TEST = 200, 300
+RATES = (0.01, 0.05, 0.1)
 PAPERS = ("PA_BDP01_TL", "PA_BRG01_RL", "PA_BRG03_TL", "PA_FLR01_TL", "PA_FVN01_TL", "PA_GLA01_TL")
 FOLDERS = {
     "bottle": ("mvtec_ad", "bottle"),
@@ -141,7 +143,9 @@ def record(
     truth = np.array(labels)
     found = image_metrics(truth, np.array(scores)) | (pixel_metrics(masks, maps) if maps else {})
     wanted = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
-    quality = model.members[0].provenance["quality"]
+    member = model.members[0]
+    quality = member.provenance["quality"]
+    good_scores = np.array(scores)[~truth]
     return {
         "category": category,
         "variant": variant,
@@ -149,11 +153,24 @@ def record(
         "metrics": {name: 100 * found[name] for name in wanted if found.get(name) is not None},
         "forecast": 100 * quality["auroc"] if quality else None,
         "flagged_good": int(np.sum(np.array(flagged)[~truth])),
+        "flagged_at": {
+            f"{rate:g}": flagged_at(member.calibration.scores, good_scores, rate) for rate in RATES
+        },
         "good": int((~truth).sum()),
         "found": int(np.sum(np.array(flagged)[truth])),
         "defective": int(truth.sum()),
         "seconds": seconds,
         "settings": _as_json(variant, seed),
+    }
+
+
+def flagged_at(calibration: Any, good: Any, rate: float) -> dict[str, Any]:
+    """Good test photos above the threshold of a rate, and how many 95 % of fits would flag."""
+    threshold = conformal_threshold(calibration, rate)
+    a, b = threshold.photos + 1 - threshold.rank, threshold.rank
+    return {
+        "flagged": int((good > threshold.value).sum()),
+        "interval": list(beta_binomial_interval(len(good), a, b)),
     }
 
 
@@ -218,6 +235,7 @@ def print_table(given: argparse.Namespace) -> None:
         print(f"| {variant} | {' | '.join(ratios)} |")
     print_left_out(values, variants, given.against, categories)
     print_counts([r for r in read_records(given.records) if "flagged_good" in r])
+    print_rates([r for r in read_records(given.records) if "flagged_at" in r])
 
 
 def _group(category: str) -> str:
@@ -243,6 +261,24 @@ def print_counts(records: Sequence[dict[str, Any]]) -> None:
         true = f"{np.mean([run['metrics']['image_auroc'] for run in runs]):.1f}"
         cells = [variant, category, f"{flagged} of {good}", f"{found} of {defective}"]
         print(f"| {' | '.join([*cells, forecast, true])} |")
+
+
+def print_rates(records: Sequence[dict[str, Any]]) -> None:
+    """Good photos flagged at three rates, and how many runs lie in their interval of 95 %."""
+    print("\ngood test photos flagged at three promised rates (runs inside of the 95 % interval)\n")
+    print(f"| variant | category | good | {' | '.join(f'{rate:.0%}' for rate in RATES)} |")
+    print("|---|---|---|---|---|---|")
+    of: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for made in records:
+        of[made["variant"], _group(made["category"])].append(made)
+    for (variant, category), runs in of.items():
+        cells = []
+        for rate in RATES:
+            found = [run["flagged_at"][f"{rate:g}"] for run in runs]
+            inside = sum(f["interval"][0] <= f["flagged"] <= f["interval"][1] for f in found)
+            cells.append(f"{sum(f['flagged'] for f in found)} ({inside} of {len(found)})")
+        good = str(sum(run["good"] for run in runs))
+        print(f"| {' | '.join([variant, category, good, *cells])} |")
 
 
 def print_left_out(
