@@ -204,6 +204,8 @@ def test_ctrl_c_is_told_from_a_verdict(
 ) -> None:
     code = """
 import os, signal
+# A shell that starts the suite with & leaves it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from reconpatch.cli import main as cli
 from reconpatch.photos import read_ahead
 def instead(*_, **__):
