@@ -912,7 +912,7 @@ def test_decoded_photos_are_bounded_for_all_together(start, model_file, monkeypa
         or inspect_batch(model, photos, **given),
     )  # fmt: skip
     record = inspect(station, textured(1))
-    assert held == [48 * pixels]
+    assert held == [32 * pixels]
     with (
         station.decoded(record), station.decoded(record), pytest.raises(BusyError),
         station.decoded(record, patience=0),
