@@ -14,10 +14,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from reconpatch import images, overlay, preprocessing, regions
-from reconpatch.images import read_photo
-from reconpatch.preprocessing import Preprocessing
-from reconpatch.region_of_interest import RegionOfInterest
+from reconpatch.photos import images, preprocessing, regions
+from reconpatch.photos.images import read_photo
+from reconpatch.photos.preprocessing import Preprocessing
+from reconpatch.photos.region_of_interest import RegionOfInterest
+from reconpatch.report import overlay
 
 
 def noise(*shape: int) -> npt.NDArray[np.uint8]:
