@@ -43,10 +43,13 @@ from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import ScoringSettings
 from reconpatch.model import parity
+from reconpatch.model.file import scoring_fingerprint
 from reconpatch.model.model import Model
 from reconpatch.model.parity import (
     agreement,
     checked_sample,
+    compare,
+    own_reference,
     require,
     verify_photos,
     verify_sample,
@@ -374,16 +377,31 @@ def test_a_fit_compares_every_engine_with_its_own_steps(small_model: Model) -> N
     assert [found.engine for found in small_model.sample.agreements] == engines_present()
     # Eight good photos and eight made defects.
     assert {found.photos for found in small_model.sample.agreements} == {16}
-    assert small_model.sample.fingerprint == small_model.fingerprint
+    assert small_model.sample.fingerprint == scoring_fingerprint(small_model)
 
 
-def test_what_was_checked_is_checked_again_only_when_something_changed(
+def no_engine(*_: object) -> engines.Output:
+    raise AssertionError("an engine was run")
+
+
+def test_engines_are_run_again_only_when_what_scores_changed(
     small_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert checked_sample(small_model) is small_model.sample
+    assert small_model.sample is not None
+    fewer = replace(
+        small_model, bank=small_model.bank.without(np.arange(len(small_model.bank)) < 1)
+    )
+    elsewhere = [replace(found, where="other") for found in small_model.sample.measured]
+    moved = small_model.with_samples([replace(small_model.sample, measured=elsewhere)])
+    for engine in (OnnxRuntimeEngine, OpenVinoEngine):
+        monkeypatch.setattr(engine, "__call__", no_engine)
     again = checked_sample(small_model.with_threshold(1.0))
     assert again is not None
-    assert again.fingerprint == small_model.with_threshold(1.0).fingerprint
+    assert again.measured is small_model.sample.measured
+    for changed in (fewer, moved):
+        with pytest.raises(AssertionError, match="an engine was run"):
+            checked_sample(changed)
     monkeypatch.setattr(parity, "engines_present", lambda: ["onnxruntime", "another"])
     with pytest.raises(SettingsError, match="the engine is 'another'"):
         checked_sample(small_model)
@@ -407,9 +425,47 @@ def test_a_file_carries_a_sample_that_any_machine_can_check(small_model_file: Pa
     assert np.mean(sample.scores[:8]) < np.mean(sample.scores[8:])
 
 
+@pytest.mark.parametrize("threshold", [0.0, 1e-3, 0.5, 3.0, 1e3])
+def test_what_was_measured_says_of_any_threshold_what_a_run_says(
+    small_model: Model, threshold: float
+) -> None:
+    assert small_model.sample is not None
+    bare = small_model.with_samples([replace(small_model.sample, measured=())])
+    once = checked_sample(bare)
+    assert once is not None
+    changed = small_model.with_samples([once]).with_threshold(threshold)
+    kept = checked_sample(changed)
+    assert kept is not None
+    run = compare(changed, once.photos(), lambda x: own_reference(changed, x))
+    for found, slow in zip(kept.agreements, run, strict=True):
+        assert found.score_difference == pytest.approx(slow.score_difference, rel=0.01, abs=1e-6)
+        assert found.map_difference == pytest.approx(slow.map_difference, rel=0.01, abs=1e-6)
+        assert (found.photos, found.verdicts) == (slow.photos, slow.verdicts)
+
+
+def test_a_threshold_between_an_engine_and_the_reference_is_refused_without_a_run(
+    small_model: Model, tmp_path: Path
+) -> None:
+    assert small_model.sample is not None
+    kept = small_model.sample.measured[0]
+    # Within the tolerance, and more than rounding.
+    off = replace(kept, scores=(kept.expected[0] * (1 + 5e-5), *kept.scores[1:]))
+    sample = replace(small_model.sample, measured=[off, *small_model.sample.measured[1:]])
+    model = small_model.with_samples([sample])
+    with pytest.raises(ParityError, match="1 of 16 verdicts differ"):
+        model.with_threshold(kept.expected[0] * (1 + 2.5e-5)).save(tmp_path / "between.rcp")
+    assert not list(tmp_path.iterdir())
+    model.with_threshold(kept.expected[0] * (1 + 4e-4)).save(tmp_path / "above.rcp")
+    again = reconpatch.load(tmp_path / "above.rcp")
+    assert again.members[0].sample is not None
+    assert list(again.members[0].sample.measured) == sample.measured
+
+
 def test_no_file_is_written_where_an_engine_disagrees(
     small_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert small_model.sample is not None
+    unmeasured = small_model.with_samples([replace(small_model.sample, measured=())])
     right = OnnxRuntimeEngine.__call__
 
     def off(self: OnnxRuntimeEngine, given: Floats, bank: MemoryBank) -> engines.Output:
@@ -420,9 +476,9 @@ def test_no_file_is_written_where_an_engine_disagrees(
     with monkeypatch.context() as patch:
         patch.setattr(OnnxRuntimeEngine, "__call__", off)
         with pytest.raises(ParityError, match="onnxruntime does not agree"):
-            small_model.with_threshold(1.0).save(path)
+            unmeasured.with_threshold(1.0).save(path)
     assert not list(tmp_path.iterdir())
-    small_model.with_threshold(1.0).save(path)
+    unmeasured.with_threshold(1.0).save(path)
     assert path.exists()
 
 

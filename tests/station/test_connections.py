@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -32,11 +36,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextlib.contextmanager
-def serving(most: int, head_seconds: float) -> Iterator[tuple[str, BoundedListener]]:
+def serving(most: int, head_seconds: float, **tls: str) -> Iterator[tuple[str, BoundedListener]]:
     listening = BoundedListener.of(socket.create_server(("127.0.0.1", 0), backlog=512), most)
-    protocol = protocol_for(listening)
-    protocol.head_seconds = head_seconds
-    config = uvicorn.Config(app, http=protocol, log_config=None, ws="none", lifespan="off")
+    listening.head_seconds = head_seconds
+    options: dict[str, Any] = {"log_config": None, "ws": "none", "lifespan": "off", **tls}
+    config = uvicorn.Config(app, http=protocol_for(listening), **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -95,6 +99,38 @@ def test_a_head_that_does_not_get_whole_is_given_up(said: bytes) -> None:
             while connection.recv(4096):  # the answer to a first request, then the end
                 pass
         connection.close()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, str]:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    made = {"ssl_certfile": str(tmp_path / "cert.pem"), "ssl_keyfile": str(tmp_path / "key.pem")}
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-out", made["ssl_certfile"],
+         "-keyout", made["ssl_keyfile"]], check=True, capture_output=True,
+    )  # fmt: skip
+    return made
+
+
+# The first bytes of a TLS record that announces 512 bytes, and nothing more.
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"])
+def test_a_tls_handshake_that_does_not_get_whole_is_given_up(
+    said: bytes, certificate: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(20, 0.5, **certificate) as (url, listening):
+        connection = opened(url, said)
+        connection.settimeout(WAIT / 2)  # asyncio would end it after a minute
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(4096) == b""
+        connection.close()
+        listening.head_seconds = WAIT
+        trusted = ssl.create_default_context(cafile=certificate["ssl_certfile"])
+        answer = httpx.get(url.replace("http", "https"), verify=trusted, timeout=WAIT)
+        assert answer.text == "0"
+    assert "no whole TLS handshake came in time" in caplog.text
 
 
 def test_there_are_fewer_than_the_process_may_have_open(monkeypatch: pytest.MonkeyPatch) -> None:

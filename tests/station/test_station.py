@@ -903,7 +903,7 @@ def test_a_reserve_of_the_disk_is_kept(start, model_file, monkeypatch, caplog):
 
 def test_decoded_photos_are_bounded_for_all_together(start, model_file, monkeypatch):
     pixels = 96 * 96
-    station = start(model_file, limits=Limits(decoded_bytes=2 * 48 * pixels))
+    station = start(model_file, limits=Limits(decoded_bytes=2 * 32 * pixels))
     held = []
     inspect_batch = Inspector.inspect_batch
     monkeypatch.setattr(
@@ -912,7 +912,7 @@ def test_decoded_photos_are_bounded_for_all_together(start, model_file, monkeypa
         or inspect_batch(model, photos, **given),
     )  # fmt: skip
     record = inspect(station, textured(1))
-    assert held == [48 * pixels]
+    assert held == [32 * pixels]
     with (
         station.decoded(record), station.decoded(record), pytest.raises(BusyError),
         station.decoded(record, patience=0),

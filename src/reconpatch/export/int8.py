@@ -27,7 +27,7 @@ from reconpatch.fitting.made_defects import made_defects
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.metrics import auroc
 from reconpatch.model.model import Inspector, Model
-from reconpatch.model.parity import ROUNDING
+from reconpatch.model.sample import ROUNDING
 from reconpatch.photos.images import Photo
 
 INT8_PHOTOS = 64

@@ -142,6 +142,9 @@ def _check_sample(sample: Sample, preprocessing: Preprocessing) -> None:
         _require(stored_size(picture, "PNG") == size, "samples of the input's size")
     _require(len(sample.scores) == len(sample.distances), "scores and distances of the samples")
     _require(len(sample.scores) in (0, len(sample)), "scores and distances of the samples")
+    for measured in sample.measured:
+        whole = len(measured.scores) == len(sample)
+        _require(whole, "what its engines said of all samples")
 
 
 def _check_scores(scores: npt.NDArray[Any], what: str) -> None:

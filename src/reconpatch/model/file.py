@@ -36,7 +36,7 @@ from reconpatch.model.contents import (
     scales_to_dict,
 )
 from reconpatch.model.good_photos import GoodScores, TrainingPhoto
-from reconpatch.model.sample import Agreement, Sample
+from reconpatch.model.sample import Agreement, Measured, Sample
 from reconpatch.photos.preprocessing import Preprocessing
 
 FORMAT = 2
@@ -100,12 +100,24 @@ def fingerprint(contents: Contents) -> str:
     A setting at its default counts for nothing, so that one that a later version adds leaves the
     fingerprints of models without it as they were.
     """
+    return _fingerprint(_record(contents), _tensors(contents))
+
+
+def scoring_fingerprint(model: ModelContents) -> str:
+    """SHA-256 over all that decides a score: `fingerprint`, but for what thresholds follow from."""
+    record = _record(model)
+    for member in record["members"]:
+        member.pop("calibration")
+    tensors = _tensors(model)
+    return _fingerprint(record, {k: v for k, v in tensors.items() if ".calibration." not in k})
+
+
+def _fingerprint(record: dict[str, Any], tensors: Tensors) -> str:
     tensors = {
         name: tensor
-        for name, tensor in _tensors(contents).items()
+        for name, tensor in tensors.items()
         if not name.startswith("thumbnails") and ".sample." not in name
     }
-    record = _record(contents)
     for part in (record, *record["members"], record.get("ensemble", {})):
         part.pop("provenance", None)
         part.pop("sample", None)
@@ -278,7 +290,12 @@ def _sample_record(sample: Sample | None) -> dict[str, Any] | None:
     if sample is None:
         return None
     agreements = [agreement.to_dict() for agreement in sample.agreements]
-    return {"good": sample.good, "agreements": agreements, "fingerprint": sample.fingerprint}
+    return {
+        "good": sample.good,
+        "agreements": agreements,
+        "fingerprint": sample.fingerprint,
+        "measured": [measured.to_dict() for measured in sample.measured],
+    }
 
 
 def _sample(record: Mapping[str, Any] | None, own: Tensors) -> Sample | None:
@@ -291,6 +308,8 @@ def _sample(record: Mapping[str, Any] | None, own: Tensors) -> Sample | None:
         own["sample.distances"],
         [Agreement(**agreement) for agreement in record["agreements"]],
         str(record["fingerprint"]),
+        # Files of earlier versions have none; their engines are measured when they are saved anew.
+        [Measured.from_dict(measured) for measured in record.get("measured", ())],
     )
 
 

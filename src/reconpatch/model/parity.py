@@ -6,7 +6,8 @@
 Peers validate a model with one engine and deploy it with another; where the two disagree, nobody
 notices before the line does. Here a model goes out only if every engine that is installed gives the
 verdicts of the reference and scores within `TOLERANCE`; the sample goes out with it, so that any
-other machine can ask the same of its own engine (`reconpatch verify`).
+other machine can ask the same of its own engine (`reconpatch verify`). What was measured is kept
+without a threshold, so that another threshold is held to it without a run of any engine.
 """
 
 from __future__ import annotations
@@ -14,47 +15,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from reconpatch.engine.engines import Output, engines_present, scored_in_numpy
 from reconpatch.errors import ParityError
 from reconpatch.method.memory_bank import Floats
 from reconpatch.method.scoring import anomaly_map
 from reconpatch.model.contents import ModelContents
-from reconpatch.model.file import fingerprint
-from reconpatch.model.sample import Agreement, Sample
+from reconpatch.model.file import scoring_fingerprint
+from reconpatch.model.sample import Agreement, Measured, Sample, Scores, engine_here
 from reconpatch.photos.images import Bytes, Photo, as_bytes, as_unit
 
-ROUNDING = 1e-5
-"""Up to this share of the threshold, a score is the threshold."""
 RESOLUTION = 0.01
 """Share of the features' norm below which a threshold is too small to compare engines by."""
-NEAR_ZERO = 0.1
-"""What a distance near 0 is known to, as a share of the resolution.
 
-The nearest row is found by squared distances, |q|² - 2 q·r + |r|², whose rounding is some 1e-6 of
-the features' norm squared: among rows that lie this near it picks one or the other.
-"""
 _BATCH = 4
-
-
-class Scores(Protocol):
-    """What is compared: fields of `reconpatch.engine.engines.Output`."""
-
-    @property
-    def score(self) -> npt.NDArray[Any]:
-        """(B,) image scores."""
-
-    @property
-    def map(self) -> Floats:
-        """(B, H, W) anomaly maps."""
-
-    @property
-    def nearest(self) -> npt.NDArray[np.int64]:
-        """(B, P) rows of the bank."""
 
 
 def agreement(
@@ -75,27 +51,7 @@ def agreement(
         map_threshold: of the map.
         resolution: where a threshold is smaller, differences are shares of this instead.
     """
-    expected = reference.score.astype(np.float64)
-    difference = np.abs(found.score.astype(np.float64) - expected)
-    off = float(np.abs(found.map - reference.map).max(initial=0.0))
-    scale = max(abs(threshold), resolution) or 1.0
-    rounding = ROUNDING * scale
-    if abs(threshold) < resolution:
-        rounding = NEAR_ZERO * resolution
-        difference = np.maximum(difference - rounding, 0.0)
-    if abs(map_threshold) < resolution:
-        off = max(off - NEAR_ZERO * resolution, 0.0)
-    close = np.abs(expected - threshold) <= rounding
-    differ = (found.score > threshold) != (expected > threshold)
-    return Agreement(
-        engine=engine,
-        photos=len(expected),
-        score_difference=float(difference.max(initial=0.0)) / scale,
-        map_difference=off / (max(abs(map_threshold), resolution) or 1.0),
-        near_ties=int((found.nearest != reference.nearest).sum()),
-        close_calls=int(close.sum()),
-        verdicts=int((differ & ~close).sum()),
-    )
+    return Measured.of(engine, found, reference, resolution).at(threshold, map_threshold)
 
 
 def resolution(model: ModelContents, output: Output) -> float:
@@ -119,37 +75,47 @@ def require(agreements: Iterable[Agreement]) -> None:
             )
 
 
-def compare(
+def measure(
     model: ModelContents,
     photos: Sequence[Bytes],
     reference: Callable[[Floats], Output],
     engines: Sequence[str] | None = None,
-) -> list[Agreement]:
-    """What each engine says of photos, against a reference.
+) -> list[Measured]:
+    """What each engine says of photos, beside a reference.
 
     Args:
-        model: its graph, bank and thresholds are used.
+        model: its graph and bank are used.
         photos: (3, H, W) uint8 prepared photos.
         reference: what should be said of (B, 3, H, W) float32 photos.
         engines: names; None takes all that are installed here.
     """
     names = engines_present() if engines is None else engines
     opened = {name: model.engine.on(name) for name in names}
-    found: dict[str, Agreement] = {}
+    found: dict[str, Measured] = {}
     for start in range(0, len(photos), _BATCH):
         prepared = as_unit(np.stack(photos[start : start + _BATCH]))
         expected = reference(prepared)
+        smallest = resolution(model, expected)
         for name, engine in opened.items():
-            part = agreement(
-                name,
-                engine(prepared, model.bank),
-                expected,
-                model.threshold,
-                model.calibration.map_threshold.value,
-                resolution(model, expected),
-            )
+            said = engine(prepared, model.bank)
+            part = Measured.of(name, said, expected, smallest, engine_here(name))
             found[name] = found[name].joined(part) if name in found else part
     return list(found.values())
+
+
+def compare(
+    model: ModelContents,
+    photos: Sequence[Bytes],
+    reference: Callable[[Floats], Output],
+    engines: Sequence[str] | None = None,
+) -> list[Agreement]:
+    """How far each engine is from a reference at the model's thresholds: see `measure`."""
+    return _at_thresholds(measure(model, photos, reference, engines), model)
+
+
+def _at_thresholds(measured: Iterable[Measured], model: ModelContents) -> list[Agreement]:
+    map_threshold = model.calibration.map_threshold.value
+    return [found.at(model.threshold, map_threshold) for found in measured]
 
 
 def checked_sample(
@@ -157,7 +123,8 @@ def checked_sample(
 ) -> Sample | None:
     """The model's sample with what every engine that is installed says of it.
 
-    A sample that was checked for this very model, on the engines that are installed, is as it was.
+    Engines that were measured with this graph and bank, in this version and on this processor, are
+    not run again: another threshold is held to what they said then.
 
     Args:
         model: a model.
@@ -170,17 +137,21 @@ def checked_sample(
     sample = model.sample
     if sample is None:
         return None
-    decides = fingerprint(model)
-    compared = {found.engine for found in sample.agreements}
-    if sample.fingerprint == decides and compared >= set(engines_present()):
-        return sample
+    decides = scoring_fingerprint(model)
+    here = {name: engine_here(name) for name in engines_present()}
+    known = {found.engine: found.where for found in sample.measured}
+    if sample.fingerprint == decides and here.items() <= known.items():
+        agreements = _at_thresholds(sample.measured, model)
+        require(agreements)
+        return sample if agreements == sample.agreements else replace(sample, agreements=agreements)
     outputs: list[Output] = []
 
     def remembered(prepared: Floats) -> Output:
         outputs.append(reference(prepared) if reference else own_reference(model, prepared))
         return outputs[-1]
 
-    agreements = compare(model, sample.photos(), remembered)
+    measured = measure(model, sample.photos(), remembered)
+    agreements = _at_thresholds(measured, model)
     require(agreements)
     return replace(
         sample,
@@ -188,6 +159,7 @@ def checked_sample(
         distances=np.concatenate([output.distances for output in outputs]),
         agreements=agreements,
         fingerprint=decides,
+        measured=measured,
     )
 
 

@@ -46,7 +46,8 @@ _Drawn = Literal["no", "colours", "indices"]
 """Whether a picture is no photo but was drawn, and what of a palette file counts then."""
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-_ROWS = 256  # of a photo at a time, where a step takes several times the memory of its pixels
+# Pixels at a time, where a step takes several times the memory of its pixels.
+_STRIP = 2**22
 _FLOAT_SLACK = 1e-6  # rounding of the caller's own arithmetic, not a wrong range
 
 # Pillow's names for files of several 16-bit channels, of which it decodes 8 bits each.
@@ -98,12 +99,13 @@ class Photo:
 
     def rgb8(self, white_level: int) -> npt.NDArray[np.uint8]:
         """The photo for display: (H, W, 3) uint8, 16-bit values from white_level up are white."""
-        pixels = self.pixels
-        if pixels.dtype != np.uint8:
-            pixels = np.rint(in_unit(pixels, white_level) * 255).astype(np.uint8)
-        if pixels.ndim == 2:
-            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-        return np.array(pixels, dtype=np.uint8)
+        shown = np.empty((self.height, self.width, 3), np.uint8)
+        for strip in _strips(self.height, self.width):
+            part = self.pixels[strip]
+            if part.dtype != np.uint8:
+                part = np.rint(in_unit(part, white_level) * 255).astype(np.uint8)
+            shown[strip] = np.atleast_3d(part)
+        return shown
 
 
 def read_photo(
@@ -508,12 +510,28 @@ def _pixels(
     mono = image.mode in {"1", "L", "LA"}
     transparent = image.has_transparency_data
     kind = ("L" if mono else "RGB") + ("A" if transparent else "")
-    channels = np.asarray(image if image.mode == kind else image.convert(kind))
+    channels = _as_array(image, kind)
     if white is not None:
-        channels = channels.copy()
         colours = channels[:, :, :1] if transparent else channels
         np.subtract(white, colours, out=colours)
     return _over_black(channels, name, drawn) if transparent else channels
+
+
+def _as_array(image: Image.Image, kind: str) -> npt.NDArray[np.uint8]:
+    """A decoded image as an array of its own: (H, W), or (H, W, channels of the mode `kind`)."""
+    channels = len(kind)
+    shape = (image.height, image.width, channels)[: 2 + (kind != "L")]
+    found = np.empty(shape, np.uint8)
+    for strip in _strips(image.height, image.width):
+        part = image.crop((0, strip.start, image.width, strip.stop))
+        found[strip] = np.asarray(part if part.mode == kind else part.convert(kind))
+    return found
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    """Ranges of rows that cover a picture, of some million pixels each."""
+    rows = max(1, _STRIP // width)
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def _keyed(pixels: npt.NDArray[np.uint16], key: Any) -> npt.NDArray[np.uint16]:
@@ -550,8 +568,10 @@ def _over_black(channels: npt.NDArray[Any], name: str, drawn: _Drawn) -> npt.NDA
             )
     else:
         white, opaque = np.iinfo(channels.dtype).max, np.empty(colours.shape, channels.dtype)
-        for row in range(0, len(channels), _ROWS):
-            rows = slice(row, row + _ROWS)
+        for rows in _strips(*channels.shape[:2]):
+            if (alpha[rows] == white).all():
+                opaque[rows] = colours[rows]
+                continue
             wide = colours[rows].astype(np.uint32)  # 65535 * 65535 + 32767 just fits
             opaque[rows] = (wide * alpha[rows] + white // 2) // white
     return opaque[:, :, 0] if opaque.shape[2] == 1 else opaque

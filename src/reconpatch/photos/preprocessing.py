@@ -11,7 +11,7 @@ versions of one photo.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from reconpatch.photos.registration import Registration
 from reconpatch.result import Box
 
 _BILINEAR = Image.Resampling.BILINEAR
+_STRIP = 2**22  # pixels of a map that are drawn at a time
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,8 @@ class Preprocessing:
     def __call__(self, photo: Photo) -> npt.NDArray[np.float32]:
         """The model's input, the photo at once: (3, height, width) float32 in 0..1, contiguous."""
         photo = self.registered(photo)
-        pixels = photo.pixels
-        if self.region is not None:
-            pixels = self._blanked(pixels, self.region.at(photo.height, photo.width))
-        return self._to_input(pixels, self._source(photo.height, photo.width))
+        inside = self.region.at(photo.height, photo.width) if self.region else None
+        return self._to_input(photo.pixels, inside, self._source(photo.height, photo.width))
 
     def views(self, photo: Photo, layout: Layout) -> Iterator[npt.NDArray[np.float32]]:
         """The model's input for each view of a photo, one at a time: (3, height, width) each."""
@@ -128,33 +127,35 @@ class Preprocessing:
         cell = round(layout.cell_size[0])
         rows, columns = (slice(at * cell, at * cell + self.tile) for at in (view.y, view.x))
         pixels = photo.pixels[rows, columns]
-        if self.region is not None:
-            inside = self.region.at(photo.height, photo.width)[rows, columns]
-            pixels = self._blanked(pixels, inside)
+        inside = self.region.at(photo.height, photo.width)[rows, columns] if self.region else None
         below, right = self.tile - pixels.shape[0], self.tile - pixels.shape[1]
         if below or right:  # beyond the photo's edge it is mirrored
-            pixels = np.pad(pixels, ((0, below), (0, right), (0, 0))[: pixels.ndim], "symmetric")
-        return self._to_input(pixels, (0.0, 0.0, float(self.tile), float(self.tile)))
+            beyond = ((0, below), (0, right), (0, 0))
+            pixels = np.pad(pixels, beyond[: pixels.ndim], "symmetric")
+            inside = None if inside is None else np.pad(inside, beyond[:2], "symmetric")
+        return self._to_input(pixels, inside, (0.0, 0.0, float(self.tile), float(self.tile)))
 
     def _to_input(
-        self, pixels: npt.NDArray[Any], source: tuple[float, float, float, float]
+        self,
+        pixels: npt.NDArray[Any],
+        inside: npt.NDArray[np.bool_] | None,
+        source: tuple[float, float, float, float],
     ) -> npt.NDArray[np.float32]:
-        """A part of (H, W) or (H, W, 3) pixels as the model's input."""
-        if pixels.dtype != np.uint8:
-            pixels = in_unit(pixels, self.white_level)
-        resized = _resize(pixels, self.height, self.width, source)
+        """A part of (H, W) or (H, W, 3) pixels as the model's input, grey outside of a region."""
+
+        def channel(index: int) -> npt.NDArray[Any]:
+            part, grey = np.atleast_3d(pixels)[:, :, index], 128.0
+            if part.dtype != np.uint8:
+                part, grey = in_unit(part, self.white_level), 0.5
+            return part if inside is None else np.where(inside, part, part.dtype.type(grey))
+
+        depth = 1 if pixels.ndim == 2 else 3
+        resized = _resize(channel, depth, self.height, self.width, source)
         # Mono becomes RGB only here, which gives the same as before the resize for less work.
-        channels = np.broadcast_to(np.atleast_3d(resized), (self.height, self.width, 3))
+        channels = np.broadcast_to(resized, (self.height, self.width, 3))
         turned = np.ascontiguousarray(channels.transpose(2, 0, 1))
         prepared: npt.NDArray[np.float32] = turned
         return prepared / np.float32(255) if turned.dtype == np.uint8 else prepared
-
-    def _blanked(self, pixels: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
-        """Pixels (H, W) or (H, W, 3), grey outside of an (H, W) region."""
-        grey: Any = np.uint8(128)
-        if pixels.dtype != np.uint8:
-            pixels, grey = in_unit(pixels, self.white_level), np.float32(0.5)
-        return np.where(inside if pixels.ndim == 2 else inside[:, :, None], pixels, grey)
 
     # --- Back to the photo ---------------------------------------------------------------------
 
@@ -252,7 +253,8 @@ class Geometry:
         photo_map = self._resized(anomaly_map.astype(np.float32, copy=False))
         if self.region is not None:
             mask = self.region.at(self.photo_height, self.photo_width)
-            return np.where(mask, photo_map, np.float32(np.nan))
+            photo_map = photo_map.copy() if photo_map is anomaly_map else photo_map
+            np.copyto(photo_map, np.float32(np.nan), where=~mask)
         return photo_map
 
     def _resized(self, anomaly_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -261,10 +263,9 @@ class Geometry:
         ):  # fmt: skip
             return anomaly_map
         x0, y0, x1, y1 = self.inspected
-        whole = (0.0, 0.0, float(self.width), float(self.height))
         photo_map = np.full((self.photo_height, self.photo_width), np.nan, dtype=np.float32)
         # Pillow sums in float64, whose rounding float32 does not see: no value leaves the range.
-        photo_map[y0:y1, x0:x1] = _resize(anomaly_map, y1 - y0, x1 - x0, whole)
+        _enlarge(anomaly_map, photo_map[y0:y1, x0:x1])
         return photo_map
 
     def box_to_photo(self, x0: float, y0: float, x1: float, y1: float) -> Box:
@@ -299,11 +300,54 @@ def _round_down(value: float) -> int:
 
 
 def _resize(
+    channel: Callable[[int], npt.NDArray[Any]],
+    channels: int,
+    height: int,
+    width: int,
+    source: tuple[float, float, float, float],
+) -> npt.NDArray[Any]:
+    """Resize the source box of a picture to (height, width, channels), a channel at a time.
+
+    Pillow resamples each channel by itself, so that this gives the bits of one call without a
+    copy of a whole photo, of which Pillow's would have four bytes for each three.
+
+    Args:
+        channel: gives one, (H, W) uint8 or float32.
+        channels: how many there are.
+        height: of the result.
+        width: of the result.
+        source: x0, y0, x1, y1 in pixels of the picture.
+    """
+    return np.stack([_resampled(channel(c), height, width, source) for c in range(channels)], 2)
+
+
+def _enlarge(small: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:
+    """Resize an (h, w) map to an (H, W) one, in strips where that is large.
+
+    Bilinear between a few values is the same, but for float32's last bit, whichever axis is first.
+    """
+    height, width = out.shape
+    tall = len(small)
+    whole = (0.0, 0.0, float(small.shape[1]), float(tall))
+    if out.size <= _STRIP:
+        out[:] = _resampled(small, height, width, whole)
+        return
+    across = _resampled(small, tall, width, whole)
+    columns = max(1, _STRIP // height)
+    for left in range(0, width, columns):
+        strip = across[:, left : left + columns]
+        box = (0.0, 0.0, float(strip.shape[1]), float(tall))
+        out[:, left : left + columns] = _resampled(strip, height, strip.shape[1], box)
+
+
+def _resampled(
     pixels: npt.NDArray[Any], height: int, width: int, source: tuple[float, float, float, float]
 ) -> npt.NDArray[Any]:
-    """Resize the source box of (H, W) or (H, W, 3), uint8 or float32, to (height, width)."""
-    if pixels.ndim == 3 and pixels.dtype == np.float32:  # Pillow has no float RGB
-        channels = [_resize(pixels[:, :, c], height, width, source) for c in range(3)]
-        return np.stack(channels, axis=2)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    """Resize the source box of an (H, W) array, uint8 or float32, to (height, width)."""
+    pixels = np.ascontiguousarray(pixels)
+    if pixels.dtype == np.uint8:  # seen by Pillow where it is
+        size = pixels.shape[1], pixels.shape[0]
+        image = Image.frombuffer("L", size, pixels, "raw", "L", 0, 1)
+    else:
+        image = Image.fromarray(pixels)
     return np.asarray(image.resize((width, height), _BILINEAR, box=source))

@@ -6,6 +6,7 @@ joined, all of them at once, so that even noise is labelled without a loop over 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,10 +159,9 @@ def _exactly(level: float) -> npt.NDArray[np.float64]:
 
 def _around_peak(heatmap: npt.NDArray[np.float32]) -> tuple[Region, ...]:
     """The area around the peak of a map, cut at FALLBACK_SHARE; empty for a map of NaN only."""
-    inspected = heatmap[~np.isnan(heatmap)]
-    if not inspected.size:
+    low, high = (float(find.reduce(heatmap, axis=None)) for find in (np.fmin, np.fmax))
+    if math.isnan(low):
         return ()
-    low, high = float(inspected.min()), float(inspected.max())
     level = low + FALLBACK_SHARE * (high - low)
     return _measure(heatmap, heatmap >= _exactly(level))[:1]
 
@@ -176,8 +176,7 @@ def _measure(heatmap: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> t
     np.add.at(area, owner, runs.length)
     left, top = _smallest_of_each(owner, runs.start, n), _smallest_of_each(owner, runs.row, n)
     right, bottom = -_smallest_of_each(owner, -runs.end, n), -_smallest_of_each(owner, -runs.row, n)
-    values = heatmap[mask]  # run after run
-    peak_of_run = np.maximum.reduceat(values, np.cumsum(runs.length) - runs.length)
+    peak_of_run = _peaks(heatmap, mask, runs)
     best = _first_peak_of_each(owner, peak_of_run, n)
     row, value = runs.row[best], peak_of_run[best]
     column = [
@@ -193,6 +192,21 @@ def _measure(heatmap: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_]) -> t
         )
         for i in np.lexsort((best, -value))
     )
+
+
+def _peaks(
+    heatmap: npt.NDArray[np.float32], mask: npt.NDArray[np.bool_], runs: _Runs
+) -> npt.NDArray[np.float32]:
+    """The largest value of each run of a mask, some rows of the map at a time."""
+    peaks = np.empty(runs.row.size, np.float32)
+    rows = max(1, _STRIP // mask.shape[1])
+    for top in range(0, len(mask), rows):
+        first, last = np.searchsorted(runs.row, (top, top + rows))
+        if first < last:
+            length = runs.length[first:last]
+            values = heatmap[top : top + rows][mask[top : top + rows]]  # run after run
+            peaks[first:last] = np.maximum.reduceat(values, np.cumsum(length) - length)
+    return peaks
 
 
 def _smallest_of_each(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -28,6 +28,7 @@ _STOPS = (
     (1.6, 228, 60, 20, 205),
     (SATURATED_AT, 140, 0, 25, 220),
 )
+_STRIP = 2**21  # pixels that are painted at a time
 # 255 steps from 0.75 to 2 put the threshold itself exactly on step 51.
 _STEPS = 256
 _NOT_INSPECTED = (150, 150, 150, 185)
@@ -51,13 +52,30 @@ def colourise(heatmap: npt.NDArray[np.float32], map_threshold: float) -> npt.NDA
     Raises:
         SettingsError: the threshold is negative or not finite.
     """
-    not_inspected = np.isnan(heatmap)
-    painted = _scale()[_steps(np.where(not_inspected, 0, heatmap), map_threshold)]
+    painted = np.empty((*heatmap.shape, 4), np.uint8)
+    for rows in _strips(heatmap):
+        painted[rows] = _painted(heatmap, rows, map_threshold)
+    return painted
+
+
+def _painted(
+    heatmap: npt.NDArray[np.float32], rows: slice, map_threshold: float
+) -> npt.NDArray[np.uint8]:
+    """Some rows of `colourise`."""
+    part = heatmap[rows]
+    not_inspected = np.isnan(part)
+    painted = _scale()[_steps(np.where(not_inspected, 0, part), map_threshold)]
     if not_inspected.any():
-        hatched = _hatching(*heatmap.shape)
+        hatched = _hatching(heatmap.shape[0], heatmap.shape[1], rows)
         painted[not_inspected] = _NOT_INSPECTED
         painted[not_inspected & hatched] = _HATCH
     return painted
+
+
+def _strips(heatmap: npt.NDArray[np.float32]) -> Iterator[slice]:
+    """Rows of a map that are painted at a time: colours take several times its memory."""
+    rows = max(1, _STRIP // max(1, heatmap.shape[1]))
+    return (slice(top, top + rows) for top in range(0, len(heatmap), rows))
 
 
 def overlay(
@@ -82,7 +100,16 @@ def overlay(
         SettingsError: the threshold is negative or not finite.
     """
     _check_sizes(rgb, heatmap)
-    painted = colourise(heatmap, map_threshold)
+    image = Image.new("RGB", (rgb.shape[1], rgb.shape[0]))
+    for rows in _strips(heatmap):
+        image.paste(_laid_over(rgb[rows], _painted(heatmap, rows, map_threshold)), (0, rows.start))
+    for region in reversed(regions):
+        outline(image, region.box)
+    return image
+
+
+def _laid_over(rgb: npt.NDArray[np.uint8], painted: npt.NDArray[np.uint8]) -> Image.Image:
+    """(H, W, 4) colours over an (H, W, 3) photo."""
     opacity = Image.fromarray(painted[..., 3])
     photo = Image.fromarray(rgb)
     # Colour drains from the photo where it is painted, so that yellow on a yellow part still shows.
@@ -91,10 +118,7 @@ def overlay(
         photo,
         opacity.point([min(255, 2 * a) for a in range(256)]),
     )
-    image = Image.composite(Image.fromarray(painted[..., :3].copy()), muted, opacity)
-    for region in reversed(regions):
-        outline(image, region.box)
-    return image
+    return Image.composite(Image.fromarray(painted[..., :3].copy()), muted, opacity)
 
 
 def outline(image: Image.Image, box: Box, line: int | None = None) -> None:
@@ -166,10 +190,10 @@ def _steps(heatmap: npt.NDArray[np.float32], map_threshold: float) -> npt.NDArra
     return steps
 
 
-def _hatching(height: int, width: int) -> npt.NDArray[np.bool_]:
-    """(H, W) diagonal lines, few enough (24 along the longer side) to survive in small copies."""
+def _hatching(height: int, width: int, rows: slice) -> npt.NDArray[np.bool_]:
+    """Some rows of diagonal lines, few enough (24 along the longer side) to survive in copies."""
     period = max(6, round(max(height, width) / 24))
-    diagonal = np.arange(height)[:, None] + np.arange(width)[None, :]
+    diagonal = np.arange(height)[rows, None] + np.arange(width)[None, :]
     return diagonal % period < period // 4
 
 

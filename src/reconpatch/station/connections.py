@@ -8,6 +8,7 @@ the one that has waited longest without a request at work; a whole head has to c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -43,16 +44,19 @@ class BoundedListener(socket.socket):
     Attributes:
         most: how many.
         protocols: those whose first bytes may be read, by the client's address and port.
+        head_seconds: within which a connection has to begin, TLS included, and within which the
+            head of a request has to be whole.
     """
 
     most: int
+    head_seconds: float
     protocols: dict[tuple[Any, ...], BoundedProtocol]
 
     @classmethod
     def of(cls, listening: socket.socket, most: int) -> BoundedListener:
         """Take over a listening socket."""
         own = cls(listening.family, listening.type, listening.proto, listening.detach())
-        own.most, own.protocols = most, {}
+        own.most, own.protocols, own.head_seconds = most, {}, HEAD_SECONDS
         own._accepted, own._closed_early, own._told = {}, 0, -_LOG_SECONDS
         return own
 
@@ -70,7 +74,16 @@ class BoundedListener(socket.socket):
             self.note("there were too many at work")
             raise BlockingIOError
         self._accepted[address[:2]] = connection
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.head_seconds, self._end_unless_begun, address[:2], connection)
         return connection, address
+
+    def _end_unless_begun(self, key: tuple[Any, ...], connection: socket.socket) -> None:
+        """End a connection that has no protocol yet: its TLS handshake is not whole."""
+        if self._accepted.get(key) is connection and key not in self.protocols:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                connection.shutdown(socket.SHUT_RDWR)
+                self.note("no whole TLS handshake came in time")
 
     def _end_one(self) -> bool:
         """End the oldest connection without a request at work; whether there was one."""
@@ -101,7 +114,6 @@ class BoundedProtocol(H11Protocol):
     """HTTP as uvicorn speaks it, with a limit on the wait for the head of a request."""
 
     listener: BoundedListener
-    head_seconds: float = HEAD_SECONDS
     _deadline: asyncio.TimerHandle | None = None
 
     @property
@@ -132,7 +144,7 @@ class BoundedProtocol(H11Protocol):
         if not self.is_idle:
             self._stop()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(self.head_seconds, self._give_up)
+            self._deadline = self.loop.call_later(self.listener.head_seconds, self._give_up)
 
     def _stop(self) -> None:
         if self._deadline is not None:

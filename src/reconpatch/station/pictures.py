@@ -127,8 +127,10 @@ class Pictures:
                 drawn = Image.fromarray(colourise(heatmap, record.map_threshold))
                 return _encoded(_smaller(drawn, size), "png")
             unit = max(record.map_threshold, float(np.finfo(np.float32).tiny)) * SATURATED_AT
-            grey = np.clip(np.nan_to_num(heatmap) / unit, 0, 1) * 65535
-            picture = Image.fromarray(np.rint(grey).astype(np.uint16))
+            grey = np.empty(heatmap.shape, np.uint16)
+            for shown, row in zip(grey, heatmap, strict=True):  # not in floats all at once
+                shown[:] = np.rint(np.clip(np.nan_to_num(row) / unit, 0, 1) * 65535)
+            picture = Image.fromarray(grey)
             return _encoded(_smaller(picture, size), "png")
 
     def closest(self, record: Record) -> Picture:
