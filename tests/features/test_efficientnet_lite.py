@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from conftest import textured
-from reconpatch.backbones import WEIGHT_PACKAGES
-from reconpatch.efficientnet_lite import (
+from reconpatch.features.backbones import WEIGHT_PACKAGES
+from reconpatch.features.efficientnet_lite import (
     MEAN,
     SCALES,
     STD,
@@ -24,9 +24,9 @@ from reconpatch.efficientnet_lite import (
     stages,
     tensor_shapes,
 )
-from reconpatch.graph_builder import BACKBONE, BackboneGraph, Level
-from reconpatch.graph_contents import checked_graph
-from reconpatch.pth_file import read_pth
+from reconpatch.features.graph_builder import BACKBONE, BackboneGraph, Level
+from reconpatch.features.graph_contents import checked_graph
+from reconpatch.features.pth_file import read_pth
 
 NAMES = sorted(SCALES)
 SIZES = [(224, 224), (225, 311), (64, 90)]  # not square, not of 32: the zeros of every side count

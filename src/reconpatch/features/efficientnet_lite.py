@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reconpatch.graph_builder import BACKBONE, PHOTOS, BackboneGraph, GraphBuilder, Level
+from reconpatch.features.graph_builder import BACKBONE, PHOTOS, BackboneGraph, GraphBuilder, Level
 
 Floats = npt.NDArray[np.float32]
 State = Mapping[str, npt.NDArray[Any]]

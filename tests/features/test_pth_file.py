@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconpatch.pth_file import read_pth
+from reconpatch.features.pth_file import read_pth
 
 torch = pytest.importorskip("torch", reason="torch writes the files that are read")
 

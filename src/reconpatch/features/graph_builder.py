@@ -2,9 +2,8 @@
 
     photos (batch, 3, H, W) in 0 to 1 ── backbone graph ── each level's map (batch, C_l, H_l, W_l)
 
-A backbone is this graph, whatever wrote it: `reconpatch.efficientnet_lite` from a table of stages,
-`reconpatch.torch_backbone` by torch's exporter. `reconpatch.inspection_graph` puts the steps of the
-method on top of either.
+A backbone is this graph, whatever wrote it: `efficientnet_lite` from a table of stages, or
+`patch_features` by torch's exporter. `feature_graph` puts the steps of the method on top of either.
 """
 
 from __future__ import annotations
@@ -86,6 +85,10 @@ class BackboneGraph:
 class GraphBuilder:
     """A graph to which nodes are added; tensors are known by their names.
 
+    Attributes:
+        model: an `onnx.ModelProto`, so far.
+        given: what the model that it goes on from gave.
+
     Args:
         prefix: of the names of nodes and of what they give.
         on: a serialised model to go on from; its outputs are none of the new one.
@@ -97,7 +100,7 @@ class GraphBuilder:
         self._helper: Any = onnx.helper
         self._to_tensor: Any = onnx.numpy_helper.from_array
         self.model = onnx.ModelProto() if on is None else onnx.ModelProto.FromString(on)
-        self.outputs = [output.name for output in self.model.graph.output]
+        self.given = [output.name for output in self.model.graph.output]
         del self.model.graph.output[:]
         self._prefix = prefix
         self._names: set[str] = set()
