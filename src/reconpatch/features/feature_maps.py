@@ -211,7 +211,7 @@ def export_maps(
     """
     module, example = _FromPhotos(backbone, mean, std), torch.zeros(2, 3, *size)
     with torch.inference_mode():
-        shapes = [tuple(maps.shape) for maps in module(example)]
+        shapes = [tuple(map(int, maps.shape)) for maps in module(example)]
     expanded = getattr(backbone, "expanded_channels", (0,) * len(shapes))
     names = [f"level_{i}" for i in range(len(shapes))]
     model = onnx.load_model_from_string(_trace(module, example, names))
@@ -223,8 +223,11 @@ def export_maps(
             f"the backbone's network holds {found}, which no model file may: choose another "
             "backbone, or other levels"
         )
-    levels = (Level(*shape[1:], wide) for shape, wide in zip(shapes, expanded, strict=True))
-    return BackboneGraph(model.SerializeToString(deterministic=True), size, tuple(levels))
+    levels = tuple(
+        Level(channels, height, width, wide)
+        for (_, channels, height, width), wide in zip(shapes, expanded, strict=True)
+    )
+    return BackboneGraph(model.SerializeToString(deterministic=True), size, levels)
 
 
 def _trace(module: torch.nn.Module, example: torch.Tensor, outputs: list[str]) -> bytes:

@@ -30,7 +30,7 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # of the one stream
 _STREAM_VERSION = 1001
-_STORAGES = {
+_STORAGES: Mapping[str, np.dtype[Any]] = {
     "torch FloatStorage": np.dtype("<f4"),
     "torch DoubleStorage": np.dtype("<f8"),
     "torch HalfStorage": np.dtype("<f2"),
@@ -251,7 +251,8 @@ class _Machine:
         kind, name, key, _, count, *view = self._stack.pop()
         if kind != "storage" or not isinstance(name, _Name) or view not in ([], [None]):
             raise TypeError(kind)
-        found = _Storage(_text(key), _STORAGES[name.text], _count(count))
+        dtype: np.dtype[Any] = _STORAGES[name.text]
+        found = _Storage(_text(key), dtype, _count(count))
         if self.storages.setdefault(found.key, found) != found:
             raise _RefusedError("says different things of one storage")
         self._stack.append(found)

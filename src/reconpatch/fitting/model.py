@@ -524,8 +524,8 @@ def _bounded_bank(settings: FitSettings, layout: Layout, photos: int) -> FitSett
 
 
 def _check_training(settings: FitSettings) -> None:
-    if settings.trains and importlib.util.find_spec("timm") is None:
-        raise MissingExtraError("training f by steps, or from a random start,", "torch")
+    if settings.trains and not all(map(importlib.util.find_spec, ("timm", "torch"))):
+        raise MissingExtraError("an f that is trained, or starts at random,", "torch")
 
 
 @contextmanager
