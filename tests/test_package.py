@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import reconpatch
@@ -307,6 +308,25 @@ def test_no_photo_and_no_other_model_is_tracked() -> None:
     kept = smoke.kept()  # one of each format, see tests/test_contract.py
     found = [path for path in tracked if path.suffix.lower() in binary]
     assert [path for path in found if REPOSITORY / path not in kept] == []
+
+
+def test_the_container_has_what_it_installs_and_starts() -> None:
+    lines = text_of("Dockerfile").replace("\\\n", " ").splitlines()
+    (started,) = (json.loads(line[4:]) for line in lines if line.startswith("CMD "))
+    name, *arguments = started
+    serve = get_command(cli.app).commands[name]  # type: ignore[attr-defined]
+    known = {option for parameter in serve.params for option in parameter.opts}
+    assert {argument for argument in arguments if argument.startswith("--")} <= known
+    extras = [re.findall(r"'\.\[([a-z,]+)\]'", line) for line in lines if "/pip install " in line]
+    assert extras == [["serve"]]
+    assert "serve" in project()["optional-dependencies"]  # type: ignore[operator]
+    copied = " ".join(" ".join(line.split()[1:-1]) for line in lines if re.match("COPY [^-]", line))
+    ignored = text_of(".dockerignore").split()
+    for path in copied.split():
+        assert (REPOSITORY / path).exists()
+        assert f"!{path}" in ignored
+    # What is last is what the service runs as; a user without rights.
+    assert [line for line in lines if line.startswith("USER ")] == ["USER operator"]
 
 
 def test_the_command_line_tells_its_version() -> None:
