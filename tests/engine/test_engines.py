@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 
 import reconpatch
 from conftest import textured
 from reconpatch.engine import engines
-from reconpatch.engine import graph as inspection_graph
 from reconpatch.engine.engines import (
     ENGINES,
     Engine,
@@ -27,7 +25,7 @@ from reconpatch.engine.engines import (
     check_threads,
     engines_present,
 )
-from reconpatch.engine.graph import InspectionGraph, f_comes_first
+from reconpatch.engine.graph import inspection_graph
 from reconpatch.errors import (
     MissingExtraError,
     ModelFileError,
@@ -35,9 +33,10 @@ from reconpatch.errors import (
     PhotoError,
     SettingsError,
 )
-from reconpatch.features.backbones import load_backbone, spec
+from reconpatch.features.backbones import load_graph, spec
 from reconpatch.features.extractor import FeatureExtractor
-from reconpatch.features.patch_features import PatchFeatures, export_onnx
+from reconpatch.features.feature_graph import f_comes_first, feature_graph
+from reconpatch.features.graph_builder import BackboneGraph, Level
 from reconpatch.fitting.options import FitOptions, default_threads
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.representation import Representation
@@ -59,6 +58,7 @@ from reconpatch.photos.images import as_unit, read_photo
 
 SIZE = (96, 64)  # not square, so that a swap of the axes shows
 PLACES, CHANNELS, ROWS = 12 * 8, 152, 40
+S = 3  # side of the neighbourhood
 SCORINGS = [
     ScoringSettings(top=0.05, smooth=0.75),
     ScoringSettings(),
@@ -73,14 +73,13 @@ SCORINGS = [
 
 
 @pytest.fixture(scope="module")
-def module() -> PatchFeatures:
-    backbone = load_backbone(spec("tf_efficientnet_lite0"), weights="random", input_size=SIZE)
-    return PatchFeatures(backbone.module, backbone.mean, backbone.std)
+def backbone() -> BackboneGraph:
+    return load_graph(spec("tf_efficientnet_lite0"), weights="random", input_size=SIZE)[0]
 
 
 @pytest.fixture(scope="module")
-def extractor(module: PatchFeatures) -> FeatureExtractor:
-    return FeatureExtractor(export_onnx(module, SIZE), 1)
+def extractor(backbone: BackboneGraph) -> FeatureExtractor:
+    return FeatureExtractor(feature_graph(backbone, S), 1)
 
 
 def photos(count: int, seed: int = 0) -> Floats:
@@ -131,7 +130,7 @@ def check_same(engine: Engine, reference: NumpyEngine, bank: MemoryBank, count: 
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("scoring", SCORINGS, ids=str)
 def test_every_engine_does_the_steps_of_the_method(
-    name: str, scoring: ScoringSettings, module: PatchFeatures, extractor: FeatureExtractor
+    name: str, scoring: ScoringSettings, backbone: BackboneGraph, extractor: FeatureExtractor
 ) -> None:
     if name not in engines_present():
         pytest.skip(f"{name} is not installed")
@@ -140,55 +139,58 @@ def test_every_engine_does_the_steps_of_the_method(
     if scoring.density:
         rng = np.random.default_rng(4)
         bank = replace(bank, scales=rng.uniform(0.2, 3.0, len(bank)).astype(np.float32))
-    graph = InspectionGraph(module, f, scoring, SIZE, len(bank)).to_onnx()
+    graph = inspection_graph(backbone, S, f, scoring, len(bank))
     check_same(StoredGraph(graph, name, 1), NumpyEngine(extractor, f, scoring), bank)
 
 
 @pytest.mark.parametrize("dim", [None, 3, 100, 152, 300])
 def test_f_may_come_before_or_after_the_levels_are_joined(
-    dim: int | None, module: PatchFeatures, extractor: FeatureExtractor
+    dim: int | None, backbone: BackboneGraph, extractor: FeatureExtractor
 ) -> None:
     f, scoring = f_of(dim, extractor), ScoringSettings()
     bank = bank_for(f, extractor)
     reference = NumpyEngine(extractor, f, scoring)
     for first in (True, False) if dim else (False,):
-        graph = InspectionGraph(module, f, scoring, SIZE, len(bank), f_first=first)
-        check_same(OnnxRuntimeEngine(graph.to_onnx(), 1), reference, bank)
+        graph = inspection_graph(backbone, S, f, scoring, len(bank), f_first=first)
+        check_same(OnnxRuntimeEngine(graph, 1), reference, bank)
 
 
 def test_what_comes_first_is_what_takes_fewer_multiplications() -> None:
-    lite, wide = [(40, 28, 28), (112, 14, 14)], [(512, 28, 28), (1024, 14, 14)]
+    lite = [Level(40, 28, 28), Level(112, 14, 14)]
+    wide = [Level(512, 28, 28), Level(1024, 14, 14)]
     assert f_comes_first(wide, 512, 3)
     assert f_comes_first(lite, 64, 3)
-    assert not f_comes_first([(4, 10, 10), (4, 10, 10)], 500, 3)  # f widens, nothing is saved
+    assert not f_comes_first(
+        [Level(4, 10, 10), Level(4, 10, 10)], 500, 3
+    )  # f widens, nothing is saved
     # By hand, 100 places of 2 and 25 of 6 channels, D = 4, s = 1: 3,300 on each level, that is
     # 1,000 and 700 and 1,600 for the resizing; 5,950 on the joined levels.
-    assert f_comes_first([(2, 10, 10), (6, 5, 5)], 4, 1)
+    assert f_comes_first([Level(2, 10, 10), Level(6, 5, 5)], 4, 1)
 
 
 @pytest.mark.parametrize("elements", [1, 7 * ROWS, 10**9])
 def test_a_large_bank_is_searched_in_blocks(
     elements: int,
-    module: PatchFeatures,
+    backbone: BackboneGraph,
     extractor: FeatureExtractor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(inspection_graph, "_BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr("reconpatch.engine.graph._BLOCK_ELEMENTS", elements)
     monkeypatch.setattr(engines, "_CALL_ELEMENTS", max(elements, PLACES * ROWS * 2))
     f, scoring = f_of(8, extractor), ScoringSettings()
     bank = bank_for(f, extractor)
-    graph = InspectionGraph(module, f, scoring, SIZE, ROWS).to_onnx()
+    graph = inspection_graph(backbone, S, f, scoring, ROWS)
     check_same(OnnxRuntimeEngine(graph, 1), NumpyEngine(extractor, f, scoring), bank, count=5)
 
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_bank_is_an_input_and_may_grow_shrink_and_leave_rows_out(
-    name: str, module: PatchFeatures, extractor: FeatureExtractor
+    name: str, backbone: BackboneGraph, extractor: FeatureExtractor
 ) -> None:
     if name not in engines_present():
         pytest.skip(f"{name} is not installed")
     f, scoring = f_of(8, extractor), ScoringSettings()
-    graph = InspectionGraph(module, f, scoring, SIZE, ROWS).to_onnx()
+    graph = inspection_graph(backbone, S, f, scoring, ROWS)
     engine, reference = StoredGraph(graph, name, 1), NumpyEngine(extractor, f, scoring)
     for rows in (1, ROWS, 3 * ROWS):
         check_same(engine, reference, bank_for(f, extractor, rows), count=1)
@@ -203,10 +205,10 @@ def test_the_bank_is_an_input_and_may_grow_shrink_and_leave_rows_out(
 
 
 def test_a_row_itself_is_at_distance_zero_though_the_product_cancels(
-    module: PatchFeatures, extractor: FeatureExtractor
+    backbone: BackboneGraph, extractor: FeatureExtractor
 ) -> None:
     f = f_of(152, extractor)
-    graph = InspectionGraph(module, f, ScoringSettings(), SIZE, PLACES).to_onnx()
+    graph = inspection_graph(backbone, S, f, ScoringSettings(), PLACES)
     engine = OnnxRuntimeEngine(graph, 1)
     rows = engine(photos(1), bank_for(f, extractor)).features[0]
     nowhere = np.zeros(PLACES, np.int64)
@@ -216,10 +218,10 @@ def test_a_row_itself_is_at_distance_zero_though_the_product_cancels(
 
 
 def test_the_graph_is_valid_the_same_every_time_and_holds_no_bank(
-    module: PatchFeatures, extractor: FeatureExtractor
+    backbone: BackboneGraph, extractor: FeatureExtractor
 ) -> None:
     f = f_of(20, extractor)
-    graph = InspectionGraph(module, f, ScoringSettings(), SIZE, 10**6).to_onnx()
+    graph = inspection_graph(backbone, S, f, ScoringSettings(), 10**6)
     model = onnx.load_model_from_string(graph)
     onnx.checker.check_model(model, full_check=True)
     given = {
@@ -239,9 +241,7 @@ def test_the_graph_is_valid_the_same_every_time_and_holds_no_bank(
         "features": ["batch", PLACES, 20],
     }
     assert len(graph) < 4e6
-    again = InspectionGraph(module, f, ScoringSettings(), SIZE, 10**6)
-    assert again.to_onnx() == graph
-    assert torch.__path__[0].encode() not in graph
+    assert inspection_graph(backbone, S, f, ScoringSettings(), 10**6) == graph
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -282,9 +282,9 @@ def test_a_variable_asks_for_no_more_threads_than_there_may_be(
     assert default_threads() == 1
 
 
-def test_a_graph_of_another_kind_is_refused(module: PatchFeatures) -> None:
+def test_a_graph_of_another_kind_is_refused(backbone: BackboneGraph) -> None:
     with pytest.raises(ModelFileError, match="was not written by this package"):
-        OnnxRuntimeEngine(export_onnx(module, SIZE))
+        OnnxRuntimeEngine(feature_graph(backbone, S))
 
 
 @pytest.mark.parametrize("name", ENGINES)

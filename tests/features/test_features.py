@@ -11,14 +11,14 @@ import torch
 from timm.layers import Conv2dSame
 
 from reconpatch.errors import ModelFileError, PhotoError, SettingsError
-from reconpatch.features.backbones import load_backbone, spec
+from reconpatch.features.backbones import load_backbone, load_graph, spec
 from reconpatch.features.extractor import Extractor, FeatureExtractor, format_grid, parse_grid
-from reconpatch.features.feature_maps import fix_padding
+from reconpatch.features.feature_graph import feature_graph
+from reconpatch.features.feature_maps import export_maps, fix_padding
 from reconpatch.features.patch_features import (
     PatchFeatures,
     TorchFeatureExtractor,
     average_neighbourhood,
-    export_onnx,
     join_levels,
 )
 
@@ -41,6 +41,12 @@ def patch_features(
         spec(name, levels), weights="random", input_size=size, expanded=expanded
     )
     return PatchFeatures(backbone.module, backbone.mean, backbone.std)
+
+
+def export_onnx(module: PatchFeatures, size: tuple[int, int]) -> bytes:
+    """The graph of the same steps, on the backbone as torch writes it."""
+    mean, std = module.mean.flatten().tolist(), module.std.flatten().tolist()
+    return feature_graph(export_maps(module.backbone, mean, std, size), module.neighbourhood)
 
 
 @pytest.fixture(scope="module")
@@ -187,13 +193,13 @@ class TestExpandedActivations:
     def test_blocks_say_which_channels_are_which(
         self, name: str, levels: Sequence[int] | None, blocks: list[tuple[int, bool]]
     ) -> None:
-        module = patch_features(name, levels, expanded=True)
-        assert list(module.blocks(SIZE)) == blocks
-        assert sum(channels for channels, _ in blocks) == module.shape(SIZE)[0]
-        outputs = patch_features(name, levels)
-        assert [channels for channels, output in module.blocks(SIZE) if output] == [
-            channels for channels, _ in outputs.blocks(SIZE)
-        ]
+        graph, outputs = (
+            load_graph(spec(name, levels), weights="random", input_size=SIZE, expanded=expanded)[0]
+            for expanded in (True, False)
+        )
+        assert list(graph.blocks) == blocks
+        assert sum(channels for channels, _ in blocks) == graph.channels
+        assert [block for block in blocks if block[1]] == list(outputs.blocks)
 
     def test_a_backbone_without_them_gives_its_outputs_alone(self) -> None:
         x = torch.from_numpy(photos(2))

@@ -20,10 +20,10 @@ torch = pytest.importorskip("torch")
 import reconpatch  # noqa: E402
 from conftest import SMALL_FIT  # noqa: E402
 from reconpatch.cli.main import app  # noqa: E402
-from reconpatch.engine.writing import torch_threads  # noqa: E402
 from reconpatch.errors import ParityError, SettingsError  # noqa: E402
 from reconpatch.features import patch_features  # noqa: E402
 from reconpatch.features.patch_features import PatchFeatures, TorchFeatureExtractor  # noqa: E402
+from reconpatch.fitting.model import torch_threads  # noqa: E402
 from test_benchmark import ALIKE, run, stored, tree  # noqa: E402, F401
 
 FIT: dict[str, Any] = {**SMALL_FIT, "method": "patchcore", "device": "cuda"}
@@ -194,26 +194,3 @@ def test_threads_bound_torch_too(good_folder: Path) -> None:
         assert torch.get_num_threads() == 3
     assert seen == {1}
     assert torch.get_num_threads() == before
-
-
-def test_threads_bound_the_process_that_writes_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from reconpatch.engine import writing as graph_writing
-    from reconpatch.errors import WorkersError
-    from reconpatch.method.settings import settings_for
-
-    asked: list[dict[str, str]] = []
-
-    class Ended:
-        returncode = 1
-
-    def started(*_: Any, env: dict[str, str], **__: Any) -> Ended:
-        asked.append(env)
-        return Ended()
-
-    monkeypatch.setattr(graph_writing, "_stays_here", lambda: False)
-    monkeypatch.setattr("subprocess.run", started)
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    for threads in (2, 0):
-        with pytest.raises(WorkersError):
-            graph_writing.write(settings_for(size=64), "random", 4, threads)
-    assert [env["OMP_NUM_THREADS"] for env in asked] == ["2", "7"]

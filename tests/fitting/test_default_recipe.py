@@ -12,8 +12,9 @@ import pytest
 import reconpatch
 from conftest import GOOD_PHOTOS, save, scratched, textured
 from reconpatch.errors import SettingsError
+from reconpatch.features.backbones import load_graph, spec
 from reconpatch.features.extractor import FeatureExtractor
-from reconpatch.features.patch_features import export_onnx, load_patch_features
+from reconpatch.features.feature_graph import feature_graph
 from reconpatch.fitting.update import update
 from reconpatch.method.scoring import score_patches
 from reconpatch.model.model import Model
@@ -66,8 +67,9 @@ def test_a_scratch_is_told_from_good(model: Model) -> None:
 
 
 def test_an_inspection_is_f_on_the_patch_features_and_the_bank(model: Model) -> None:
-    module, _ = load_patch_features(model.settings, "random")
-    extractor = FeatureExtractor(export_onnx(module, (64, 64)), 1)
+    network = spec(model.settings.backbone)
+    backbone, _ = load_graph(network, weights="random", input_size=(64, 64), expanded=True)
+    extractor = FeatureExtractor(feature_graph(backbone, 3), 1)
     for pixels in (textured(1000), scratched(textured(1000))):
         photo = read_photo(pixels)
         r = model.representation(extractor(model.preprocessing(photo)[None]))[0]

@@ -14,9 +14,9 @@ from PIL import Image
 
 import reconpatch
 from conftest import GOOD_PHOTOS, SMALL_FIT, fill, save, scratched, textured
-from reconpatch.engine.writing import with_f, write
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
-from reconpatch.features.backbones import BACKBONES
+from reconpatch.features.backbones import BACKBONES, load_graph, spec
+from reconpatch.features.feature_graph import feature_graph
 from reconpatch.features.store import PatchStore
 from reconpatch.fitting import memory as fit_memory
 from reconpatch.fitting import model as fitting
@@ -95,7 +95,7 @@ def test_weights_are_never_random_unless_asked_for(
         asked.append(weights)
         raise reconpatch.WeightsError("none here")
 
-    monkeypatch.setattr("reconpatch.features.patch_features.load_backbone", load)
+    monkeypatch.setattr("reconpatch.fitting.model.load_graph", load)
     with pytest.raises(reconpatch.WeightsError):
         reconpatch.fit(fill(tmp_path / "good", range(2)))
     assert asked == [None]
@@ -403,8 +403,7 @@ def test_another_device_is_served_by_torch(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("reconpatch.features.patch_features.TorchFeatureExtractor", stand_in)
     settings = settings_for(size=(64, 96))
     options = FitOptions(weights="random", device="cuda")
-    graphs = write(settings, "random", photos=2)
-    extractor = fitting._extractor(graphs.features, settings, options, threads=1)
+    extractor = fitting._extractor(b"", settings, options, threads=1)
     assert str(extractor) == "the engine of that device"
     assert given == [(64, 96), "cuda", None]
 
@@ -419,12 +418,13 @@ def test_both_engines_extract_the_same_features() -> None:
         return engines[-1]
 
     settings = settings_for(size=(64, 64))
-    graphs = write(settings, "random", photos=2)
-    assert graphs.reduced is not None
     rng = np.random.default_rng(1)
     weight = rng.normal(size=(384, 1064)).astype(np.float32)
     onto = Representation(weight, rng.normal(size=384).astype(np.float32))
-    graph = with_f(graphs.reduced, onto)
+    backbone, _ = load_graph(
+        spec(settings.backbone), weights="random", input_size=(64, 64), expanded=True
+    )
+    graph = feature_graph(backbone, settings.neighbourhood, onto)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("reconpatch.features.patch_features.TorchFeatureExtractor", on_the_cpu)
         options = FitOptions(weights="random", device="cuda")

@@ -312,9 +312,7 @@ def test_the_routes(fits: FitJobs, station: Station) -> None:
         state = client.get(f"{API}/fit").json()
         [folder] = state.pop("folders")
         assert (folder["name"], folder["photos"]) == ("monday", 6)
-        assert state == {
-            "unavailable": None, "dropped": 0, "job": None, "etag": '"fit-0-none"',
-        }  # fmt: skip
+        assert state == {"dropped": 0, "job": None, "etag": '"fit-0-none"'}
         photo = client.post(f"{API}/fit/photos", content=png(textured(1)), params={"name": "a.png"})
         assert photo.json()["dropped"] == 1
         assert problem(client.post(f"{API}/fit/photos", content=b"no photo"), 422)
@@ -329,16 +327,6 @@ def test_the_routes(fits: FitJobs, station: Station) -> None:
         assert client.get(f"{API}/fit").json()["job"]["state"] == "ready"
         assert client.post(f"{API}/fit/service").json()["number"] == 2
         assert client.post(f"{API}/fit/cancel").json()["job"]["state"] == "in service"
-
-
-def test_without_the_extra_it_says_what_to_install(
-    fits: FitJobs, station: Station, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fit_jobs, "find_spec", lambda name: None)
-    with TestClient(create_app(station, fits=fits), base_url=HERE) as client:
-        assert "reconpatch[train]" in client.get(f"{API}/fit").json()["unavailable"]
-        asked = client.post(f"{API}/fit", json={"product": "disc", "folder": "monday"})
-        assert "reconpatch[train]" in problem(asked, 400)
 
 
 def test_an_update_is_tried_without_changing_anything(station: Station) -> None:

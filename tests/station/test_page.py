@@ -367,15 +367,6 @@ def test_a_folder_into_which_photos_are_copied_is_told(
     sync_api.expect(told).to_be_hidden()
 
 
-def test_where_nothing_can_be_fitted_it_says_what_to_install(
-    line: Line, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("reconpatch.station.fit_jobs.find_spec", lambda name: None)
-    line.go("fit")
-    note = line.page.locator("#fit-unavailable")
-    sync_api.expect(note).to_contain_text("pip install 'reconpatch[train]'")
-
-
 @pytest.mark.parametrize("width", [360, 768, 3840])
 def test_no_view_is_wider_than_the_screen(line: Line, width: int) -> None:
     page = line.page

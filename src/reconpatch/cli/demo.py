@@ -108,7 +108,7 @@ def run_demo(
         progress: see `reconpatch.fitting.options.Progress`.
 
     Raises:
-        MissingExtraError: the extra "demo" or "train" is not installed.
+        MissingExtraError: the extra "demo" is not installed.
     """
     from reconpatch.evaluation.evaluate import evaluate
     from reconpatch.files import check_writable

@@ -105,7 +105,7 @@ class OnnxRuntimeEngine:
     """Runs the graph on the CPU with ONNX Runtime.
 
     Args:
-        graph: what `InspectionGraph.to_onnx` gave.
+        graph: what `inspection_graph` gave.
         threads: number of threads; 0 lets ONNX Runtime take one per physical core.
 
     Raises:
@@ -136,7 +136,7 @@ class OpenVinoEngine:
     """Runs the graph on the CPU with OpenVINO, in float32.
 
     Args:
-        graph: what `InspectionGraph.to_onnx` gave.
+        graph: what `inspection_graph` gave.
         threads: number of threads; 0 lets OpenVINO decide.
 
     Raises:
@@ -287,7 +287,7 @@ class StoredGraph:
     Models that differ in their bank or threshold alone share one. It can be pickled and copied.
 
     Args:
-        graph: what `InspectionGraph.to_onnx` gave.
+        graph: what `inspection_graph` gave.
         name: of the engine.
         threads: of the engine; 0 lets it decide.
         opened: an engine that takes the graph's place; None opens the one of that name.
@@ -400,7 +400,7 @@ def _checked(
 def _read_sizes(
     shapes: Mapping[str, Any], metadata: Mapping[str, str]
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Input size (H, W) and grid (h, w) of a graph that `InspectionGraph.to_onnx` wrote."""
+    """Input size (H, W) and grid (h, w) of a graph that `inspection_graph` wrote."""
     try:
         _, _, height, width = shapes["photos"]
         if set(shapes) - {SCALES} != set(GRAPH_INPUTS):

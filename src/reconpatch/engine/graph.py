@@ -1,31 +1,22 @@
-"""The whole inspection as one graph, in torch: from prepared photos and a bank to scores and maps.
+"""The whole inspection as one graph: from prepared photos and a bank to scores and maps.
 
     photos ── patch features ── r = f(p) ── nearest rows of the bank (9) ── score (10), map
                                                 └── bank, norms, mask: inputs, no constants
 
-It is written once per model and run by any engine (`reconpatch.engine.engines`). f, the mean over s
-x s and the bilinear resizing of the levels are all linear, so f may be applied to each level before
-the levels are joined, at the level's own resolution; it is where that takes fewer multiplications.
+It is written once per model and run by any engine (`reconpatch.engine.engines`).
 
-    B photos, H x W pixels, P = h * w places, C channels of p, D of r, M rows of the bank
+    B photos, H x W pixels, P = h * w places, D channels of r, M rows of the bank
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+import numpy as np
 
-from reconpatch.engine.engines import BATCH_INPUTS, GRAPH_OUTPUTS, SCALES
-from reconpatch.features.extractor import INPUT_NAME, OUTPUT_NAME, format_grid
-from reconpatch.features.patch_features import (
-    PatchFeatures,
-    average_neighbourhood,
-    join_levels,
-    to_onnx,
-)
+from reconpatch.engine.engines import GRAPH_OUTPUTS, SCALES
+from reconpatch.features.feature_graph import FeatureSteps
+from reconpatch.features.graph_builder import INDICES, BackboneGraph
 from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import ScoringSettings, resize_and_blur_matrix, top_count
 
@@ -35,272 +26,164 @@ _BLOCK_ELEMENTS = 2**24
 _NOWHERE = 1e30
 
 
-class Outputs(NamedTuple):
-    """What the graph gives, in the order of `GRAPH_OUTPUTS`; see `engines.Output`."""
+def inspection_graph(
+    backbone: BackboneGraph,
+    neighbourhood: int,
+    f: Representation,
+    scoring: ScoringSettings,
+    rows: int,
+    *,
+    f_first: bool | None = None,
+) -> bytes:
+    """The graph of the whole inspection; equal arguments give equal bytes.
 
-    score: torch.Tensor  # (B,)
-    map: torch.Tensor  # (B, H, W)
-    distances: torch.Tensor  # (B, P)
-    nearest: torch.Tensor  # (B, P)
-    worst: torch.Tensor  # (B,)
-    features: torch.Tensor  # (B, P, D)
-
-
-class RepresentedPatches(torch.nn.Module):
-    """Photos in, represented patches r = f(p) out.
-
-    Args:
-        patch_features: from photos to p.
-        f: the representation.
-        input_size: (H, W) of the photos, in pixels.
-        f_first: whether f is applied to each level; None: where that is cheaper.
-    """
-
-    bias: torch.Tensor | None
-
-    def __init__(
-        self,
-        patch_features: PatchFeatures,
-        f: Representation,
-        input_size: tuple[int, int],
-        *,
-        f_first: bool | None = None,
-    ) -> None:
-        super().__init__()
-        self.patch_features = patch_features
-        self.input_size = input_size
-        self.levels = patch_features.level_shapes(input_size)
-        self.grid = height, width = self.levels[0][1:]
-        self.places = height * width
-        self.dim = sum(shape[0] for shape in self.levels) if f.weight is None else len(f.weight)
-        self.register_buffer("bias", None if f.bias is None else torch.from_numpy(f.bias))
-        # Convolutions of 1 x 1: that of p, or one for each level; `graph_writing.with_f` finds them
-        # by their names.
-        self.parts = 0
-        self.f_first = False
-        if f.weight is not None:
-            channels = [shape[0] for shape in self.levels]
-            if f_first is None:
-                f_first = f_comes_first(self.levels, self.dim, patch_features.neighbourhood)
-            self.f_first = f_first
-            parts = torch.from_numpy(f.weight)[:, :, None, None].split(
-                channels if f_first else sum(channels), dim=1
-            )
-            self.parts = len(parts)
-            for i, part in enumerate(parts):
-                self.register_buffer(f"weight_{i}", part.contiguous())
-        self.eval()
-
-    def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        """Represented patches (B, P, D) of photos (B, 3, H, W) in 0 to 1, in raster order."""
-        levels = self.patch_features.levels(photos)
-        s = self.patch_features.neighbourhood
-        if self.f_first:
-            r = self._f_on_each_level(levels, s)
-        else:
-            p = join_levels([average_neighbourhood(level, s) for level in levels])
-            r = F.conv2d(p, self.weights[0]) if self.weights else p
-        r = r.reshape(-1, self.dim, self.places).transpose(1, 2)
-        # Last of all: the zeros around a level would otherwise take part in the bias.
-        return r if self.bias is None else r + self.bias
-
-    @property
-    def weights(self) -> list[torch.Tensor]:
-        """The weight of f, (D, C, 1, 1), or its part for each level; none of the identity."""
-        return [self.get_buffer(f"weight_{i}") for i in range(self.parts)]
-
-    def _f_on_each_level(self, levels: Sequence[torch.Tensor], s: int) -> torch.Tensor:
-        """f p as a sum over the levels, each multiplied at its own resolution: (B, D, h, w)."""
-        parts = [
-            average_neighbourhood(F.conv2d(level, weight), s)
-            if len(weight) < weight.shape[1]  # the mean is taken of the fewer channels
-            else F.conv2d(average_neighbourhood(level, s), weight)
-            for level, weight in zip(levels, self.weights, strict=True)
-        ]
-        resized = [
-            F.interpolate(part, size=self.grid, mode="bilinear", align_corners=False)
-            for part in parts[1:]
-        ]
-        return sum(resized, start=parts[0])
-
-    def to_onnx(self) -> bytes:
-        """The graph for an extractor, weights inside; equal modules give equal bytes."""
-        free = {name: {0: "batch"} for name in (INPUT_NAME, OUTPUT_NAME)}
-        example = (torch.zeros(2, 3, *self.input_size),)
-        return to_onnx(self, example, [INPUT_NAME], [OUTPUT_NAME], free, format_grid(self.grid))
-
-
-class InspectionGraph(RepresentedPatches):
-    """Photos and a bank in, scores and maps out.
+    Beside "photos" (batch, 3, H, W) float32 in 0 to 1 it takes "bank" (M, D) float32, "norms" (M,)
+    float32, squared norms of the rows, "mask" (M,) bool, the rows that take part, and with
+    `density` "scales" (M,) float32, how sparse the bank is around each row. What it gives: see
+    `reconpatch.engine.engines.Output`.
 
     Args:
-        patch_features: from photos to p.
+        backbone: from photos to levels.
+        neighbourhood: s, the side of the square a feature is averaged over; odd, 1 for none.
         f: the representation.
         scoring: how distances become a score and a map.
-        input_size: (H, W) of the photos, in pixels.
         rows: how many rows the bank has now; it may grow, which takes more memory.
         f_first: whether f is applied to each level; None: where that is cheaper.
     """
+    steps = _Steps(backbone, neighbourhood, f, f_first)
+    steps.inspected(scoring, rows)
+    return steps.written()
 
-    down: torch.Tensor
-    across: torch.Tensor
-    contrast: torch.Tensor
-    smooth_rows: torch.Tensor
-    smooth_columns: torch.Tensor
 
-    def __init__(
-        self,
-        patch_features: PatchFeatures,
-        f: Representation,
-        scoring: ScoringSettings,
-        input_size: tuple[int, int],
-        rows: int,
-        *,
-        f_first: bool | None = None,
-    ) -> None:
-        super().__init__(patch_features, f, input_size, f_first=f_first)
-        self.scoring = scoring
-        self.b = min(scoring.b, rows)
-        self.block = max(1, _BLOCK_ELEMENTS // rows)  # places that are searched at a time
-        down, across = (
-            resize_and_blur_matrix(cells, pixels, scoring.blur)
-            for cells, pixels in zip(self.grid, input_size, strict=True)
-        )
-        for axis, cells in zip(("rows", "columns"), self.grid, strict=True):
-            matrix = resize_and_blur_matrix(cells, cells, scoring.smooth)
-            self.register_buffer(f"smooth_{axis}", torch.from_numpy(matrix))
-        self.register_buffer("down", torch.from_numpy(down))  # (H, h)
-        self.register_buffer("across", torch.from_numpy(across))  # (W, w)
-        self.register_buffer("contrast", torch.from_numpy(scoring.weights(self.dim)))  # (D,)
-        self.eval()
-
-    def forward(  # type: ignore[override]
-        self,
-        photos: torch.Tensor,
-        bank: torch.Tensor,
-        norms: torch.Tensor,
-        mask: torch.Tensor,
-        scales: torch.Tensor | None = None,
-    ) -> Outputs:
-        """Inspect (B, 3, H, W) photos in 0 to 1 with the (M, D) rows of a bank.
-
-        Args:
-            photos: prepared by the model's preprocessing.
-            bank: (M, D) float32.
-            norms: (M,) float32, squared norms of the rows.
-            mask: (M,) bool, the rows that take part.
-            scales: (M,) float32, how sparse the bank is around each row; only with `density`.
-        """
-        r = super().forward(photos)  # (B, P, D)
-        norms = torch.where(mask, norms, torch.tensor(_NOWHERE, device=norms.device))
-        nearest = self.search(r, bank, norms)  # (B, P)
-        # The product cancels near zero: the distance to the winner is taken directly.
-        difference = r - bank[nearest]  # (B, P, D)
-        distances = weighted = difference.square().sum(2).sqrt()
-        if self.scoring.contrast != 1:
-            weighted = (difference * self.contrast).square().sum(2).sqrt()
-        if scales is not None:
-            weighted = weighted / scales[nearest]
-        score, worst = self.score(r, weighted, nearest, bank, norms)
-        return Outputs(score, self.draw(distances), distances, nearest, worst, r)
+class _Steps(FeatureSteps):
+    """Writes the steps from represented patches to scores and maps."""
 
     # --- Eq. 9 ---------------------------------------------------------------------------------
 
-    def search(self, r: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-        """The row r* nearest to each patch: (B, P) int64."""
+    def inspected(self, scoring: ScoringSettings, rows: int) -> None:
+        """All outputs, from the represented patches (B, P, D) and the bank."""
+        r = self.represented()
+        bank = self.takes("bank", ("rows", self.dim))
+        norms = self.takes("norms", ("rows",))
+        mask = self.takes("mask", ("rows",), np.bool_)
+        norms = self.node("Where", mask, norms, self.constant("nowhere", _NOWHERE))
+        nearest = self.search(r, bank, norms, max(1, _BLOCK_ELEMENTS // rows))  # (B, P)
+        # The product cancels near zero: the distance to the winner is taken directly.
+        difference = self.node("Sub", r, self.node("Gather", bank, nearest))  # (B, P, D)
+        distances = weighted = self.length(difference, to="distances")
+        if scoring.contrast != 1:
+            weights = self.constant("contrast", scoring.weights(self.dim))
+            weighted = self.length(self.node("Mul", difference, weights))
+        if scoring.density > 0:
+            scales = self.takes(SCALES, ("rows",))
+            weighted = self.node("Div", weighted, self.node("Gather", scales, nearest))
+        self.score(scoring, r, weighted, nearest, bank, norms, min(scoring.b, rows))
+        self.draw(distances, scoring.blur)
+        places = ("batch", self.places)
+        shapes = (
+            ("batch",),
+            ("batch", *self.size),
+            places,
+            places,
+            ("batch",),
+            (*places, self.dim),
+        )
+        for name, shape in zip(GRAPH_OUTPUTS, shapes, strict=True):
+            self.gives(name, shape, np.int64 if name in ("nearest", "worst") else np.float32)
+
+    def search(self, r: str, bank: str, norms: str, block: int) -> str:
+        """The row r* nearest to each patch: (B, P) int64; so many places are searched at a time."""
         blocks = []
-        for start in range(0, self.places, self.block):
-            end = min(start + self.block, self.places)
-            flat = r[:, start:end].reshape(-1, self.dim)
+        for start in range(0, self.places, block):
+            end = min(start + block, self.places)
+            part = r
+            if (start, end) != (0, self.places):
+                bounds = self.integers(start), self.integers(end), self.integers(1)
+                part = self.node("Slice", r, *bounds)
+            flat = self.node("Reshape", part, self.integers(-1, self.dim))
             # ||q||² is the same for all rows, so it cannot change which is nearest.
-            found = torch.addmm(norms, flat, bank.T, alpha=-2.0).argmin(1)
-            blocks.append(found.reshape(-1, end - start))
-        return torch.cat(blocks, 1)
+            squared = self.node("Gemm", flat, bank, norms, alpha=-2.0, transB=1)
+            found = self.node("ArgMin", squared, axis=1, keepdims=0)
+            blocks.append(self.node("Reshape", found, self.integers(-1, end - start)))
+        return self.node("Concat", *blocks, axis=1, to="nearest")
+
+    def length(self, x: str, to: str = "") -> str:
+        """Euclidean norm over the last of three axes."""
+        squared = self.node("Mul", x, x)
+        total = self.node("ReduceSum", squared, self.integers(2), keepdims=0)
+        return self.node("Sqrt", total, to=to)
 
     # --- Eq. 10 --------------------------------------------------------------------------------
 
     def score(
         self,
-        r: torch.Tensor,
-        distances: torch.Tensor,
-        nearest: torch.Tensor,
-        bank: torch.Tensor,
-        norms: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        scoring: ScoringSettings,
+        r: str,
+        distances: str,
+        nearest: str,
+        bank: str,
+        norms: str,
+        b: int,
+    ) -> None:
         """The image score and the patch that gave it: (B,) and (B,) int64."""
-        worst = distances.argmax(1)
-        if self.scoring.top > 0:
-            count = top_count(self.scoring.top, self.places)
-            return self.smooth(distances).topk(count, dim=1).values.mean(1), worst
-        if self.b == 1:
-            return distances.amax(1), worst
-        if self.scoring.reweight == "every":
-            flat = self._reweighted(r.reshape(-1, self.dim), nearest.reshape(-1), bank, norms)
-            s = flat.reshape(-1, self.places)
-            return s.amax(1), s.argmax(1)
-        index = worst[:, None]
-        patch = torch.gather(r, 1, index[:, :, None].expand(-1, -1, self.dim)).squeeze(1)
-        row = torch.gather(nearest, 1, index).squeeze(1)
-        return self._reweighted(patch, row, bank, norms), worst
+        if b > 1 and scoring.reweight == "every":
+            flat = self.node("Reshape", r, self.integers(-1, self.dim))
+            rows = self.node("Reshape", nearest, self.integers(-1))
+            s = self._reweighted(flat, rows, bank, norms, b)
+            s = self.node("Reshape", s, self.integers(-1, self.places))
+            self.node("ReduceMax", s, axes=[1], keepdims=0, to="score")
+            self.node("ArgMax", s, axis=1, keepdims=0, to="worst")
+            return
+        worst = self.node("ArgMax", distances, axis=1, keepdims=0, to="worst")
+        if scoring.top > 0:
+            count = self.integers(top_count(scoring.top, self.places))
+            largest = self.node("TopK", self.smooth(distances, scoring.smooth), count, axis=1)
+            self.node("ReduceMean", largest, axes=[1], keepdims=0, to="score")
+        elif b == 1:
+            self.node("ReduceMax", distances, axes=[1], keepdims=0, to="score")
+        else:
+            index = self.node("Unsqueeze", worst, self.integers(1))
+            patch = self.node("GatherND", r, index, batch_dims=1)  # (B, D)
+            row = self.node("GatherND", nearest, index, batch_dims=1)  # (B,)
+            self._reweighted(patch, row, bank, norms, b, to="score")
 
-    def _reweighted(
-        self, patch: torch.Tensor, row: torch.Tensor, bank: torch.Tensor, norms: torch.Tensor
-    ) -> torch.Tensor:
+    def _reweighted(self, patch: str, row: str, bank: str, norms: str, b: int, to: str = "") -> str:
         """s_t of (Q, D) patches whose nearest rows are (Q,): (Q,)."""
-        between = torch.addmm(norms, bank[row], bank.T, alpha=-2.0)  # (Q, M), up to ||r*||²
+        of_rows = self.node("Gather", bank, row)
+        between = self.node("Gemm", of_rows, bank, norms, alpha=-2.0, transB=1)  # up to ||r*||²
         # r* itself comes first, even among its copies.
-        itself = torch.arange(bank.shape[0], device=row.device)[None, :] == row[:, None]
-        between = torch.where(itself, torch.tensor(-_NOWHERE, device=row.device), between)
-        neighbours = between.topk(self.b, dim=1, largest=False).indices  # (Q, b)
-        to_rows = (patch[:, None, :] - bank[neighbours]).square().sum(2).sqrt()
-        return (1.0 - to_rows.softmax(1)[:, 0]) * to_rows[:, 0]
+        count = self.node("Squeeze", self.node("Shape", bank, start=0, end=1))
+        zero, one = self.constant("0", 0, np.int64), self.constant("1", 1, np.int64)
+        numbers = self.node("Unsqueeze", self.node("Range", zero, count, one), self.integers(0))
+        itself = self.node("Equal", numbers, self.node("Unsqueeze", row, self.integers(1)))
+        between = self.node("Where", itself, self.constant("first", -_NOWHERE), between)
+        nearest = self.node("TopK", between, self.integers(b), axis=1, largest=0) + INDICES
+        patches = self.node("Unsqueeze", patch, self.integers(1))
+        to_rows = self.length(self.node("Sub", patches, self.node("Gather", bank, nearest)))
+        share = self.node("Gather", self.node("Softmax", to_rows, axis=1), zero, axis=1)
+        weight = self.node("Sub", self.constant("1.0", 1.0), share)
+        return self.node("Mul", weight, self.node("Gather", to_rows, zero, axis=1), to=to)
 
-    def smooth(self, distances: torch.Tensor) -> torch.Tensor:
+    def smooth(self, distances: str, sigma: float) -> str:
         """Patch distances (B, P) blurred on their grid: (B, P)."""
-        if self.scoring.smooth == 0:
+        if sigma == 0:
             return distances
-        grids = distances.reshape(-1, *self.grid)
-        return (self.smooth_rows @ grids @ self.smooth_columns.T).reshape(-1, self.places)
+        smooth = self._resized_and_blurred(distances, self.grid, sigma, "smooth")
+        return self.node("Reshape", smooth, self.integers(-1, self.places))
 
     # --- Map -----------------------------------------------------------------------------------
 
-    def draw(self, distances: torch.Tensor) -> torch.Tensor:
+    def draw(self, distances: str, blur: float) -> None:
         """Anomaly maps (B, H, W) of patch distances (B, P): bilinear upsampling, then blur."""
-        maps = distances.reshape(-1, *self.grid)
-        return self.down @ maps @ self.across.T
+        self._resized_and_blurred(distances, self.size, blur, "draw", to="map")
 
-    # --- ONNX ----------------------------------------------------------------------------------
-
-    def to_onnx(self) -> bytes:
-        """The graph for an engine (`engines`), weights inside; equal modules give equal bytes."""
-        given = {
-            "photos": torch.zeros(2, 3, *self.input_size),
-            "bank": torch.zeros(self.b + 1, self.dim),
-            "norms": torch.zeros(self.b + 1),
-            "mask": torch.ones(self.b + 1, dtype=torch.bool),
-        }
-        if self.scoring.density > 0:
-            given[SCALES] = torch.ones(self.b + 1)
-        free = {name: {0: "rows"} for name in given}
-        free |= {name: {0: "batch"} for name in (*BATCH_INPUTS, *GRAPH_OUTPUTS)}
-        example, grid = tuple(given.values()), format_grid(self.grid)
-        return to_onnx(self, example, list(given), GRAPH_OUTPUTS, free, grid)
-
-
-def f_comes_first(levels: Sequence[Sequence[int]], dim: int, s: int) -> bool:
-    """Whether f on each level takes fewer multiplications than f on the joined levels.
-
-    Counted are f, the mean over s x s (s² a value) and the resizing (4 a value).
-
-    Args:
-        levels: (C_l, H_l, W_l) of each, finest first.
-        dim: D.
-        s: side of the neighbourhood.
-    """
-    finest = levels[0][1] * levels[0][2]
-    each = joined = 0
-    for i, (channels, height, width) in enumerate(levels):
-        places, resized = height * width, 4 * finest if i else 0
-        each += places * (channels * dim + s * s * min(channels, dim)) + resized * dim
-        joined += finest * channels * dim + places * channels * s * s + resized * channels
-    return each < joined
+    def _resized_and_blurred(
+        self, x: str, size: Sequence[int], sigma: float, name: str, to: str = ""
+    ) -> str:
+        down, across = (
+            resize_and_blur_matrix(cells, pixels, sigma)
+            for cells, pixels in zip(self.grid, size, strict=True)
+        )
+        x = self.node("Reshape", x, self.integers(-1, *self.grid))
+        x = self.node("MatMul", self.constant(f"{name}.down", down), x)
+        return self.node("MatMul", x, self.constant(f"{name}.across", across.T), to=to)

@@ -18,7 +18,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -352,13 +352,11 @@ def _weights_sha256(weights: str | Path | None) -> str:
 def _versions() -> dict[str, str]:
     """Of what decides a figure."""
     packages = ("reconpatch", "numpy", "pillow", "onnxruntime", "torch", "timm")
-    found = {}
+    found = {"python": platform.python_version()}
     for name in packages:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):  # of the extra "torch"
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            raise MissingExtraError("benchmark", "train") from None
-    return {"python": platform.python_version(), **found}
+    return found
 
 
 def _files_sha256(category: Category, run: _Run) -> str:
@@ -553,10 +551,8 @@ def _measure(run: _Run, job: _Job) -> Record:
 
 
 def _fit(run: _Run, job: _Job) -> Inspector:
-    from reconpatch.engine.writing import stay_here
     from reconpatch.fitting.ensemble import fit_members
 
-    stay_here()
     with _good_photos(run, job.photos) as good:
         return fit_members(good, job.settings, run.options, run.config.statistics)
 

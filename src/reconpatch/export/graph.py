@@ -62,7 +62,7 @@ def write_graph(graph: bytes, bank: MemoryBank, folder: Path, to: str) -> None:
     """Write a graph with its bank into a folder.
 
     Args:
-        graph: what `InspectionGraph.to_onnx` wrote, or `int8.quantised` made of it.
+        graph: what `inspection_graph` wrote, or `int8.quantised` made of it.
         bank: the memory bank.
         folder: where; it exists.
         to: "onnx" or "openvino".

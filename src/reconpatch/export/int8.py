@@ -210,7 +210,7 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
     inspect.
 
     Args:
-        graph: what `InspectionGraph.to_onnx` wrote.
+        graph: what `inspection_graph` wrote.
         prepared: (1, 3, H, W) float32 good photos, one at least.
         bank: any bank of the graph.
 

@@ -5,7 +5,9 @@ Hugging Face cache, from a download; all of them end as one file that is hashed,
 running anything in it, and loaded tensor by tensor with none left over. Random weights are only
 ever used when they are asked for by name.
 
-Choosing a backbone from the table needs no torch; loading one needs the extra "train".
+What comes of it is a graph (`graph_builder.BackboneGraph`). EfficientNet-Lite's is written here,
+from its table; all other backbones are timm's and are written by torch, which takes the extra
+"torch".
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from reconpatch.errors import MissingExtraError, SettingsError, WeightsError
-from reconpatch.files import sha256_of
+from reconpatch.features import efficientnet_lite as lite
+from reconpatch.features.graph_builder import BackboneGraph
+from reconpatch.features.pth_file import Tensors, read_pth
+from reconpatch.files import open_regular, sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +88,7 @@ class WeightSource:
 
 
 class Backbone(NamedTuple):
-    """A loaded backbone.
+    """A backbone in torch.
 
     Attributes:
         module: normalised photos (B, 3, H, W) to [(B, C_l, H_l, W_l)], one map per level.
@@ -178,15 +183,15 @@ def spec(name: str, levels: Sequence[int] | None = None) -> BackboneSpec:
     return BackboneSpec(name, timm_name, _checked_levels(name, levels), licence)
 
 
-def load_backbone(
+def load_graph(
     spec: BackboneSpec,
     *,
     weights: str | Path | None = None,
     input_size: tuple[int, int],
     seed: int = 0,
     expanded: bool = False,
-) -> Backbone:
-    """The frozen backbone, in eval mode, stopped after its last level in use.
+) -> tuple[BackboneGraph, WeightSource]:
+    """The frozen backbone as a graph up to its last level in use, and where its weights came from.
 
     Args:
         spec: which backbone, at which levels.
@@ -201,17 +206,47 @@ def load_backbone(
     Raises:
         WeightsError: there are no weights, or they do not fit the backbone.
         SettingsError: the backbone lacks a level or does not take photos of that size.
-        MissingExtraError: torch or timm is not installed.
+        MissingExtraError: the backbone needs torch and timm, which are not installed.
     """
-    _require_train_extra()
+    if (name := _lite_name(spec)) is not None:
+        _check_levels(spec, len(lite.LEVELS) - 1)
+        state, source = _lite_state(spec, name, weights, seed)
+        return lite.backbone_graph(name, state, spec.levels, input_size, expanded=expanded), source
+    loaded = load_backbone(
+        spec, weights=weights, input_size=input_size, seed=seed, expanded=expanded
+    )
+    from reconpatch.features.feature_maps import export_maps
+
+    return export_maps(loaded.module, loaded.mean, loaded.std, input_size), loaded.source
+
+
+def load_backbone(
+    spec: BackboneSpec,
+    *,
+    weights: str | Path | None = None,
+    input_size: tuple[int, int],
+    seed: int = 0,
+    expanded: bool = False,
+) -> Backbone:
+    """The frozen backbone in torch, in eval mode, stopped after its last level in use.
+
+    Arguments and errors are those of `load_graph`, and so are the weights.
+    """
+    _require_torch_extra(f"the backbone {spec.name} in torch")
     from reconpatch.features.feature_maps import fix_padding
 
-    if weights == RANDOM:
+    if (name := _lite_name(spec)) is not None:
+        import torch
+
+        arrays, source = _lite_state(spec, name, weights, seed)
+        state = {tensor: torch.tensor(array) for tensor, array in arrays.items()}
+        model = _create_with(spec, input_size, state, source)
+    elif weights == RANDOM:
         model = _create(spec, input_size, seed)
         source = WeightSource("random", f"seed {seed}", "", spec.licence)
     else:
         path, source = _find_weights(spec, weights)
-        model = _create_with(spec, input_size, _read_state(spec, path, source.sha256), source)
+        model = _create_with(spec, input_size, _read_tensors(path), source)
     module = _stop_after(spec, model, expanded)
     _check_input_size(spec, module, input_size)
     fix_padding(module, input_size)
@@ -239,7 +274,7 @@ def _checked_levels(name: str, levels: Sequence[int] | None) -> tuple[int, ...]:
 
 def _look_up(name: str) -> tuple[str, str]:
     """Full name of any timm model, with the tag of its weights, and their licence."""
-    _require_train_extra()
+    _require_torch_extra(f"the backbone {name}")
     config = _timm_config(name)
     tag = f".{config.tag}" if config.tag else ""
     return f"{config.architecture}{tag}", config.license or "unknown"
@@ -270,11 +305,25 @@ def _unknown_name(name: str) -> str:
     )
 
 
-def _require_train_extra() -> None:
+def _require_torch_extra(what: str) -> None:
     try:
         import timm  # noqa: F401
     except ModuleNotFoundError as error:
-        raise MissingExtraError("fit", "train") from error
+        raise MissingExtraError(what, "torch") from error
+
+
+def _lite_name(spec: BackboneSpec) -> str | None:
+    """The network's name, if it is one that is written from a table."""
+    name = spec.timm_name.partition(".")[0]
+    return name if name in lite.SCALES else None
+
+
+def _check_levels(spec: BackboneSpec, last: int) -> None:
+    if spec.levels[-1] > last:
+        raise SettingsError(
+            f"Levels {list(spec.levels)} were given, but {spec.timm_name} has levels 0 to {last}: "
+            "choose among those."
+        )
 
 
 # --- Weights: file -> SHA-256 -> tensors -> model -------------------------------------------------
@@ -327,7 +376,12 @@ def _package_source(package: WeightPackage, path: Path) -> WeightSource:
 
 def _hub_file(spec: BackboneSpec) -> tuple[Path, str]:
     """The weights that timm publishes, from the Hugging Face cache or a download, and their id."""
-    import huggingface_hub
+    try:
+        import huggingface_hub
+        import timm  # noqa: F401 - knows their address
+    except ModuleNotFoundError as error:
+        reason = "downloading them takes the extra 'torch', which is not installed"
+        raise WeightsError(_no_weights(spec, reason)) from error
 
     config = _timm_config(spec.timm_name)
     repository, name = config.hf_hub_id, config.hf_hub_filename or HUB_FILE
@@ -363,17 +417,56 @@ def _no_weights(spec: BackboneSpec, reason: str) -> str:
     )
 
 
-def _read_state(spec: BackboneSpec, path: Path, sha256: str) -> State:
-    """The tensors of a weights file, by timm's names."""
-    import timm
-    import torch
+def _lite_state(
+    spec: BackboneSpec, name: str, weights: str | Path | None, seed: int
+) -> tuple[Tensors, WeightSource]:
+    """All tensors of an EfficientNet-Lite by timm's names, read without torch."""
+    if weights == RANDOM:
+        source = WeightSource("random", f"seed {seed}", "", spec.licence)
+        return dict(lite.random_state(name, seed)), source
+    path, source = _find_weights(spec, weights)
+    state, shapes = _read_arrays(path), lite.tensor_shapes(name)
+    if source.sha256 in {package.sha256 for package in WEIGHT_PACKAGES.values()}:
+        return match_by_order(state, shapes), source
+    for head in ("classifier.weight", "classifier.bias"):  # of any number of classes; it is unused
+        if head in state and state[head].ndim == len(shapes[head]):
+            shapes[head] = (len(state[head]), *shapes[head][1:])
+    if wrong := _first_difference({n: t.shape for n, t in state.items()}, shapes):
+        raise WeightsError(
+            f"The weights of {source.location} do not fit {spec.timm_name}: give the weights of "
+            f"this backbone, or choose theirs. {wrong}"
+        )
+    return state, source
 
-    state = _read_tensors(path)
-    if sha256 not in {package.sha256 for package in WEIGHT_PACKAGES.values()}:
-        return state
-    with torch.device("meta"):  # names and shapes alone
-        reference = timm.create_model(spec.timm_name).state_dict()
-    return match_by_order(state, reference)
+
+def _first_difference(
+    found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]
+) -> str | None:
+    """What sets the tensors of a file apart from those of the network, in words."""
+    for name in (*wanted, *found):
+        if name not in found:
+            return f"The tensor {name} is missing."
+        if name not in wanted:
+            return f"The network has no tensor {name}."
+        if found[name] != wanted[name]:
+            return f"The tensor {name} is {found[name]} and not {wanted[name]}."
+    return None
+
+
+def _read_arrays(path: Path) -> Tensors:
+    """The tensors of a weights file, without torch."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+        state = load(content) if path.suffix.lower() == ".safetensors" else read_pth(content)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+    if not state:
+        raise _no_state_dict(path)
+    return state
 
 
 def _read_tensors(path: Path) -> State:
@@ -383,21 +476,35 @@ def _read_tensors(path: Path) -> State:
     try:
         state = load_state_dict(str(path), weights_only=True)
     except Exception as error:  # pickle, zip, safetensors and torch each raise their own kinds
-        raise WeightsError(
-            f"The weights file {path} cannot be read ({type(error).__name__}): it is damaged, or "
-            "holds more than tensors; give a .safetensors file or a state dict saved by torch."
-        ) from error
+        raise _unreadable(path, error) from error
     if not state or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise WeightsError(
-            f"The weights file {path} is no state dict: give one that maps names to tensors."
-        )
+        raise _no_state_dict(path)
     return dict(state)
 
 
-def match_by_order(state: State, reference: State) -> State:
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"The weights file {path} cannot be read ({type(error).__name__}): it is damaged, or "
+        "holds more than tensors; give a .safetensors file or a state dict saved by torch."
+    )
+
+
+def _no_state_dict(path: Path) -> WeightsError:
+    return WeightsError(
+        f"The weights file {path} is no state dict: give one that maps names to tensors."
+    )
+
+
+def match_by_order(
+    state: Mapping[str, Any], reference: Mapping[str, tuple[int, ...]]
+) -> dict[str, Any]:
     """The tensors of state under the names of reference, first to first and last to last.
 
     For networks that are the same but for the names of their layers.
+
+    Args:
+        state: arrays or tensors by name.
+        reference: shapes by name.
 
     Raises:
         WeightsError: the numbers, the last parts of the names ("weight", "running_mean") or the
@@ -408,12 +515,12 @@ def match_by_order(state: State, reference: State) -> State:
             f"The weights hold {len(state)} tensors, but the backbone has {len(reference)}: they "
             "are another network's; give the weights of this one."
         )
-    for (given, tensor), (wanted, like) in zip(state.items(), reference.items(), strict=True):
-        if _kind(given) != _kind(wanted) or tensor.shape != like.shape:
+    for (given, tensor), (wanted, shape) in zip(state.items(), reference.items(), strict=True):
+        if _kind(given) != _kind(wanted) or tuple(tensor.shape) != shape:
             raise WeightsError(
                 f"The tensor {given} {tuple(tensor.shape)} of the weights stands where the "
-                f"backbone has {wanted} {tuple(like.shape)}: they are another network's; give the "
-                "weights of this one."
+                f"backbone has {wanted} {shape}: they are another network's; give the weights of "
+                "this one."
             )
     return dict(zip(reference, state.values(), strict=True))
 
@@ -471,12 +578,7 @@ def _stop_after(spec: BackboneSpec, model: Any, expanded: bool) -> FeatureMaps:
             f"The backbone {spec.timm_name} cannot give the features of its levels in this "
             "version of timm: update timm, or choose another backbone."
         )
-    last = len(model.feature_info) - 1
-    if spec.levels[-1] > last:
-        raise SettingsError(
-            f"Levels {list(spec.levels)} were given, but {spec.timm_name} has levels 0 to {last}: "
-            "choose among those."
-        )
+    _check_levels(spec, len(model.feature_info) - 1)
     return FeatureMaps(model, spec.levels, expanded=expanded)
 
 

@@ -1,6 +1,6 @@
 """Patch features p of photos, with ONNX Runtime: what a fit learns from.
 
-The graph, written by `reconpatch.features.patch_features.export_onnx`, lasts as long as the fit.
+The graph, written by `reconpatch.features.feature_graph`, lasts as long as the fit.
 What inspects afterwards is one graph of all steps (`reconpatch.engine.engines`), compared with this
 one before a model is written.
 """
@@ -51,11 +51,11 @@ class FeatureExtractor:
         channels: C, the length of a feature.
 
     Args:
-        graph: what `export_onnx` returned.
+        graph: what `feature_graph` returned.
         threads: number of threads; None lets ONNX Runtime take one per physical core.
 
     Raises:
-        ModelFileError: the graph is damaged or was not written by `export_onnx`.
+        ModelFileError: the graph is damaged or was not written by `feature_graph`.
     """
 
     def __init__(self, graph: bytes, threads: int | None = None) -> None:
@@ -122,7 +122,7 @@ def open_session(graph: bytes, threads: int | None) -> onnxruntime.InferenceSess
 def _read_sizes(
     session: onnxruntime.InferenceSession,
 ) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """Input size (H, W), grid (h, w) and channels of a graph that `export_onnx` wrote."""
+    """Input size (H, W), grid (h, w) and channels of a graph that `feature_graph` wrote."""
     metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
     try:
         _, _, height, width = session.get_inputs()[0].shape

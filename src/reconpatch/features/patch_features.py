@@ -1,9 +1,8 @@
-"""Patch features p in torch: what a backbone sees at each place of a photo, and its ONNX graph.
+"""Patch features p in torch: what a fit on another device than the CPU extracts.
 
 photo -> feature maps of the levels in use -> each averaged over s x s -> coarser ones resized to
-the first one's grid -> side by side -> one row per place. Used once per model, to write the graph
-that extracts the features of every photo afterwards (`reconpatch.features.extractor`); imports
-torch.
+the first one's grid -> side by side -> one row per place. On a CPU, and in every inspection, the
+same steps are a graph (`reconpatch.features.feature_graph`). Imports torch.
 
     B photos, H x W pixels, h x w places, C channels
 """
@@ -11,9 +10,7 @@ torch.
 from __future__ import annotations
 
 import inspect
-import io
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,27 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import MissingExtraError, SettingsError
-from reconpatch.features.backbones import WeightSource, load_backbone, spec
-from reconpatch.features.extractor import (
-    GRID_KEY,
-    INPUT_NAME,
-    OUTPUT_NAME,
-    check_photos,
-    format_grid,
-)
-from reconpatch.features.graph_contents import first_refused
+from reconpatch.features.backbones import load_backbone, spec
+from reconpatch.features.extractor import check_photos
 from reconpatch.method.representation import Representation
 from reconpatch.method.settings import FitSettings
 
 try:
-    import onnx
     import torch
     import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 except ModuleNotFoundError as error:
-    raise MissingExtraError("fit", "train") from error
-
-OPSET = 17
-"""ONNX operator set of the graph: the first with layer normalisation, known to any runtime."""
+    raise MissingExtraError("a fit on another device", "torch") from error
 
 
 class PatchFeatures(torch.nn.Module):
@@ -99,33 +85,13 @@ class PatchFeatures(torch.nn.Module):
     @torch.inference_mode()
     def shape(self, input_size: tuple[int, int]) -> tuple[int, int, int]:
         """C, h and w of the features of photos of (H, W) pixels, by a dry run."""
-        _, channels, height, width = self.maps(self._blank(1, input_size)).shape
+        blank = torch.zeros(1, 3, *input_size, device=self.mean.device)
+        _, channels, height, width = self.maps(blank).shape
         return channels, height, width
 
-    @torch.inference_mode()
-    def level_shapes(self, input_size: tuple[int, int]) -> list[tuple[int, int, int]]:
-        """(C_l, H_l, W_l) of each level for photos of (H, W) pixels, by a dry run."""
-        maps = self.levels(self._blank(1, input_size))
-        return [(int(m.shape[1]), int(m.shape[2]), int(m.shape[3])) for m in maps]
 
-    @torch.inference_mode()
-    def blocks(self, input_size: tuple[int, int]) -> tuple[tuple[int, bool], ...]:
-        """The channels of p in order: how many, and whether they are outputs of a level."""
-        shapes = self.level_shapes(input_size)
-        expanded = getattr(self.backbone, "expanded_channels", (0,) * len(shapes))
-        found: list[tuple[int, bool]] = []
-        for (channels, _, _), wide in zip(shapes, expanded, strict=True):
-            found += [(wide, False)] * (wide > 0) + [(channels - wide, True)]
-        return tuple(found)
-
-    def _blank(self, count: int, input_size: tuple[int, int]) -> torch.Tensor:
-        return torch.zeros(count, 3, *input_size, device=self.mean.device)
-
-
-def load_patch_features(
-    settings: FitSettings, weights: str | Path | None
-) -> tuple[PatchFeatures, WeightSource]:
-    """The frozen backbone of a fit as a module from photos to p, and where its weights are from.
+def load_patch_features(settings: FitSettings, weights: str | Path | None) -> PatchFeatures:
+    """The frozen backbone of a fit as a module from photos to p.
 
     Raises:
         WeightsError: there are no weights, or they do not fit the backbone.
@@ -138,8 +104,7 @@ def load_patch_features(
         seed=settings.seed,
         expanded=settings.expanded,
     )
-    module = PatchFeatures(backbone.module, backbone.mean, backbone.std, settings.neighbourhood)
-    return module, backbone.source
+    return PatchFeatures(backbone.module, backbone.mean, backbone.std, settings.neighbourhood)
 
 
 def average_neighbourhood(level: torch.Tensor, s: int) -> torch.Tensor:
@@ -160,89 +125,6 @@ def join_levels(levels: Sequence[torch.Tensor]) -> torch.Tensor:
     grid = first.shape[-2:]
     resized = [F.interpolate(o, size=grid, mode="bilinear", align_corners=False) for o in others]
     return torch.cat([first, *resized], dim=1)
-
-
-def export_onnx(module: PatchFeatures, input_size: tuple[int, int]) -> bytes:
-    """The module as an ONNX graph, weights inside; equal modules give equal bytes.
-
-    Input "photos" (batch, 3, H, W) float32 in 0 to 1, output "features" (batch, h*w, C) float32;
-    the batch is free, H and W are those of input_size. The grid is in the graph's metadata.
-    """
-    _, height, width = module.shape(input_size)
-    free = {name: {0: "batch"} for name in (INPUT_NAME, OUTPUT_NAME)}
-    example = (module._blank(2, input_size),)
-    grid = format_grid((height, width))
-    return to_onnx(module, example, [INPUT_NAME], [OUTPUT_NAME], free, grid)
-
-
-def to_onnx(
-    module: torch.nn.Module,
-    example: tuple[torch.Tensor, ...],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    free: Mapping[str, Mapping[int, str]],
-    grid: str,
-) -> bytes:
-    """A module as an ONNX graph, weights inside; equal modules give equal bytes.
-
-    torch's TorchScript exporter is used: its graphs are the same on every run and it takes a third
-    of the time of the newer one, which gains nothing here (no control flow).
-
-    Args:
-        module: to be traced.
-        example: inputs to trace it with.
-        inputs: their names.
-        outputs: their names.
-        free: names of the axes that are free, by input or output and number.
-        grid: for the graph's metadata, as `format_grid` gives it.
-
-    Raises:
-        SettingsError: the module has an operator that no model file may hold.
-    """
-    with torch.inference_mode():
-        shapes = [tuple(output.shape) for output in _as_tuple(module(*example))]
-    model = onnx.load_model_from_string(_trace(module, example, inputs, outputs, free))
-    for value, shape in zip(model.graph.output, shapes, strict=True):
-        for i, (axis, size) in enumerate(zip(value.type.tensor_type.shape.dim, shape, strict=True)):
-            if i not in free[value.name]:  # the exporter does not work all of them out
-                axis.dim_value = size
-    if found := first_refused(model):
-        raise SettingsError(
-            f"the backbone's network holds {found}, which no model file may: choose another "
-            "backbone, or other levels"
-        )
-    onnx.helper.set_model_props(model, {GRID_KEY: grid})
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def _as_tuple(outputs: Any) -> tuple[torch.Tensor, ...]:
-    return outputs if isinstance(outputs, tuple) else (outputs,)
-
-
-def _trace(
-    module: torch.nn.Module,
-    example: tuple[torch.Tensor, ...],
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    free: Mapping[str, Mapping[int, str]],
-) -> bytes:
-    buffer: Any = io.BytesIO()  # taken by the exporter, though its annotation says paths only
-    with warnings.catch_warnings():
-        # Tracing warns of each Python number it fixes: with H and W fixed they are constants. The
-        # exporter warns that it is the older one: `export_onnx` says why it is used.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(
-            module,
-            example,
-            buffer,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_axes={name: dict(axes) for name, axes in free.items()},
-        )
-    return bytes(buffer.getvalue())
 
 
 class TorchFeatureExtractor:

@@ -27,7 +27,7 @@ MIB, GIB = 2**20, 2**30
 ENGINE_BYTES = 300 * MIB
 """What the engine and decoded photos take beside the features."""
 TORCH_BYTES = 700 * MIB
-"""What torch takes once it is imported, which only training f needs."""
+"""What torch takes once it is imported, which training f and timm's backbones need."""
 MACHINE_SHARE = 0.75
 """Share of the machine's memory up to which a fit keeps its features there."""
 LIMIT_SHARE = 5
@@ -66,13 +66,6 @@ class Fit:
     def feature_bytes(self) -> int:
         """Bytes of p of the photos that are kept."""
         return self.kept * self.places * self.channels * _ITEM
-
-    @property
-    def trains(self) -> bool:
-        """Whether f takes torch."""
-        training, method = self.settings.training, self.settings.method
-        steps = method == "reconpatch" and (training.steps or training.epochs)
-        return method != "patchcore" and bool(steps or training.init == "orthogonal")
 
     def at_hand(self, limit: int) -> int:
         """Patches that a step may hold at a time within a limit; 0 for none."""
@@ -141,13 +134,12 @@ class Fit:
         return scored + turned * self.dim * _ITEM
 
 
-def open_store(fit: Fit, limit: int, beside: int = 0) -> PatchStore:
+def open_store(fit: Fit, limit: int) -> PatchStore:
     """A store for the features of a fit, where there is room for them.
 
     Args:
         fit: its sizes.
         limit: bytes that the process may take; 0 for no limit.
-        beside: bytes that another process took while this one waited for it.
 
     Raises:
         SettingsError: the fit takes more memory, or its temporary files more of the disk, than
@@ -156,7 +148,7 @@ def open_store(fit: Fit, limit: int, beside: int = 0) -> PatchStore:
     """
     libraries = _libraries(fit)
     if limit:
-        _check_limit(fit, limit, libraries, beside)
+        _check_limit(fit, limit, libraries)
         memory = limit // LIMIT_SHARE
         if fit.feature_bytes > memory:
             _check_disk(fit, "parts")
@@ -176,17 +168,14 @@ def open_store(fit: Fit, limit: int, beside: int = 0) -> PatchStore:
 
 
 def _libraries(fit: Fit) -> int:
-    torch = TORCH_BYTES if fit.trains and "torch" not in sys.modules else 0
+    torch = TORCH_BYTES if fit.settings.trains and "torch" not in sys.modules else 0
     return resident_bytes() + ENGINE_BYTES + torch
 
 
-def _check_limit(fit: Fit, limit: int, libraries: int, beside: int) -> None:
+def _check_limit(fit: Fit, limit: int, libraries: int) -> None:
     def takes(limit: int) -> int:
         fits = fit.feature_bytes <= limit // LIMIT_SHARE
-        return max(
-            libraries + fit.memory("memory" if fits else "parts", limit),
-            libraries - ENGINE_BYTES + beside,
-        )
+        return libraries + fit.memory("memory" if fits else "parts", limit)
 
     least = limit
     while takes(least) > least:

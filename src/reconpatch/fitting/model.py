@@ -16,7 +16,7 @@ import importlib.util
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -25,13 +25,15 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.engine.engines import NumpyEngine, StoredGraph
-from reconpatch.engine.writing import torch_threads, with_f, write
+from reconpatch.engine.graph import inspection_graph
 from reconpatch.errors import (
     MissingExtraError,
     NotEnoughPhotosError,
     SettingsError,
 )
+from reconpatch.features.backbones import load_graph, spec
 from reconpatch.features.extractor import Extractor, FeatureExtractor
+from reconpatch.features.feature_graph import feature_graph
 from reconpatch.features.store import PatchStore
 from reconpatch.fitting.explain import explain
 from reconpatch.fitting.memory import Fit, approximations, open_store
@@ -182,8 +184,8 @@ def fit_model(
 
 
 def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
-    _require_training_packages()
     check_device(options.device)
+    _check_training(settings)
     sources, names, folder, left_out = sources_of(good)
     sizes = sizes_of(sources, names)
     settings = automatic_tile(settings, sizes.median)
@@ -193,25 +195,32 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     report = report_to(options, "load the backbone") or silent
     with clock.step("load the backbone"):
         report(0, 1)
-        graphs = write(settings, options.weights, len(sources), threads)
-        extractor = _extractor(graphs.features, settings, options, threads)
+        backbone, weights = load_graph(
+            spec(settings.backbone, settings.levels or None),
+            weights=options.weights,
+            input_size=settings.size,
+            seed=settings.seed,
+            expanded=settings.expanded,
+        )
+        features = feature_graph(backbone, settings.neighbourhood)
+        extractor = _extractor(features, settings, options, threads)
         report(1, 1)
     layout = preprocessing.layout(extractor.grid, sizes.first)
     settings = _bounded_bank(settings, layout, len(sources)).fitted_to(extractor.channels)
     reading = Reading(sources, names, settings, preprocessing, layout, options)
-    basis, onto, features = None, None, graphs.features
-    if graphs.reduced:
+    basis, onto = None, None
+    if settings.training.basis:
         with clock.step("find the principal directions"):
             moments, reading = reading.survey(extractor)
             basis = principal_basis(
-                moments, graphs.blocks, settings.training.basis, settings.training.principal
+                moments, backbone.blocks, settings.training.basis, settings.training.principal
             )
             onto = Representation(basis.weight, basis.bias)
-            features = with_f(graphs.reduced, onto)
+            features = feature_graph(backbone, settings.neighbourhood, onto)
             extractor = _extractor(features, settings, options, threads, onto)
     kept = steps.kept_photos(len(sources))
     sizes_of_fit = Fit(settings, len(sources), layout.places, extractor.channels, kept)
-    with open_store(sizes_of_fit, options.memory_limit, graphs.peak) as patches:
+    with open_store(sizes_of_fit, options.memory_limit) as patches:
         with clock.step("extract features"):
             read = steps.extract(reading, features, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
@@ -233,7 +242,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
                 made = settings.training.made if settings.method == "reconpatch" else 0
                 learnt = defects_to_learn(read.prepared, photos, made, settings.seed, extractor)
                 contrast = Contrast(learnt, basis.outputs)
-        with clock.step("train f"), torch_threads(threads if sizes_of_fit.trains else 0):
+        with clock.step("train f"), torch_threads(threads if settings.trains else 0):
             p, parts = steps.training_patches(patches, photos, settings)
             f, log = make_representation(
                 p, settings.method, settings.training, seed=settings.seed, parts=parts,
@@ -250,12 +259,10 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             extractor.grid,
         )  # fmt: skip
     with clock.step("write the graph"):
-        if graphs.b != min(settings.scoring.b, len(fitted.bank)):  # few photos, and some left out
-            graphs = write(settings, options.weights, len(photos), threads)
-        whole = fitted.f
-        if onto is not None:
-            whole = fitted.f.after(onto)
-        graph = graphs.inspection(whole)
+        whole = fitted.f if onto is None else fitted.f.after(onto)
+        graph = inspection_graph(
+            backbone, settings.neighbourhood, whole, settings.scoring, len(fitted.bank)
+        )
         engine = _engine(graph, extractor, fitted.f, settings, threads, options)
     if settings.turns == "always" and fitted.turns is None:
         notes.append(
@@ -271,7 +278,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     provenance = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "folder": folder,
-        "weights": graphs.weights,
+        "weights": weights.to_dict(),
         "features": f"{type(extractor).__name__}, {threads} threads",
         "versions": _versions(),
         "data_sha256": _data_fingerprint(photos),
@@ -516,9 +523,25 @@ def _bounded_bank(settings: FitSettings, layout: Layout, photos: int) -> FitSett
     return settings
 
 
-def _require_training_packages() -> None:
-    if not all(map(importlib.util.find_spec, ("timm", "torch"))):
-        raise MissingExtraError("fit", "train")
+def _check_training(settings: FitSettings) -> None:
+    if settings.trains and not all(map(importlib.util.find_spec, ("timm", "torch"))):
+        raise MissingExtraError("an f that is trained, or starts at random,", "torch")
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch take so many threads inside the `with`; 0 leaves them to it."""
+    if not threads:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_device(device: str) -> None:
@@ -526,11 +549,14 @@ def check_device(device: str) -> None:
 
     Raises:
         SettingsError: it is neither "cpu" nor "cuda", or torch finds no such device.
+        MissingExtraError: torch is not installed.
     """
     if device == "cpu":
         return
     if device.partition(":")[0] != "cuda":
         raise SettingsError(f"--device is {device!r}: give cpu or cuda")
+    if importlib.util.find_spec("torch") is None:
+        raise MissingExtraError(f"--device {device}", "torch")
     import torch
 
     if not torch.cuda.is_available():
@@ -557,7 +583,7 @@ def _extractor(
     else:
         from reconpatch.features.patch_features import TorchFeatureExtractor, load_patch_features
 
-        module, _ = load_patch_features(settings, options.weights)
+        module = load_patch_features(settings, options.weights)
         extractor = TorchFeatureExtractor(module, settings.size, options.device, onto)
     return options.remember(extractor, graph) if options.remember else extractor
 
@@ -594,9 +620,11 @@ class Clock:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("reconpatch", "numpy", "pillow", "onnxruntime", "torch", "timm")
-    found = {name: importlib.metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **found}
+    found = {"python": platform.python_version()}
+    for name in ("reconpatch", "numpy", "pillow", "onnx", "onnxruntime", "torch", "timm"):
+        with suppress(importlib.metadata.PackageNotFoundError):  # of the extra "torch"
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _data_fingerprint(photos: Sequence[TrainingPhoto]) -> str:

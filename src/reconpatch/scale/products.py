@@ -262,7 +262,7 @@ def fit_all(
 
     Raises:
         OutputError: the folder cannot be written, or its summary.json is of something else.
-        MissingExtraError: the extra "train" is not installed, or "ray".
+        MissingExtraError: an extra that is needed, "torch" or "ray", is not installed.
         WorkersError: no Ray cluster answers.
     """
     folder = folder.absolute()

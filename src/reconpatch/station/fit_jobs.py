@@ -26,13 +26,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from reconpatch.errors import (
     ChangedError,
-    MissingExtraError,
     NotFoundError,
     PhotoError,
     SettingsError,
@@ -67,7 +65,6 @@ MOST_DROPPED_BYTES = 10_000_000_000
 _RECENT = 200
 _SHOWN_CHANGES = 50
 _SUFFIXES = ((b"\x89PNG", ".png"), (b"\xff\xd8", ".jpg"), (b"BM", ".bmp"), (b"RIFF", ".webp"))
-_TRAINING = ("torch", "timm")
 _OWN_DROPPED = re.compile(r"[0-9]{4,}\.(png|jpg|bmp|webp|tif)")
 # Seconds without a change after which a folder is whole.
 QUIET_SECONDS = 3.0
@@ -194,13 +191,6 @@ class FitJobs:
         self._last_number = max((int(name.partition(".")[0]) for name in sizes), default=0)
 
     @property
-    def unavailable(self) -> str | None:
-        """Why nothing can be fitted here and what to install, or None."""
-        if all(find_spec(name) for name in _TRAINING):
-            return None
-        return str(MissingExtraError("fit", "train"))
-
-    @property
     def job(self) -> FitJob | None:
         """The fit at work, or the last one."""
         with self._lock:
@@ -311,13 +301,10 @@ class FitJobs:
             quality: see `reconpatch.method.settings.QUALITIES`.
 
         Raises:
-            MissingExtraError: the extra "train" is not installed.
             NotFoundError: there is no such folder.
             SettingsError: a fit is at work already, or the name cannot be a product's.
         """
         product = self._station.versions.check_new(product)
-        if self.unavailable is not None:
-            raise MissingExtraError("fit", "train")
         good = self._source(folder)
         with self._lock:
             self._check_idle()

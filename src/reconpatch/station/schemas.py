@@ -262,7 +262,6 @@ class UpdateOut(BaseModel):
 class FitOut(_Answer):
     """What fits can learn from, and the fit at work or the last one."""
 
-    unavailable: str | None = Field(description="Why nothing can be fitted here, or null.")
     folders: list[FitFolder]
     dropped: int = Field(description="Photos that were dropped for the next fit.")
     job: FitJob | None

@@ -50,8 +50,7 @@ export function fitView(main, page) {
   function show(now) {
     if (closed) return;
     etag = now.etag;
-    if (!body.firstChild) body.append(...(now.unavailable ? [h("p", { class: "note warn", id: "fit-unavailable" }, now.unavailable)] : [form, status]));
-    if (now.unavailable) return;
+    if (!body.firstChild) body.append(form, status);
     sources(now);
     const { job } = now;
     const running = job !== null && job.state === "running";
