@@ -129,7 +129,8 @@ def test_a_defect_is_found_where_it_lies_in_the_photo_itself(registered):
     assert found.heatmap.shape == (SIDE, SIDE)
     brightest = np.argwhere(bad[:, :, 0] > 240).mean(axis=0)
     x, y = found.regions[0].peak
-    assert np.hypot(y - brightest[0], x - brightest[1]) < 10
+    place = SIDE / 8  # of the grid, in pixels of the photo
+    assert np.hypot(y - brightest[0], x - brightest[1]) < place
     x0, y0, x1, y1 = found.closest.patch_box
     assert x0 - 8 <= brightest[1] <= x1 + 8
     assert y0 - 8 <= brightest[0] <= y1 + 8
