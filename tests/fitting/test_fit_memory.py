@@ -226,12 +226,6 @@ def test_the_limit_that_is_asked_for_is_enough(
         open_store(fit, least // 2)
 
 
-def test_the_process_that_wrote_the_graphs_counts(opened: list[dict[str, Any]]) -> None:
-    open_store(sized(4, 64, LITE), GIB, beside=700 * MIB)
-    with pytest.raises(SettingsError, match=r"the memory limit is 1024 MiB"):
-        open_store(sized(4, 64, LITE), GIB, beside=900 * MIB)
-
-
 def test_training_f_counts_torch(
     opened: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,9 +233,9 @@ def test_training_f_counts_torch(
     open_store(sized(4, 64, LITE), GIB)
     with pytest.raises(SettingsError, match="the memory limit is 1024 MiB"):
         open_store(sized(4, 64, LITE, steps=10), GIB)
-    assert sized(4, 64, WIDE, recipe="paper").trains
-    assert not sized(4, 64, WIDE, recipe="paper", method="patchcore").trains
-    assert sized(4, 64, WIDE, recipe="paper", method="untrained").trains
+    assert sized(4, 64, WIDE, recipe="paper").settings.trains
+    assert not sized(4, 64, WIDE, recipe="paper", method="patchcore").settings.trains
+    assert sized(4, 64, WIDE, recipe="paper", method="untrained").settings.trains
 
 
 # --- docs/limits.md -------------------------------------------------------------------------------
@@ -264,7 +258,7 @@ def test_the_table_of_memory_is_what_is_worked_out() -> None:
     }
     assert found.keys() == ROWS.keys()
     for name, one in ROWS.items():
-        libraries = LIBRARIES + ENGINE_BYTES + TORCH_BYTES * one.trains
+        libraries = LIBRARIES + ENGINE_BYTES + TORCH_BYTES * one.settings.trains
         expected = [f"{one.feature_bytes / 1e6:.1f} MB"]
         for photos in (100, 400, 1000, 10_000):
             fit = replace(one, photos=photos, kept=photos)
