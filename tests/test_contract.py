@@ -126,6 +126,9 @@ NO_REFUSALS = {
     "BlockingIOError": "station/connections.py, for asyncio, which waits on it",
     "ClientDisconnect": "Starlette's own word for it, which Starlette catches",
     "_ChangedError": "station/watch.py catches it",
+    "_RefusedError": "features/pth_file.py, of which features/backbones.py makes a WeightsError",
+    "IndexError": "features/pth_file.py, which makes a _RefusedError of it",
+    "TypeError": "features/pth_file.py, which makes a _RefusedError of it",
     "OSError": "files.py, of a file that is none; what reads it tells the user",
     "FileExistsError": "station/watch.py, in the place of os.link, whose error it is",
     "ValueError": "becomes a ModelFileError or a PhotoError (private functions, from_dict), or is "
