@@ -145,7 +145,7 @@ def size(given: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def needed(requirement: str) -> set[str]:
-    """Names of the installed packages that a requirement such as "reconpatch[train]" pulls in."""
+    """Names of the installed packages that a requirement such as "reconpatch[torch]" pulls in."""
     from importlib.metadata import requires
 
     from packaging.requirements import Requirement

@@ -227,7 +227,7 @@ def imported(plan: Plan, key: Key) -> dict[str, Any]:
 
 
 def size(plan: Plan, key: Key) -> dict[str, Any]:
-    of = ["anomalib"] if key.side == THEIRS else ["reconpatch", "reconpatch[train]"]
+    of = ["anomalib"] if key.side == THEIRS else ["reconpatch"]
     sizes: dict[str, Any] = json.loads(
         last_line(run(plan, key.side, [HERE / "side.py", "size", "--of", *of]))
     )
@@ -409,14 +409,13 @@ def size_lines(records: Mapping[Key, Mapping[str, Any]]) -> list[str]:
              for name, footprint in record.items() if isinstance(footprint, dict)}  # fmt: skip
     if "anomalib" not in sizes or OURS not in sizes:
         return []
-    lines = []
-    for name, title in ((OURS, "to inspect"), (f"{OURS}[train]", "to fit as well")):
-        theirs, ours = sizes["anomalib"], sizes[name]
-        lines.append(line(f"packages, {title}", "", [theirs["packages"]], [ours["packages"]]))
-        lines.append(line(f"MB installed, {title}", "", [theirs["megabytes"]], [ours["megabytes"]]))
-        net = [[side["megabytes"] - side["gpu_megabytes"]] for side in (theirs, ours)]
-        lines.append(line(f"MB without the GPU's packages, {title}", "", *net))
-    return lines
+    theirs, ours = sizes["anomalib"], sizes[OURS]
+    net = [[side["megabytes"] - side["gpu_megabytes"]] for side in (theirs, ours)]
+    return [
+        line("packages, to fit and inspect", "", [theirs["packages"]], [ours["packages"]]),
+        line("MB installed", "", [theirs["megabytes"]], [ours["megabytes"]]),
+        line("MB without the GPU's packages", "", *net),
+    ]
 
 
 Pick = Callable[[Mapping[str, Any]], float]
