@@ -795,13 +795,18 @@ def figures(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
     return found
 
 
-def alike(one: Any, other: Any) -> bool:
-    """Equal up to rounding: workers have one thread each, and sums depend on how many there are."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(alike(one[k], other[k]) for k in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(alike, one, other))
-    return one == (pytest.approx(other, rel=1e-4, abs=1e-4) if type(one) is float else other)
+def differing(one: Any, other: Any, where: str = "") -> list[str]:
+    """Where two records differ by more than rounding.
+
+    Workers have one thread each, and sums depend on how many there are.
+    """
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        return [d for k in one for d in differing(one[k], other[k], f"{where}/{k}")]
+    if isinstance(one, list | tuple) and len(one) == len(other):
+        pairs = zip(one, other, strict=True)
+        return [d for i, (a, b) in enumerate(pairs) for d in differing(a, b, f"{where}/{i}")]
+    expected = pytest.approx(other, rel=1e-4, abs=1e-4) if type(one) is float else other
+    return [] if one == expected else [f"{where}: {one} and {other}"]
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -829,7 +834,7 @@ def test_workers_give_the_figures_of_one_process_even_when_they_die(
 
     outcome = run(tree, folder, on="ray", **chosen)
     assert (outcome.reused, len(outcome.records), outcome.errors) == (3, 8, [])
-    assert alike(figures(folder), figures(tmp_path / "here"))
+    assert differing(figures(folder), figures(tmp_path / "here")) == []
     assert same_tables(folder, here.folder)
     assert [(r.category, r.method, r.seed) for r in outcome.records] == [
         (r.category, r.method, r.seed) for r in here.records

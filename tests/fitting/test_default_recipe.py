@@ -213,7 +213,7 @@ def test_an_update_grows_the_bank_and_scores_by_the_contrast(model: Model, tmp_p
     for i, photo in enumerate(new, start=GOOD_PHOTOS):
         others = found.bank.without(found.bank.photo == i)
         again = score_patches(model.represent(photo), others, model.settings.scoring, model.layout)
-        # Two searches: of two rows as near, the last bits decide, and weighted they are not as near.
+        # Of two rows as near, the last bits of a search decide; weighted, they are not as near.
         assert found.good.image_scores[i] == pytest.approx(again.image_score, rel=5e-3)
     found.save(tmp_path / "updated.rcp")
     loaded = reconpatch.load(tmp_path / "updated.rcp", threads=1)
