@@ -199,10 +199,8 @@ def contrastive_components(
     pushed = np.zeros_like(good)
     for defect in contrast.defects:
         part = np.full(len(defect.features), defect.part)
-        moment = covariance(search.differences(defect.features, part))
-        # An obvious defect must not drown a faint one: each has the same energy.
-        pushed += moment / (np.trace(moment) or 1.0)
-    if not pushed.any():  # no defect covers an inspected patch: every direction is worth as much
+        pushed += covariance(search.differences(defect.features, part)) / len(contrast.defects)
+    if not contrast.defects:  # none covers an inspected patch: every direction is worth as much
         pushed = np.eye(len(good))
     components = _generalised(good, pushed, dim - len(contrast.outputs), power, gain, shrink)
     some = drawn[rng.permutation(len(drawn))[: 2 * _BLOCK]]

@@ -117,7 +117,7 @@ class TrainingSettings:
     kin_shrink: float = 0.02
     basis: int = 0
     contrast_power: float = 0.25
-    contrast_gain: float = 0.5
+    contrast_gain: float = 0.25
     contrast_shrink: float = 0.05
     contrast_share: float = 1.0
     made: int = 320
