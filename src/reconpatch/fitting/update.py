@@ -147,7 +147,7 @@ def _read(
 ) -> _NewPhotos:
     """Look at each photo once; those that are known add nothing."""
     of_hash = {photo.sha256: i for i, photo in enumerate(model.photos)}
-    calibrating = _calibrating(model.members[0])
+    first_confirmed = calibrating(model.members[0])
     photos: list[TrainingPhoto] = []
     promoted: list[int] = []
     members = model.members
@@ -180,7 +180,7 @@ def _read(
             copies.append(PurePath(photo.name).name)
         elif known is None:
             _add(photo, members, photos, patches, thumbnails)
-        elif known is not None and known >= calibrating:
+        elif known is not None and known >= first_confirmed:
             promoted.append(known)
             for own, member in zip(promoted_patches, members, strict=True):
                 own.append(member.represent(photo))
@@ -237,7 +237,7 @@ def _updated(model: Model, new: _NewPhotos, member: int, report: Progress) -> Mo
     report("add to the memory bank", 0, 1)
     good, confirmed = patches[: new.good], patches[new.good :]
     added = _new_rows(model.bank, good, confirmed, radius, min(radius, _own_threshold(model)))
-    order = _order(len(model.photos), _calibrating(model), new)
+    order = _order(len(model.photos), calibrating(model), new)
     photos = [[*model.photos, *new.photos][i] for i in order]
     thumbnails = [*model.thumbnails, *new.thumbnails]
     bank = _grown(model.bank, patches, added, len(model.photos), order)
@@ -459,7 +459,7 @@ def _scores(
         report: progress.
     """
     scoring, layout = model.settings.scoring, model.layout
-    old = _calibrating(model)
+    old = calibrating(model)
     again = rescore(model.good, photos, bank, scoring, layout)
     if not patches:
         return again
@@ -477,7 +477,7 @@ def _scores(
     return GoodScores(**joined)
 
 
-def _calibrating(model: Model) -> int:
+def calibrating(model: Model) -> int:
     """How many photos, the first ones, were chosen without regard to their verdict.
 
     The last of them is always among those that are scored.
