@@ -416,7 +416,7 @@ def fit(
             roi=roi,
             explain=explain,
             on=on,
-            defects=defects or None,
+            confirmed=defects or None,
         )
         model = fit_members(good, settings, options, scales, steps_of)
     model.save(output, overwrite=overwrite)

@@ -151,7 +151,7 @@ def fit_ensemble(
         SettingsError: confirmed defects are given, there are fewer than two members, they see
             different parts of a photo, or one file of weights is given for several backbones.
     """
-    if options.defects is not None:
+    if options.confirmed is not None:
         raise SettingsError(
             f"an ensemble of {len(settings)} members does not learn from confirmed defects: fit a "
             "single model, or leave out the defects"

@@ -187,7 +187,7 @@ def fit_model(
 def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
     check_device(options.device)
     _check_training(settings)
-    if options.defects is not None:
+    if options.confirmed is not None:
         check_learns(settings, options)
     sources, names, folder, left_out = sources_of(good)
     sizes = sizes_of(sources, names)
@@ -249,10 +249,10 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             photos, defects, settings, layout, extractor, clock, options, steps, read.prepared
         )
         learned = None
-        if options.defects is not None and contrast is not None:
+        if options.confirmed is not None and contrast is not None:
             with clock.step("read confirmed defects"):
                 confirmed = read_confirmed(
-                    options.defects, photos, reading.features_of(read, extractor),
+                    options.confirmed, photos, reading.features_of(read, extractor),
                     read.preprocessing, layout, extractor.grid, options,
                 )  # fmt: skip
             contrast, learned = learn(

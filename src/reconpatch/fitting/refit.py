@@ -75,7 +75,7 @@ def refit(
         replace(model.settings, false_alarm_rate=model.calibration.rate),
         replace(
             options,
-            defects=defects,
+            confirmed=defects,
             thumbnails=bool(model.thumbnails),
             white_level=model.preprocessing.white_level,
             roi=None if region is None else region.at(region.height, region.width),
