@@ -160,6 +160,8 @@ def test_the_sentence_says_what_was_found_unseen() -> None:
         "when f was learned, 2 are found (image AUROC 87.5%), and 0 by made defects alone (image "
         "AUROC 75.0%)."
     )
+    single = Learned(True, 1 / 9, verdicts[:1], 0.75, 0.75).sentence()
+    assert single.endswith("1 confirmed defect beside made ones, which alone do not find it.")
     assert replace(kept, kept=False).sentence().startswith("f learned from made defects alone")
 
 

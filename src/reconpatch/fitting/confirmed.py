@@ -258,9 +258,11 @@ class Learned:
     def sentence(self) -> str:
         """The decision in plain words."""
         count = len(self.verdicts)
-        of = "the confirmed defect" if count == 1 else f"{count} confirmed defects"
+        if count == 1:  # nothing is left to learn from where it is left out
+            finds = "find" if self.found_alone else "do not find"
+            return f"f learned from 1 confirmed defect beside made ones, which alone {finds} it."
         figures = (
-            f"of {of}, each left out when f was learned, {self.found_unseen} "
+            f"of {count} confirmed defects, each left out when f was learned, {self.found_unseen} "
             f"{'is' if self.found_unseen == 1 else 'are'} found (image AUROC "
             f"{self.auroc_unseen:.1%}), and {self.found_alone} by made defects alone (image AUROC "
             f"{self.auroc_alone:.1%})"
