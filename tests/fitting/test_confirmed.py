@@ -266,11 +266,13 @@ def test_false_alarms_that_were_taught_are_asked_for(
     made_alone: Model, good_folder: Path, defects: Path
 ) -> None:
     alarm = read_photo(textured(700), name="alarm.png")
-    model = update(made_alone, [], confirmed=[alarm])
+    model = update(made_alone, [], confirmed=[alarm]).with_threshold(7.0)
     with pytest.raises(PhotoError, match=r"such as alarm\.png, are not given: give them with --co"):
         refit(model, good_folder, defects, OPTIONS)
     new = refit(model, good_folder, defects, OPTIONS, confirmed=[alarm])
     assert [photo.name for photo in new.photos][-1] == "alarm.png"
+    assert new.calibration.set_by_hand is None
+    assert any("7 was set by hand, in units of the f before" in n for n in new.provenance["notes"])
     assert len(new.calibration.scores) == GOOD_PHOTOS
     assert new.provenance["parent"] == model.fingerprint
     assert new.provenance["confirmed_defects"]["count"] == DEFECTS

@@ -180,6 +180,8 @@ def fit_model(
     steps_of: StepsOf = in_this_process,
 ) -> Model:
     """Fit with settings and options that are put together already; see `reconpatch.fit`."""
+    if options.confirmed is not None:  # before workers are started
+        check_learns(settings, options)
     with steps_of(options) as steps:
         return _fit_model(good, settings, options, steps)
 
@@ -187,8 +189,6 @@ def fit_model(
 def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
     check_device(options.device)
     _check_training(settings)
-    if options.confirmed is not None:
-        check_learns(settings, options)
     sources, names, folder, left_out = sources_of(good)
     sizes = sizes_of(sources, names)
     settings = automatic_tile(settings, sizes.median)

@@ -17,7 +17,7 @@ from reconpatch.fitting.confirmed import check_learns
 from reconpatch.fitting.model import fit_model
 from reconpatch.fitting.options import FitOptions
 from reconpatch.fitting.reading import GoodSource, sources_of
-from reconpatch.fitting.update import calibrating, update
+from reconpatch.fitting.update import calibrating, calibration_notes, update
 from reconpatch.model.difference import Comparison, PhotoChange
 from reconpatch.model.good_photos import TrainingPhoto
 from reconpatch.model.model import Inspector, Model
@@ -82,7 +82,7 @@ def refit(
         ),
     )
     _check_parts(model.photos, new.photos)
-    notes = list(new.provenance["notes"])
+    notes = [*new.provenance["notes"], *calibration_notes(model)]
     if new.provenance["weights"] != model.provenance["weights"]:
         notes.append(
             "The weights of the backbone are recorded otherwise than those of the version before: "

@@ -263,21 +263,20 @@ def _updated(model: Model, new: _NewPhotos, member: int, report: Progress) -> Mo
     )
 
 
-def _notes(model: Inspector) -> list[str]:
-    """The model's notes, and one where its thresholds came from photos that it does not hold."""
-    notes = list(model.provenance["notes"])
+def calibration_notes(model: Inspector) -> list[str]:
+    """A note where a model's thresholds came from photos that it does not hold."""
     own = [m.good.image_scores for m in model.members]
     if isinstance(model, Ensemble):
         scaled = [scale(s) for scale, s in zip(model.score_scales, own, strict=True)]
         own = [np.mean(scaled, axis=0)]
     # Versions before this one counted photos, not parts.
     same = own[0], by_part(own[0], model.photos, model.members[0].good.photos)
-    if not any(np.array_equal(scores, model.calibration.scores) for scores in same):
-        notes.append(
-            f"The thresholds came from {model.calibration.source}; since the update they come from "
-            "the good photos of the fit and of updates. If those look different, calibrate again."
-        )
-    return notes
+    if any(np.array_equal(scores, model.calibration.scores) for scores in same):
+        return []
+    return [
+        f"The thresholds came from {model.calibration.source}; since the update they come from "
+        "the good photos of the fit and of updates. If those look different, calibrate again."
+    ]
 
 
 def _source(photos: int, parts: int) -> str:
@@ -300,7 +299,11 @@ def _provenance(
     }
     return {
         **parent.provenance,
-        "notes": [*_notes(parent), *map(_ANOTHER_KIND.format, new.kinds)],
+        "notes": [
+            *parent.provenance["notes"],
+            *calibration_notes(parent),
+            *map(_ANOTHER_KIND.format, new.kinds),
+        ],
         "parent": parent.fingerprint,
         "updated": updated,
     }
