@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,25 @@ import reconpatch
 from conftest import GOOD_PHOTOS, save, scratch_mask, scratched, textured
 from reconpatch.cli.main import app
 from reconpatch.errors import PhotoError, SettingsError, UpdateRefusedError
-from reconpatch.fitting.confirmed import FOLDS, ConfirmedDefect, Learned, Verdict, fold_of
+from reconpatch.fitting.confirmed import (
+    FOLDS,
+    ConfirmedDefect,
+    Learned,
+    Verdict,
+    fold_of,
+    place_of,
+)
 from reconpatch.fitting.options import FitOptions
 from reconpatch.fitting.refit import compare_unseen, refit
 from reconpatch.fitting.update import update
+from reconpatch.method.calibration import Calibration
+from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.representation import Representation
+from reconpatch.method.scoring import ScoringSettings
+from reconpatch.model.good_photos import bare_bank
 from reconpatch.model.model import Model
 from reconpatch.photos.images import Photo, list_photos, read_photo
+from reconpatch.photos.layout import Layout
 
 SMALL: dict[str, Any] = {
     "weights": "random",
@@ -150,6 +163,45 @@ def test_defects_of_a_group_are_left_out_together_and_kinds_are_spread() -> None
         assert set(of_kind) == set(range(FOLDS))
     assert fold_of(many, seed=0) == folds != fold_of(many, seed=1)
     assert fold_of(many[4:5], seed=0) == [0]
+
+
+@dataclass
+class Version:
+    """What `place_of` needs of a version: f is the identity, and the bank one row at the origin."""
+
+    map_threshold: float
+    f: Representation = field(default_factory=Representation)
+    bank: MemoryBank = field(default_factory=lambda: bare_bank(np.zeros((1, 1), np.float32)))
+    turned: bool = False
+
+    @property
+    def calibration(self) -> Calibration:
+        # Of a single map, the threshold is its maximum.
+        one = np.array([self.map_threshold])
+        return Calibration(one, one, 0.01, "a map")
+
+
+@pytest.mark.parametrize("inspected", [False, True])
+def test_a_place_is_where_the_map_is_above_its_threshold_or_highest(inspected: bool) -> None:
+    distances = np.zeros((20, 20), np.float32)
+    distances[3:6, 10:14] = 5.0
+    distances[15, 2] = 3.0
+    mask = np.ones((20, 20), bool)
+    if inspected:
+        mask[:, :2] = False
+    layout = Layout.whole((20, 20), (160, 160), mask if inspected else None)
+    scoring = ScoringSettings(top=0.005, blur=0.0)
+    features = distances[mask][:, None]
+    defect = ConfirmedDefect("a", "k", "", 0, features, None)
+    for threshold, expected in ((2.0, 13), (4.0, 12), (100.0, 12), (0.0, int(mask.sum()))):
+        place = place_of(defect, Version(threshold), scoring, layout)
+        assert place.shape == (len(features),)
+        assert place.sum() == expected
+        assert place[features[:, 0] == 5.0].all()
+    # Of a map that is above nowhere, as many as the image score is the mean of, ties with them.
+    rising = replace(defect, features=np.arange(len(features), dtype=np.float32)[:, None])
+    place = place_of(rising, Version(1e6), scoring, layout)
+    assert np.flatnonzero(place).tolist() == [len(features) - 2, len(features) - 1]
 
 
 def test_the_sentence_says_what_was_found_unseen() -> None:
