@@ -59,6 +59,18 @@ def test_r_takes_the_place_of_p(store: PatchStore, dim: int) -> None:
         np.testing.assert_allclose(store.photo(i), F[i] @ f.weight.T + f.bias, atol=1e-5)
 
 
+@pytest.mark.parametrize("dim", [2, CHANNELS])
+def test_a_store_of_r_beside_that_of_p(store: PatchStore, dim: int) -> None:
+    weight = np.random.default_rng(2).normal(size=(dim, CHANNELS)).astype(np.float32)
+    with store.represented(Representation(weight)) as r:
+        assert (len(r), r.channels, r.in_memory) == (PHOTOS, dim, store.in_memory)
+        assert r.at_hand == store.at_hand
+        for i in range(PHOTOS):
+            np.testing.assert_allclose(r.photo(i), F[i] @ weight.T, rtol=1e-5, atol=1e-6)
+    for i in range(PHOTOS):  # p stays, and is read after r is gone
+        np.testing.assert_array_equal(store.photo(i), F[i])
+
+
 @pytest.mark.parametrize("dim", [CHANNELS, 2, 9])
 def test_a_mapped_file_gives_the_bits_of_memory(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where features are kept must not show in any figure."""

@@ -9,9 +9,12 @@ import pytest
 
 from reconpatch.method import contrastive_components as cc
 from reconpatch.method.contrastive_components import (
+    NO_PART,
     Contrast,
+    ContrastiveComponents,
     DefectPatches,
     Moments,
+    confirmed_share,
     contrastive_components,
     principal_basis,
 )
@@ -186,13 +189,18 @@ def slow_good(patches, parts):
     )
 
 
-def slow_pushed(defects, patches, parts):
-    """C_d by loops: every defect counts the same, however many patches it covers."""
+def slow_pushed(defects, patches, parts, *, energy=None):
+    """C_d by loops: every defect counts the same, however many patches it covers.
+
+    With an energy, however faint it is as well.
+    """
     x = patches.astype(np.float64)
     of_each = [
         slow_moment([p - slow_nearest(p, d.part, x, parts) for p in d.features.astype(np.float64)])
         for d in defects
     ]
+    if energy is not None:
+        of_each = [energy * moment / np.trace(moment) for moment in of_each]
     return sum(of_each) / len(defects)
 
 
@@ -362,6 +370,64 @@ def test_good_patches_that_are_all_the_same_leave_nothing_to_forget(power, moved
 def test_more_dimensions_than_directions_are_those_there_are():
     patches, parts, defects = a_case()
     assert components(patches, parts, defects, dim=40).shape == (1 + 6, 6)
+
+
+# Confirmed defects
+
+
+def confirmed_case(count, seed=40):
+    return [DefectPatches(normal((i + 2, 6), seed + i) * 3 - 1, NO_PART) for i in range(count)]
+
+
+def test_the_share_of_confirmed_defects_grows_with_their_number():
+    shares = [confirmed_share(n) for n in (0, 1, 8, 24, 10**6)]
+    assert shares == [0.0, 1 / 9, 0.5, 0.75, pytest.approx(1.0, abs=1e-4)]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_confirmed_defects_are_mixed_in_by_their_share(count):
+    patches, parts, defects = a_case()
+    confirmed = confirmed_case(count)
+    contrast = Contrast(defects, np.eye(6, dtype=np.float32)[:1], confirmed)
+    f = contrastive_components(
+        patches, parts, contrast, dim=7, rng=rng(), **DEFAULTS | {"power": 0.5, "shrink": 1e-6}
+    )[1:]
+    share = count / (count + 8)
+    made = slow_pushed(defects, patches, parts)
+    pushed = (1 - share) * made / np.trace(made)
+    pushed = pushed + slow_pushed(confirmed, patches, parts, energy=share)
+    # Generalised eigenvectors of the mixture: both of its moments are diagonal after f.
+    for moment in (pushed, slow_good(patches, parts)):
+        after = f @ moment @ f.T
+        size = np.sqrt(np.outer(np.diag(after), np.diag(after)))
+        np.testing.assert_allclose(after / size, np.eye(6), atol=2e-3)
+    made_alone = slow_pushed(defects, patches, parts)  # which the same f does not make diagonal
+    after = f @ made_alone @ f.T
+    assert np.abs(after / np.sqrt(np.outer(np.diag(after), np.diag(after))) - np.eye(6)).max() > 0.1
+
+
+def test_confirmed_defects_alone_are_learned_from_where_made_ones_show_nothing():
+    patches, parts, _ = a_case()
+    nothing = DefectPatches(patches[:1].copy(), 1 if parts[0] == 0 else 0)
+    outputs, confirmed = np.eye(6, dtype=np.float32)[:1], confirmed_case(3)
+    one, other = (
+        contrastive_components(
+            patches, parts, Contrast(made, outputs, confirmed), dim=4, rng=rng(), **DEFAULTS
+        )
+        for made in ([], [nothing])
+    )
+    assert not np.allclose(one, components(patches, parts, [], dim=4))
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_one_search_serves_several_contrasts():
+    patches, parts, defects = a_case()
+    outputs, confirmed = np.eye(6, dtype=np.float32)[:1], confirmed_case(3)
+    of_patches = ContrastiveComponents(patches, parts, dim=4, rng=rng(), **DEFAULTS)
+    for known in (confirmed, [], confirmed[1:]):
+        contrast = Contrast(defects, outputs, known)
+        alone = contrastive_components(patches, parts, contrast, dim=4, rng=rng(), **DEFAULTS)
+        np.testing.assert_array_equal(of_patches(contrast), alone)
 
 
 # What a fit makes of it

@@ -57,6 +57,17 @@ def test_a_moved_part_is_brought_back(to_first, degrees, dy, dx):
     assert abs(abs(turn) - abs(degrees)) < 0.7
 
 
+def test_a_mask_goes_with_its_photo(to_first):
+    moved, bare = (part(1, 6, 5, -7, defect=defect) for defect in ((50, 60), None))
+    drawn = (np.abs(moved.astype(int) - bare) > 40).any(axis=2)
+    brought = to_first(read_photo(moved)).brought(drawn)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    lies = np.hypot(y - 50, x - 60) < 5
+    assert brought.dtype == bool
+    assert (brought & lies).sum() > 0.7 * (brought | lies).sum()
+    assert (drawn & lies).sum() < 0.5 * (drawn | lies).sum(), "it lay elsewhere"
+
+
 def test_a_photo_that_lies_as_the_reference_is_left_alone(to_first):
     found = to_first(read_photo(part(0)))
     np.testing.assert_allclose(found.motion, np.eye(2, 3), atol=0.02)

@@ -359,6 +359,14 @@ def fit(
             metavar="FILE",
         ),
     ] = None,
+    defects: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A folder of confirmed defects that f learns from beside made ones; may be "
+            "repeated. Masks in its folder ground_truth or masks say where they are.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     on: On = None,
     threads: Threads = 0,
     overwrite: Overwrite = False,
@@ -408,6 +416,7 @@ def fit(
             roi=roi,
             explain=explain,
             on=on,
+            confirmed=defects or None,
         )
         model = fit_members(good, settings, options, scales, steps_of)
     model.save(output, overwrite=overwrite)
@@ -794,7 +803,7 @@ def _say_fitted(model: Inspector, path: Path) -> None:
         if quality := member.provenance.get("quality"):
             print(who + QualityEstimate.from_dict(quality).sentence())
         say(who + member.settings.of_f())
-        for decision in ("guard", "turns"):
+        for decision in ("guard", "turns", "confirmed_defects"):
             if found := member.provenance.get(decision):
                 say(who + found["sentence"])
 

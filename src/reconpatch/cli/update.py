@@ -16,6 +16,8 @@ from reconpatch.cli.parts import (
     ModelFile,
     Overwrite,
     Threads,
+    Weights,
+    expand,
     note,
     photo_files,
     say,
@@ -25,7 +27,7 @@ from reconpatch.cli.parts import (
 from reconpatch.errors import SettingsError
 
 if TYPE_CHECKING:
-    from reconpatch.model.difference import PhotoChange
+    from reconpatch.model.difference import Comparison, PhotoChange
 
 
 def register(app: typer.Typer) -> None:
@@ -59,10 +61,21 @@ def update(
         list[Path] | None,
         typer.Option(
             help="A confirmed defect that must not be missed, or a folder of them; may be "
-            "repeated.",
+            "repeated. With --good, f learns from it.",
             metavar="PHOTO",
         ),
     ] = None,
+    of_fit: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--good",
+            help="The folder of the good photos that MODEL was fitted on (and of those that it was "
+            "updated with; may be repeated): f, bank and threshold are made anew, and f learns "
+            "from --defects.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    weights: Weights = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write the new version though it misses defects.")
     ] = False,
@@ -74,25 +87,48 @@ def update(
 ) -> None:
     """Teach a model new good photos and confirmed false alarms; write a new version of it.
 
-    Nothing is trained. The new version is refused (exit code 2) when it would miss a defect of
-    --defects that MODEL finds.
+    Nothing is trained, unless --good is given: then f learns from --defects. The new version is
+    refused (exit code 2) when it would miss a defect of --defects that MODEL finds.
     """
     from reconpatch.files import check_writable
+    from reconpatch.fitting.options import FitOptions
+    from reconpatch.fitting.refit import compare_unseen, refit
     from reconpatch.fitting.update import update as run
     from reconpatch.model.difference import check_update
     from reconpatch.model.difference import diff as compare
+    from reconpatch.photos.defect_folder import list_defects
 
-    if not good and not confirmed:
+    if of_fit and not defects:
+        raise SettingsError(
+            "--good names the photos of the fit, and there are no defects to learn from: give them "
+            "with --defects; new good photos stand beside MODEL"
+        )
+    if not good and not confirmed and not of_fit:
         raise SettingsError(
             "there is nothing to learn: give good photos, or confirmed false alarms with "
-            "--confirmed"
+            "--confirmed, or, for f to learn from --defects, the good photos of the fit with --good"
         )
     old = reconpatch.load(model_file, threads=threads)
     check_writable(output, overwrite=overwrite)
     new_good = photo_files(good or [], max_pixels, good=True)
-    alarms, faults = (photo_files(given or [], max_pixels) for given in (confirmed, defects))
+    alarms = photo_files(confirmed or [], max_pixels)
+    if of_fit:
+        listed = [photo.path for photo in list_defects(defects or ())]
+        faults = photo_files(listed, max_pixels)  # without their masks
+    else:
+        faults = photo_files(defects or [], max_pixels)
+    unseen = None
     with show_progress() as progress:
-        new = run(old, new_good, confirmed=alarms, group=group, progress=progress)
+        if of_fit:
+            options = FitOptions(
+                weights=weights, group=group, max_pixels=max_pixels, threads=threads,
+                progress=progress,
+            )  # fmt: skip
+            source = of_fit[0] if len(of_fit) == 1 else expand(of_fit, good=True)
+            new = refit(old, source, defects or (), options, new_good=new_good, confirmed=alarms)
+            unseen = compare_unseen(old, new, faults, force=force)
+        else:
+            new = run(old, new_good, confirmed=alarms, group=group, progress=progress)
         comparison = check_update(old, new, [*new_good, *alarms], faults, force=force)
     new.save(output, overwrite=overwrite)
     difference = compare(old, new)
@@ -101,11 +137,33 @@ def update(
     if comparison.missed:
         note(f"Missed from now on: {', '.join(comparison.missed)}", warn=True)
     if as_json:
-        say_json({**difference.to_dict(), "feedback": comparison.to_dict()})
+        answer = {**difference.to_dict(), "feedback": comparison.to_dict()}
+        if unseen:
+            learned = new.members[0].provenance["confirmed_defects"]
+            answer |= {"confirmed_defects": learned, "unseen": unseen.to_dict()}
+        say_json(answer)
         return
     say(f"{output}  ({output.stat().st_size / 1e6:.1f} MB)")
+    if unseen:
+        say(new.members[0].provenance["confirmed_defects"]["sentence"])
+        for line in _unseen_lines(unseen):
+            say(line)
     for sentence in [*difference.sentences(), *comparison.sentences(), new.calibration.promise]:
         say(sentence)
+
+
+def _unseen_lines(unseen: Comparison) -> list[str]:
+    """What two versions say of defects that neither has learned from."""
+    before = sum(change.old_anomalous for change in unseen.defects)
+    after = sum(change.new_anomalous for change in unseen.defects)
+    lines = [
+        f"Of {len(unseen.defects)} confirmed defects, MODEL finds {before}; versions of the new "
+        f"one that have not seen them find {after}."
+    ]
+    for what, names in (("newly found", unseen.newly_found), ("newly missed", unseen.missed)):
+        if names:
+            lines.append(f"Unseen, {what}: {', '.join(names)}.")
+    return lines
 
 
 def diff(

@@ -174,18 +174,24 @@ class PatchStore:
             for start, block in self.blocks(2**16):
                 self._replace(start, f(block))
             return
+        changed = self.represented(f)
+        self.__exit__()
+        self._file, self._array, self.channels = changed._file, changed._array, dim
+
+    def represented(self, f: Representation) -> PatchStore:
+        """A store of r = f(p) of every patch, in memory where this one is; p stays."""
         changed = PatchStore(
             self._count,
             self.places,
-            dim,
+            self.channels if f.weight is None else len(f.weight),
             memory=None if self.addressable else 0,
             mapped=self._mapped,
             folder=self._folder,
         )
+        changed.at_hand = self.at_hand
         for _, block in self.blocks(2**16):
             changed.add(f(block))
-        self.__exit__()
-        self._file, self._array, self.channels = changed._file, changed._array, dim
+        return changed
 
     def _replace(self, start: int, features: Floats) -> None:
         if self._file is None:

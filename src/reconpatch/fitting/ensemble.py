@@ -148,9 +148,14 @@ def fit_ensemble(
         steps_of: the steps of each member's fit: here, or by workers.
 
     Raises:
-        SettingsError: there are fewer than two members, they see different parts of a photo, or
-            one file of weights is given for several backbones.
+        SettingsError: confirmed defects are given, there are fewer than two members, they see
+            different parts of a photo, or one file of weights is given for several backbones.
     """
+    if options.confirmed is not None:
+        raise SettingsError(
+            f"an ensemble of {len(settings)} members does not learn from confirmed defects: fit a "
+            "single model, or leave out the defects"
+        )
     good = photos_given(good)
     check_count(settings)  # before hours of fitting
     check_views([(s.size, s.resize) for s in settings])

@@ -35,6 +35,7 @@ from reconpatch.features.backbones import load_graph, spec
 from reconpatch.features.extractor import Extractor, FeatureExtractor
 from reconpatch.features.feature_graph import feature_graph
 from reconpatch.features.store import PatchStore
+from reconpatch.fitting.confirmed import check_learns, learn, read_confirmed
 from reconpatch.fitting.explain import explain
 from reconpatch.fitting.memory import Fit, approximations, open_store
 from reconpatch.fitting.options import FitOptions, default_threads, report_to, silent
@@ -179,6 +180,8 @@ def fit_model(
     steps_of: StepsOf = in_this_process,
 ) -> Model:
     """Fit with settings and options that are put together already; see `reconpatch.fit`."""
+    if options.confirmed is not None:  # before workers are started
+        check_learns(settings, options)
     with steps_of(options) as steps:
         return _fit_model(good, settings, options, steps)
 
@@ -242,6 +245,20 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
                 made = settings.training.made if settings.method == "reconpatch" else 0
                 learnt = defects_to_learn(read.prepared, photos, made, settings.seed, extractor)
                 contrast = Contrast(learnt, basis.outputs)
+        fit = _Fit(
+            photos, defects, settings, layout, extractor, clock, options, steps, read.prepared
+        )
+        learned = None
+        if options.confirmed is not None and contrast is not None:
+            with clock.step("read confirmed defects"):
+                confirmed = read_confirmed(
+                    options.confirmed, photos, reading.features_of(read, extractor),
+                    read.preprocessing, layout, extractor.grid, options,
+                )  # fmt: skip
+            contrast, learned = learn(
+                confirmed, contrast, patches, *steps.training_patches(patches, photos, settings),
+                settings, layout, fit.unseen, report_to(options, "judge on unseen defects"),
+            )  # fmt: skip
         with clock.step("train f"), torch_threads(threads if settings.trains else 0):
             p, parts = steps.training_patches(patches, photos, settings)
             f, log = make_representation(
@@ -249,9 +266,6 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
                 contrast=contrast, device=options.device, progress=report_to(options, "train f"),
             )  # fmt: skip
             del p
-        fit = _Fit(
-            photos, defects, settings, layout, extractor, clock, options, steps, read.prepared
-        )
         fitted, guarded = fit.with_banks(f, patches)
     if options.explain is not None and len(defects):
         explain(
@@ -289,6 +303,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         "quality": fitted.trial.quality.to_dict() if fitted.trial else None,
         "guard": guarded.to_dict() if guarded else None,
         "turns": fitted.turns.to_dict() if fitted.turns else None,
+        "confirmed_defects": learned.to_dict() if learned else None,
         "notes": notes,
     }
     thumbnails = read.thumbnails or thumbnails_of(fitted.bank, sources, read, options)
@@ -316,6 +331,11 @@ class _Fitted:
     calibration: Calibration
     trial: Trial | None = None
     turns: TurnsDecision | None = None
+
+    @property
+    def turned(self) -> bool:
+        """Whether turned copies are in the bank."""
+        return self.turns is not None and self.turns.taken
 
 
 @dataclass(frozen=True)
@@ -357,6 +377,17 @@ class _Fit:
             return fitted, None
         decision = guard(fitted.trial, identity.trial)
         return (identity if decision.kept == "identity" else fitted), decision
+
+    def unseen(
+        self, f: Representation, patches: PatchStore, prefix: str, turns: bool = True
+    ) -> _Fitted:
+        """A version to judge confirmed defects by; turned copies only where they are to be tried.
+
+        Made defects do not judge it, and copies are features that take longer than all else.
+        """
+        settings = self.settings if turns else replace(self.settings, turns="never")
+        bare = replace(self, defects=Defects([], []), settings=settings)
+        return bare.with_bank(f, patches, prefix)
 
     def with_bank(self, f: Representation, patches: PatchStore, prefix: str = "") -> _Fitted:
         """The bank of represented patches, calibrated, and tried on the made defects."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -41,6 +41,8 @@ class FitOptions:
         remember: makes an extractor, which runs the graph that is given too, one that remembers
             features, for a benchmark; None for as it is.
         timer: seconds by the clock that the steps are timed with.
+        confirmed: confirmed defects that f learns from beside made ones: a folder, or several
+            folders and photos; see `reconpatch.photos.defect_folder`. None for none.
         roi: the region of interest: a file as `reconpatch.photos.region_of_interest` reads it, or
             an (H, W) bool array, True where photos are inspected; None: everywhere.
         memory_limit: bytes that the process may take, which decides in what parts patches are
@@ -65,6 +67,7 @@ class FitOptions:
     memory_limit: int = 0
     explain: str | Path | None = None
     on: str | None = None
+    confirmed: str | Path | Sequence[str | Path] | None = None
     roi: str | Path | npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ folder, paths, arrays ── decoded and prepared by threads ── views ──
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -322,6 +322,20 @@ class Reading:
             moments.add(extractor(as_unit(pixels[None]))[:, view.cells])
             left -= 1
         return moments, reading
+
+    def features_of(self, read: Read, extractor: Extractor) -> Callable[[Photo], Floats]:
+        """What gives the (P, C) features of a photo as `extract` takes those of the good ones."""
+        preprocessing = read.preprocessing
+
+        def features(photo: Photo) -> Floats:
+            photo = preprocessing.registered(photo)
+            if self.layout.in_tiles:
+                _check_same_size(photo, self.layout)
+                return np.asarray(self._of_tiles(photo, preprocessing, extractor)[0])
+            prepared = preprocessing(photo)[None]
+            return np.asarray(self._of_whole_photos(extractor(prepared))[0])
+
+        return features
 
     def _of_whole_photos(self, features: Floats) -> Floats:
         """(B, P, C) features of the inspected patches of photos that are seen at once."""

@@ -130,8 +130,11 @@ def defects_to_learn(
     return found
 
 
-def coverage(mask: npt.NDArray[np.bool_], grid: tuple[int, int]) -> Floats:
-    """(h * w,) share of each place of the grid that an (H, W) mask covers, in raster order."""
+def coverage(mask: npt.NDArray[np.bool_] | Floats, grid: tuple[int, int]) -> Floats:
+    """(h * w,) share of each place of the grid that an (H, W) mask covers, in raster order.
+
+    A mask of floats says of each pixel which share of it is covered, 0 to 1.
+    """
     rows, columns = (
         np.arange(n + 1) * pixels // n for n, pixels in zip(grid, mask.shape, strict=True)
     )

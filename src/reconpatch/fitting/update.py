@@ -147,7 +147,7 @@ def _read(
 ) -> _NewPhotos:
     """Look at each photo once; those that are known add nothing."""
     of_hash = {photo.sha256: i for i, photo in enumerate(model.photos)}
-    calibrating = _calibrating(model.members[0])
+    first_confirmed = calibrating(model.members[0])
     photos: list[TrainingPhoto] = []
     promoted: list[int] = []
     members = model.members
@@ -180,7 +180,7 @@ def _read(
             copies.append(PurePath(photo.name).name)
         elif known is None:
             _add(photo, members, photos, patches, thumbnails)
-        elif known is not None and known >= calibrating:
+        elif known is not None and known >= first_confirmed:
             promoted.append(known)
             for own, member in zip(promoted_patches, members, strict=True):
                 own.append(member.represent(photo))
@@ -237,7 +237,7 @@ def _updated(model: Model, new: _NewPhotos, member: int, report: Progress) -> Mo
     report("add to the memory bank", 0, 1)
     good, confirmed = patches[: new.good], patches[new.good :]
     added = _new_rows(model.bank, good, confirmed, radius, min(radius, _own_threshold(model)))
-    order = _order(len(model.photos), _calibrating(model), new)
+    order = _order(len(model.photos), calibrating(model), new)
     photos = [[*model.photos, *new.photos][i] for i in order]
     thumbnails = [*model.thumbnails, *new.thumbnails]
     bank = _grown(model.bank, patches, added, len(model.photos), order)
@@ -263,21 +263,20 @@ def _updated(model: Model, new: _NewPhotos, member: int, report: Progress) -> Mo
     )
 
 
-def _notes(model: Inspector) -> list[str]:
-    """The model's notes, and one where its thresholds came from photos that it does not hold."""
-    notes = list(model.provenance["notes"])
+def calibration_notes(model: Inspector) -> list[str]:
+    """A note where a model's thresholds came from photos that it does not hold."""
     own = [m.good.image_scores for m in model.members]
     if isinstance(model, Ensemble):
         scaled = [scale(s) for scale, s in zip(model.score_scales, own, strict=True)]
         own = [np.mean(scaled, axis=0)]
     # Versions before this one counted photos, not parts.
     same = own[0], by_part(own[0], model.photos, model.members[0].good.photos)
-    if not any(np.array_equal(scores, model.calibration.scores) for scores in same):
-        notes.append(
-            f"The thresholds came from {model.calibration.source}; since the update they come from "
-            "the good photos of the fit and of updates. If those look different, calibrate again."
-        )
-    return notes
+    if any(np.array_equal(scores, model.calibration.scores) for scores in same):
+        return []
+    return [
+        f"The thresholds came from {model.calibration.source}; since the update they come from "
+        "the good photos of the fit and of updates. If those look different, calibrate again."
+    ]
 
 
 def _source(photos: int, parts: int) -> str:
@@ -300,7 +299,11 @@ def _provenance(
     }
     return {
         **parent.provenance,
-        "notes": [*_notes(parent), *map(_ANOTHER_KIND.format, new.kinds)],
+        "notes": [
+            *parent.provenance["notes"],
+            *calibration_notes(parent),
+            *map(_ANOTHER_KIND.format, new.kinds),
+        ],
         "parent": parent.fingerprint,
         "updated": updated,
     }
@@ -459,7 +462,7 @@ def _scores(
         report: progress.
     """
     scoring, layout = model.settings.scoring, model.layout
-    old = _calibrating(model)
+    old = calibrating(model)
     again = rescore(model.good, photos, bank, scoring, layout)
     if not patches:
         return again
@@ -477,7 +480,7 @@ def _scores(
     return GoodScores(**joined)
 
 
-def _calibrating(model: Model) -> int:
+def calibrating(model: Model) -> int:
     """How many photos, the first ones, were chosen without regard to their verdict.
 
     The last of them is always among those that are scored.

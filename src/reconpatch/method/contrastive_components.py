@@ -12,12 +12,15 @@ C_d against C_g for p = 1/2 (Fisher's discriminant; generalised contrastive PCA,
 Nature Communications 2018; the Fukunaga-Koontz transform), whitened less for a smaller p. With
 C_d = I it is relevant component analysis (`reconpatch.method.relevant_components`).
 
+Defects that a person has confirmed stand beside the made ones: C_d is a mixture of the two means,
+the share of the confirmed growing with their number (`confirmed_share`).
+
     N patches, K dimensions of the principal basis, D of f
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,6 +37,8 @@ ROWS = 2000
 """Rows of the coreset of those in which the nearest good patch is searched."""
 SEARCHED = 128
 """Leading principal directions in which it is searched: those with nearly all of the variance."""
+CONFIRMED_HALF = 8
+"""Confirmed defects that count as much as all made ones together; see `confirmed_share`."""
 _BLOCK = 1024  # queries at a time
 
 
@@ -134,15 +139,19 @@ def _leading(covariance: Doubles, dim: int) -> Doubles:
 
 @dataclass(frozen=True, eq=False)
 class DefectPatches:
-    """The patches of one made defect.
+    """The patches of one defect.
 
     Attributes:
         features: (n, K) float32, of the patches that the defect covers.
-        part: of the good photo that it was made on.
+        part: of the good photo that it was made on; `NO_PART` of a confirmed one.
     """
 
     features: Floats
     part: int
+
+
+NO_PART = -1
+"""The part of what is on no good photo: its nearest good patch may be on any of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,10 +161,22 @@ class Contrast:
     Attributes:
         defects: made defects; with none, f is that of relevant components.
         outputs: (d, K), `PrincipalBasis.outputs`.
+        confirmed: defects that a person has confirmed, on no good photo.
     """
 
     defects: Sequence[DefectPatches]
     outputs: Floats
+    confirmed: Sequence[DefectPatches] = ()
+
+
+def confirmed_share(count: int) -> float:
+    """What share of C_d that many confirmed defects have, 0 to 1: n / (n + CONFIRMED_HALF).
+
+    A few show a few of the directions that defects take, by chance; the made ones show more, though
+    none that is real. So the share grows with their number, as that of observations beside a prior
+    worth `CONFIRMED_HALF` of them.
+    """
+    return count / (count + CONFIRMED_HALF)
 
 
 def contrastive_components(
@@ -189,26 +210,78 @@ def contrastive_components(
     Returns:
         (D, K) float32.
     """
-    drawn = np.sort(rng.permutation(len(patches))[:PATCHES])
-    search = _OtherParts.of(patches[drawn], parts[drawn], rng)
-    good = np.zeros((patches.shape[1],) * 2)
-    for start in range(0, len(drawn), _BLOCK):
-        block = drawn[start : start + _BLOCK]
-        differences = search.differences(patches[block], parts[block])
-        good += (differences.T @ differences) / len(drawn)
-    pushed = np.zeros_like(good)
-    for defect in contrast.defects:
-        part = np.full(len(defect.features), defect.part)
-        pushed += covariance(search.differences(defect.features, part)) / len(contrast.defects)
-    if not contrast.defects:  # none covers an inspected patch: every direction is worth as much
-        pushed = np.eye(len(good))
-    components = _generalised(good, pushed, dim - len(contrast.outputs), power, gain, shrink)
-    some = drawn[rng.permutation(len(drawn))[: 2 * _BLOCK]]
-    halves = [
-        weight * (times / search.mean_distance(patches[some], parts[some], weight))
-        for weight, times in ((contrast.outputs, 1.0), (components.astype(np.float32), share))
-    ]
-    return np.concatenate(halves).astype(np.float32)
+    return ContrastiveComponents(
+        patches, parts, dim=dim, power=power, gain=gain, shrink=shrink, share=share, rng=rng
+    )(contrast)
+
+
+class ContrastiveComponents:
+    """`contrastive_components` of one set of good patches, against one contrast after the other.
+
+    What good patches differ in is searched once; a moment of defects takes little beside it.
+    """
+
+    def __init__(
+        self,
+        patches: Floats,
+        parts: npt.NDArray[np.int64],
+        *,
+        dim: int,
+        power: float,
+        gain: float,
+        shrink: float,
+        share: float,
+        rng: np.random.Generator,
+    ) -> None:
+        drawn = np.sort(rng.permutation(len(patches))[:PATCHES])
+        self._search = search = _OtherParts.of(patches[drawn], parts[drawn], rng)
+        self._good = np.zeros((patches.shape[1],) * 2)
+        for start in range(0, len(drawn), _BLOCK):
+            block = drawn[start : start + _BLOCK]
+            differences = search.differences(patches[block], parts[block])
+            self._good += (differences.T @ differences) / len(drawn)
+        some = drawn[rng.permutation(len(drawn))[: 2 * _BLOCK]]
+        self._some = patches[some], parts[some]
+        self._dim, self._share = dim, share
+        self._power, self._gain, self._shrink = power, gain, shrink
+
+    def __call__(self, contrast: Contrast) -> Floats:
+        """(D, K) float32, the weight of f against a contrast."""
+        pushed = self._pushed(contrast)
+        components = _generalised(
+            self._good, pushed, self._dim - len(contrast.outputs), self._power, self._gain,
+            self._shrink,
+        )  # fmt: skip
+        halves = [
+            weight * (times / self._search.mean_distance(*self._some, weight))
+            for weight, times in (
+                (contrast.outputs, 1.0),
+                (components.astype(np.float32), self._share),
+            )
+        ]
+        return np.concatenate(halves).astype(np.float32)
+
+    def _pushed(self, contrast: Contrast) -> Doubles:
+        """(K, K) C_d up to its scale, which does not count.
+
+        Where no defect covers an inspected patch, every direction is worth as much.
+        """
+        made = sum(self._moments(contrast.defects), np.zeros_like(self._good))
+        # Few are confirmed: an obvious one must not drown a faint one, so each has the same energy.
+        confirmed = np.zeros_like(self._good)
+        for moment in self._moments(contrast.confirmed):
+            confirmed += moment / (np.trace(moment) or 1.0)
+        if confirmed.any():
+            share = confirmed_share(len(contrast.confirmed))
+            made *= (1.0 - share) / (np.trace(made) or 1.0)
+            made += confirmed * (share / np.trace(confirmed))
+        return made if made.any() else np.eye(len(made))
+
+    def _moments(self, defects: Sequence[DefectPatches]) -> Iterator[Doubles]:
+        """(K, K) second moment of each defect, however many patches it covers."""
+        for defect in defects:
+            part = np.full(len(defect.features), defect.part)
+            yield covariance(self._search.differences(defect.features, part))
 
 
 def _generalised(

@@ -67,9 +67,13 @@ def _check_learned(provenance: dict[str, Any]) -> None:
     _require(isinstance(weights, dict) and "location" in weights, "where the weights come from")
     kept = guard.get("kept") if isinstance(guard, dict) else None
     _require(guard is None or isinstance(kept, str), "what the guard kept")
-    turns = provenance.get("turns")
-    said = turns.get("sentence") if isinstance(turns, dict) else None
-    _require(turns is None or isinstance(said, str), "what decided on turned copies")
+    for decision, what in (
+        ("turns", "what decided on turned copies"),
+        ("confirmed_defects", "what confirmed defects came to"),
+    ):
+        found = provenance.get(decision)
+        said = found.get("sentence") if isinstance(found, dict) else None
+        _require(found is None or isinstance(said, str), what)
 
 
 def _check_photos(photos: Sequence[TrainingPhoto], thumbnails: int) -> None:

@@ -126,6 +126,15 @@ class RegisteredPhoto(Photo):
         """That of the original, by which a photo of the fit is known."""
         return self.original.sha256
 
+    def brought(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """An (H, W) mask of the original in the frame of the reference, of that frame's size."""
+        moved = _opencv().warpAffine(
+            mask.astype(np.uint8) * 255, self.motion, (self.width, self.height),
+            flags=_opencv().INTER_LINEAR | _opencv().WARP_INVERSE_MAP,
+        )  # fmt: skip
+        found: npt.NDArray[np.bool_] = moved > 127
+        return found
+
     def on_original(self, result: Result) -> Result:
         """A result in the pixels of the original; what lay beyond the frame was not inspected."""
         cv2 = _opencv()

@@ -1,0 +1,222 @@
+"""A new version of a model that has learned from confirmed defects: f, bank and thresholds anew.
+
+An update adds rows to the bank and leaves f as it is (`reconpatch.fitting.update`). What defects
+look like is a matter of f, and f is made from the good photos' patches, which are not in a model
+file: so the photos of the fit have to be there again, and are known by their pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reconpatch.errors import PhotoError, SettingsError, UpdateRefusedError
+from reconpatch.fitting.confirmed import check_learns
+from reconpatch.fitting.model import fit_model
+from reconpatch.fitting.options import FitOptions
+from reconpatch.fitting.reading import GoodSource, sources_of
+from reconpatch.fitting.update import calibrating, calibration_notes, update
+from reconpatch.model.difference import Comparison, PhotoChange
+from reconpatch.model.good_photos import TrainingPhoto
+from reconpatch.model.model import Inspector, Model
+from reconpatch.photos.defect_folder import list_defects
+from reconpatch.photos.images import Photo, read_photo
+
+
+def refit(
+    model: Inspector,
+    good: GoodSource,
+    defects: str | Path | Sequence[str | Path],
+    options: FitOptions | None = None,
+    *,
+    new_good: Sequence[Photo] = (),
+    confirmed: Sequence[Photo] = (),
+) -> Inspector:
+    """Fit a model anew, with its settings, on its good photos and on confirmed defects.
+
+    Args:
+        model: a single model; it does not change.
+        good: the good photos of its fit and of its updates, all of them; others that are there
+            are learned as if they were.
+        defects: confirmed defects; see `reconpatch.photos.defect_folder`.
+        options: `weights`, `group`, `device`, `threads`, `progress`, `memory_limit` and
+            `max_pixels` count; None: as usual.
+        new_good: new good photos, which the new version is then taught by
+            `reconpatch.fitting.update.update`.
+        confirmed: likewise false alarms: all that the model was taught, and new ones.
+
+    Returns:
+        The new version: `provenance["parent"]` is the fingerprint of `model`, and
+        `provenance["confirmed_defects"]` says what the defects came to.
+
+    Raises:
+        SettingsError: the model is an ensemble, or its f is none that learns from defects.
+        PhotoError: a good photo of the model is not among those given, a defect is among the good
+            ones, or a photo or mask cannot be used.
+    """
+    options = options or FitOptions()
+    if not isinstance(model, Model):
+        raise SettingsError(
+            f"an ensemble of {len(model.members)} members does not learn from confirmed defects: "
+            "give a single model"
+        )
+    check_learns(model.settings, options)
+    names = {_sha256(photo.path, options): photo.path for photo in list_defects(defects)}
+    _check_known(model, good, names, options)
+    for photo in (*new_good, *confirmed):
+        if photo.sha256 in names:
+            raise PhotoError(_in_both(names[photo.sha256], photo.name))
+    _check_confirmed(model, {photo.sha256 for photo in (*new_good, *confirmed)})
+    region = model.preprocessing.region
+    new = fit_model(
+        good,
+        replace(model.settings, false_alarm_rate=model.calibration.rate),
+        replace(
+            options,
+            confirmed=defects,
+            thumbnails=bool(model.thumbnails),
+            white_level=model.preprocessing.white_level,
+            roi=None if region is None else region.at(region.height, region.width),
+        ),
+    )
+    _check_parts(model.photos, new.photos)
+    notes = [*new.provenance["notes"], *calibration_notes(model)]
+    if new.provenance["weights"] != model.provenance["weights"]:
+        notes.append(
+            "The weights of the backbone are recorded otherwise than those of the version before: "
+            f"{model.provenance['weights']['location']}, and now "
+            f"{new.provenance['weights']['location']}."
+        )
+    if model.calibration.set_by_hand is not None:
+        notes.append(
+            f"The threshold {model.calibration.set_by_hand:.4g} was set by hand, in units of the f "
+            "before: it follows from the good photos again, so set it anew where that is wanted."
+        )
+    new = replace(new, provenance={**new.provenance, "notes": notes})
+    found: Inspector = new
+    if new_good or confirmed:
+        found = update(
+            new, new_good, confirmed=confirmed, group=options.group, progress=options.progress
+        )
+    found.provenance["parent"] = model.fingerprint
+    return found
+
+
+def _sha256(path: Path, options: FitOptions) -> str:
+    return read_photo(path, max_pixels=options.max_pixels).sha256
+
+
+def _check_known(
+    model: Model, good: GoodSource, defects: dict[str, Path], options: FitOptions
+) -> None:
+    """Refuse good photos among which one of the model's is missing, or one of the defects."""
+    given = {}
+    sources = sources_of(good)
+    for source, name in zip(sources.photos, sources.names, strict=True):
+        photo = read_photo(source, name=name, max_pixels=options.max_pixels)
+        given[photo.sha256] = name
+        if photo.sha256 in defects:
+            raise PhotoError(_in_both(defects[photo.sha256], name))
+    for known in model.photos:
+        if known.sha256 in defects:
+            raise PhotoError(
+                f"{defects[known.sha256]} is given as a confirmed defect, and the same picture is "
+                f"{known.name}, a good photo of the model: remove it from the defects, or fit "
+                "again without it among the good ones"
+            )
+    learned = model.photos[: calibrating(model)]
+    missing = [photo.name for photo in learned if photo.sha256 not in given]
+    if missing:
+        raise PhotoError(
+            f"{len(missing)} of the {len(learned)} good photos of the model, such as "
+            f"{missing[0]}, are not among the good photos given, and f is made anew from all of "
+            "them: give the folder of the fit, with those of updates in it"
+        )
+
+
+def _in_both(defect: Path, good: str) -> str:
+    return (
+        f"{defect} is given as a confirmed defect, and the same picture is the good photo {good}: "
+        "remove it from one of the two folders"
+    )
+
+
+def _check_confirmed(model: Model, given: set[str]) -> None:
+    """Refuse to forget false alarms that the model was taught."""
+    taught = model.photos[calibrating(model) :]
+    missing = [photo.name for photo in taught if photo.sha256 not in given]
+    if missing:
+        raise PhotoError(
+            f"the model was taught {len(taught)} confirmed false alarms, and {len(missing)} of "
+            f"them, such as {missing[0]}, are not given: give them with --confirmed, or the new "
+            "version would not know them"
+        )
+
+
+def _check_parts(before: Sequence[TrainingPhoto], after: Sequence[TrainingPhoto]) -> None:
+    """Refuse a fit that takes several shots of one part for several parts."""
+    group = {photo.sha256: photo.group for photo in after}
+    first: dict[int, TrainingPhoto] = {}
+    for photo in before:
+        other = first.setdefault(photo.group, photo)
+        if photo.sha256 in group and group[photo.sha256] != group[other.sha256]:
+            raise SettingsError(
+                f"{photo.name} and {other.name} show one part in the model, and count as two "
+                "without --group: give the --group of the fit"
+            )
+
+
+# --- Never worse on what it has not seen ------------------------------------------------------
+
+
+def compare_unseen(
+    old: Inspector, new: Inspector, defects: Iterable[Photo], *, force: bool = False
+) -> Comparison:
+    """What two versions say of confirmed defects that neither has learned from.
+
+    The new version has learned from them, so versions of its fit that were made without each speak
+    for it; likewise of the old version where it learned from the same defect. Scores are brought
+    to the units of the version that they stand for.
+
+    Args:
+        old: the version in service.
+        new: what `refit` made of it.
+        defects: the photos that it was given.
+        force: give the comparison even where fewer defects would be found.
+
+    Raises:
+        UpdateRefusedError: `new` finds fewer of the defects, unless forced.
+    """
+    before, after = _unseen(old), _unseen(new)
+    changes: dict[str, PhotoChange] = {}
+    for photo in defects:
+        if photo.sha256 not in after or photo.sha256 in changes:
+            continue
+        ratio = after[photo.sha256]
+        was = before.get(photo.sha256)
+        score = old.judge([photo])[0].score if was is None else was * old.threshold
+        anomalous = score > old.threshold if was is None else was > 1
+        changes[photo.sha256] = PhotoChange(
+            photo.name, score, ratio * new.threshold, anomalous, ratio > 1
+        )
+    comparison = Comparison((), tuple(changes.values()))
+    lost = len(comparison.missed) - len(comparison.newly_found)
+    if lost > 0 and not force:
+        raise UpdateRefusedError(
+            f"versions that have not seen them find {lost} fewer of {len(changes)} confirmed "
+            f"defects than the model does (they miss {', '.join(comparison.missed[:3])}), so the "
+            "update was refused: give more defects, or force it"
+        )
+    return comparison
+
+
+def _unseen(model: Inspector) -> dict[str, float]:
+    """Of the defects that a model learned from, their scores by versions that had not seen them.
+
+    As ratios to the threshold, by the hash of the photo.
+    """
+    learned: dict[str, Any] = model.provenance.get("confirmed_defects") or {}
+    by = "unseen" if learned.get("kept") else "alone"
+    return {photo["sha256"]: float(photo[by]) for photo in learned.get("photos", ())}

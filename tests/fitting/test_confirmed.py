@@ -1,0 +1,387 @@
+"""Confirmed defects in a fit and an update, small: judged unseen, refused in a sentence each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import reconpatch
+from conftest import GOOD_PHOTOS, save, scratch_mask, scratched, textured
+from reconpatch.cli.main import app
+from reconpatch.errors import PhotoError, SettingsError, UpdateRefusedError
+from reconpatch.fitting.confirmed import (
+    FOLDS,
+    ConfirmedDefect,
+    Learned,
+    Verdict,
+    fold_of,
+    place_of,
+)
+from reconpatch.fitting.options import FitOptions
+from reconpatch.fitting.refit import compare_unseen, refit
+from reconpatch.fitting.update import update
+from reconpatch.method.calibration import Calibration
+from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.representation import Representation
+from reconpatch.method.scoring import ScoringSettings
+from reconpatch.model.good_photos import bare_bank
+from reconpatch.model.model import Model
+from reconpatch.photos.images import Photo, list_photos, read_photo
+from reconpatch.photos.layout import Layout
+
+SMALL: dict[str, Any] = {
+    "weights": "random",
+    "size": (64, 64),
+    "bank_least": 60,
+    "defects": 4,
+    "made": 12,
+    "turns": "never",
+    "threads": 1,
+}
+OPTIONS = FitOptions(weights="random", threads=1)
+DEFECTS = 5
+
+
+def fit(good: Path, **changes: Any) -> Model:
+    model = reconpatch.fit(good, **SMALL | changes)
+    assert isinstance(model, Model)
+    return model
+
+
+def read(folder: Path) -> list[Photo]:
+    return [read_photo(path) for path in list_photos(folder)]
+
+
+@pytest.fixture(scope="module")
+def defects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five scratched parts of two kinds, one of them with its mask; not to be changed."""
+    folder = tmp_path_factory.mktemp("confirmed") / "defects"
+    for i in range(DEFECTS):
+        kind = "scratch" if i < 3 else "dent"
+        save(scratched(textured(500 + i)), folder / kind / f"{i}.png")
+    mask = scratch_mask().astype(np.uint8) * np.uint8(255)
+    save(mask, folder / "ground_truth" / "scratch" / "1_mask.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made_alone(good_folder: Path) -> Model:
+    return fit(good_folder)
+
+
+@pytest.fixture(scope="module")
+def taught(good_folder: Path, defects: Path) -> Model:
+    return fit(good_folder, confirmed=defects)
+
+
+# --- A fit ---------------------------------------------------------------------------------------
+
+
+def test_f_is_another_one_and_the_file_says_what_decided(
+    made_alone: Model, taught: Model, tmp_path: Path
+) -> None:
+    learned = taught.provenance["confirmed_defects"]
+    assert made_alone.provenance["confirmed_defects"] is None
+    assert learned["count"] == DEFECTS
+    assert learned["kept"]
+    assert learned["share"] == pytest.approx(DEFECTS / (DEFECTS + 8))
+    assert learned["auroc_unseen"] >= learned["auroc_alone"]
+    assert learned["found_unseen"] == sum(photo["unseen"] > 1 for photo in learned["photos"])
+    assert {photo["name"]: photo["place"] for photo in learned["photos"]} == {
+        f"{i}.png": "mask" if i == 1 else "map" for i in range(DEFECTS)
+    }
+    ours, theirs = taught.representation.weight, made_alone.representation.weight
+    assert ours is not None
+    assert theirs is not None
+    np.testing.assert_array_equal(ours[:64], theirs[:64])  # the principal half is that of before
+    assert np.abs(ours[64:] - theirs[64:]).max() > 1e-3 * np.abs(theirs[64:]).max()
+    taught.save(tmp_path / "taught.rcp")
+    assert reconpatch.load(tmp_path / "taught.rcp").fingerprint == taught.fingerprint
+
+
+def test_the_threshold_follows_from_good_photos_alone(taught: Model) -> None:
+    assert len(taught.photos) == len(taught.calibration.scores) == GOOD_PHOTOS
+    assert all(photo.name.startswith("part") for photo in taught.photos)
+
+
+def test_by_made_defects_alone_each_is_scored_as_by_a_fit_without_any(
+    made_alone: Model, taught: Model, defects: Path
+) -> None:
+    alone = {p["sha256"]: p["alone"] for p in taught.provenance["confirmed_defects"]["photos"]}
+    for photo in read(defects):
+        expected = made_alone.inspect(photo).score / made_alone.threshold
+        assert alone[photo.sha256] == pytest.approx(expected, rel=1e-3)
+
+
+def test_unseen_is_the_score_by_a_fit_on_the_other_folds(
+    good_folder: Path, taught: Model, defects: Path, tmp_path: Path
+) -> None:
+    learned = taught.provenance["confirmed_defects"]["photos"]
+    stand_ins = [
+        ConfirmedDefect(p["name"], p["kind"], p["sha256"], i, np.zeros((1, 1), np.float32), None)
+        for i, p in enumerate(learned)
+    ]
+    folds = fold_of(stand_ins, taught.settings.seed)
+    fold = folds[1]
+    others = tmp_path / "others"
+    shutil.copytree(defects, others)
+    for photo, its in zip(learned, folds, strict=True):
+        if its == fold:
+            (others / photo["kind"] / photo["name"]).unlink()
+            (
+                others / "ground_truth" / photo["kind"] / f"{Path(photo['name']).stem}_mask.png"
+            ).unlink(missing_ok=True)
+    model = fit(good_folder, confirmed=others)
+    if not model.provenance["confirmed_defects"]["kept"]:
+        pytest.skip("the other folds alone teach nothing here")
+    for photo, its in zip(learned, folds, strict=True):
+        if its == fold:
+            given = read_photo(defects / photo["kind"] / photo["name"])
+            expected = model.inspect(given).score / model.threshold
+            assert photo["unseen"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_defects_of_a_group_are_left_out_together_and_kinds_are_spread() -> None:
+    nothing = np.zeros((1, 1), np.float32)
+    many = [
+        ConfirmedDefect(str(i), "ab"[i % 2], str(i), i // 2 if i < 4 else i, nothing, None)
+        for i in range(20)
+    ]
+    folds = fold_of(many, seed=0)
+    assert folds[0] == folds[1]
+    assert folds[2] == folds[3]
+    assert set(folds) == set(range(FOLDS))
+    for kind in "ab":
+        of_kind = [fold for fold, d in zip(folds, many, strict=True) if d.kind == kind]
+        assert set(of_kind) == set(range(FOLDS))
+    assert fold_of(many, seed=0) == folds != fold_of(many, seed=1)
+    assert fold_of(many[4:5], seed=0) == [0]
+
+
+@dataclass
+class Version:
+    """What `place_of` needs of a version: f is the identity, and the bank one row at the origin."""
+
+    map_threshold: float
+    f: Representation = field(default_factory=Representation)
+    bank: MemoryBank = field(default_factory=lambda: bare_bank(np.zeros((1, 1), np.float32)))
+    turned: bool = False
+
+    @property
+    def calibration(self) -> Calibration:
+        # Of a single map, the threshold is its maximum.
+        one = np.array([self.map_threshold])
+        return Calibration(one, one, 0.01, "a map")
+
+
+@pytest.mark.parametrize("inspected", [False, True])
+def test_a_place_is_where_the_map_is_above_its_threshold_or_highest(inspected: bool) -> None:
+    distances = np.zeros((20, 20), np.float32)
+    distances[3:6, 10:14] = 5.0
+    distances[15, 2] = 3.0
+    mask = np.ones((20, 20), bool)
+    if inspected:
+        mask[:, :2] = False
+    layout = Layout.whole((20, 20), (160, 160), mask if inspected else None)
+    scoring = ScoringSettings(top=0.005, blur=0.0)
+    features = distances[mask][:, None]
+    defect = ConfirmedDefect("a", "k", "", 0, features, None)
+    for threshold, expected in ((2.0, 13), (4.0, 12), (100.0, 12), (0.0, int(mask.sum()))):
+        place = place_of(defect, Version(threshold), scoring, layout)
+        assert place.shape == (len(features),)
+        assert place.sum() == expected
+        assert place[features[:, 0] == 5.0].all()
+    # Of a map that is above nowhere, as many as the image score is the mean of, ties with them.
+    rising = replace(defect, features=np.arange(len(features), dtype=np.float32)[:, None])
+    place = place_of(rising, Version(1e6), scoring, layout)
+    assert np.flatnonzero(place).tolist() == [len(features) - 2, len(features) - 1]
+
+
+def test_the_sentence_says_what_was_found_unseen() -> None:
+    verdicts = [Verdict(f"{i}", "k", f"{i}", "map", alone=0.5, unseen=1.5) for i in range(2)]
+    kept = Learned(True, 0.2, verdicts, 0.75, 0.875)
+    assert kept.sentence() == (
+        "f learned from confirmed defects beside made ones: of 2 confirmed defects, each left out "
+        "when f was learned, 2 are found (image AUROC 87.5%), and 0 by made defects alone (image "
+        "AUROC 75.0%)."
+    )
+    single = Learned(True, 1 / 9, verdicts[:1], 0.75, 0.75).sentence()
+    assert single.endswith("1 confirmed defect beside made ones, which alone do not find it.")
+    assert replace(kept, kept=False).sentence().startswith("f learned from made defects alone")
+
+
+def test_a_fit_whose_f_cannot_learn_from_defects_is_refused(
+    good_folder: Path, defects: Path
+) -> None:
+    for changes in ({"method": "patchcore"}, {"init": "kin"}, {"steps": 3}):
+        with pytest.raises(SettingsError, match="teach the f of the default recipe"):
+            fit(good_folder, confirmed=defects, **changes)
+    with pytest.raises(SettingsError, match="learned in one process"):
+        fit(good_folder, confirmed=defects, on="ray")
+    with pytest.raises(SettingsError, match="an ensemble of 2 members does not learn"):
+        reconpatch.fit(good_folder, **SMALL | {"size": [64, 96], "confirmed": defects})
+
+
+def test_a_good_photo_among_the_defects_is_refused(
+    good_folder: Path, defects: Path, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
+    shutil.copytree(defects, wrong)
+    shutil.copy(good_folder / "part003.png", wrong / "dent" / "x.png")
+    with pytest.raises(PhotoError, match=r"x\.png is given as a confirmed defect.*part003\.png"):
+        fit(good_folder, confirmed=wrong)
+
+
+# --- An update -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model_file(made_alone: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "part.rcp"
+    made_alone.save(path)
+    return path
+
+
+def run(*arguments: Any) -> Any:
+    return CliRunner().invoke(app, ["update", *map(str, arguments), "--weights", "random"])
+
+
+def test_an_update_is_the_fit_that_learns_from_them(
+    model_file: Path, made_alone: Model, taught: Model, good_folder: Path, defects: Path
+) -> None:
+    new = model_file.with_name("new.rcp")
+    ran = run(
+        model_file, "--good", good_folder, "--defects", defects, "-o", new, "--threads", 1, "--json"
+    )
+    assert ran.exit_code == 0, ran.output
+    said = json.loads(ran.stdout)
+    assert said["relation"] == "parent"
+    assert said["f_changed"]
+    assert said["confirmed_defects"]["count"] == DEFECTS
+    of_each = {change["name"].rpartition("/")[2]: change for change in said["unseen"]["defects"]}
+    assert of_each.keys() == {f"{i}.png" for i in range(DEFECTS)}  # the mask is no photo
+    for photo in said["confirmed_defects"]["photos"]:
+        change = of_each[photo["name"]]
+        assert change["new_anomalous"] == (photo["unseen"] > 1)
+        assert change["old_anomalous"] == (photo["alone"] > 1)
+    updated = reconpatch.load(new)
+    assert updated.fingerprint == taught.fingerprint
+    assert updated.provenance["parent"] == made_alone.fingerprint
+    again = run(
+        model_file, "--good", good_folder, "--defects", defects, "-o", new, "--overwrite",
+        "--threads", 1,
+    )  # fmt: skip
+    assert f"Of {DEFECTS} confirmed defects, MODEL finds" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("a good photo is missing", "1 of the 8 good photos of the model, such as part003.png"),
+        ("a good photo is a defect", "the same picture is the good photo part003.png"),
+        ("a defect is good", "0.png is given as a confirmed defect, and the same picture is the"),
+        ("no defects", "there are no defects to learn from"),
+        ("no good photos", "give good photos, or confirmed false alarms with --confirmed, or"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence_and_nothing_is_written(
+    model_file: Path, good_folder: Path, defects: Path, tmp_path: Path, wrong: str, message: str
+) -> None:
+    good, bad, new = tmp_path / "fit", tmp_path / "defects", tmp_path / "new.rcp"
+    shutil.copytree(good_folder, good)
+    shutil.copytree(defects, bad)
+    if wrong == "a good photo is missing":
+        (good / "part003.png").unlink()
+    if wrong == "a good photo is a defect":
+        shutil.copy(good / "part003.png", bad / "dent")
+    if wrong == "a defect is good":
+        shutil.copy(bad / "scratch" / "0.png", good / "part900.png")
+    options = ["--good", good, "--defects", bad]
+    if wrong == "no defects":
+        options = options[:2]
+    if wrong == "no good photos":
+        options = options[2:]
+    ran = run(model_file, *options, "-o", new)
+    assert ran.exit_code == 2
+    assert message in " ".join(ran.output.split())
+    assert not new.exists()
+
+
+def test_false_alarms_that_were_taught_are_asked_for(
+    made_alone: Model, good_folder: Path, defects: Path
+) -> None:
+    alarm = read_photo(textured(700), name="alarm.png")
+    model = update(made_alone, [], confirmed=[alarm]).with_threshold(7.0)
+    with pytest.raises(PhotoError, match=r"such as alarm\.png, are not given: give them with --co"):
+        refit(model, good_folder, defects, OPTIONS)
+    new = refit(model, good_folder, defects, OPTIONS, confirmed=[alarm])
+    assert [photo.name for photo in new.photos][-1] == "alarm.png"
+    assert new.calibration.set_by_hand is None
+    assert any("7 was set by hand, in units of the f before" in n for n in new.provenance["notes"])
+    assert len(new.calibration.scores) == GOOD_PHOTOS
+    assert new.provenance["parent"] == model.fingerprint
+    assert new.provenance["confirmed_defects"]["count"] == DEFECTS
+
+
+def test_shots_of_one_part_need_the_group_of_the_fit(good_folder: Path, defects: Path) -> None:
+    model = fit(good_folder, group=r"part00(\d)")
+    joined = replace(
+        model, photos=[replace(photo, group=photo.group // 2) for photo in model.photos]
+    )
+    with pytest.raises(SettingsError, match="give the --group of the fit"):
+        refit(joined, good_folder, defects, OPTIONS)
+
+
+# --- Never worse unseen ---------------------------------------------------------------------------
+
+
+def saying(model: Model, photos: list[Photo], unseen: list[float], **of_model: Any) -> Model:
+    """A version whose record says how it scores photos that it had not seen."""
+    verdicts = [
+        {"sha256": photo.sha256, "unseen": ratio, "alone": 0.0}
+        for photo, ratio in zip(photos, unseen, strict=True)
+    ]
+    learned = {"kept": True, "photos": verdicts, "sentence": ""}
+    return replace(model, provenance={**model.provenance, "confirmed_defects": learned}, **of_model)
+
+
+def test_versions_that_have_not_seen_them_speak_for_the_new_one(made_alone: Model) -> None:
+    good, bad = read_photo(textured(900)), read_photo(scratched(textured(901)))
+    before = made_alone.inspect(bad)
+    assert before.anomalous
+    found = compare_unseen(made_alone, saying(made_alone, [good, bad], [1.5, 1.1]), [good, bad])
+    assert [(c.old_anomalous, c.new_anomalous) for c in found.defects] == [
+        (made_alone.inspect(good).anomalous, True),
+        (True, True),
+    ]
+    assert found.defects[1].old_score == before.score
+    assert found.defects[1].new_score == pytest.approx(1.1 * made_alone.threshold)
+
+
+def test_an_old_version_that_learned_from_a_defect_is_judged_unseen_as_well(
+    made_alone: Model,
+) -> None:
+    bad = read_photo(scratched(textured(901)))
+    old = saying(made_alone, [bad], [0.5])
+    (change,) = compare_unseen(old, saying(made_alone, [bad], [0.9]), [bad]).defects
+    assert not change.old_anomalous
+    assert change.old_score == pytest.approx(0.5 * made_alone.threshold)
+
+
+def test_a_version_that_finds_fewer_unseen_is_refused_unless_forced(made_alone: Model) -> None:
+    photos = [read_photo(scratched(textured(901 + i))) for i in range(3)]
+    old = saying(made_alone, photos, [1.2, 1.2, 0.8])
+    swapped = saying(made_alone, photos, [1.2, 0.9, 1.1])
+    comparison = compare_unseen(old, swapped, photos)
+    assert len(comparison.missed) == len(comparison.newly_found) == 1
+    worse = saying(made_alone, photos, [1.2, 0.9, 0.8])
+    with pytest.raises(UpdateRefusedError, match="find 1 fewer of 3 confirmed defects"):
+        compare_unseen(old, worse, photos)
+    assert len(compare_unseen(old, worse, photos, force=True).missed) == 1
