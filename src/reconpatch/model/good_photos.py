@@ -4,7 +4,7 @@ A good photo scored against a bank that holds its own patches looks better than 
 against a bank from which they are only deleted it looks worse, since a coreset without it would
 have covered the gap with patches of other photos. So each photo is scored against the bank mended:
 its rows give way to stand-ins, which the greedy selection would have picked from the other photos.
-f did see the photo: what all that leaves of an error is measured in benchmarks/leave_one_out.py.
+f did see the photo: what all that leaves of an error is measured in docs/results.md.
 """
 
 from __future__ import annotations
