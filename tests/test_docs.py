@@ -269,11 +269,13 @@ def test_links_lead_somewhere(page: str) -> None:
     assert [target for target in local if target and not (folder / target).exists()] == []
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/method.md"])
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/method.md", "docs/glossary.md"]
+)
 def test_modules_and_functions_named_exist(page: str) -> None:
     named = re.findall(r"`((?:tests/)?[\w/]+/)?(\w+\.py)?(?:: ([\w.]+))?`", read(page))
     places = [(folder + file, name) for folder, file, name in named if folder]
-    assert len(places) > 10
+    assert len(places) > 5
     for path, name in places:
         assert (PACKAGE / path).exists() or (REPOSITORY / path).exists(), path
         if name:
@@ -292,6 +294,18 @@ def test_each_equation_is_where_the_page_says() -> None:
     for number, path, name in rows:
         said = re.findall(r"\(eq\. ([^)]+)\)", part_of(path, name).__doc__)
         assert number in re.findall(r"\d+", " ".join(said)), f"{path}: {name}"
+
+
+def test_the_names_of_the_glossary_exist() -> None:
+    rows = re.findall(r"^\| .* \| (`.*) \|$", read("docs/glossary.md"), re.M)
+    named = [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
+    assert len(named) > 15
+    source = "".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
+    for name in named:
+        kind, _, attribute = name.partition(".")
+        body = re.search(rf"^class {kind}\b.*?(?=^\S|\Z)", source, re.M | re.S)
+        assert body, name
+        assert re.search(rf"\b{attribute}\b", body[0]), name
 
 
 def test_the_way_to_a_distance_is_as_short_as_the_page_says(

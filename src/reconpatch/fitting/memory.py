@@ -97,7 +97,9 @@ class Fit:
         patches = self.kept * self.places
         taken = min(patches, self.at_hand(limit)) if where == "parts" else 0
         training = self.settings.training
-        whole = training.init == "pca" or (training.init == "kin" and self.dim < self.channels)
+        whole = training.init == "pca" or (
+            training.init == "relevant_components" and self.dim < self.channels
+        )
         copies = (taken or patches) * 2 if whole else 0
         if training.init == "contrastive":  # a sample, and what it is compared with
             copies = 2 * min(taken or patches, PATCHES)
@@ -123,7 +125,7 @@ class Fit:
         return bank_rows(settings.bank, self.photos * self.places, settings.bank_least)
 
     def _bank_bytes(self) -> int:
-        """Rows and stand-ins, each twice while they are made, and another bank for the guard."""
+        """Rows and replacements, each twice while they are made, and another bank for the guard."""
         return self._rows * _ITEM * (4 * self.dim + 2 * self.channels * self.settings.guard)
 
     def _calibration_bytes(self) -> int:

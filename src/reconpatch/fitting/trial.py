@@ -193,7 +193,7 @@ class Trial:
         return f"image AUROC {self.quality.auroc:.1%}, pixel AP {self.pixel_ap:.1%}"
 
 
-def try_on(
+def judge_on_defects(
     defects: Defects,
     f: Representation,
     bank: MemoryBank,

@@ -381,7 +381,7 @@ def _grown(
     known: int,
     order: Sequence[int],
 ) -> MemoryBank:
-    """The bank with its new rows, its photos counted in their new order; stand-ins are to come."""
+    """The bank with its new rows, its photos in their new order, replacements yet to be chosen."""
     photo, place = np.array(added, dtype=np.int64).reshape(-1, 2).T
     more = np.concatenate([bank.rows[:0], *(patches[i][[at]] for i, at in added)])
     place_of = np.argsort(np.array(order))
@@ -389,7 +389,7 @@ def _grown(
         rows=np.concatenate([bank.rows, more]),
         photo=place_of[np.concatenate([bank.photo, known + photo])],
         place=np.concatenate([bank.place, place]),
-        stand_ins=np.concatenate([bank.stand_ins, more]),
+        replacements=np.concatenate([bank.replacements, more]),
         scales=bank.scales,
     )
 
@@ -402,37 +402,37 @@ def _mended(
     photos: Sequence[TrainingPhoto],
     radius: float,
 ) -> MemoryBank:
-    """Stand-ins for all rows: what would be in the bank without their photo.
+    """Replacement rows for all rows: what would be in the bank without their photo.
 
-    Without a group of photos, the patches of the new ones that its rows cover are orphans. Of the
+    Without a group of photos, the patches of the new ones that its rows cover are uncovered. Of the
     group's own update, those further from the rest than the radius would have become rows. Of
-    older groups the stand-ins are orphans as well, and the selection goes on among all of them
+    older groups the former replacements are too, and the selection goes on among all of them
     until as many are picked as rows were taken away; that an update would pick some more is left
     out, so a photo's score as if new is rather too large. Where there are too few, a row that is
     there already fills the place.
     """
     group_of_row = groups_of_rows(bank, photos)
-    orphans: dict[int, list[Floats]] = {int(group): [] for group in np.unique(group_of_row)}
+    uncovered: dict[int, list[Floats]] = {int(group): [] for group in np.unique(group_of_row)}
     for photo, r in zip(new, patches, strict=True):
         covered_by = group_of_row[bank.nearest(r)[1]]
         for group in np.unique(covered_by[covered_by != photo.group]):
-            orphans[int(group)].append(r[covered_by == group])
+            uncovered[int(group)].append(r[covered_by == group])
     older = set(group_of_row[:old].tolist())
-    stand_ins = bank.stand_ins.copy()
-    for group, parts in orphans.items():
+    replacements = bank.replacements.copy()
+    for group, parts in uncovered.items():
         mine = group_of_row == group
         if group not in older:
-            stand_ins[mine] = _stand_ins(bank.rows[~mine], parts, int(mine.sum()), radius)
+            replacements[mine] = _replacements(bank.rows[~mine], parts, int(mine.sum()), radius)
         elif parts:  # else nothing has become of the old ones
-            parts = [bank.stand_ins[mine], *parts]
-            stand_ins[mine] = _stand_ins(bank.rows[~mine], parts, int(mine.sum()), 0.0)
-    return replace(bank, stand_ins=stand_ins)
+            parts = [bank.replacements[mine], *parts]
+            replacements[mine] = _replacements(bank.rows[~mine], parts, int(mine.sum()), 0.0)
+    return replace(bank, replacements=replacements)
 
 
-def _stand_ins(rest: Floats, orphans: Sequence[Floats], count: int, radius: float) -> Floats:
+def _replacements(rest: Floats, uncovered: Sequence[Floats], count: int, radius: float) -> Floats:
     filled = np.repeat(rest[:1], count, axis=0)
-    if orphans:
-        candidates = np.concatenate(orphans)
+    if uncovered:
+        candidates = np.concatenate(uncovered)
         nearest, _ = bare_bank(rest).nearest(candidates)
         picks = extend_coreset(candidates, nearest, radius, most=count)
         filled[: len(picks)] = candidates[picks]

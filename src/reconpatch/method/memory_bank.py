@@ -28,7 +28,7 @@ class MemoryBank:
         rows: (M, D) float32, r = f(p) of the chosen good patches.
         photo: (M,) int64, index of the training photo that each row comes from.
         place: (M,) int64, index of the patch in that photo's grid, in raster order.
-        stand_ins: (M, D) float32, the row of another photo that takes each row's place when the
+        replacements: (M, D) float32, the row of another photo that takes each row's place when the
             row's own photo is left out; see `reconpatch.model.good_photos`.
         scales: (M,) float32, how sparse the bank is around each row, about 1; see `row_scales`.
             None where the image score does not ask.
@@ -37,7 +37,7 @@ class MemoryBank:
     rows: Floats
     photo: Ints
     place: Ints
-    stand_ins: Floats
+    replacements: Floats
     scales: Floats | None = None
 
     def __len__(self) -> int:
@@ -71,14 +71,14 @@ class MemoryBank:
         return given if self.scales is None else {**given, "scales": self.scales}
 
     def without(self, left_out: npt.NDArray[np.bool_]) -> MemoryBank:
-        """The bank as it would be without some photos: stand-ins in place of their rows.
+        """The bank as it would be without some photos: replacement rows in place of their rows.
 
         Args:
             left_out: (M,) boolean, the rows of the photos that are left out.
         """
         if not left_out.any():
             return self
-        return replace(self, rows=np.where(left_out[:, None], self.stand_ins, self.rows))
+        return replace(self, rows=np.where(left_out[:, None], self.replacements, self.rows))
 
     def nearest(self, queries: Floats) -> tuple[Floats, Ints]:
         """r* and D(f(p), r*) for each query (eq. 9): exact, Euclidean.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
@@ -316,13 +317,14 @@ class FitSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FitSettings:
-        """The settings that `to_dict` gave.
+        """The settings that `to_dict` gave, also under the names that they had before.
 
         Raises:
             SettingsError: a value is of another type than its setting, or out of its range.
         """
         from pydantic import TypeAdapter, ValidationError
 
+        values = _with_current_names(values)
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise SettingsError(f"there is no setting {min(unknown)!r}")
@@ -338,6 +340,38 @@ class FitSettings:
             if first["type"] == "tuple_type" and name in _TUPLES:
                 allowed = _TUPLES[name]
             raise SettingsError(f"{name} is {first['input']!r}: {allowed}") from None
+
+
+RENAMED = {"kin_power": "relevant_power", "kin_shrink": "relevant_shrink"}
+"""Training settings by the names that they had before; model files go on to hold those."""
+RENAMED_INIT = {"kin": "relevant_components"}
+"""Likewise the values of `init`."""
+
+
+def _with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as `FitSettings.to_dict` gives them, whatever version's names they have."""
+    training = values.get("training")
+    if not isinstance(training, Mapping):
+        return dict(values)
+    training = {RENAMED.get(name, name): value for name, value in training.items()}
+    if training.get("init") in tuple(RENAMED_INIT):
+        training["init"] = RENAMED_INIT[training["init"]]
+    return {**values, "training": training}
+
+
+def _renamed(name: str, value: Any) -> tuple[str, Any]:
+    """A setting given by name under its present name; a DeprecationWarning where that is new."""
+    if name in RENAMED:
+        warnings.warn(
+            f"the setting {name} is now {RENAMED[name]}: give that", DeprecationWarning, 4
+        )
+        return RENAMED[name], value
+    if name == "init" and value in tuple(RENAMED_INIT):
+        warnings.warn(
+            f"init={value} is now init={RENAMED_INIT[value]}: give that", DeprecationWarning, 4
+        )
+        return name, RENAMED_INIT[value]
+    return name, value
 
 
 _PAPER = FitSettings(
@@ -420,7 +454,7 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     if recipe not in RECIPES:
         raise SettingsError(f"the recipe is {recipe!r}: give one of {', '.join(RECIPES)}")
     values = RECIPES[recipe].to_dict()
-    changes = {name: _plain(name, value) for name, value in changes.items()}
+    changes = dict(_renamed(name, _plain(name, value)) for name, value in changes.items())
     if changes.get("method") == "patchcore":
         changes = _PATCHCORE | changes
     elif changes.get("init", "contrastive") != "contrastive" and recipe == "default":
@@ -459,7 +493,7 @@ def _plain(name: str, value: Any) -> Any:
         return value.tolist()
     if isinstance(value, list | tuple):
         return type(value)(_plain("", inner) for inner in value)
-    is_text = isinstance(value, str) and _types().get(name) in _PARSED
+    is_text = isinstance(value, str) and _types().get(RENAMED.get(name, name)) in _PARSED
     return parse_setting(name, value) if is_text else value
 
 
@@ -506,6 +540,7 @@ def parse_assignments(assignments: Sequence[str], apart: Collection[str] = ()) -
     values: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
+        name, text = _renamed(name, text)
         if not equals or name not in known:
             raise SettingsError(
                 f"--set takes NAME=VALUE with the name of a setting, and {assignment!r} was given"
@@ -521,7 +556,7 @@ def parse_setting(name: str, text: str) -> Any:
     Raises:
         SettingsError: it is not of that type.
     """
-    kind = _types()[name]
+    kind = _types()[RENAMED.get(name, name)]
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise SettingsError(f"{name} is {text!r}: give true or false")
@@ -561,7 +596,8 @@ def _parse_numbers(name: str, text: str) -> tuple[int, ...]:
 
 def setting_names() -> list[str]:
     """The names that `settings_for` takes, those of training and scoring among them."""
-    return [name for name, kind in _types().items() if not is_dataclass(kind)]
+    names = [name for name, kind in _types().items() if not is_dataclass(kind)]
+    return [*names, *RENAMED]
 
 
 _TUPLES = {
