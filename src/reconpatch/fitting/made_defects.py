@@ -1,4 +1,4 @@
-"""Defects made on good photos: f learns from some kinds, others judge what it learned.
+"""Make defects on good photos: f learns from some kinds, others judge what it learned.
 
 A fit has no defective photo. What it can do is damage its own good photos in ways that belong to
 no product in particular, from barely visible to obvious, and see how many of them it would catch.
@@ -144,7 +144,7 @@ class MadeDefect:
 def made_defects(
     photos: Iterable[RGB], seed: int, kinds: Sequence[Kind] = KINDS
 ) -> Iterator[MadeDefect]:
-    """One defect on each photo, the kinds in turn, photo by photo.
+    """Make one defect on each photo, the kinds in turn.
 
     A defect follows from the seed, the photo's place in the order, the photo and the one before it
     (from which half of the pastes come): photos appended later change none.
@@ -367,7 +367,7 @@ def _made(
 
 
 def _differs(pixels: RGB, made: MadeDefect, look: _Look) -> bool:
-    """Whether the defect can be seen: barely will do."""
+    """Whether the defect is visible, if only barely."""
     if not made.mask.any():
         return False
     box = _box_of(made.mask)

@@ -1,4 +1,4 @@
-"""What a fit takes in memory and on disk: worked out, and refused, before a feature is extracted.
+"""Estimate the memory and disk of a fit, and refuse one too large before it begins.
 
 settings, number of photos, --memory-limit ──> what is approximated
 memory of the machine or its container ──────> where features are kept, which no figure sees
@@ -137,7 +137,7 @@ class Fit:
 
 
 def open_store(fit: Fit, limit: int) -> PatchStore:
-    """A store for the features of a fit, where there is room for them.
+    """Open a store for the features of a fit where there is room for them.
 
     Args:
         fit: its sizes.
@@ -206,7 +206,7 @@ def _size(count: float) -> str:
 
 
 def approximations(patches: PatchStore, settings: FitSettings) -> Iterator[str]:
-    """What a fit does with some of the patches, or in parts, in place of all at once: notes."""
+    """Note which steps of a fit take some of the patches only, or take them in parts."""
     count, at_hand = patches.patches, patches.at_hand
     if count > at_hand and not patches.addressable and settings.method != "patchcore":
         yield (

@@ -62,7 +62,7 @@ def update(
     group: str | None = None,
     progress: Progress | None = None,
 ) -> Inspector:
-    """A new version of a model that knows more good photos; the model itself does not change.
+    """Return a new version of a model that knows more good photos; the model does not change.
 
     Args:
         model: a model, or an ensemble, of which every member is updated.
@@ -330,7 +330,7 @@ def _new_rows(
     radius: float,
     radius_confirmed: float,
 ) -> list[tuple[int, int]]:
-    """Which patches become rows: the index of their new photo, and their place in its grid.
+    """Choose the patches that become rows: the index of their photo, their place in its grid.
 
     Greedy picks of the good photos down to the radius, then all that is new in false alarms. Of a
     false alarm that a person confirmed every patch enters that is further away: picks alone would
@@ -402,7 +402,7 @@ def _mended(
     photos: Sequence[TrainingPhoto],
     radius: float,
 ) -> MemoryBank:
-    """Replacement rows for all rows: what would be in the bank without their photo.
+    """Choose replacement rows for all rows: what the bank would hold without their photo.
 
     Without a group of photos, the patches of the new ones that its rows cover are uncovered. Of the
     group's own update, those further from the rest than the radius would have become rows. Of
@@ -449,7 +449,7 @@ def _scores(
     patches: Sequence[Floats],
     report: Progress,
 ) -> GoodScores:
-    """The scores of the calibrating photos: old ones scored again, new ones in full.
+    """Score the calibrating photos: old ones from kept patches, new ones in full.
 
     Args:
         model: the model before the update.

@@ -71,7 +71,7 @@ class MemoryBank:
         return given if self.scales is None else {**given, "scales": self.scales}
 
     def without(self, left_out: npt.NDArray[np.bool_]) -> MemoryBank:
-        """The bank as it would be without some photos: replacement rows in place of their rows.
+        """Return the bank without some photos: replacement rows take the place of their rows.
 
         Args:
             left_out: (M,) boolean, the rows of the photos that are left out.
@@ -81,7 +81,7 @@ class MemoryBank:
         return replace(self, rows=np.where(left_out[:, None], self.replacements, self.rows))
 
     def nearest(self, queries: Floats) -> tuple[Floats, Ints]:
-        """r* and D(f(p), r*) for each query (eq. 9): exact, Euclidean.
+        """Find r* and D(f(p), r*) for each query (eq. 9), exact and Euclidean.
 
         Args:
             queries: (Q, D) float32.
@@ -100,7 +100,7 @@ class MemoryBank:
         return distances(queries, self.rows[indices]), indices
 
     def neighbours_of(self, row: int, b: int) -> Ints:
-        """N_b(r*): indices of the b rows nearest to a row of the bank, itself first (eq. 10)."""
+        """Find N_b(r*), the indices of the b rows nearest to a row, itself first (eq. 10)."""
         to_row = np.linalg.norm(self.rows - self.rows[row], axis=1)
         to_row[row] = -1.0  # itself first, even among duplicates
         b = min(b, len(self.rows))
@@ -114,7 +114,7 @@ _LEAST_SCALE = 0.1
 
 
 def row_scales(rows: Floats, parts: Ints, power: float) -> Floats:
-    """How sparse the bank is around its rows: (M,) float32, about 1.
+    """Measure how sparse the bank is around each row: (M,) float32, about 1.
 
     The mean distance of a row to the nearest rows of other parts, as a share of that of all rows,
     to a power. Where good parts vary, a patch must be further away to be as odd (local outlier

@@ -1,4 +1,4 @@
-"""How well scores and anomaly maps tell good from defective, computed exactly.
+"""Compute image and pixel metrics exactly: AUROC, AP, F1-max, AUPRO, sPRO.
 
 Everything here follows from one curve: lower a threshold over all distinct scores, from the
 highest down, and count at each what scores as high. No threshold is sampled and no score is binned;
@@ -62,7 +62,7 @@ METRICS: Mapping[str, str] = {
 def image_metrics(
     labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]
 ) -> dict[str, float | None]:
-    """Image AUROC, AP and F1-max by the names of `METRICS`; None each without both kinds of photos.
+    """Compute image AUROC, AP and F1-max by the names of `METRICS`; None without both kinds.
 
     Args:
         labels: (n,) bool, True for defective.
@@ -81,7 +81,7 @@ def image_metrics(
 
 
 def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
-    """Area under the ROC curve: how often a defective item outscores a good one, ties half.
+    """Compute the area under the ROC curve: how often a defective item outscores a good one.
 
     Args:
         labels: (n,) bool, True for defective.
@@ -115,7 +115,7 @@ def average_precision(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floa
 
 
 def f1_max(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
-    """The best F1 that any threshold reaches: an oracle.
+    """Compute the best F1 that any threshold reaches.
 
     The threshold is chosen by looking at the labels it is then judged by. The figure is an upper
     bound to compare methods with, not what a threshold set from good photos alone will reach.
@@ -137,7 +137,7 @@ def f1_max(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> f
 def pixel_metrics(
     masks: Iterable[npt.NDArray[np.bool_]], maps: Iterable[npt.NDArray[np.float32]]
 ) -> dict[str, float]:
-    """The figures of all photos at once, as `PixelMetrics.result`.
+    """Compute the pixel metrics of all photos at once, as `PixelMetrics.result`.
 
     Both arguments are read once, side by side, so generators will do.
 

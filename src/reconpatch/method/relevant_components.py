@@ -1,4 +1,4 @@
-"""The start of f in closed form: relevant components of good patches.
+"""Learn f in closed form from good patches alone: relevant component analysis.
 
 The contrastive loss pulls similar patches together and pushes others apart (eq. 7). Its pull has a
 closed-form solution: of all linear f of one volume, the inverse square root of the covariance of
@@ -56,7 +56,7 @@ def relevant_components(
 def nearest_differences(
     patches: Floats, parts: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> Floats:
-    """(Q, C) differences between patches and the nearest patch of another part, in p itself.
+    """Compute (Q, C) differences between patches and the nearest patch of another part.
 
     Args:
         patches: (P, C) float32.
@@ -83,7 +83,7 @@ def nearest_differences(
 
 
 def covariance(differences: Floats) -> Doubles:
-    """(C, C) mean outer product of (Q, C) differences; a difference's mean is 0 by symmetry."""
+    """Compute the (C, C) mean outer product of (Q, C) differences, whose mean is 0 by symmetry."""
     x = differences.astype(np.float64)
     product: Doubles = x.T @ x / len(x)
     return product
@@ -115,7 +115,7 @@ def _leading(patches: Floats, weight: Doubles, dim: int) -> Doubles:
 
 
 def signed(rows: Doubles) -> Doubles:
-    """Rows with their largest entry positive: the sign of an eigenvector is the library's whim."""
+    """Make the largest entry of each row positive: an eigenvector's sign is arbitrary."""
     largest = np.abs(rows).argmax(axis=1)
     signed: Doubles = rows * np.sign(rows[np.arange(len(rows)), largest])[:, None]
     return signed

@@ -53,7 +53,7 @@ class Representation:
         return r if self.bias is None else r + self.bias
 
     def after(self, first: Representation) -> Representation:
-        """Two in turn as one: p to self(first(p)). Summed in float64."""
+        """Compose with another representation: p to self(first(p)), summed in float64."""
         weight, bias = first.weight, first.bias
         if self.weight is not None:
             weight = self.weight
@@ -68,7 +68,7 @@ class Representation:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How f is made. What the paper does not say is a parameter here; see docs/method.md.
+    """Settings of f. What the paper does not say is a parameter here; see docs/method.md.
 
     Attributes:
         dim: D, dimensions of r = f(p); 0 takes C, those of p.
@@ -347,7 +347,7 @@ def train(
 
 
 def pseudo_labels(z_bar: torch.Tensor, settings: TrainingSettings) -> torch.Tensor:
-    """Similarities w (eq. 6) for a batch of the twin's z̄: (N, D) -> (N, N)."""
+    """Compute the similarities w (eq. 6) for a batch of the twin's z̄: (N, D) -> (N, N)."""
     from torch.nn.functional import normalize
 
     from reconpatch.method.similarity import (
@@ -376,7 +376,7 @@ def update_twin(twin: torch.nn.Module, student: torch.nn.Module, gamma: float) -
 
 
 def initial_f(channels: int, settings: TrainingSettings, weight: Floats | None) -> torch.nn.Linear:
-    """The layer f before its first step, by torch's global seed where no weight is given."""
+    """Create the layer f before its first step, random by torch's global seed without a weight."""
     import torch
 
     f = torch.nn.Linear(channels, settings.dim or channels, bias=settings.bias)
@@ -395,7 +395,7 @@ def initial_weight(
     *,
     seed: int = 0,
 ) -> Floats | None:
-    """The (D, C) weight that f starts from by its patches; None for a random one."""
+    """Compute the (D, C) weight that f starts from; None for a random one."""
     channels = patches.shape[1]
     dim = settings.dim or channels
     if settings.init == "orthogonal":
@@ -449,7 +449,7 @@ def principal_directions(patches: Floats, dim: int) -> Floats:
 def batches(
     patches: Floats, settings: TrainingSettings, rng: np.random.Generator
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """Indices of one batch after the other, without end; every batch has min(N, P) patches."""
+    """Yield the indices of batches without end; every batch has min(N, P) patches."""
     n = min(settings.batch_size, len(patches))
     if settings.batches == "neighbours":
         yield from _neighbour_batches(patches, n, settings, rng)

@@ -36,7 +36,7 @@ _STRIDE = 8  # pixels of the input for a cell of the default backbones
 
 
 def automatic_size(photo: tuple[int, int], limit: int) -> tuple[int, int]:
-    """The model's input for photos of a size: (height, width), about the photos' shape.
+    """Choose the model's input for photos of a size: (height, width), about the photos' shape.
 
     As many pixels as the largest of the automatic squares that is no larger than the photos'
     shorter side, or 224. A larger input shows smaller defects, but there is nothing to see in
@@ -70,7 +70,7 @@ def in_shape(side: int, photo: tuple[int, int]) -> tuple[int, int]:
 
 
 def squeeze_note(settings: FitSettings, photo: tuple[int, int]) -> list[str]:
-    """A note, where photos of this (height, width) are shown far from their shape; else nothing."""
+    """Note photos of a (height, width) that the input shows far from their shape; else nothing."""
     if settings.tile or settings.resize:  # tiles are square, and a crop keeps the shape
         return []
     down, across = (side / size for side, size in zip(photo, settings.size, strict=True))
@@ -87,7 +87,7 @@ def squeeze_note(settings: FitSettings, photo: tuple[int, int]) -> list[str]:
 
 
 def automatic_tile(settings: FitSettings, photo_size: tuple[int, int]) -> FitSettings:
-    """The settings with what an automatic tile or size comes to.
+    """Resolve an automatic tile or size.
 
     The smallest defect that matters has to be `_SEEN_DEFECT` pixels wide at the model's input. If
     the whole photo can be shown so large, it is; else in tiles, shown at the scale that this takes.
@@ -117,7 +117,7 @@ def automatic_tile(settings: FitSettings, photo_size: tuple[int, int]) -> FitSet
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Everything that decides what a fit makes of a folder of photos.
+    """All settings that decide what a fit makes of a folder of photos.
 
     Attributes:
         recipe: the recipe that the settings started from.
@@ -349,7 +349,7 @@ RENAMED_INIT = {"kin": "relevant_components"}
 
 
 def _with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as `FitSettings.to_dict` gives them, whatever version's names they have."""
+    """Rename settings of earlier versions to what `FitSettings.to_dict` calls them now."""
     training = values.get("training")
     if not isinstance(training, Mapping):
         return dict(values)
@@ -360,7 +360,7 @@ def _with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(name: str, value: Any) -> tuple[str, Any]:
-    """A setting given by name under its present name; a DeprecationWarning where that is new."""
+    """Bring a setting to its present name, with a DeprecationWarning if it was renamed."""
     if name in RENAMED:
         warnings.warn(
             f"the setting {name} is now {RENAMED[name]}: give that", DeprecationWarning, 4
@@ -442,7 +442,7 @@ recipe for each member, of which "best" has two."""
 
 
 def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
-    """A recipe with changes by name.
+    """Build the settings of a recipe with changes by name.
 
     Names are the fields of `FitSettings`, and for short also those of its `training` and `scoring`
     settings: `settings_for("paper", seed=1, alpha=0.3, b=3)`.
@@ -488,7 +488,7 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A value as Python has it: numpy's numbers and arrays, and text for numbers, become plain."""
+    """Convert numpy's numbers and arrays, and text for numbers, to plain values."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, list | tuple):
@@ -500,7 +500,7 @@ def _plain(name: str, value: Any) -> Any:
 def ensemble_settings_for(
     recipe: str, members: Sequence[str | Mapping[str, Any]], **changes: Any
 ) -> list[FitSettings]:
-    """The settings of each member of an ensemble, or of a single model as its one member.
+    """Build the settings of each member of an ensemble; a single model is its one member.
 
     Under the recipe "paper" several members take what the paper gives for them: f of 384
     dimensions, 60 epochs at a learning rate of 1e-6. Changes by name come after that.
@@ -524,7 +524,7 @@ def ensemble_settings_for(
 
 
 def parse_assignments(assignments: Sequence[str], apart: Collection[str] = ()) -> dict[str, Any]:
-    """`NAME=VALUE` strings, as a command line has them, each value in its setting's type.
+    """Parse `NAME=VALUE` strings of a command line, each value in its setting's type.
 
     Args:
         assignments: such as "alpha=0.3", "size=64x96" or "levels=2,3"; the later of two of one name
@@ -551,7 +551,7 @@ def parse_assignments(assignments: Sequence[str], apart: Collection[str] = ()) -
 
 
 def parse_setting(name: str, text: str) -> Any:
-    """The value of a setting that a command line has as text, in the setting's type.
+    """Parse the text of a setting on a command line into the setting's type.
 
     Raises:
         SettingsError: it is not of that type.

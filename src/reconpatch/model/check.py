@@ -1,4 +1,4 @@
-"""Whether what a model file says can be.
+"""Check that the contents of a model file fit together.
 
 The checksum tells of damage. It is no signature: a file that somebody made by hand can have the
 right one. So whatever an inspection or a report relies on is looked at once, when a file is read.
@@ -28,7 +28,7 @@ _MOST_CROPPED = 8
 
 
 def check_model(model: ModelContents) -> None:
-    """Raise ValueError, with what cannot be, where the parts of a model do not fit together."""
+    """Raise ValueError, naming the part, unless the parts of a model fit together."""
     _check_provenance(model.provenance)
     _check_learned(model.provenance)
     _check_photos(model.photos, len(model.thumbnails))
@@ -42,7 +42,7 @@ def check_model(model: ModelContents) -> None:
 
 
 def check_ensemble(ensemble: EnsembleContents) -> None:
-    """Raise ValueError, with what cannot be, where the scales of an ensemble do not fit it."""
+    """Raise ValueError, naming the part, unless the scales of an ensemble fit it."""
     _check_provenance(ensemble.provenance)
     _check_calibration(ensemble.calibration)
     for scales in (ensemble.score_scales, ensemble.map_scales):

@@ -1,4 +1,4 @@
-"""One file for a whole model: a safetensors file whose header carries a JSON record.
+"""Read and write a model as one safetensors file whose header carries a JSON record.
 
 Arrays, the backbone's ONNX graph and the thumbnails are tensors; everything else is JSON. No
 pickle, no code, no paths but names relative to the folder of the fit. Any safetensors reader opens
@@ -84,7 +84,7 @@ def read(
 
 @contextlib.contextmanager
 def made_up(path: Path) -> Iterator[None]:
-    """A file with the right checksum whose parts cannot be used becomes a ModelFileError."""
+    """Raise ModelFileError where a file has the right checksum and unusable parts."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -95,7 +95,7 @@ def made_up(path: Path) -> Iterator[None]:
 
 
 def fingerprint(contents: Contents) -> str:
-    """SHA-256 over all that decides a verdict, and nothing that does not (times, versions).
+    """Hash all that decides a verdict, and nothing that does not (times, versions): SHA-256.
 
     A setting at its default counts for nothing, so that one that a later version adds leaves the
     fingerprints of models without it as they were.
@@ -104,7 +104,7 @@ def fingerprint(contents: Contents) -> str:
 
 
 def scoring_fingerprint(model: ModelContents) -> str:
-    """SHA-256 over all that decides a score: `fingerprint`, but for what thresholds follow from."""
+    """Hash all that decides a score, as `fingerprint` without the calibration: SHA-256."""
     record = _record(model)
     for member in record["members"]:
         member.pop("calibration")

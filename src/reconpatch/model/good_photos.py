@@ -1,4 +1,4 @@
-"""The good photos of a fit: which they were, and each scored as if it were new.
+"""The good photos of a fit, and their leave-one-out scores.
 
 A good photo scored against a bank that holds its own patches looks better than any new photo will;
 against a bank from which they are only deleted it looks worse, since a coreset without it would
@@ -60,7 +60,7 @@ class TrainingPhoto:
 def assign_groups(
     photos: Sequence[TrainingPhoto], pattern: str | None, alike: Alike | None = None
 ) -> tuple[list[TrainingPhoto], list[str]]:
-    """Give photos of one part, and copies of one photo, a group in common.
+    """Assign one group to photos of one part and to copies of one photo.
 
     Args:
         photos: in the order of the fit.
@@ -140,7 +140,7 @@ def _notes_on(
 def by_part(
     values: npt.NDArray[np.float64], photos: Sequence[TrainingPhoto], of: Ints
 ) -> npt.NDArray[np.float64]:
-    """One value for each part: the largest of its photos, in the order of the first of them.
+    """Take the largest value of each part's photos, parts in the order of their first photos.
 
     A part is flagged if one of its photos is, and only parts are independent of each other; what
     is set on n parts promises what n independent scores can.
@@ -170,7 +170,7 @@ def _part_of(name: str, pattern: str) -> str | None:
 
 
 def counted_once(photos: int, parts: int) -> str:
-    """What to add to where scores come from, if some photos are of one part."""
+    """Say that photos of one part were counted once, if there are any."""
     return "" if parts == photos else f"; {parts} different parts, each counted once"
 
 
@@ -185,14 +185,14 @@ def _merge(merged: dict[Hashable, Hashable], a: Hashable, b: Hashable) -> None:
 
 
 def groups_of_rows(bank: MemoryBank, photos: Sequence[TrainingPhoto]) -> npt.NDArray[np.int64]:
-    """(M,) the group of the photo that each row of the bank comes from."""
+    """Look up the group of the photo that each row of the bank comes from: (M,)."""
     return np.array([photo.group for photo in photos], dtype=np.int64)[bank.photo]
 
 
 def with_scales(
     bank: MemoryBank, photos: Sequence[TrainingPhoto], scoring: ScoringSettings
 ) -> MemoryBank:
-    """The bank with its `row_scales`, by the differences that the image score sees.
+    """Add `row_scales` to the bank, from the differences that the image score sees.
 
     A bank that has grown keeps the scales of its first rows: by them the photos were scored.
     """
@@ -210,13 +210,13 @@ CALIBRATED = 2000
 
 
 def calibrated_photos(photos: int) -> npt.NDArray[np.int64]:
-    """Which photos of a fit are scored as if they were new: all, or evenly spread over them."""
+    """Choose the photos that get a leave-one-out score: all, or evenly spread ones."""
     return np.unique(np.linspace(0, photos - 1, min(photos, CALIBRATED)).round().astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)
 class Covering:
-    """How the bank covers the patches of good photos: one search that all that follows shares.
+    """The nearest rows of the good photos' patches, searched once for all later steps.
 
     Attributes:
         photos: (k,) int64, which photos; the sequences have an array for each of them.
@@ -244,7 +244,7 @@ def cover(
     of: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Covering:
-    """Search the bank for every patch of good photos; keep what scoring them as if new needs.
+    """Search the bank for every patch of good photos, and keep what leave-one-out scores need.
 
     Args:
         bank: the memory bank.
@@ -347,7 +347,7 @@ def with_replacements(
 def _uncovered(
     covering: Covering, group_of_row: npt.NDArray[np.int64], photos: Sequence[TrainingPhoto]
 ) -> dict[int, list[tuple[int, Ints]]]:
-    """For each group with rows: where the patches of others are that its rows cover.
+    """Locate, for each group with rows, the patches of other groups that its rows cover.
 
     As pairs of the covering's number of a photo and the places in it.
     """
@@ -388,7 +388,7 @@ def _mend(
 
 @dataclass(frozen=True, eq=False)
 class GoodScores:
-    """Every good photo scored without its own rows, and what it takes to do that again.
+    """Leave-one-out scores of the good photos, and what it takes to compute them again.
 
     Of more than `CALIBRATED` photos, n are chosen.
 
@@ -420,7 +420,7 @@ ODD_PHOTOS = 3
 
 
 def odd_photos_note(scores: GoodScores, photos: Sequence[TrainingPhoto]) -> str | None:
-    """A note on good photos that score far above all others; None where there are none.
+    """Name good photos that score far above all others; None where there are none.
 
     One defective photo among the good ones hides every defect like it, and where there are few
     photos it sets the threshold as well: more than one good photo in a hundred has to be wrong for
@@ -516,7 +516,7 @@ def _without_own(
 
 
 def bare_bank(rows: Floats) -> MemoryBank:
-    """A bank for a search alone: rows from nowhere."""
+    """Build a bank for a search alone, whose rows come from no photo."""
     nowhere = np.zeros(len(rows), dtype=np.int64)
     return MemoryBank(rows, nowhere, nowhere, rows)
 
@@ -528,7 +528,7 @@ def rescore(
     scoring: ScoringSettings,
     layout: Layout,
 ) -> GoodScores:
-    """The scores of the good photos after rows were added to the bank, without the photos.
+    """Score the good photos again after rows were added to the bank, without the photos.
 
     The most distant patches decide a photo's score, and those are kept. The distances of all others
     are left as they were: never too small, so a threshold is never set too low by it. Where the
@@ -578,7 +578,7 @@ def _score_again(
     rescored: PatchScores,
     scoring: ScoringSettings,
 ) -> float:
-    """A photo's score from its (P,) distances, those of the most distant patches scored again."""
+    """Compute a photo's score from its (P,) distances, the most distant patches scored again."""
     others = np.delete(distances, most_distant)
     ceiling = float(others.max()) if len(others) else 0.0
     # The largest distance is that of one of the most distant, so eq. 10 weighs no other patch.
