@@ -60,7 +60,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "patchcore": {"method": "patchcore", "top": 0.0, "bank": 0.01},
     "patchcore, rows and score of the default": {"method": "patchcore"},
     "principal directions alone": {"method": "untrained"},
-    "relevant components": {"init": "kin", "kin_power": 0.25, "turns": "never"},
+    "relevant components": {
+        "init": "relevant_components",
+        "relevant_power": 0.25,
+        "turns": "never",
+    },
     "default": {},
     "default, auto size": {"size": "auto"},
     "no turns": {"turns": "never"},

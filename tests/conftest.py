@@ -94,6 +94,27 @@ def fill(folder: Path, seeds: Sequence[int]) -> Path:
     return folder
 
 
+QUICK = (
+    "tests/method",
+    "tests/photos",
+    "tests/model/test_good_photos.py",
+    "tests/model/test_modelfile.py",
+    "tests/cli/test_exit_codes.py",
+    "tests/test_files.py",
+    "tests/test_memory.py",
+    "tests/test_troubleshooting.py",
+)
+"""Folders and files of `-m quick`: for the inner loop, in under two minutes on idle cores."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the quick tests, by where they lie."""
+    quick = tuple(REPOSITORY / place for place in QUICK)
+    for item in items:
+        if any(item.path.is_relative_to(place) for place in quick):
+            item.add_marker(pytest.mark.quick)
+
+
 @pytest.fixture(scope="session")
 def good_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 photos of good parts, 96 x 96 PNG; not to be changed."""

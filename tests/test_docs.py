@@ -9,6 +9,9 @@ of `toml` is the file that its first line names.
 from __future__ import annotations
 
 import contextlib
+import importlib
+import itertools
+import operator
 import os
 import re
 import shlex
@@ -16,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +29,19 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+import reconpatch
 from conftest import REPOSITORY, WAIT, fill, save, scratched, textured
 from reconpatch.cli.main import app
+from reconpatch.engine.engines import OnnxRuntimeEngine, Output, StoredGraph
 from reconpatch.method import settings
 from test_cli_station import serving
 
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in REPOSITORY.glob("docs/*.md"))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(f"docs/{path.name}" for path in REPOSITORY.glob("docs/*.md")),
+]
+PACKAGE = REPOSITORY / "src" / "reconpatch"
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 CERTIFICATE = (
     "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost "
@@ -160,6 +171,8 @@ def check(words: list[str]) -> None:
         assert script.is_file(), rest[0]
         options = {word for word in rest if word.startswith("--")}
         assert {o for o in options if f'"{o}"' not in script.read_text("utf-8")} == set()
+    elif rest[:2] == ["-m", "pytest"]:
+        assert [word for word in rest if "/" in word and not (REPOSITORY / word).is_file()] == []
     else:
         assert program in ("curl", "docker", "openssl", "python3"), (
             f"no test knows how to run {program}"
@@ -254,6 +267,67 @@ def test_links_lead_somewhere(page: str) -> None:
     local = [target.partition("#")[0] for target in targets if "://" not in target]
     folder = (REPOSITORY / page).parent
     assert [target for target in local if target and not (folder / target).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/method.md", "docs/glossary.md"]
+)
+def test_modules_and_functions_named_exist(page: str) -> None:
+    named = re.findall(r"`((?:tests/)?[\w/]+/)?(\w+\.py)?(?:: ([\w.]+))?`", read(page))
+    places = [(folder + file, name) for folder, file, name in named if folder]
+    assert len(places) > 5
+    for path, name in places:
+        assert (PACKAGE / path).exists() or (REPOSITORY / path).exists(), path
+        if name:
+            part_of(path, name)
+
+
+def part_of(path: str, name: str) -> Any:
+    """What a page names as `method/loss.py: off_diagonal`."""
+    module = importlib.import_module("reconpatch." + path.removesuffix(".py").replace("/", "."))
+    return operator.attrgetter(name)(module)
+
+
+def test_each_equation_is_where_the_page_says() -> None:
+    rows = re.findall(r"^\| (\d+) \| .* \| `(\S+): (\S+)` \|$", read("docs/method.md"), re.M)
+    assert [int(number) for number, _, _ in rows] == list(range(1, 11))
+    for number, path, name in rows:
+        said = re.findall(r"\(eq\. ([^)]+)\)", part_of(path, name).__doc__)
+        assert number in re.findall(r"\d+", " ".join(said)), f"{path}: {name}"
+
+
+def test_the_names_of_the_glossary_exist() -> None:
+    rows = re.findall(r"^\| .* \| (`.*) \|$", read("docs/glossary.md"), re.M)
+    named = [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
+    assert len(named) > 15
+    source = "".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
+    for name in named:
+        kind, _, attribute = name.partition(".")
+        body = re.search(rf"^class {kind}\b.*?(?=^\S|\Z)", source, re.M | re.S)
+        assert body, name
+        assert re.search(rf"\b{attribute}\b", body[0]), name
+
+
+def test_the_way_to_a_distance_is_as_short_as_the_page_says(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [said] = re.findall(
+        r"From the command to a distance[^.]*?:(.*?)\n\n", read("docs/architecture.md"), re.S
+    )
+    seen: list[list[str]] = []
+
+    def run(_: StoredGraph, *given: Any) -> Output:
+        frames = [frame.filename for frame in traceback.extract_stack()[:-1]]
+        ours = [
+            Path(f).relative_to(PACKAGE).as_posix() for f in frames if f.startswith(str(PACKAGE))
+        ]
+        seen.append([path for path, _ in itertools.groupby(ours)])
+        return OnnxRuntimeEngine(graph)(*given)
+
+    graph = reconpatch.load("part.rcp").members[0].engine.graph
+    monkeypatch.setattr(StoredGraph, "__call__", run)
+    assert CliRunner().invoke(app, ["inspect", "part.rcp", "part.png"]).exit_code == 1
+    assert [path for path in seen[0] if "__" not in path] == re.findall(r"`(\w+/\w+\.py)", said)[:2]
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:

@@ -201,6 +201,11 @@ def test_public_names() -> None:
     assert all(hasattr(reconpatch, name) for name in reconpatch.__all__)
 
 
+def test_public_names_are_documented() -> None:
+    rows = re.findall(r"^\| (`.*)$", text_of("docs/api.md"), re.M)
+    assert {"Inspector", *reconpatch.__all__} == set(re.findall(r"`(\w+)`", " ".join(rows)))
+
+
 def test_every_error_can_be_caught_as_one() -> None:
     errors = [getattr(reconpatch, name) for name in reconpatch.__all__ if name.endswith("Error")]
     assert len(errors) == 9
@@ -276,6 +281,14 @@ def test_every_dependency_is_constrained() -> None:
     constrained = {line.partition("==")[0].replace("_", "-") for line in lines}
     names = {re.split(r"[<>=\[]", item)[0] for item in wanted} - {"reconpatch"}  # an extra in one
     assert names <= constrained
+
+
+def test_commits_are_checked_as_by_the_script() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with the extra 'train'")
+    [repository] = yaml.safe_load(text_of(".pre-commit-config.yaml"))["repos"]
+    for hook in repository["hooks"]:
+        command = hook["entry"].removesuffix(" --force-exclude")
+        assert f"{command} ." in text_of("scripts/check")
 
 
 def test_the_citation_names_the_paper() -> None:

@@ -1,18 +1,15 @@
-"""What `benchmarks/vs_anomalib.py` and `benchmarks/growth.py` make of their measurements."""
+"""What `benchmarks/vs_anomalib.py` makes of its measurements."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 from conftest import REPOSITORY, save, textured
@@ -40,11 +37,6 @@ def watched() -> ModuleType:
 @pytest.fixture(scope="module")
 def versus() -> ModuleType:
     return script("vs_anomalib")
-
-
-@pytest.fixture(scope="module")
-def growth() -> ModuleType:
-    return script("growth")
 
 
 @pytest.fixture(scope="module")
@@ -169,68 +161,6 @@ def test_footprint_of_an_editable_install_counts_the_package(side: ModuleType) -
     source = REPOSITORY / "src" / "reconpatch"
     least = sum(path.stat().st_size for path in source.rglob("*.py")) / 1e6
     assert side.footprint({"reconpatch"})["megabytes"] >= 0.9 * least
-
-
-# --- Growth ---------------------------------------------------------------------------------------
-
-
-def test_copies_differ_and_are_the_same_every_time(growth: ModuleType, tmp_path: Path) -> None:
-    source = save(textured(0, 40, 40), tmp_path / "good" / "a.png")
-    folder = tmp_path / "many"
-    folder.mkdir()
-    growth.fill(folder, [source], 4)
-    assert len({path.read_bytes() for path in folder.iterdir()}) == 4
-    growth.fill(folder, [source], 2)
-    assert sorted(path.name for path in folder.iterdir()) == ["000000.png", "000001.png"]
-
-
-def test_copy_stays_close_to_its_photo(growth: ModuleType) -> None:
-    photo = np.full((50, 50, 3), 120, np.uint8)
-    copy = growth.perturbed(photo, 3).astype(float)
-    assert abs(copy.mean() / 120 - 1) < 0.031
-    assert 1.5 < copy.std() < 2.5
-    np.testing.assert_array_equal(growth.perturbed(photo, 3), copy)
-
-
-def test_plot_and_table_hold_every_case(growth: ModuleType) -> None:
-    records = {
-        growth.Key(case, photos, 0): {
-            "seconds": photos / 10, "peak_megabytes": 1000.0, "bank_rows": 7, "file_megabytes": 1,
-            "radius": 2.5,
-        }
-        for case in ("bank 1 %", "2 < 3 rows") for photos in (250, 500)
-    }  # fmt: skip
-    table = growth.as_table(records)
-    assert "| bank 1 % | 500 | 7 | 2.5 | 50.0 | 1,000 | 1 |" in table
-    picture = ElementTree.fromstring(growth.as_svg(records))
-    texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"bank 1 %", "2 < 3 rows", "fit, seconds", "peak memory, MB"} <= set(texts)
-    assert len(list(picture.iter("{http://www.w3.org/2000/svg}circle"))) == 8
-
-
-@pytest.mark.parametrize(
-    ("value", "end"), [(7, 8.0), (8, 8.0), (9, 10.0), (0.3, 0.4), (2000, 2000.0), (2001, 4000.0)]
-)
-def test_axis_ends_at_a_round_number(growth: ModuleType, value: float, end: float) -> None:
-    assert growth.nice(value) == pytest.approx(end)
-
-
-def test_case_needs_a_name(growth: ModuleType) -> None:
-    assert growth.parsed("small: --size 224 --bank 50") == (
-        "small", ["--size", "224", "--bank", "50"],
-    )  # fmt: skip
-    with pytest.raises(SystemExit, match="--case takes"):
-        growth.parsed("--size 224")
-
-
-def test_fits_are_kept_by_key(growth: ModuleType, tmp_path: Path) -> None:
-    path = tmp_path / "growth.json"
-    records = {growth.Key("a", 4, 0): {"seconds": 1.0}}
-    growth.write(path, 1, records)
-    assert growth.opened(path, 1) == records
-    assert json.loads(path.read_text())["threads"] == 1
-    with pytest.raises(SystemExit, match="fits of 1 threads"):
-        growth.opened(path, 2)
 
 
 def test_the_memory_of_a_process_counts_those_it_starts(

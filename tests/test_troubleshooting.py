@@ -1,4 +1,6 @@
-"""docs/troubleshooting.md has an entry, and a way out, for every message of the package's errors.
+"""Every message of the package's errors says what to do, or docs/troubleshooting.md does.
+
+An entry there says more than its message does; messages that suffice have none.
 
 Messages are read from the source: every call of a `ReconPatchError` subclass (or of the station's
 `Refusal`) with its text, in which … stands for what is filled in. An entry is the first cell of a
@@ -21,6 +23,12 @@ from reconpatch import errors
 SOURCE = REPOSITORY / "src" / "reconpatch"
 PAGE = REPOSITORY / "docs" / "troubleshooting.md"
 FILLED = "…"
+ADVICE = re.compile(
+    r"\b(add|ask|call|check|choose|copy|cut|drop|export|fit|free|give|inspect|install|lay|leave|"
+    r"make|move|name|pass|put|remove|rename|roll|run|save|say|send|start|stop|take|unpack|use|wait|"
+    r"write)\b"
+)
+"""Verbs that tell somebody what to do, as messages have them."""
 
 
 class Message(NamedTuple):
@@ -124,12 +132,37 @@ def stands_for(entry: Entry, message: Message) -> bool:
     return entry.kind == message.kind and message.text.startswith(entry.text)
 
 
-def test_every_message_has_an_entry() -> None:
-    missing = [m for m in messages() if not any(stands_for(e, m) for e in entries())]
+def advises(message: Message) -> bool:
+    """Whether it says what to do: behind the first stop of the sentence there is an imperative."""
+    return bool(ADVICE.search(re.split(r"[:;,.]", message.text, maxsplit=1)[-1]))
+
+
+def new_words(entry: Entry, message: Message) -> int:
+    """How many words of the way out the message does not have; of each its first five letters."""
+
+    def stems(text: str) -> set[str]:
+        return {word[:5].lower() for word in re.findall(r"[^\W\d_]{4,}", text)}
+
+    return len(stems(re.sub(r"\]\([^)]*\)", "", entry.way_out)) - stems(message.text))
+
+
+def test_every_message_says_what_to_do_or_has_an_entry() -> None:
+    missing = [
+        m for m in messages() if not advises(m) and not any(stands_for(e, m) for e in entries())
+    ]
     assert missing == [], "\n" + "\n".join(
-        f"{m.where}: below a line that begins with `{m.kind}`, add | `{m.text}` | way out |"
+        f"{m.where}: say in the message what to do, or below a line that begins with `{m.kind}`, "
+        f"add | `{m.text}` | way out |"
         for m in missing
     )
+
+
+def test_an_entry_says_more_than_its_message() -> None:
+    of = {e: [m for m in messages() if stands_for(e, m)] for e in entries()}
+    repeats = [
+        e.text for e, those in of.items() if all(advises(m) and new_words(e, m) < 2 for m in those)
+    ]
+    assert repeats == []
 
 
 def test_every_entry_is_of_a_message() -> None:

@@ -199,7 +199,9 @@ def test_the_bank_is_an_input_and_may_grow_shrink_and_leave_rows_out(
     # A bank's mask lets every row take part; another one leaves rows out.
     bank.__dict__["everyone"] = kept
     found = engine(photos(2), bank)
-    expected = reference(photos(2), replace(bank, rows=bank.rows[kept], stand_ins=bank.rows[kept]))
+    expected = reference(
+        photos(2), replace(bank, rows=bank.rows[kept], replacements=bank.rows[kept])
+    )
     np.testing.assert_array_equal(found.nearest, np.flatnonzero(kept)[expected.nearest])
     np.testing.assert_allclose(found.score, expected.score, rtol=1e-4)
 

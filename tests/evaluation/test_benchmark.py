@@ -43,7 +43,7 @@ SMALL: dict[str, Any] = {
     "size": 64, "bank": 0.2, "steps": 3, "batch_size": 64, "dim": 16, "made": 10,
 }  # fmt: skip
 # Methods that learn from the same features: PatchCore has no expanded activations.
-ALIKE = SMALL | {"init": "kin", "turns": "never"}
+ALIKE = SMALL | {"init": "relevant_components", "turns": "never"}
 PAPER_CONFIGS = (
     "paper-wrn50-224",
     "paper-wrn101-480",

@@ -447,7 +447,10 @@ def test_a_device_that_is_not_there_is_refused(device: str, good_folder: Path) -
 
 
 def guarded(folder: Path, **changes: Any) -> Model:
-    return fit(folder, **({"init": "kin", "steps": 0, "epochs": 0, "guard": True} | changes))
+    return fit(
+        folder,
+        **({"init": "relevant_components", "steps": 0, "epochs": 0, "guard": True} | changes),
+    )
 
 
 def test_the_guard_keeps_the_one_that_ranks_higher_and_says_so(good_folder: Path) -> None:
@@ -468,14 +471,14 @@ def test_what_the_guard_decides_is_what_is_fitted(
 ) -> None:
     ranks = {"learned": 0.0, "identity": 0.0} | {better: 1.0}
     order = iter(["identity", "learned"])
-    try_on = fitting.try_on
+    judge_on_defects = fitting.judge_on_defects
 
     def ranked(*arguments: Any, **options: Any) -> Any:
-        trial = try_on(*arguments, **options)
+        trial = judge_on_defects(*arguments, **options)
         return replace(trial, pixel_ap=ranks[next(order)], quality=trial.quality)
 
     alone = fit(good_folder, method="patchcore") if better == "identity" else None
-    monkeypatch.setattr(fitting, "try_on", ranked)
+    monkeypatch.setattr(fitting, "judge_on_defects", ranked)
     model = guarded(good_folder, dim=12)
     assert model.provenance["guard"]["kept"] == better
     if alone is not None:

@@ -11,8 +11,8 @@ from reconpatch.fitting.trial import (
     coverage,
     defects_to_learn,
     guard,
+    judge_on_defects,
     make_defects,
-    try_on,
 )
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
@@ -159,8 +159,8 @@ def trial_of(f, scoring):
     p = draw.standard_normal((3, 16, 2)).astype(np.float32)
     photos = [photo("a", 0), photo("b", 1), photo("c", 2)]
     rows = f(p[:, 0])
-    stand_ins = f(p[:, 5])
-    bank = MemoryBank(rows, np.arange(3), np.zeros(3, np.int64), stand_ins)
+    replacements = f(p[:, 5])
+    bank = MemoryBank(rows, np.arange(3), np.zeros(3, np.int64), replacements)
     good = leave_one_out(lambda i: f(p[i]), photos, bank, scoring, LAYOUT)
     masks = [np.zeros(SIZE, bool) for _ in range(2)]
     for mask in masks:
@@ -169,17 +169,19 @@ def trial_of(f, scoring):
     features[0][5] = 50.0
     features[1][5] = -40.0
     defects = Defects([0, 1], list(LAYOUT.views) * 2, ["spot", "paste"], masks, features)
-    found = try_on(defects, f, bank, photos, good, scoring, LAYOUT, threshold=20.0, grid=GRID)
-    return found, rows, stand_ins, features, good
+    found = judge_on_defects(
+        defects, f, bank, photos, good, scoring, LAYOUT, threshold=20.0, grid=GRID
+    )
+    return found, rows, replacements, features, good
 
 
 @pytest.mark.parametrize("scoring", [ScoringSettings(), ScoringSettings(top=0.2)])
 def test_a_made_defect_is_scored_without_its_photo(scoring):
     f = Representation(np.float32([[2, 0], [0, 1]]))
-    found, rows, stand_ins, features, good = trial_of(f, scoring)
+    found, rows, replacements, features, good = trial_of(f, scoring)
     for i in range(2):
         others = rows.copy()
-        others[i] = stand_ins[i]
+        others[i] = replacements[i]
         nearest = [min(float(np.linalg.norm(q - row)) for row in others) for q in f(features[i])]
         count = max(1, round(scoring.top * 16))
         expected = np.mean(sorted(nearest)[-count:])

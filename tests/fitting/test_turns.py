@@ -114,7 +114,7 @@ def test_a_bank_with_copies_keeps_its_size_and_says_where_its_rows_are_from(rows
         original = extractor(as_unit(photos[int(photo)][1][None]))[0]
         np.testing.assert_allclose(row, F(original[place]), atol=1e-5)
     assert found.rows.dtype == np.float32
-    assert found.stand_ins.shape == found.rows.shape
+    assert found.replacements.shape == found.rows.shape
 
 
 def test_rows_of_copies_are_picked_where_the_bank_has_nothing():

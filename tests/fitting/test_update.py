@@ -155,7 +155,7 @@ def test_scores_of_new_photos_are_those_of_a_recount(updated: Model, good: list[
     groups = groups_of_rows(updated.bank, updated.photos)
     for i, photo in enumerate(good, start=GOOD_PHOTOS):
         own = groups == updated.photos[i].group
-        rows = np.where(own[:, None], updated.bank.stand_ins, updated.bank.rows)
+        rows = np.where(own[:, None], updated.bank.replacements, updated.bank.rows)
         bank = replace(updated.bank, rows=rows)
         scores = score_patches(
             updated.represent(photo), bank, updated.settings.scoring, updated.layout
@@ -170,8 +170,8 @@ def test_scores_of_new_photos_are_those_of_a_recount(updated: Model, good: list[
 def test_a_new_photo_is_not_scored_against_itself(updated: Model, good: list[Photo]) -> None:
     mine = updated.bank.photo == GOOD_PHOTOS
     assert mine.any()
-    stand_ins, own = updated.bank.stand_ins[mine], updated.represent(good[0])
-    apart = np.linalg.norm(stand_ins[:, None] - own[None], axis=2)
+    replacements, own = updated.bank.replacements[mine], updated.represent(good[0])
+    apart = np.linalg.norm(replacements[:, None] - own[None], axis=2)
     assert apart.min() > 0
 
 

@@ -7,10 +7,10 @@ from reconpatch.method import memory_bank
 from reconpatch.method.memory_bank import NEIGHBOURS, MemoryBank, distances, row_scales
 
 
-def bank_of(rows, stand_ins=None):
+def bank_of(rows, replacements=None):
     rows = np.asarray(rows, np.float32)
-    stand_ins = rows if stand_ins is None else np.asarray(stand_ins, np.float32)
-    return MemoryBank(rows, np.zeros(len(rows), np.int64), np.arange(len(rows)), stand_ins)
+    replacements = rows if replacements is None else np.asarray(replacements, np.float32)
+    return MemoryBank(rows, np.zeros(len(rows), np.int64), np.arange(len(rows)), replacements)
 
 
 def normal(shape, seed, offset=0.0):
@@ -95,8 +95,8 @@ def test_a_row_of_the_bank_far_from_the_origin_has_distance_zero_to_itself():
 # without
 
 
-def test_the_rows_left_out_give_way_to_their_stand_ins():
-    bank = bank_of([[0], [10], [20]], stand_ins=[[1], [11], [21]])
+def test_the_rows_left_out_give_way_to_their_replacements():
+    bank = bank_of([[0], [10], [20]], replacements=[[1], [11], [21]])
     mended = bank.without(np.array([True, False, True]))
     assert mended.rows.tolist() == [[1], [10], [21]]
     assert mended.nearest(np.array([[0], [20]], np.float32))[0].tolist() == [1.0, 1.0]
@@ -104,35 +104,35 @@ def test_the_rows_left_out_give_way_to_their_stand_ins():
     assert len(mended) == 3
 
 
-def test_a_mended_bank_keeps_places_and_stand_ins_and_can_be_mended_again():
-    bank = bank_of([[0], [10], [20]], stand_ins=[[1], [11], [21]])
+def test_a_mended_bank_keeps_places_and_replacements_and_can_be_mended_again():
+    bank = bank_of([[0], [10], [20]], replacements=[[1], [11], [21]])
     once = bank.without(np.array([True, False, False]))
     np.testing.assert_array_equal(once.place, bank.place)
     np.testing.assert_array_equal(once.photo, bank.photo)
-    np.testing.assert_array_equal(once.stand_ins, bank.stand_ins)
+    np.testing.assert_array_equal(once.replacements, bank.replacements)
     assert once.without(np.array([False, False, True])).rows.tolist() == [[1], [10], [21]]
 
 
 def test_mending_leaves_the_bank_itself_as_it_was():
-    bank = bank_of([[0], [10]], stand_ins=[[5], [6]])
+    bank = bank_of([[0], [10]], replacements=[[5], [6]])
     bank.without(np.array([True, True]))
     assert bank.rows.tolist() == [[0], [10]]
     assert bank.nearest(np.zeros((1, 1), np.float32))[0].tolist() == [0.0]
 
 
 def test_with_nothing_left_out_the_bank_is_its_own():
-    bank = bank_of([[0], [10]], stand_ins=[[5], [6]])
+    bank = bank_of([[0], [10]], replacements=[[5], [6]])
     assert bank.without(np.zeros(2, bool)) is bank
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_mended_bank_searches_its_stand_ins_and_no_row_left_out(seed, offset):
+def test_a_mended_bank_searches_its_replacements_and_no_row_left_out(seed, offset):
     rows, asked = normal((30, 4), seed, offset), normal((20, 4), seed + 100, offset)
-    stand_ins = normal((30, 4), seed + 200, offset)
+    replacements = normal((30, 4), seed + 200, offset)
     left_out = np.random.default_rng(seed).random(30) < 0.4
-    found, indices = bank_of(rows, stand_ins).without(left_out).nearest(asked)
-    mended = [stand_ins[i] if left_out[i] else rows[i] for i in range(30)]
+    found, indices = bank_of(rows, replacements).without(left_out).nearest(asked)
+    mended = [replacements[i] if left_out[i] else rows[i] for i in range(30)]
     expected, expected_indices = nearest_one_by_one(asked, mended)
     np.testing.assert_array_equal(indices, expected_indices)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -241,6 +241,6 @@ def test_rows_that_are_all_alike_have_scales_of_1():
 def test_a_graph_is_given_scales_only_where_there_are_some():
     bank = bank_of([[0, 0], [3, 4]])
     assert set(bank.inputs) == {"bank", "norms", "mask"}
-    scaled = MemoryBank(bank.rows, bank.photo, bank.place, bank.stand_ins, np.float32([1, 2]))
+    scaled = MemoryBank(bank.rows, bank.photo, bank.place, bank.replacements, np.float32([1, 2]))
     assert scaled.inputs["scales"].tolist() == [1, 2]
     assert scaled.without(np.array([True, False])).scales.tolist() == [1, 2]

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reconpatch.method import relevant_components as kin
+from reconpatch.method import relevant_components as module
 from reconpatch.method.relevant_components import (
     covariance,
     inverse_power,
-    kin_differences,
+    nearest_differences,
     relevant_components,
 )
 from reconpatch.method.representation import TrainingSettings, initial_weight, make_representation
@@ -31,26 +31,26 @@ def by_rows(array):
     return array[np.lexsort(array.T)]
 
 
-def test_kin_by_hand():
+def test_differences_by_hand():
     # Part 0 has 0 and 1, part 1 has 3 and 7: the nearest of the other part are 3, 3, 1, 1.
     patches = np.array([[0], [1], [3], [7]], np.float32)
-    found = kin_differences(patches, np.array([0, 0, 1, 1]), rng())
+    found = nearest_differences(patches, np.array([0, 0, 1, 1]), rng())
     assert sorted(found.ravel().tolist()) == [-3, -2, 2, 6]
 
 
 @pytest.mark.parametrize("block", [1, 7, 512])
-def test_kin_are_the_nearest_patches_of_other_parts(monkeypatch, block):
-    monkeypatch.setattr(kin, "_BLOCK", block)
+def test_differences_are_to_the_nearest_patch_of_another_part(monkeypatch, block):
+    monkeypatch.setattr(module, "_BLOCK", block)
     patches = rng(1).standard_normal((60, 4)).astype(np.float32)
     parts = rng(2).integers(0, 5, 60)
-    found = kin_differences(patches, parts, rng(3))
+    found = nearest_differences(patches, parts, rng(3))
     np.testing.assert_allclose(by_rows(found), by_rows(slow_kin(patches, parts)), atol=1e-6)
 
 
 def test_a_pool_of_one_part_is_given_one_patch_of_another(monkeypatch):
-    monkeypatch.setattr(kin, "POOL", 1)
+    monkeypatch.setattr(module, "POOL", 1)
     patches = np.array([[0.0], [5.0]], np.float32)
-    found = kin_differences(patches, np.array([0, 1]), rng())
+    found = nearest_differences(patches, np.array([0, 1]), rng())
     assert sorted(found.ravel().tolist()) == [-5, 5]
 
 
@@ -79,7 +79,7 @@ def test_an_inverse_power_undoes_as_much_as_it_says(power):
     np.testing.assert_allclose(np.linalg.eigvalsh(left), expected, rtol=1e-8)
 
 
-def test_kin_that_are_the_same_leave_everything_as_it_is():
+def test_patches_that_are_the_same_leave_everything_as_it_is():
     np.testing.assert_array_equal(inverse_power(np.zeros((3, 3)), 1.0, 0.1), np.eye(3))
 
 
@@ -115,7 +115,7 @@ def test_no_power_is_patchcore():
 
 def test_a_fit_without_steps_is_its_start_and_repeats_by_seed():
     patches, parts = noisy_pairs()
-    settings = TrainingSettings(dim=0, init="kin", steps=0, epochs=0, bias=False)
+    settings = TrainingSettings(dim=0, init="relevant_components", steps=0, epochs=0, bias=False)
     f, _ = make_representation(patches, "reconpatch", settings, seed=3, parts=parts)
     expected = relevant_components(patches, parts, dim=3, power=0.5, shrink=0.02, rng=rng(3))
     np.testing.assert_array_equal(f.weight, expected)
@@ -123,7 +123,7 @@ def test_a_fit_without_steps_is_its_start_and_repeats_by_seed():
 
 def test_more_dimensions_than_features_are_left_at_zero():
     patches, parts = noisy_pairs(50)
-    weight = initial_weight(patches, TrainingSettings(dim=5, init="kin"), parts)
+    weight = initial_weight(patches, TrainingSettings(dim=5, init="relevant_components"), parts)
     assert weight is not None
     assert weight.shape == (5, 3)
     assert not weight[3:].any()

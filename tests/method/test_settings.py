@@ -146,7 +146,7 @@ def test_settings_without_a_basis_fit_any_features() -> None:
 
 
 def test_no_made_defects_means_no_guard() -> None:
-    kin = {"init": "kin", "guard": True}
+    kin = {"init": "relevant_components", "guard": True}
     assert settings_for(**kin).guard
     with pytest.raises(SettingsError, match="guard is on and defects is 0"):
         settings_for(**kin, defects=0)
@@ -254,8 +254,14 @@ def test_settings_cannot_be_changed_in_place() -> None:
         ({"resize": 256}, "the input size is left to the photos: give the size"),
         ({"candidates": -1}, "candidates is -1: give 0 (all) or more"),
         ({"defects": -1, "guard": False}, "defects is -1: give 0 (no estimate)"),
-        ({"init": "kin", "defects": 0, "guard": True}, "guard is on and defects is 0"),
-        ({"init": "kin", "guard": True, "defects": 1}, "guard is on and defects is 1"),
+        (
+            {"init": "relevant_components", "defects": 0, "guard": True},
+            "guard is on and defects is 0",
+        ),
+        (
+            {"init": "relevant_components", "guard": True, "defects": 1},
+            "guard is on and defects is 1",
+        ),
         ({"guard": True}, "guard is on and basis is 384"),
         ({"turns": "sometimes"}, "turns is 'sometimes': give 'never', 'auto' or 'always'"),
         (
@@ -477,3 +483,32 @@ def test_settings_need_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- Settings with a new name ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "now"),
+    [
+        ({"init": "kin"}, {"init": "relevant_components"}),
+        ({"kin_power": 0.3}, {"relevant_power": 0.3}),
+        ({"kin_shrink": "0.1"}, {"relevant_shrink": 0.1}),
+    ],
+)
+def test_a_former_name_means_the_present_one_and_warns(given: Any, now: Any) -> None:
+    [name] = now
+    with pytest.warns(DeprecationWarning, match=f"is now {name}"):
+        assert settings_for(**given) == settings_for(**now)
+    assignment = "=".join(str(part) for part in next(iter(given.items())))
+    with pytest.warns(DeprecationWarning, match=f"is now {name}"):
+        assert parse_assignments([assignment]) == now
+
+
+def test_settings_are_read_under_their_former_names() -> None:
+    now = settings_for(init="relevant_components", relevant_power=0.3, relevant_shrink=0.1)
+    values = now.to_dict()
+    training = values["training"]
+    training |= {"init": "kin", "kin_power": training.pop("relevant_power")}
+    training["kin_shrink"] = training.pop("relevant_shrink")
+    assert FitSettings.from_dict(values) == now

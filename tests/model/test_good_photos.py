@@ -20,7 +20,7 @@ from reconpatch.model.good_photos import (
     leave_one_out,
     odd_photos_note,
     rescore,
-    with_stand_ins,
+    with_replacements,
 )
 from reconpatch.photos.copies import Alike
 from reconpatch.photos.layout import Layout
@@ -140,7 +140,7 @@ def test_a_photo_becomes_a_record():
     assert record == {"name": "a.png", "sha256": "f00", "height": 10, "width": 12, "group": 3}
 
 
-# with_stand_ins
+# with_replacements
 
 
 def some_photos(groups, seed=0):
@@ -158,62 +158,62 @@ def bare_bank(rows, photo_of_row):
 
 
 def bank_from(photos, patches, share=0.3, seed=1, first=0):
-    """A bank of patches drawn from the photos from `first` on, with its stand-ins."""
+    """A bank of patches drawn from the photos from `first` on, with its replacements."""
     every = np.arange(first * PATCHES, len(photos) * PATCHES)
     chosen = np.random.default_rng(seed).permutation(every)[: int(share * len(every))]
     bank = bare_bank(patches.reshape(-1, DIM)[chosen], chosen // PATCHES)
-    return with_stand_ins(bank, lambda i: patches[i], photos)
+    return with_replacements(bank, lambda i: patches[i], photos)
 
 
-def slow_stand_ins(bank, patches, photos):
+def slow_replacements(bank, patches, photos):
     """The greedy selection gone on with, one pair of patches at a time, in float64."""
     rows = bank.rows.tolist()
     group_of_row = [photos[i].group for i in bank.photo]
-    stand_ins = [None] * len(rows)
+    replacements = [None] * len(rows)
     for group in set(group_of_row):
         there = [row for row, g in zip(rows, group_of_row, strict=True) if g != group]
-        orphans = []
+        uncovered = []
         for i, photo_i in enumerate(photos):
             for patch in patches[i].tolist():
                 to_rows = [math.dist(patch, row) for row in rows]
                 cover = group_of_row[to_rows.index(min(to_rows))]
                 if photo_i.group != group and cover == group:
-                    orphans.append(patch)
-        candidates = orphans + there[:1]
+                    uncovered.append(patch)
+        candidates = uncovered + there[:1]
         for place in [j for j, g in enumerate(group_of_row) if g == group]:
             to_there = [min((math.dist(c, t) for t in there), default=9e9) for c in candidates]
-            stand_ins[place] = candidates[to_there.index(max(to_there))]
-            there = [*there, stand_ins[place]]
-    return np.array(stand_ins, np.float32)
+            replacements[place] = candidates[to_there.index(max(to_there))]
+            there = [*there, replacements[place]]
+    return np.array(replacements, np.float32)
 
 
 def on_a_line(*values):
     return np.array(values, np.float32)[:, None]
 
 
-def stand_ins_on_a_line(rows, photo_of_row, patches):
+def replacements_on_a_line(rows, photo_of_row, patches):
     photos = [photo(str(i), group=i) for i in range(len(patches))]
     bank = bare_bank(on_a_line(*rows), photo_of_row)
-    return with_stand_ins(bank, lambda i: patches[i], photos).stand_ins.ravel().tolist()
+    return with_replacements(bank, lambda i: patches[i], photos).replacements.ravel().tolist()
 
 
-def test_stand_ins_by_hand():
+def test_replacements_by_hand():
     # Without photo 0 the row 30 is left. Nearest to 0 and 10 were 1, 14 and 5.5: 1 is the furthest
     # from 30; then 14, at 13 from 1, before 5.5, at 4.5. Without photo 1 only 25 was nearest to 30.
     patches = [on_a_line(0, 10), on_a_line(1, 14, 30), on_a_line(5.5, 25)]
-    assert stand_ins_on_a_line([0, 10, 30], [0, 0, 1], patches) == [1, 14, 25]
+    assert replacements_on_a_line([0, 10, 30], [0, 0, 1], patches) == [1, 14, 25]
 
 
-def test_too_few_orphans_are_filled_up_with_a_row_that_is_there():
-    # Without photo 0 the only orphan is 1; without photo 1 there is none, and the row 0 is there.
+def test_too_few_uncovered_patches_are_filled_up_with_a_row_that_is_there():
+    # Without photo 0 only patch 1 is uncovered; without photo 1 none is, and the row 0 is there.
     patches = [on_a_line(0, 10), on_a_line(30, 1)]
-    assert stand_ins_on_a_line([0, 10, 30], [0, 0, 1], patches) == [1, 1, 0]
+    assert replacements_on_a_line([0, 10, 30], [0, 0, 1], patches) == [1, 1, 0]
 
 
 def test_a_bank_of_one_photo_alone_is_replaced_by_patches_of_the_others():
-    # Nothing is there to be far from, so the first orphan goes first, then the furthest from it.
+    # Nothing is there to be far from: the first uncovered patch, then the furthest from it.
     patches = [on_a_line(0, 10), on_a_line(3, 9, 1)]
-    assert stand_ins_on_a_line([0, 10], [0, 0], patches) == [3, 9]
+    assert replacements_on_a_line([0, 10], [0, 0], patches) == [3, 9]
 
 
 GROUPS = [[0, 1, 2, 3, 4], [0, 1, 0, 2, 1], [0, 1, 1, 1, 1], [0, 1]]
@@ -222,10 +222,10 @@ GROUPS = [[0, 1, 2, 3, 4], [0, 1, 0, 2, 1], [0, 1, 1, 1, 1], [0, 1]]
 @pytest.mark.parametrize("groups", GROUPS)
 @pytest.mark.parametrize("share", [0.04, 0.3, 0.9, 1.0])
 @pytest.mark.parametrize("first", [0, 1])
-def test_stand_ins_are_those_of_the_slow_selection(groups, share, first):
+def test_replacements_are_those_of_the_slow_selection(groups, share, first):
     photos, patches = some_photos(groups)
     bank = bank_from(photos, patches, share, first=first)
-    np.testing.assert_array_equal(bank.stand_ins, slow_stand_ins(bank, patches, photos))
+    np.testing.assert_array_equal(bank.replacements, slow_replacements(bank, patches, photos))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -237,7 +237,7 @@ def test_a_bank_mended_for_a_photo_holds_patches_of_other_groups_only(groups, se
     }
     bank = bank_from(photos, patches, seed=seed)
     group_of_row = groups_of_rows(bank, photos)
-    for row, group in zip(bank.stand_ins.tolist(), group_of_row, strict=True):
+    for row, group in zip(bank.replacements.tolist(), group_of_row, strict=True):
         assert group_of_patch[tuple(row)] != group
     for group in set(groups):
         mended = bank.without(group_of_row == group)
@@ -245,7 +245,7 @@ def test_a_bank_mended_for_a_photo_holds_patches_of_other_groups_only(groups, se
         assert group not in {group_of_patch[tuple(row)] for row in mended.rows.tolist()}
 
 
-def test_stand_ins_come_nearer_to_a_photo_than_a_mere_gap_would():
+def test_replacements_come_nearer_to_a_photo_than_a_mere_gap_would():
     photos, patches = some_photos([0, 1, 2, 3])
     bank = bank_from(photos, patches)
     nearer = 0
@@ -258,15 +258,15 @@ def test_stand_ins_come_nearer_to_a_photo_than_a_mere_gap_would():
     assert nearer > 0
 
 
-def test_choosing_stand_ins_changes_nothing_else_of_the_bank():
+def test_choosing_replacements_changes_nothing_else_of_the_bank():
     photos, patches = some_photos([0, 1, 2])
     before = bare_bank(patches[:, :4].reshape(-1, DIM), np.repeat([0, 1, 2], 4))
-    after = with_stand_ins(before, lambda i: patches[i], photos)
+    after = with_replacements(before, lambda i: patches[i], photos)
     for name in ("rows", "photo", "place"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
-    assert before.stand_ins is before.rows
-    assert after.stand_ins.dtype == np.float32
-    assert (after.stand_ins != before.rows).any(axis=1).all()
+    assert before.replacements is before.rows
+    assert after.replacements.dtype == np.float32
+    assert (after.replacements != before.rows).any(axis=1).all()
 
 
 def test_covering_counts_the_photos():
@@ -286,12 +286,12 @@ def test_the_group_of_a_row_is_that_of_its_photo():
 
 
 def grown(bank, patches, photo_index, rows):
-    """The bank with rows of one more photo, whose stand-ins come from the first photo."""
+    """The bank with rows of one more photo, whose replacements come from the first photo."""
     return MemoryBank(
         np.concatenate([bank.rows, patches[photo_index][:rows]]),
         np.concatenate([bank.photo, np.full(rows, photo_index)]),
         np.concatenate([bank.place, np.arange(rows)]),
-        np.concatenate([bank.stand_ins, patches[0][:rows]]),
+        np.concatenate([bank.replacements, patches[0][:rows]]),
     )
 
 
@@ -309,10 +309,11 @@ def test_each_photo_is_scored_against_a_bank_mended_for_its_group(groups, scorin
     photos, patches = some_photos(groups)
     bank = bank_from(photos, patches)
     good = score_all(patches, photos, bank, scoring)
-    stand_ins = slow_stand_ins(bank, patches, photos)
+    replacements = slow_replacements(bank, patches, photos)
     for i, own in enumerate(groups):
         mended = [
-            stand_ins[j] if groups[bank.photo[j]] == own else bank.rows[j] for j in range(len(bank))
+            replacements[j] if groups[bank.photo[j]] == own else bank.rows[j]
+            for j in range(len(bank))
         ]
         nearest = [min(math.dist(patch, row) for row in mended) for patch in patches[i]]
         np.testing.assert_allclose(good.distances[i], nearest, rtol=1e-6)
@@ -327,29 +328,29 @@ def test_leave_one_out_by_hand():
     # the patch of photo 1 it covered; without photo 1 the row 9 gives way to 6.
     patches = np.float32([[[1], [6]], [[9], [2]]])
     photos = [photo("a", group=0), photo("b", group=1)]
-    bank = with_stand_ins(bare_bank([[1], [9]], [0, 1]), lambda i: patches[i], photos)
-    assert bank.stand_ins.tolist() == [[2], [6]]
+    bank = with_replacements(bare_bank([[1], [9]], [0, 1]), lambda i: patches[i], photos)
+    assert bank.replacements.tolist() == [[2], [6]]
     good = leave_one_out(
         lambda i: patches[i], photos, bank, ScoringSettings(), Layout.whole((1, 2), (3, 6))
     )
     # Photo 0 against 2 and 9: |1 - 2|, |6 - 9|. Photo 1 against 1 and 6: |9 - 6|, |2 - 1|.
     assert good.distances.tolist() == [[1, 3], [3, 1]]
     assert good.image_scores.tolist() == [3.0, 3.0]
-    assert good.witnesses.tolist() == [[1, 0], [0, 1]]
+    assert good.most_distant.tolist() == [[1, 0], [0, 1]]
     assert good.features.tolist() == [[[6], [1]], [[9], [2]]]
     assert (good.map_maxima < 3.0).all(), "the blur brings the peak down"
 
 
-def test_the_witnesses_are_the_most_distant_patches_in_order():
+def test_what_is_kept_are_the_most_distant_patches_in_order():
     photos, patches = some_photos([0, 1, 2])
     good = score_all(patches, photos, bank_from(photos, patches), ScoringSettings())
-    assert good.witnesses.shape == (3, good_photos.WITNESSES)
-    assert good.witnesses.dtype == np.int32
-    assert good.features.shape == (3, good_photos.WITNESSES, DIM)
+    assert good.most_distant.shape == (3, good_photos.MOST_DISTANT)
+    assert good.most_distant.dtype == np.int32
+    assert good.features.shape == (3, good_photos.MOST_DISTANT, DIM)
     for i in range(3):
         expected = sorted(range(PATCHES), key=lambda t, i=i: -good.distances[i, t])
-        assert good.witnesses[i].tolist() == expected[: good_photos.WITNESSES]
-        np.testing.assert_array_equal(good.features[i], patches[i][good.witnesses[i]])
+        assert good.most_distant[i].tolist() == expected[: good_photos.MOST_DISTANT]
+        np.testing.assert_array_equal(good.features[i], patches[i][good.most_distant[i]])
     assert good.image_scores.dtype == good.map_maxima.dtype == np.float64
     assert good.distances.shape == (3, PATCHES)
 
@@ -363,8 +364,8 @@ def test_progress_counts_the_photos():
 
 
 @pytest.mark.parametrize("scoring", SETTINGS)
-def test_with_every_patch_a_witness_rescoring_is_scoring_anew(monkeypatch, scoring):
-    monkeypatch.setattr(good_photos, "WITNESSES", PATCHES)
+def test_with_every_patch_kept_rescoring_is_scoring_anew(monkeypatch, scoring):
+    monkeypatch.setattr(good_photos, "MOST_DISTANT", PATCHES)
     photos, patches = some_photos([0, 1, 1, 2, 3])
     bank = bank_from(photos[:4], patches)
     larger = grown(bank, patches, photo_index=4, rows=25)
@@ -379,17 +380,19 @@ def test_with_every_patch_a_witness_rescoring_is_scoring_anew(monkeypatch, scori
     assert (found.weighted is found.distances) == (scoring.contrast == 1)
 
 
-@pytest.mark.parametrize("witnesses", [1, 3, 16])
+@pytest.mark.parametrize("most_distant", [1, 3, 16])
 @pytest.mark.parametrize("scoring", SETTINGS[4:])
-def test_with_a_contrast_rescoring_brings_the_witnesses_up_to_date(monkeypatch, scoring, witnesses):
-    monkeypatch.setattr(good_photos, "WITNESSES", witnesses)
+def test_with_a_contrast_rescoring_brings_the_most_distant_patches_up_to_date(
+    monkeypatch, scoring, most_distant
+):
+    monkeypatch.setattr(good_photos, "MOST_DISTANT", most_distant)
     photos, patches = some_photos([0, 1, 1, 2, 3])
     bank = bank_from(photos[:4], patches)
     larger = grown(bank, patches, photo_index=4, rows=25)
     before = score_all(patches[:4], photos[:4], bank, scoring)
     found = rescore_all(before, photos, larger, scoring)
     anew = score_all(patches, photos, larger, scoring)
-    for i, mine in enumerate(before.witnesses):
+    for i, mine in enumerate(before.most_distant):
         rest = np.setdiff1d(np.arange(PATCHES), mine)
         for name in ("distances", "weighted"):
             now, old, new = (getattr(scores, name)[i] for scores in (found, before, anew))
@@ -408,20 +411,20 @@ def test_weighted_distances_are_those_of_the_loop(scoring):
     good = score_all(patches, photos, bank, scoring)
     assert (good.weighted is good.distances) == (scoring.contrast == 1)
     weights = np.where(np.arange(DIM) < scoring.principal, 1.0, scoring.contrast)
-    for i, witnesses in enumerate(good.witnesses):
+    for i, most_distant in enumerate(good.most_distant):
         mended = bank.without(bank.photo == i).rows
         for t, patch in enumerate(patches[i]):
             row = min(mended, key=lambda row, patch=patch: math.dist(patch, row))
             expected = math.dist(patch * weights, row * weights)
             assert good.weighted[i, t] == pytest.approx(expected, rel=1e-5)
         order = sorted(range(PATCHES), key=lambda t, i=i: -good.weighted[i, t])
-        assert witnesses.tolist() == order[: good_photos.WITNESSES]
+        assert most_distant.tolist() == order[: good_photos.MOST_DISTANT]
 
 
 @pytest.mark.parametrize("scoring", MONOTONE)
-@pytest.mark.parametrize("witnesses", [1, 3, 16])
-def test_with_few_witnesses_rescoring_is_never_too_low(monkeypatch, witnesses, scoring):
-    monkeypatch.setattr(good_photos, "WITNESSES", witnesses)
+@pytest.mark.parametrize("most_distant", [1, 3, 16])
+def test_with_few_patches_kept_rescoring_is_never_too_low(monkeypatch, most_distant, scoring):
+    monkeypatch.setattr(good_photos, "MOST_DISTANT", most_distant)
     looser = 0
     for seed in range(8):
         photos, patches = some_photos([0, 1, 1, 2, 3], seed)
@@ -440,20 +443,20 @@ def test_with_few_witnesses_rescoring_is_never_too_low(monkeypatch, witnesses, s
 
 
 @pytest.mark.parametrize("scoring", SETTINGS[:2])
-@pytest.mark.parametrize("witnesses", [1, 16])
-def test_a_bank_that_did_not_grow_changes_no_score(monkeypatch, witnesses, scoring):
-    monkeypatch.setattr(good_photos, "WITNESSES", witnesses)
+@pytest.mark.parametrize("most_distant", [1, 16])
+def test_a_bank_that_did_not_grow_changes_no_score(monkeypatch, most_distant, scoring):
+    monkeypatch.setattr(good_photos, "MOST_DISTANT", most_distant)
     photos, patches = some_photos([0, 1, 2, 3])
     patches[:, 7] /= 3
     bank = bank_from(photos, patches)
     before = score_all(patches, photos, bank, scoring)
-    if scoring.b > 1 and witnesses == 1:
+    if scoring.b > 1 and most_distant == 1:
         second = np.sort(before.distances, axis=1)[:, -2]
         assert (second > before.image_scores).any(), "eq. 10 must weigh more than the ranks differ"
     after = rescore_all(before, photos, bank, scoring)
     np.testing.assert_allclose(after.image_scores, before.image_scores, rtol=1e-6)
     np.testing.assert_allclose(after.map_maxima, before.map_maxima, rtol=1e-6)
-    np.testing.assert_array_equal(after.witnesses, before.witnesses)
+    np.testing.assert_array_equal(after.most_distant, before.most_distant)
 
 
 def test_rescoring_leaves_the_old_scores_as_they_were():

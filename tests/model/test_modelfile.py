@@ -182,7 +182,7 @@ def test_arrays_that_are_views_in_another_order_come_back(tmp_path):
     model = tiny_model(bank=MemoryBank(rows, np.zeros(5, int), np.zeros(5, int), rows[::-1]))
     loaded = reconpatch.load(saved(model, tmp_path))
     np.testing.assert_array_equal(loaded.bank.rows, rows)
-    np.testing.assert_array_equal(loaded.bank.stand_ins, rows[::-1])
+    np.testing.assert_array_equal(loaded.bank.replacements, rows[::-1])
 
 
 def test_the_threads_are_those_of_the_machine_that_loads(tiny_file):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from reconpatch.photos.regions import find_regions, label, worst_region
+from reconpatch.photos.regions import find_regions, label
 from reconpatch.result import Region
 
 NAN = np.nan
@@ -205,7 +205,6 @@ def test_a_map_of_nan_only_has_no_region_and_raises_no_warning():
         warnings.simplefilter("error")
         assert find_regions(heatmap, 0.0) == ()
         assert find_regions(heatmap, 0.0, at_least_one=True) == ()
-        assert worst_region(heatmap, 0.0) is None
 
 
 def test_nan_borders_raise_no_warning():
@@ -219,8 +218,9 @@ def test_nan_borders_raise_no_warning():
 
 def test_the_worst_region_is_the_first():
     heatmap = as_map([[3, 0, 5, 0, 4]])
-    assert worst_region(heatmap, 1.0) == find_regions(heatmap, 1.0)[0]
-    assert worst_region(heatmap, 9.0) == Region((2, 0, 3, 1), 1, (2, 0), 5.0)
+    assert [region.peak_value for region in find_regions(heatmap, 1.0)] == [5, 4, 3]
+    at_peak = Region((2, 0, 3, 1), 1, (2, 0), 5.0)
+    assert find_regions(heatmap, 9.0, at_least_one=True) == (at_peak,)
 
 
 def test_runs_are_the_same_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

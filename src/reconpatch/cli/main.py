@@ -51,6 +51,7 @@ from reconpatch.cli.parts import (
     say,
     say_json,
     say_kinds,
+    settings_by_name,
     show_progress,
     shown,
     verdict_code,
@@ -376,7 +377,7 @@ def fit(
     from reconpatch.fitting.ensemble import fit_members, members_of
     from reconpatch.fitting.options import FitOptions
     from reconpatch.memory import parse_bytes
-    from reconpatch.method.settings import ensemble_settings_for, parse_assignments, parse_setting
+    from reconpatch.method.settings import ensemble_settings_for, parse_setting
     from reconpatch.scale.distributed_fit import steps_of
 
     changes = {
@@ -392,7 +393,7 @@ def fit(
         "seed": seed,
     }
     chosen = {name: value for name, value in changes.items() if value is not None}
-    chosen |= parse_assignments(assignments or [], apart=(*changes, "recipe", "backbone", "size"))
+    chosen |= settings_by_name(assignments, apart=(*changes, "recipe", "backbone", "size"))
     sizes = [parse_setting("size", text) for text in size or []]
     members = members_of(
         backbone or None, sizes or None, quality, recipe=recipe, taken=chosen,
@@ -572,7 +573,6 @@ def benchmark(
     What an interrupted run left in DIR is not computed again. Exit code 3: a part failed.
     """
     from reconpatch.evaluation.benchmark import run_benchmark
-    from reconpatch.method.settings import parse_assignments
 
     with show_progress() as progress:
         outcome = run_benchmark(
@@ -583,7 +583,7 @@ def benchmark(
             methods=methods.split(","),
             seeds=_seeds(seeds),
             config=config,
-            changes=parse_assignments(assignments or []),
+            changes=settings_by_name(assignments),
             weights=weights,
             device=device,
             threads=threads,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -156,6 +157,18 @@ def _of_unicode(value: Any) -> Any:
 def note(text: str, *, warn: bool = False) -> None:
     """A line on stderr."""
     typer.secho(shown(text), err=True, fg="yellow" if warn else None)
+
+
+def settings_by_name(assignments: Sequence[str] | None, apart: Collection[str] = ()) -> Any:
+    """The settings of `--set NAME=VALUE`; a line on stderr says which have a new name."""
+    from reconpatch.method.settings import parse_assignments
+
+    with warnings.catch_warnings(record=True) as renamed:
+        warnings.simplefilter("always", DeprecationWarning)
+        values = parse_assignments(assignments or [], apart)
+    for warning in renamed:
+        note(f"Note: {warning.message}", warn=True)
+    return values
 
 
 def say_kinds(sentences: Iterable[str]) -> None:

@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from reconpatch.model.model import Inspector
 
 Masks = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 FORMAT = 1  # of results.json; another number, and nothing in it is reused
 CURVE_POINTS = 128
@@ -573,7 +573,7 @@ def _good_photos(run: _Run, category: Category) -> Iterator[list[Path]]:
 
 def _inspect(
     run: _Run, job: _Job, model: Inspector, pixels: _Pixels, clock: Clock
-) -> tuple[Floats, Gallery]:
+) -> tuple[Doubles, Gallery]:
     """Inspect the test photos one by one: (n,) their scores, and pictures of the worst verdicts."""
     progress, test = run.options.progress, job.photos.test
     scores, gallery = np.empty(len(test)), Gallery()
@@ -678,7 +678,7 @@ def _kinds(category: Category) -> list[str]:
     return sorted({photo.label for photo in category.test if photo.defective})
 
 
-def _by_kind(category: Category, scores: Floats, pixels: _Pixels) -> dict[str, dict[str, float]]:
+def _by_kind(category: Category, scores: Doubles, pixels: _Pixels) -> dict[str, dict[str, float]]:
     labels = np.array([photo.label for photo in category.test])
     figures = {}
     for kind in _kinds(category):

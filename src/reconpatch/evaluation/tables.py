@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from reconpatch.evaluation.other_programs import OtherResults
 
 Masks = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 PICTURES_EACH = 3
 """Worst misses, and worst false alarms, that a record keeps pictures of."""
@@ -482,7 +482,7 @@ class Plot:
 
 
 def curve_plot(
-    title: str, x_name: str, curves: Sequence[tuple[int, str, Floats]], x_end: float = 1.0
+    title: str, x_name: str, curves: Sequence[tuple[int, str, Doubles]], x_end: float = 1.0
 ) -> Plot:
     """Curves over 0 to `x_end` and 0 to 1.
 
@@ -498,7 +498,7 @@ def curve_plot(
     return Plot(title, x_name, ticks, heights, lines)
 
 
-def _polyline(points: Floats, x_end: float) -> str:
+def _polyline(points: Doubles, x_end: float) -> str:
     inside = points[points[:, 0] <= x_end]
     if len(inside) < len(points):
         end = np.interp(x_end, points[:, 0], points[:, 1])
@@ -506,13 +506,13 @@ def _polyline(points: Floats, x_end: float) -> str:
     return " ".join(f"{_x(x / x_end):.1f},{_y(y):.1f}" for x, y in inside.tolist())
 
 
-def roc_points(defective: Masks, scores: Floats) -> Floats:
+def roc_points(defective: Masks, scores: Doubles) -> Doubles:
     """The ROC curve over all distinct scores: (n, 2) false positive and true positive rate."""
     order = np.argsort(-scores, kind="stable")
     hits, alarms = np.cumsum(defective[order]), np.cumsum(~defective[order])
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     rates = np.stack([alarms[ends] / alarms[-1], hits[ends] / hits[-1]], axis=1)
-    points: Floats = np.vstack([(0.0, 0.0), rates])
+    points: Doubles = np.vstack([(0.0, 0.0), rates])
     return points
 
 
@@ -733,7 +733,7 @@ def _plots(records: Sequence[Record], methods: Sequence[str]) -> Iterator[Plot]:
         yield histogram(f"scores: {record.method}", record)
 
 
-def _points(record: Record, kind: str) -> Floats | None:
+def _points(record: Record, kind: str) -> Doubles | None:
     if kind != "image":
         return np.array(record.curves[kind]) if kind in record.curves else None
     defective = np.array([label != GOOD for _, label, _ in record.photos])

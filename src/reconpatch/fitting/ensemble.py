@@ -1,4 +1,4 @@
-"""The door of a fit: settings and members by name, and a model or an ensemble of them.
+"""Resolve settings and members by name, and fit a model or an ensemble.
 
 A single member is fitted by `reconpatch.fitting.model`; several are fitted in turn, on the same
 photos, and combined.
@@ -35,7 +35,7 @@ Statistics = Literal["as_new", "training"]
 
 
 def parts_of(recipe: str, options: Mapping[str, Any]) -> tuple[list[FitSettings], FitOptions]:
-    """What `fit` takes by name, put together: the settings of each model to fit, and the options.
+    """Resolve what `fit` takes by name into the settings of each model and the options.
 
     Raises:
         SettingsError: a setting is unknown or out of its range.
@@ -57,7 +57,7 @@ def members_of(
     recipe: str = "default",
     taken: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """The settings that tell members apart, from backbones and sizes, each one or several.
+    """Derive the settings of each member from backbones and sizes, each one or several.
 
     As many of one as of the other are taken in pairs; a single one goes with all of the other.
 
@@ -198,7 +198,7 @@ def fit_ensemble(
 
 
 def _named(member: str, progress: Progress | None) -> Progress | None:
-    """Progress whose steps say which member is at work."""
+    """Wrap progress so that its steps name the member at work."""
     if progress is None:
         return None
     return lambda step, done, total: progress(f"{member}: {step}", done, total)

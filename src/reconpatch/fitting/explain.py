@@ -1,4 +1,4 @@
-"""What f has learned, as a picture: made defects beside their maps without and with f."""
+"""Draw what f has learned: made defects beside their maps without and with f."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defects made on good photos: f learns from some kinds, others judge what it learned.
+"""Make defects on good photos: f learns from some kinds, others judge what it learned.
 
 A fit has no defective photo. What it can do is damage its own good photos in ways that belong to
 no product in particular, from barely visible to obvious, and see how many of them it would catch.
@@ -118,7 +118,7 @@ _TRIES = 16
 _LEAST_DIAMETER = 3.0
 
 RGB = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +144,7 @@ class MadeDefect:
 def made_defects(
     photos: Iterable[RGB], seed: int, kinds: Sequence[Kind] = KINDS
 ) -> Iterator[MadeDefect]:
-    """One defect on each photo, the kinds in turn, photo by photo.
+    """Make one defect on each photo, the kinds in turn.
 
     A defect follows from the seed, the photo's place in the order, the photo and the one before it
     (from which half of the pastes come): photos appended later change none.
@@ -227,12 +227,12 @@ class _Look:
             coloured=bool(np.ptp(glance, axis=2).any()),
         )
 
-    def contrast(self, part: npt.NDArray[np.uint8] | Floats) -> float:
+    def contrast(self, part: npt.NDArray[np.uint8] | Doubles) -> float:
         """The local contrast of an (h, w, 3) part of the photo, in grey levels."""
         local = max(float(part.mean(axis=2).std()), self.least_contrast)
         return float(np.clip(local, *_CONTRAST_LEVELS))
 
-    def grain(self, part: Floats, coverage: Floats) -> float:
+    def grain(self, part: Doubles, coverage: Doubles) -> float:
         """The contrast within small blocks that a defect covers, the median, in grey levels.
 
         Unlike the local contrast it does not grow where a long defect crosses an outline.
@@ -263,7 +263,7 @@ class _Edges:
     """
 
     side: int
-    slope: Floats
+    slope: Doubles
 
     @classmethod
     def of(cls, pixels: RGB) -> _Edges:
@@ -298,10 +298,10 @@ class _Window:
 
     rows: slice
     columns: slice
-    dy: Floats
-    dx: Floats
+    dy: Doubles
+    dx: Doubles
 
-    def of(self, pixels: RGB) -> Floats:
+    def of(self, pixels: RGB) -> Doubles:
         """(h, w, 3) float64."""
         return pixels[self.rows, self.columns].astype(np.float64)
 
@@ -336,7 +336,7 @@ class _Task:
         return _Window(rows, columns, dy - self.y, dx - self.x)
 
 
-Damage = tuple[_Window, Floats, Floats]
+Damage = tuple[_Window, Doubles, Doubles]
 """A window, its (h, w) coverage in 0 to 1, and its (h, w, 3) damaged levels, not yet clipped."""
 
 
@@ -367,7 +367,7 @@ def _made(
 
 
 def _differs(pixels: RGB, made: MadeDefect, look: _Look) -> bool:
-    """Whether the defect can be seen: barely will do."""
+    """Whether the defect is visible, if only barely."""
     if not made.mask.any():
         return False
     box = _box_of(made.mask)
@@ -391,12 +391,12 @@ def _box_of(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _block_means(values: Floats, side: int) -> Floats:
+def _block_means(values: Doubles, side: int) -> Doubles:
     """(h, w, C) as (ceil(h / side), ceil(w / side), C) means of blocks, zeros beyond the edge."""
     height, width, channels = values.shape
     padded = np.pad(values, ((0, -height % side), (0, -width % side), (0, 0)))
     blocks = padded.reshape(-(-height // side), side, -(-width // side), side, channels)
-    means: Floats = blocks.mean(axis=(1, 3))
+    means: Doubles = blocks.mean(axis=(1, 3))
     return means
 
 
@@ -487,20 +487,20 @@ def _crack(task: _Task, rng: np.random.Generator) -> Damage:
     return window, coverage, _shaded(good, _shade(task, good, coverage, rng))
 
 
-def _branching_lines(pieces: int, rng: np.random.Generator) -> list[Floats]:
+def _branching_lines(pieces: int, rng: np.random.Generator) -> list[Doubles]:
     """A random walk and up to three branches of it.
 
     Each is (corners, 3): y, x and width, 1 at the widest. The walk's middle is at 0, 0.
     """
     start = rng.uniform(0, 2 * np.pi)
 
-    def walk(heading: float, steps: int) -> Floats:
+    def walk(heading: float, steps: int) -> Doubles:
         turned = np.zeros(steps)
         for i in range(1, steps):
             turned[i] = 0.7 * turned[i - 1] + rng.normal(0, 0.4)
         pace, angle = rng.uniform(0.5, 1.5, steps), heading + turned
         moves = np.stack([pace * np.sin(angle), pace * np.cos(angle)], axis=1)
-        corners: Floats = np.cumsum(np.concatenate([np.zeros((1, 2)), moves]), axis=0)
+        corners: Doubles = np.cumsum(np.concatenate([np.zeros((1, 2)), moves]), axis=0)
         return corners
 
     trunk = walk(start, pieces)
@@ -670,33 +670,33 @@ class _Outline:
         """Pixels from the middle beyond which nothing is covered."""
         return float(np.hypot(self.across, self.along)) if self.power > 2 else self.along
 
-    def radius(self, window: _Window) -> Floats:
+    def radius(self, window: _Window) -> Doubles:
         """(h, w) 0 in the middle, 1 on the outline."""
         across, along = _turned(window.dy, window.dx, self.angle)
         sides = (
             np.abs(across / self.across) ** self.power + np.abs(along / self.along) ** self.power
         )
-        radius: Floats = sides ** (1 / self.power)
+        radius: Doubles = sides ** (1 / self.power)
         return radius
 
-    def coverage(self, window: _Window, softness: float) -> Floats:
+    def coverage(self, window: _Window, softness: float) -> Doubles:
         """(h, w) from 1 within to 0 on the outline, over an edge of this share of the radius."""
         return _smooth_step((1 - self.radius(window)) / softness)
 
 
-def _smooth_step(t: Floats) -> Floats:
+def _smooth_step(t: Doubles) -> Doubles:
     """From 0 at 0 to 1 at 1, level at both."""
     t = np.clip(t, 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def _turned(dy: Floats, dx: Floats, angle: float) -> tuple[Floats, Floats]:
+def _turned(dy: Doubles, dx: Doubles, angle: float) -> tuple[Doubles, Doubles]:
     """Offsets in axes turned by an angle."""
     cos, sin = np.cos(angle), np.sin(angle)
     return cos * dy - sin * dx, sin * dy + cos * dx
 
 
-def _distance_to_chain(y: Floats, x: Floats, corners_y: Floats, corners_x: Floats) -> Floats:
+def _distance_to_chain(y: Doubles, x: Doubles, corners_y: Doubles, corners_x: Doubles) -> Doubles:
     """(h, w) distance of (h, w) points to the nearest of the straight pieces between corners."""
     nearest = np.full(y.shape, np.inf)
     for i in range(len(corners_y) - 1):
@@ -708,11 +708,11 @@ def _distance_to_chain(y: Floats, x: Floats, corners_y: Floats, corners_x: Float
 
 
 def _draw_line(
-    coverage: Floats,
+    coverage: Doubles,
     window: _Window,
-    corners: Floats,
-    widths: Floats,
-    clear: Floats,
+    corners: Doubles,
+    widths: Doubles,
+    clear: Doubles,
     softness: float = 0.5,
 ) -> None:
     """Raise the (h, w) coverage to that of a line through (n, 2) corners.
@@ -740,7 +740,7 @@ def _draw_line(
         coverage[box] = np.maximum(coverage[box], drawn)
 
 
-def _polygon(window: _Window, radius: Floats, rng: np.random.Generator) -> Floats:
+def _polygon(window: _Window, radius: Doubles, rng: np.random.Generator) -> Doubles:
     """(h, w) coverage by a polygon around the middle, its corners within the (h, w) radius."""
     count = int(rng.integers(6, 11))
     angles = np.sort(2 * np.pi * (np.arange(count) + rng.uniform(0, 0.9, count)) / count)
@@ -756,11 +756,11 @@ def _polygon(window: _Window, radius: Floats, rng: np.random.Generator) -> Float
         * np.sin(turn)
         / (corners[before] * np.sin(turned) + corners[after] * np.sin(turn - turned))
     )
-    covered: Floats = np.clip(radius * side - np.hypot(window.dy, window.dx) + 0.5, 0, 1)
+    covered: Doubles = np.clip(radius * side - np.hypot(window.dy, window.dx) + 0.5, 0, 1)
     return covered
 
 
-def _smooth_noise(shape: tuple[int, ...], cell: float, rng: np.random.Generator) -> Floats:
+def _smooth_noise(shape: tuple[int, ...], cell: float, rng: np.random.Generator) -> Doubles:
     """(h, w) 0 to 1: random levels cells apart and half as strong ones half as far, smoothed."""
     height, width = shape
     noise = np.zeros((height, width))
@@ -769,13 +769,13 @@ def _smooth_noise(shape: tuple[int, ...], cell: float, rng: np.random.Generator)
         levels = Image.fromarray(rng.standard_normal(cells).astype(np.float32))
         noise += share * np.asarray(levels.resize((width, height), Image.Resampling.BICUBIC))
     noise -= noise.min()
-    smooth: Floats = noise / max(noise.max(), 1e-6)
+    smooth: Doubles = noise / max(noise.max(), 1e-6)
     return smooth
 
 
 def _shade(
-    task: _Task, good: Floats, coverage: Floats, rng: np.random.Generator, tinted: float = 0.0
-) -> Floats:
+    task: _Task, good: Doubles, coverage: Doubles, rng: np.random.Generator, tinted: float = 0.0
+) -> Doubles:
     """(3,) how much darker (to -1, black) or brighter (to 1, white): strength times grain.
 
     On photos in colour the tinted share has another shade in each channel.
@@ -788,32 +788,32 @@ def _shade(
     if (level if direction.mean() < 0 else 255 - level) < min(step / 2, 127.5):
         direction = -direction
     room = np.where(direction < 0, level, 255 - level)
-    shade: Floats = np.clip(step * direction / np.maximum(room, 1), -1, 1)
+    shade: Doubles = np.clip(step * direction / np.maximum(room, 1), -1, 1)
     return shade
 
 
-def _grey(pixels: RGB | Floats) -> Floats:
+def _grey(pixels: RGB | Doubles) -> Doubles:
     """(h, w) mean of the three channels, several times faster than numpy's."""
     red, green, blue = np.moveaxis(pixels.astype(np.float64), 2, 0)
-    grey: Floats = (red + green + blue) / 3
+    grey: Doubles = (red + green + blue) / 3
     return grey
 
 
-def _shaded(good: Floats, shade: Floats) -> Floats:
+def _shaded(good: Doubles, shade: Doubles) -> Doubles:
     """(h, w, 3) levels moved by a share of the way to black or white: what is dark stays dark."""
-    shaded: Floats = good + np.abs(shade) * (np.where(shade < 0, 0.0, 255.0) - good)
+    shaded: Doubles = good + np.abs(shade) * (np.where(shade < 0, 0.0, 255.0) - good)
     return shaded
 
 
-def _step(task: _Task, good: Floats, coverage: Floats, direction: Floats) -> Floats:
+def _step(task: _Task, good: Doubles, coverage: Doubles, direction: Doubles) -> Doubles:
     """(3,) levels to add: strength times local contrast, turned round where there is more room."""
-    step: Floats = task.strength * task.look.contrast(good) * direction
+    step: Doubles = task.strength * task.look.contrast(good) * direction
     level = good[coverage > 0].mean(axis=0)
     up, down = (np.abs((level + s).clip(0, 255) - level).sum() for s in (step, -step))
     return -step if down > up else step
 
 
-def _sampled(pixels: RGB, y: Floats, x: Floats) -> Floats:
+def _sampled(pixels: RGB, y: Doubles, x: Doubles) -> Doubles:
     """(h, w, 3) the photo at fractional places, bilinear; beyond its edge, what is on the edge."""
     height, width = pixels.shape[:2]
     y, x = np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
@@ -822,7 +822,7 @@ def _sampled(pixels: RGB, y: Floats, x: Floats) -> Floats:
     down, across = (y - top)[:, :, None], (x - left)[:, :, None]
     upper = (1 - across) * pixels[top, left] + across * pixels[top, right]
     lower = (1 - across) * pixels[bottom, left] + across * pixels[bottom, right]
-    sampled: Floats = (1 - down) * upper + down * lower
+    sampled: Doubles = (1 - down) * upper + down * lower
     return sampled
 
 

@@ -1,4 +1,4 @@
-"""What a fit takes in memory and on disk: worked out, and refused, before a feature is extracted.
+"""Estimate the memory and disk of a fit, and refuse one too large before it begins.
 
 settings, number of photos, --memory-limit ──> what is approximated
 memory of the machine or its container ──────> where features are kept, which no figure sees
@@ -97,7 +97,9 @@ class Fit:
         patches = self.kept * self.places
         taken = min(patches, self.at_hand(limit)) if where == "parts" else 0
         training = self.settings.training
-        whole = training.init == "pca" or (training.init == "kin" and self.dim < self.channels)
+        whole = training.init == "pca" or (
+            training.init == "relevant_components" and self.dim < self.channels
+        )
         copies = (taken or patches) * 2 if whole else 0
         if training.init == "contrastive":  # a sample, and what it is compared with
             copies = 2 * min(taken or patches, PATCHES)
@@ -123,7 +125,7 @@ class Fit:
         return bank_rows(settings.bank, self.photos * self.places, settings.bank_least)
 
     def _bank_bytes(self) -> int:
-        """Rows and stand-ins, each twice while they are made, and another bank for the guard."""
+        """Rows and replacements, each twice while they are made, and another bank for the guard."""
         return self._rows * _ITEM * (4 * self.dim + 2 * self.channels * self.settings.guard)
 
     def _calibration_bytes(self) -> int:
@@ -135,7 +137,7 @@ class Fit:
 
 
 def open_store(fit: Fit, limit: int) -> PatchStore:
-    """A store for the features of a fit, where there is room for them.
+    """Open a store for the features of a fit where there is room for them.
 
     Args:
         fit: its sizes.
@@ -204,7 +206,7 @@ def _size(count: float) -> str:
 
 
 def approximations(patches: PatchStore, settings: FitSettings) -> Iterator[str]:
-    """What a fit does with some of the patches, or in parts, in place of all at once: notes."""
+    """Note which steps of a fit take some of the patches only, or take them in parts."""
     count, at_hand = patches.patches, patches.at_hand
     if count > at_hand and not patches.addressable and settings.method != "patchcore":
         yield (

@@ -55,8 +55,8 @@ from reconpatch.fitting.trial import (
     Trial,
     defects_to_learn,
     guard,
+    judge_on_defects,
     make_defects,
-    try_on,
 )
 from reconpatch.fitting.turns import TurnsDecision, bank_with, decide, turned
 from reconpatch.method.calibration import Calibration
@@ -79,8 +79,8 @@ from reconpatch.model.good_photos import (
     cover,
     leave_one_out,
     odd_photos_note,
+    with_replacements,
     with_scales,
-    with_stand_ins,
 )
 from reconpatch.model.model import Model
 from reconpatch.model.parity import checked_sample
@@ -401,7 +401,7 @@ class _Fit:
         with self.clock.step(f"{prefix}calibrate"):
             report = self._report(f"{prefix}search for each photo")
             covering = steps.cover(f, bank, patches, photos, report)
-            bank = with_stand_ins(bank, photo, photos, covering)
+            bank = with_replacements(bank, photo, photos, covering)
             scores = leave_one_out(
                 photo, photos, bank, settings.scoring, self.layout, covering=covering,
                 progress=self._report(f"{prefix}calibrate"),
@@ -417,7 +417,7 @@ class _Fit:
         if not len(self.defects):
             return fitted
         with self.clock.step(f"{prefix}try on made defects"):
-            trial = try_on(
+            trial = judge_on_defects(
                 self.defects, f, bank, photos, scores, settings.scoring, self.layout,
                 threshold=calibration.image_threshold.value, grid=self.extractor.grid,
             )  # fmt: skip
@@ -472,7 +472,7 @@ def build_bank(
 ) -> MemoryBank:
     """The memory bank of represented patches.
 
-    Its stand-ins are yet to be chosen: see `reconpatch.model.good_photos.with_stand_ins`.
+    Its replacements are yet to be chosen: see `reconpatch.model.good_photos.with_replacements`.
 
     Args:
         patches: of all good photos.

@@ -1,4 +1,4 @@
-"""What a fit needs besides its settings, and how it tells of its progress."""
+"""Options of a fit that do not decide its result, and progress reporting."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class FitOptions:
-    """What a fit needs besides the settings that decide its result.
+    """Options of a fit, besides the settings that decide its result.
 
     Attributes:
         weights: a file with the backbone's weights; None looks in weight packages, then in
@@ -82,7 +82,7 @@ def default_threads() -> int:
 
 
 def counted(items: Iterable[T], step: str, progress: Progress) -> Iterator[T]:
-    """The items, and what is done of them told after each; nobody knows how long a stream is."""
+    """Yield the items and report progress after each, for streams of unknown length."""
     total = len(items) if isinstance(items, Sized) else 0
     for done, item in enumerate(items, start=1):
         yield item
@@ -95,7 +95,7 @@ def silent(done: int, total: int) -> None:
 
 
 def report_to(options: FitOptions, step: str) -> Callable[[int, int], None] | None:
-    """What a step calls with what is done of it and what there is to do; None: nobody listens."""
+    """Return what a step reports (done, total) to; None where nobody listens."""
     progress = options.progress
     if progress is None:
         return None

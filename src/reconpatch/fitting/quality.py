@@ -1,4 +1,4 @@
-"""How well a model will do, from good photos alone: their scores beside those of made defects.
+"""Estimate the quality of a model from good photos and defects made on them.
 
 Both figures are areas under the ROC curve, of few photos and often near 1, so their uncertainty
 matters as much as they do.
@@ -40,7 +40,7 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class QualityEstimate:
-    """What a model makes of defects made on its good photos.
+    """Estimate of how well a model tells made defects from good photos.
 
     Attributes:
         auroc: how often a made defect outscores a good photo, 0 to 1, ties half.
@@ -92,7 +92,7 @@ class QualityEstimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """By how much the AUROC of b exceeds that of a, on the same photos.
+    """Difference of the AUROC of b from that of a, on the same photos.
 
     Attributes:
         difference: AUROC of b less AUROC of a, -1 to 1.
@@ -107,7 +107,7 @@ class Comparison:
 def estimate_quality(
     good: Scores, defective: Scores, kinds: Sequence[str], threshold: float
 ) -> QualityEstimate:
-    """How well a model tells defects made on good photos from the good photos.
+    """Estimate how well a model tells made defects from good photos.
 
     The interval takes all scores as independent. A defect made on one of the good photos scores a
     little like it, which makes the interval too wide rather than too narrow.
@@ -144,7 +144,7 @@ def estimate_quality(
 
 
 def compare(good_a: Scores, defective_a: Scores, good_b: Scores, defective_b: Scores) -> Comparison:
-    """The AUROC of one representation less that of another, on the same photos.
+    """Compare the AUROC of two representations on the same photos.
 
     The interval is DeLong's for paired samples, wider by half a pair of photos either way: an area
     is no finer than that, and so two perfect rankings are not called equal for certain. With few

@@ -1,4 +1,4 @@
-"""The good photos of a fit: where they are, how they are prepared, and one pass over them.
+"""Read the good photos of a fit: find them, prepare them, pass over them once.
 
 folder, paths, arrays ── decoded and prepared by threads ── views ── patch features
                                └── records, thumbnails, some views to make defects on
@@ -71,7 +71,7 @@ class Sources(NamedTuple):
 
 
 def photos_given(good: GoodSource) -> str | os.PathLike[str] | Sequence[PhotoSource]:
-    """What a fit is given, so that it can be gone through again: a generator becomes a list.
+    """Make the photos given to a fit re-iterable: a generator becomes a list.
 
     Raises:
         PhotoError: it is a single photo, or cannot be gone through.
@@ -128,7 +128,7 @@ def readable(
     names: Sequence[str],
     options: FitOptions,
 ) -> Iterator[Photo]:
-    """The photos one by one; those that cannot be read are refused, or skipped."""
+    """Yield the photos one by one; refuse or skip those that cannot be read."""
     for source, name in zip(sources, names, strict=True):
         try:
             yield read_photo(source, name=name, max_pixels=options.max_pixels)
@@ -179,7 +179,7 @@ def preprocessing_for(
     sources: Sequence[PhotoSource],
     names: Sequence[str],
 ) -> Preprocessing:
-    """The preprocessing that settings and options come to; registration reads the first photo."""
+    """Build the preprocessing of settings and options; registration reads the first photo."""
     region, registration = None, None
     if settings.register:
         registration = Registration.to(next(readable(sources, names, options)))
@@ -205,7 +205,7 @@ def preprocessing_for(
 
 @dataclass
 class Read:
-    """What one pass over the photos leaves behind, apart from their features."""
+    """Results of one pass over the photos, apart from their features."""
 
     preprocessing: Preprocessing
     photos: list[TrainingPhoto] = field(default_factory=list)
@@ -383,12 +383,12 @@ class Reading:
 
 
 def signed(photos: int) -> frozenset[int]:
-    """Photos among which copies are looked for: all, or of very many those that are scored."""
+    """Choose the photos to search for copies: all, or of very many those that are scored."""
     return frozenset(range(photos) if photos <= MOST else calibrated_photos(photos).tolist())
 
 
 def alike_of(read: Read) -> Alike:
-    """Which of the photos that were read are one picture."""
+    """Find the photos that are copies of one picture."""
     photos, found = sorted(read.signatures), Alike.none(len(read.photos))
     of = alike(
         [read.signatures[i] for i in photos],
@@ -402,7 +402,7 @@ def alike_of(read: Read) -> Alike:
 
 
 def kept_views(settings: FitSettings, photos: int) -> frozenset[int]:
-    """Photos that are kept prepared: for made defects, turned copies and the file's sample.
+    """Choose the photos kept in prepared form: for made defects, turned copies and the sample.
 
     They are among those that are scored, of which workers give the features back.
     """
@@ -425,7 +425,7 @@ def _check_same_size(photo: Photo, layout: Layout) -> None:
 def thumbnails_of(
     bank: MemoryBank, sources: Sequence[PhotoSource], read: Read, options: FitOptions
 ) -> list[bytes]:
-    """Thumbnails of the photos that the bank has rows of; of the others of very many, none."""
+    """Make thumbnails of the photos; of very many, only of those with rows in the bank."""
     if not options.thumbnails:
         return []
     thumbnails = [b""] * len(read.photos)
@@ -438,7 +438,7 @@ def thumbnails_of(
 
 
 def thumbnail(photo: Photo, white_level: int) -> bytes:
-    """A JPEG of a good photo, its longer side at most THUMBNAIL_SIDE pixels."""
+    """Encode a good photo as a JPEG with a longer side of at most THUMBNAIL_SIDE pixels."""
     import io
 
     image = Image.fromarray(photo.rgb8(white_level))

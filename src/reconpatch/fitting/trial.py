@@ -71,7 +71,7 @@ class Defects:
 def make_defects(
     prepared: Mapping[int, tuple[View, Bytes]], seed: int, extractor: Extractor
 ) -> Defects:
-    """A defect on each of the (3, H, W) uint8 prepared photos or tiles, by the photo's index.
+    """Make a defect on each of the (3, H, W) uint8 prepared photos or tiles, by photo index.
 
     Where a part of a view is not inspected it stays as it was; a defect that would lie there alone
     is left out.
@@ -99,7 +99,7 @@ def defects_to_learn(
     seed: int,
     extractor: Extractor,
 ) -> list[DefectPatches]:
-    """The patches of defects made on the prepared photos or tiles, kinds and photos in turn.
+    """Make defects on the prepared photos or tiles, kinds and photos in turn, for f to learn.
 
     Args:
         prepared: (3, H, W) uint8 by the photo's index.
@@ -169,7 +169,7 @@ def _inspected_pixels(
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What a representation with its bank makes of made defects.
+    """Figures of a representation and its bank on made defects.
 
     Attributes:
         good: (n,) float64 image scores of the good parts as if they were new.
@@ -196,7 +196,7 @@ class Trial:
         return f"image AUROC {self.quality.auroc:.1%}, pixel AP {self.pixel_ap:.1%}"
 
 
-def try_on(
+def judge_on_defects(
     defects: Defects,
     f: Representation,
     bank: MemoryBank,
@@ -256,7 +256,7 @@ def try_on(
 
 @dataclass(frozen=True)
 class Guard:
-    """Whether the learned f was kept.
+    """The decision whether the learned f is kept.
 
     Attributes:
         kept: "identity" where its mean of the two figures is higher, else "learned".

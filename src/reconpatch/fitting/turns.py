@@ -1,4 +1,4 @@
-"""Quarter turns of good photos in the memory bank, where the good photos prove that they help.
+"""Add quarter turns of good photos to the bank where the good photos prove that they help.
 
 Parts that lie turned as they fall, round ones above all, are rare in any one position: a bank of a
 hundred photos lacks much of what the next good photo shows. Copies turned by 90, 180 and 270
@@ -70,7 +70,7 @@ def bank_with(
     copies: Turned,
     pick: Callable[[Floats, int], npt.NDArray[np.int64]],
 ) -> MemoryBank:
-    """A bank of as many rows, picked among those of the bank and as many of the copies.
+    """Pick a bank of the same size among its rows and as many of the turned copies.
 
     Args:
         bank: of the good photos as they are.

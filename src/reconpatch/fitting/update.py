@@ -62,7 +62,7 @@ def update(
     group: str | None = None,
     progress: Progress | None = None,
 ) -> Inspector:
-    """A new version of a model that knows more good photos; the model itself does not change.
+    """Return a new version of a model that knows more good photos; the model does not change.
 
     Args:
         model: a model, or an ensemble, of which every member is updated.
@@ -333,7 +333,7 @@ def _new_rows(
     radius: float,
     radius_confirmed: float,
 ) -> list[tuple[int, int]]:
-    """Which patches become rows: the index of their new photo, and their place in its grid.
+    """Choose the patches that become rows: the index of their photo, their place in its grid.
 
     Greedy picks of the good photos down to the radius, then all that is new in false alarms. Of a
     false alarm that a person confirmed every patch enters that is further away: picks alone would
@@ -384,7 +384,7 @@ def _grown(
     known: int,
     order: Sequence[int],
 ) -> MemoryBank:
-    """The bank with its new rows, its photos counted in their new order; stand-ins are to come."""
+    """The bank with its new rows, its photos in their new order, replacements yet to be chosen."""
     photo, place = np.array(added, dtype=np.int64).reshape(-1, 2).T
     more = np.concatenate([bank.rows[:0], *(patches[i][[at]] for i, at in added)])
     place_of = np.argsort(np.array(order))
@@ -392,7 +392,7 @@ def _grown(
         rows=np.concatenate([bank.rows, more]),
         photo=place_of[np.concatenate([bank.photo, known + photo])],
         place=np.concatenate([bank.place, place]),
-        stand_ins=np.concatenate([bank.stand_ins, more]),
+        replacements=np.concatenate([bank.replacements, more]),
         scales=bank.scales,
     )
 
@@ -405,37 +405,37 @@ def _mended(
     photos: Sequence[TrainingPhoto],
     radius: float,
 ) -> MemoryBank:
-    """Stand-ins for all rows: what would be in the bank without their photo.
+    """Choose replacement rows for all rows: what the bank would hold without their photo.
 
-    Without a group of photos, the patches of the new ones that its rows cover are orphans. Of the
+    Without a group of photos, the patches of the new ones that its rows cover are uncovered. Of the
     group's own update, those further from the rest than the radius would have become rows. Of
-    older groups the stand-ins are orphans as well, and the selection goes on among all of them
+    older groups the former replacements are too, and the selection goes on among all of them
     until as many are picked as rows were taken away; that an update would pick some more is left
     out, so a photo's score as if new is rather too large. Where there are too few, a row that is
     there already fills the place.
     """
     group_of_row = groups_of_rows(bank, photos)
-    orphans: dict[int, list[Floats]] = {int(group): [] for group in np.unique(group_of_row)}
+    uncovered: dict[int, list[Floats]] = {int(group): [] for group in np.unique(group_of_row)}
     for photo, r in zip(new, patches, strict=True):
         covered_by = group_of_row[bank.nearest(r)[1]]
         for group in np.unique(covered_by[covered_by != photo.group]):
-            orphans[int(group)].append(r[covered_by == group])
+            uncovered[int(group)].append(r[covered_by == group])
     older = set(group_of_row[:old].tolist())
-    stand_ins = bank.stand_ins.copy()
-    for group, parts in orphans.items():
+    replacements = bank.replacements.copy()
+    for group, parts in uncovered.items():
         mine = group_of_row == group
         if group not in older:
-            stand_ins[mine] = _stand_ins(bank.rows[~mine], parts, int(mine.sum()), radius)
+            replacements[mine] = _replacements(bank.rows[~mine], parts, int(mine.sum()), radius)
         elif parts:  # else nothing has become of the old ones
-            parts = [bank.stand_ins[mine], *parts]
-            stand_ins[mine] = _stand_ins(bank.rows[~mine], parts, int(mine.sum()), 0.0)
-    return replace(bank, stand_ins=stand_ins)
+            parts = [bank.replacements[mine], *parts]
+            replacements[mine] = _replacements(bank.rows[~mine], parts, int(mine.sum()), 0.0)
+    return replace(bank, replacements=replacements)
 
 
-def _stand_ins(rest: Floats, orphans: Sequence[Floats], count: int, radius: float) -> Floats:
+def _replacements(rest: Floats, uncovered: Sequence[Floats], count: int, radius: float) -> Floats:
     filled = np.repeat(rest[:1], count, axis=0)
-    if orphans:
-        candidates = np.concatenate(orphans)
+    if uncovered:
+        candidates = np.concatenate(uncovered)
         nearest, _ = bare_bank(rest).nearest(candidates)
         picks = extend_coreset(candidates, nearest, radius, most=count)
         filled[: len(picks)] = candidates[picks]
@@ -452,7 +452,7 @@ def _scores(
     patches: Sequence[Floats],
     report: Progress,
 ) -> GoodScores:
-    """The scores of the calibrating photos: old ones scored again, new ones in full.
+    """Score the calibrating photos: old ones from kept patches, new ones in full.
 
     Args:
         model: the model before the update.

@@ -1,4 +1,4 @@
-"""A threshold from good photos alone, at a promised false-alarm rate (split conformal prediction).
+"""Set a threshold at a promised false-alarm rate from good photos alone (split conformal).
 
 The promise: if a new good photo looks like the good photos of the calibration (in statistics:
 exchangeable with them), it is flagged with a probability of at most the promised rate, averaged
@@ -68,12 +68,12 @@ class Threshold:
 
 
 def photos_needed(rate: float) -> int:
-    """The smallest number of good photos with which a rate can be promised: 99 for 0.01."""
+    """Return the smallest number of good photos that can promise a rate: 99 for 0.01."""
     return math.ceil(1 / _exact(rate)) - 1
 
 
 def conformal_threshold(scores: Scores, rate: float = DEFAULT_FALSE_ALARM_RATE) -> Threshold:
-    """The threshold that good scores give at a false-alarm rate.
+    """Compute the threshold at a false-alarm rate from the scores of good photos.
 
     k = ceil((n + 1)(1 - rate)) of n scores, the finite-sample quantile of split conformal
     prediction; the value lies midway between the k-th smallest score and the next larger one, so
@@ -98,7 +98,7 @@ def conformal_threshold(scores: Scores, rate: float = DEFAULT_FALSE_ALARM_RATE) 
 
 
 def _threshold_of_rank(scores: Scores, k: int, rate: float) -> Threshold:
-    """Midway between the k-th smallest score and the next larger one; the largest has none."""
+    """Return the middle of the k-th smallest score and the next larger one, if there is one."""
     n = len(scores)
     ordered = np.sort(scores)
     larger = ordered[ordered > ordered[k - 1]]
@@ -107,7 +107,7 @@ def _threshold_of_rank(scores: Scores, k: int, rate: float) -> Threshold:
 
 
 def threshold_at(scores: Scores, value: float) -> Threshold:
-    """What a threshold set by hand promises, by the scores: (1 + #{scores > value}) / (n + 1)."""
+    """Compute what a threshold set by hand promises: (1 + #{scores > value}) / (n + 1)."""
     n = len(scores)
     rank = int((scores <= value).sum())
     rate = (n + 1 - rank) / (n + 1)
@@ -133,7 +133,7 @@ def p_value(score: float, scores: Scores) -> float:
 
 
 def _exact(rate: float) -> Fraction:
-    """The decimal number that was meant: 0.1 is a tenth, not the binary fraction next to it."""
+    """Convert to the decimal number that was written: 0.1 is a tenth, not the float next to it."""
     return Fraction(str(rate))
 
 

@@ -1,4 +1,4 @@
-"""f in closed form against made defects: contrastive components of patch features.
+"""Learn f in closed form against made defects: contrastive components of patch features.
 
 The contrastive loss pulls near good patches together and pushes others apart (eq. 7). Here the pull
 is between a good patch and its nearest good patch on another part, whose differences have the
@@ -43,7 +43,7 @@ _BLOCK = 1024  # queries at a time
 
 
 class Moments:
-    """Mean and second moment of patch features, photo by photo: what a principal basis needs.
+    """Accumulate mean and second moment of patch features, photo by photo, for a principal basis.
 
     Takes the place of a `reconpatch.features.store.PatchStore` in a pass over photos.
     """
@@ -97,7 +97,7 @@ class PrincipalBasis(NamedTuple):
 def principal_basis(
     moments: Moments, blocks: Sequence[tuple[int, bool]], dim: int, outputs: int
 ) -> PrincipalBasis:
-    """The principal basis of patch features.
+    """Compute the principal basis of patch features.
 
     Each block of channels, one kind of activations of one level, is scaled to the same variance in
     all: a level must not count more because its numbers are larger or more of them.
@@ -191,7 +191,7 @@ def contrastive_components(
     share: float,
     rng: np.random.Generator,
 ) -> Floats:
-    """The weight of f: principal directions of the outputs beside contrastive components.
+    """Compute the weight of f: principal directions of the outputs, then contrastive components.
 
     The two halves are brought to one scale, the mean distance of a good patch to its nearest on
     another part: f's distances are those of PatchCore and of the contrastive components together.

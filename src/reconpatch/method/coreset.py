@@ -38,7 +38,7 @@ class Coreset:
 
 
 def bank_rows(bank: float | int, available: int, least: int = 0) -> int:
-    """How many rows a bank has: a share of all patches below 1, a number of rows from 1 on.
+    """Convert a bank size to rows: below 1 a share of all patches, from 1 on a number of rows.
 
     Never more than there are patches, and at least 1 row.
 
@@ -115,7 +115,7 @@ def greedy_coreset(
 def extend_coreset(
     features: Features, nearest: Features, radius: float, *, most: int | None = None
 ) -> npt.NDArray[np.int64]:
-    """Go on with the greedy selection from centres that are there already, down to a radius.
+    """Continue the greedy selection from existing centres until all is covered within a radius.
 
     Args:
         features: (N, D) float32.
@@ -147,7 +147,7 @@ def extend_coreset(
 
 
 def _run_of_picks(features: Features, norms: Features, nearest: Features, most: int) -> list[int]:
-    """The next greedy picks, as many as the present candidates allow to decide; at least one."""
+    """Pick as many rows as the present candidates can decide, at least one."""
     if len(features) > _CANDIDATES:
         candidates = np.argpartition(nearest, -_CANDIDATES)[-_CANDIDATES:]
         candidates.sort()  # equal distances go to the lower index, as in the textbook loop

@@ -28,7 +28,7 @@ class MemoryBank:
         rows: (M, D) float32, r = f(p) of the chosen good patches.
         photo: (M,) int64, index of the training photo that each row comes from.
         place: (M,) int64, index of the patch in that photo's grid, in raster order.
-        stand_ins: (M, D) float32, the row of another photo that takes each row's place when the
+        replacements: (M, D) float32, the row of another photo that takes each row's place when the
             row's own photo is left out; see `reconpatch.model.good_photos`.
         scales: (M,) float32, how sparse the bank is around each row, about 1; see `row_scales`.
             None where the image score does not ask.
@@ -37,7 +37,7 @@ class MemoryBank:
     rows: Floats
     photo: Ints
     place: Ints
-    stand_ins: Floats
+    replacements: Floats
     scales: Floats | None = None
 
     def __len__(self) -> int:
@@ -71,17 +71,17 @@ class MemoryBank:
         return given if self.scales is None else {**given, "scales": self.scales}
 
     def without(self, left_out: npt.NDArray[np.bool_]) -> MemoryBank:
-        """The bank as it would be without some photos: stand-ins in place of their rows.
+        """Return the bank without some photos: replacement rows take the place of their rows.
 
         Args:
             left_out: (M,) boolean, the rows of the photos that are left out.
         """
         if not left_out.any():
             return self
-        return replace(self, rows=np.where(left_out[:, None], self.stand_ins, self.rows))
+        return replace(self, rows=np.where(left_out[:, None], self.replacements, self.rows))
 
     def nearest(self, queries: Floats) -> tuple[Floats, Ints]:
-        """r* and D(f(p), r*) for each query (eq. 9): exact, Euclidean.
+        """Find r* and D(f(p), r*) for each query (eq. 9), exact and Euclidean.
 
         Args:
             queries: (Q, D) float32.
@@ -100,7 +100,7 @@ class MemoryBank:
         return distances(queries, self.rows[indices]), indices
 
     def neighbours_of(self, row: int, b: int) -> Ints:
-        """N_b(r*): indices of the b rows nearest to a row of the bank, itself first (eq. 10)."""
+        """Find N_b(r*), the indices of the b rows nearest to a row, itself first (eq. 10)."""
         to_row = np.linalg.norm(self.rows - self.rows[row], axis=1)
         to_row[row] = -1.0  # itself first, even among duplicates
         b = min(b, len(self.rows))
@@ -114,7 +114,7 @@ _LEAST_SCALE = 0.1
 
 
 def row_scales(rows: Floats, parts: Ints, power: float) -> Floats:
-    """How sparse the bank is around its rows: (M,) float32, about 1.
+    """Measure how sparse the bank is around each row: (M,) float32, about 1.
 
     The mean distance of a row to the nearest rows of other parts, as a share of that of all rows,
     to a power. Where good parts vary, a patch must be further away to be as odd (local outlier

@@ -1,4 +1,4 @@
-"""How well scores and anomaly maps tell good from defective, computed exactly.
+"""Compute image and pixel metrics exactly: AUROC, AP, F1-max, AUPRO, sPRO.
 
 Everything here follows from one curve: lower a threshold over all distinct scores, from the
 highest down, and count at each what scores as high. No threshold is sampled and no score is binned;
@@ -41,7 +41,7 @@ _REGION_BITS = np.uint64(0xFFFF_FFFF)
 
 Codes = npt.NDArray[np.uint32]
 Keys = npt.NDArray[np.uint64]
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 
 METRICS: Mapping[str, str] = {
@@ -62,7 +62,7 @@ METRICS: Mapping[str, str] = {
 def image_metrics(
     labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]
 ) -> dict[str, float | None]:
-    """Image AUROC, AP and F1-max by the names of `METRICS`; None each without both kinds of photos.
+    """Compute image AUROC, AP and F1-max by the names of `METRICS`; None without both kinds.
 
     Args:
         labels: (n,) bool, True for defective.
@@ -81,7 +81,7 @@ def image_metrics(
 
 
 def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
-    """Area under the ROC curve: how often a defective item outscores a good one, ties half.
+    """Compute the area under the ROC curve: how often a defective item outscores a good one.
 
     Args:
         labels: (n,) bool, True for defective.
@@ -115,7 +115,7 @@ def average_precision(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floa
 
 
 def f1_max(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
-    """The best F1 that any threshold reaches: an oracle.
+    """Compute the best F1 that any threshold reaches.
 
     The threshold is chosen by looking at the labels it is then judged by. The figure is an upper
     bound to compare methods with, not what a threshold set from good photos alone will reach.
@@ -137,7 +137,7 @@ def f1_max(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> f
 def pixel_metrics(
     masks: Iterable[npt.NDArray[np.bool_]], maps: Iterable[npt.NDArray[np.float32]]
 ) -> dict[str, float]:
-    """The figures of all photos at once, as `PixelMetrics.result`.
+    """Compute the pixel metrics of all photos at once, as `PixelMetrics.result`.
 
     Both arguments are read once, side by side, so generators will do.
 
@@ -296,7 +296,7 @@ class PixelMetrics(_PhotoByPhoto):
             "aupro_005": min(strict / STRICT_PRO_LIMIT, 1.0),
         }
 
-    def curves(self, points: int = 512) -> dict[str, Floats]:
+    def curves(self, points: int = 512) -> dict[str, Doubles]:
         """The ROC and the PRO curve, thinned: for plots, and for no figure.
 
         Args:
@@ -440,7 +440,7 @@ class _Piece:
 
     hits: npt.NDArray[np.int64]
     alarms: npt.NDArray[np.int64]
-    overlap: Floats
+    overlap: Doubles
     above: npt.NDArray[np.int64]
 
     def alarms_at_corners(self) -> npt.NDArray[np.int64]:
@@ -450,7 +450,7 @@ class _Piece:
         return corners
 
 
-def _at_corners(height: Floats) -> Floats:
+def _at_corners(height: Doubles) -> Doubles:
     """(2 k + 1,) the heights at `_Piece.alarms_at_corners`, from the (k + 1,) at the points."""
     return np.repeat(height, 2)[:-1]
 
@@ -542,16 +542,16 @@ class _Gains:
         saturation: (R,) float64 above 0, items that saturate each region; by default all of them.
     """
 
-    def __init__(self, sizes: npt.NDArray[np.int64], saturation: Floats | None = None) -> None:
+    def __init__(self, sizes: npt.NDArray[np.int64], saturation: Doubles | None = None) -> None:
         self._saturation = np.minimum(sizes if saturation is None else saturation, sizes)
         self._saturates = bool(np.any(self._saturation < sizes))
         self._found = np.zeros(sizes.size, np.int64)
         scale = np.count_nonzero(sizes) * self._saturation.astype(np.float64)
         self._weights = np.divide(1.0, scale, out=np.zeros_like(scale), where=sizes > 0)
 
-    def of(self, regions: npt.NDArray[np.intp]) -> Floats:
+    def of(self, regions: npt.NDArray[np.intp]) -> Doubles:
         """(n,) float64, what the next n items add, by the (n,) numbers of their regions."""
-        gains: Floats = self._weights[regions]
+        gains: Doubles = self._weights[regions]
         if self._saturates:
             # Where the saturation is no whole number, the last item counts by what is left of it.
             left = self._saturation[regions] - self._found[regions] - _occurrence(regions)
@@ -615,14 +615,14 @@ class _Thinned:
         self._kept = [np.zeros((1, 2))]
         self._last = np.zeros((1, 2))
 
-    def add(self, x: Floats, y: Floats) -> None:
+    def add(self, x: Doubles, y: Doubles) -> None:
         """Take (n,) more points, the first of which was the last one before; neither ever falls."""
         step = ((x + np.minimum(y, 1.0)) / 2 * self._steps).astype(np.int64)
         points = np.minimum(np.stack([x, y], axis=1), 1.0)
         self._kept.append(points[:-1][np.diff(step) > 0])
         self._last = points[-1:]
 
-    def curve(self) -> Floats:
+    def curve(self) -> Doubles:
         """(n, 2) the points that were kept, from the first to the last."""
         return np.unique(np.concatenate([*self._kept, self._last]), axis=0)
 

@@ -1,10 +1,10 @@
-"""The start of f in closed form: relevant components of good patches.
+"""Learn f in closed form from good patches alone: relevant component analysis.
 
-The contrastive loss pulls a patch and its kin together and pushes others apart (eq. 7). Its pull
-has a solution without a single step: among all linear f of one volume, the one that brings kin
-closest together is the inverse square root of the covariance of their differences (relevant
-component analysis, Bar-Hillel et al., 2003). Kin here are a patch and the nearest patch on another
-part: what tells them apart is what good parts differ in, and f makes little of it.
+The contrastive loss pulls similar patches together and pushes others apart (eq. 7). Its pull has a
+closed-form solution: of all linear f of one volume, the inverse square root of the covariance of
+the differences between similar patches brings them closest together (relevant component analysis,
+Bar-Hillel et al., ICML 2003). Here a pair of similar patches is a patch and the nearest patch on
+another part. Their difference is variation between good parts, which f suppresses.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from reconpatch.method.memory_bank import Floats
 
 Doubles = npt.NDArray[np.float64]
 
-# Kin are searched for this many patches among that many: more of either changes no result by more
-# than another seed does (docs/research.md).
+# The nearest patches of this many are searched among that many: more of either changes no result
+# by more than another seed does (docs/research.md).
 QUERIES = 4096
 POOL = 65536
 _BLOCK = 64  # queries at a time: 16 MiB of distances
@@ -32,7 +32,7 @@ def relevant_components(
     shrink: float,
     rng: np.random.Generator,
 ) -> Floats:
-    """The weight of f that makes the differences between kin small and alike in all directions.
+    """Compute the weight of f that whitens the differences between nearest patches of two parts.
 
     Args:
         patches: (P, C) float32 patch features of the good photos.
@@ -47,16 +47,16 @@ def relevant_components(
     Returns:
         (D, C) float32.
     """
-    weight = inverse_power(covariance(kin_differences(patches, parts, rng)), power, shrink)
+    weight = inverse_power(covariance(nearest_differences(patches, parts, rng)), power, shrink)
     if dim < patches.shape[1]:
         weight = _leading(patches, weight, dim)
     return weight.astype(np.float32)
 
 
-def kin_differences(
+def nearest_differences(
     patches: Floats, parts: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> Floats:
-    """(Q, C) differences between patches and the nearest patch of another part, in p itself.
+    """Compute (Q, C) differences between patches and the nearest patch of another part.
 
     Args:
         patches: (P, C) float32.
@@ -83,7 +83,7 @@ def kin_differences(
 
 
 def covariance(differences: Floats) -> Doubles:
-    """(C, C) mean outer product of (Q, C) differences; a difference's mean is 0 by symmetry."""
+    """Compute the (C, C) mean outer product of (Q, C) differences, whose mean is 0 by symmetry."""
     x = differences.astype(np.float64)
     product: Doubles = x.T @ x / len(x)
     return product
@@ -92,7 +92,7 @@ def covariance(differences: Floats) -> Doubles:
 def inverse_power(matrix: Doubles, power: float, shrink: float) -> Doubles:
     """((1 - shrink) K / (tr K / C) + shrink I) ^ (-power / 2) of a covariance K: (C, C).
 
-    Where K is 0, as all kin are the same, there is nothing to undo: the identity.
+    Where K is 0, as all such patches are the same, there is nothing to undo: the identity.
     """
     identity = np.eye(len(matrix))
     scale = np.trace(matrix) / len(matrix)
@@ -115,7 +115,7 @@ def _leading(patches: Floats, weight: Doubles, dim: int) -> Doubles:
 
 
 def signed(rows: Doubles) -> Doubles:
-    """Rows with their largest entry positive: the sign of an eigenvector is the library's whim."""
+    """Make the largest entry of each row positive: an eigenvector's sign is arbitrary."""
     largest = np.abs(rows).argmax(axis=1)
     signed: Doubles = rows * np.sign(rows[np.arange(len(rows)), largest])[:, None]
     return signed

@@ -11,6 +11,7 @@ f and g are linear. After training only f is kept, as plain numpy: using it need
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Method = Literal["reconpatch", "untrained", "patchcore"]
+Init = Literal["orthogonal", "pca", "identity", "relevant_components", "contrastive"]
+INITS: tuple[Init, ...] = typing.get_args(Init)
 METHODS: tuple[Method, ...] = ("reconpatch", "untrained", "patchcore")
 
 
@@ -50,7 +53,7 @@ class Representation:
         return r if self.bias is None else r + self.bias
 
     def after(self, first: Representation) -> Representation:
-        """Two in turn as one: p to self(first(p)). Summed in float64."""
+        """Compose with another representation: p to self(first(p)), summed in float64."""
         weight, bias = first.weight, first.bias
         if self.weight is not None:
             weight = self.weight
@@ -65,7 +68,7 @@ class Representation:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How f is made. What the paper does not say is a parameter here; see docs/method.md.
+    """Settings of f. What the paper does not say is a parameter here; see docs/method.md.
 
     Attributes:
         dim: D, dimensions of r = f(p); 0 takes C, those of p.
@@ -73,12 +76,12 @@ class TrainingSettings:
         bias: whether f and g have a bias. [not said]
         init: what f starts from. "orthogonal": a random (semi-)orthogonal matrix; "pca": the
             leading principal directions of the standardised patch features; "identity": the
-            first D of p's own dimensions, so that training starts at PatchCore; "kin": the
-            directions in which a patch and the nearest one on another part differ are made small,
-            see `reconpatch.method.relevant_components`; "contrastive": half of D principal
-            directions of the levels' outputs, half directions in which made defects differ from
-            good patches and good patches from one another do not, see
-            `reconpatch.method.contrastive_components`. [not said]
+            first D of p's own dimensions, so that training starts at PatchCore;
+            "relevant_components": the directions in which a patch and the nearest one on another
+            part differ are made small, see `reconpatch.method.relevant_components`;
+            "contrastive": half of D principal directions of the levels' outputs, half directions in
+            which made defects differ from good patches and good patches from one another do not,
+            see `reconpatch.method.contrastive_components`. [not said]
         basis: leading principal directions of p, all levels on one scale, in which f is learned;
             0 for p itself. "contrastive" needs some.
         contrast_power: how far "contrastive" whitens what good patches differ in, 0 to 1: 0.5
@@ -88,8 +91,9 @@ class TrainingSettings:
         contrast_share: how much the contrastive half counts beside the principal one, in distances
             of good patches.
         made: defects made on the good photos for "contrastive" to learn from.
-        kin_power: how far "kin" goes: 0 is the identity, 1 whitens those differences.
-        kin_shrink: share of the identity in their covariance, of the same trace.
+        relevant_power: how far "relevant_components" goes: 0 is the identity, 1 whitens those
+            differences.
+        relevant_shrink: share of the identity in their covariance, of the same trace.
         epochs: passes over all patches; with `steps` above 0, it is the steps that count.
         steps: optimiser steps in all; 0 leaves it to the epochs.
         batch_size: N, patches in a batch. [not said]
@@ -112,9 +116,9 @@ class TrainingSettings:
     dim: int = 512
     projection_dim: int = 0
     bias: bool = True
-    init: Literal["orthogonal", "pca", "identity", "kin", "contrastive"] = "orthogonal"
-    kin_power: float = 0.5
-    kin_shrink: float = 0.02
+    init: Init = "orthogonal"
+    relevant_power: float = 0.5
+    relevant_shrink: float = 0.02
     basis: int = 0
     contrast_power: float = 0.25
     contrast_gain: float = 0.25
@@ -160,10 +164,10 @@ class TrainingSettings:
         _check(0 < self.margin < math.inf, "margin", self.margin, "a finite number above 0")
         _check(0 <= self.gamma <= 1, "gamma", self.gamma, "0 to 1")
         _check(
-            self.init in ("orthogonal", "pca", "identity", "kin", "contrastive"),
+            self.init in INITS,
             "init",
             self.init,
-            "orthogonal, pca, identity, kin or contrastive",
+            f"{', '.join(INITS[:-1])} or {INITS[-1]}",
         )
         _check(self.basis >= 0, "basis", self.basis, "0 (p itself) or more principal directions")
         if self.init == "contrastive":
@@ -174,8 +178,8 @@ class TrainingSettings:
         _check(0 <= self.contrast_gain <= 1, "contrast_gain", self.contrast_gain, "0 to 1")
         _check(0 < self.contrast_shrink <= 1, "contrast_shrink", self.contrast_shrink, "0 to 1")
         _check(0 < self.contrast_share <= 100, "contrast_share", self.contrast_share, "0 to 100")
-        _check(0 <= self.kin_power <= 2, "kin_power", self.kin_power, "0 to 2")
-        _check(0 <= self.kin_shrink <= 1, "kin_shrink", self.kin_shrink, "0 to 1")
+        _check(0 <= self.relevant_power <= 2, "relevant_power", self.relevant_power, "0 to 2")
+        _check(0 <= self.relevant_shrink <= 1, "relevant_shrink", self.relevant_shrink, "0 to 1")
         _check(self.scale in ("unit", "mean", "none"), "scale", self.scale, "unit, mean or none")
         _check(
             self.batches in ("random", "neighbours"),
@@ -343,7 +347,7 @@ def train(
 
 
 def pseudo_labels(z_bar: torch.Tensor, settings: TrainingSettings) -> torch.Tensor:
-    """Similarities w (eq. 6) for a batch of the twin's z̄: (N, D) -> (N, N)."""
+    """Compute the similarities w (eq. 6) for a batch of the twin's z̄: (N, D) -> (N, N)."""
     from torch.nn.functional import normalize
 
     from reconpatch.method.similarity import (
@@ -372,7 +376,7 @@ def update_twin(twin: torch.nn.Module, student: torch.nn.Module, gamma: float) -
 
 
 def initial_f(channels: int, settings: TrainingSettings, weight: Floats | None) -> torch.nn.Linear:
-    """The layer f before its first step, by torch's global seed where no weight is given."""
+    """Create the layer f before its first step, random by torch's global seed without a weight."""
     import torch
 
     f = torch.nn.Linear(channels, settings.dim or channels, bias=settings.bias)
@@ -391,7 +395,7 @@ def initial_weight(
     *,
     seed: int = 0,
 ) -> Floats | None:
-    """The (D, C) weight that f starts from by its patches; None for a random one."""
+    """Compute the (D, C) weight that f starts from; None for a random one."""
     channels = patches.shape[1]
     dim = settings.dim or channels
     if settings.init == "orthogonal":
@@ -414,13 +418,13 @@ def initial_weight(
         start[:] = 0.0  # more dimensions than features: nothing left to hold
         directions = principal_directions(patches, dim)
         start[: len(directions)] = directions
-    elif settings.init == "kin":
+    elif settings.init == "relevant_components":
         start[:channels] = relevant_components(
             patches,
             np.arange(len(patches)) if parts is None else parts,
             dim=min(dim, channels),
-            power=settings.kin_power,
-            shrink=settings.kin_shrink,
+            power=settings.relevant_power,
+            shrink=settings.relevant_shrink,
             rng=np.random.default_rng(seed),
         )
     return start
@@ -445,7 +449,7 @@ def principal_directions(patches: Floats, dim: int) -> Floats:
 def batches(
     patches: Floats, settings: TrainingSettings, rng: np.random.Generator
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """Indices of one batch after the other, without end; every batch has min(N, P) patches."""
+    """Yield the indices of batches without end; every batch has min(N, P) patches."""
     n = min(settings.batch_size, len(patches))
     if settings.batches == "neighbours":
         yield from _neighbour_batches(patches, n, settings, rng)

@@ -1,4 +1,4 @@
-"""From distances to numbers: re-weighting (eq. 10), the image score, the anomaly map."""
+"""Turn patch distances into an image score (eq. 10) and an anomaly map."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def weighted_distances(
     bank: MemoryBank,
     settings: ScoringSettings,
 ) -> Floats:
-    """(P,) distances to the nearest rows as the image score takes them.
+    """Weight the (P,) distances to the nearest rows as the image score takes them.
 
     Args:
         patches: (P, D) float32, represented.
@@ -200,7 +200,7 @@ def weighted_distances(
 
 
 def top_score(patch_distances: Floats, settings: ScoringSettings, layout: Layout) -> float:
-    """The image score of (P,) distances where `top` is above 0: smoothed, then `top_mean`."""
+    """Compute the image score of (P,) distances for `top` above 0: smooth, then `top_mean`."""
     if settings.smooth > 0:
         smoothed = _averaged(patch_distances, layout, layout.grid, settings.smooth)
         patch_distances = smoothed.ravel()[layout.cell_of]
@@ -209,13 +209,13 @@ def top_score(patch_distances: Floats, settings: ScoringSettings, layout: Layout
 
 
 def top_mean(patch_distances: Floats, count: int) -> float:
-    """Mean of the `count` largest of (P,) distances."""
+    """Average the `count` largest of (P,) distances."""
     largest = np.partition(patch_distances, -count)[-count:]
     return float(largest.mean(dtype=np.float64))
 
 
 def top_count(share: float, patches: int) -> int:
-    """How many patches a share of them is, rounded, and at least one."""
+    """Convert a share of the patches to a number, rounded, at least one."""
     return max(1, round(share * patches))
 
 
@@ -245,7 +245,7 @@ def reweighted_score(patch: Floats, nearest: int, bank: MemoryBank, b: int) -> f
 def draw(
     patch_distances: Floats, layout: Layout, blur: float, size: tuple[int, int] | None = None
 ) -> Floats:
-    """The anomaly map of a photo: bilinear upsampling, then Gaussian blur.
+    """Draw the anomaly map of a photo: bilinear upsampling, then Gaussian blur.
 
     Args:
         patch_distances: (P,) float32.
@@ -274,7 +274,7 @@ def _averaged(
     size: tuple[int, int],
     blur: float | tuple[float, float],
 ) -> Floats:
-    """`anomaly_map` over the inspected cells alone: what is not inspected has no weight."""
+    """Draw `anomaly_map` of the inspected cells alone: the others have no weight."""
     drawn = anomaly_map(layout.on_grid(patch_distances).ravel(), layout.grid, size, blur)
     if layout.inspected is None:
         return drawn
@@ -288,7 +288,7 @@ def anomaly_map(
     size: tuple[int, int],
     blur: float | tuple[float, float],
 ) -> Floats:
-    """Patch distances as a picture of the photo: bilinear upsampling, then Gaussian blur.
+    """Draw patch distances on one grid as a map: bilinear upsampling, then Gaussian blur.
 
     Args:
         patch_distances: (h * w,) float32 in raster order.

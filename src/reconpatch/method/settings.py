@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import typing
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
@@ -35,7 +36,7 @@ _STRIDE = 8  # pixels of the input for a cell of the default backbones
 
 
 def automatic_size(photo: tuple[int, int], limit: int) -> tuple[int, int]:
-    """The model's input for photos of a size: (height, width), about the photos' shape.
+    """Choose the model's input for photos of a size: (height, width), about the photos' shape.
 
     As many pixels as the largest of the automatic squares that is no larger than the photos'
     shorter side, or 224. A larger input shows smaller defects, but there is nothing to see in
@@ -69,7 +70,7 @@ def in_shape(side: int, photo: tuple[int, int]) -> tuple[int, int]:
 
 
 def squeeze_note(settings: FitSettings, photo: tuple[int, int]) -> list[str]:
-    """A note, where photos of this (height, width) are shown far from their shape; else nothing."""
+    """Note photos of a (height, width) that the input shows far from their shape; else nothing."""
     if settings.tile or settings.resize:  # tiles are square, and a crop keeps the shape
         return []
     down, across = (side / size for side, size in zip(photo, settings.size, strict=True))
@@ -86,7 +87,7 @@ def squeeze_note(settings: FitSettings, photo: tuple[int, int]) -> list[str]:
 
 
 def automatic_tile(settings: FitSettings, photo_size: tuple[int, int]) -> FitSettings:
-    """The settings with what an automatic tile or size comes to.
+    """Resolve an automatic tile or size.
 
     The smallest defect that matters has to be `_SEEN_DEFECT` pixels wide at the model's input. If
     the whole photo can be shown so large, it is; else in tiles, shown at the scale that this takes.
@@ -116,7 +117,7 @@ def automatic_tile(settings: FitSettings, photo_size: tuple[int, int]) -> FitSet
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Everything that decides what a fit makes of a folder of photos.
+    """All settings that decide what a fit makes of a folder of photos.
 
     Attributes:
         recipe: the recipe that the settings started from.
@@ -316,13 +317,14 @@ class FitSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> FitSettings:
-        """The settings that `to_dict` gave.
+        """The settings that `to_dict` gave, also under the names that they had before.
 
         Raises:
             SettingsError: a value is of another type than its setting, or out of its range.
         """
         from pydantic import TypeAdapter, ValidationError
 
+        values = _with_current_names(values)
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise SettingsError(f"there is no setting {min(unknown)!r}")
@@ -338,6 +340,38 @@ class FitSettings:
             if first["type"] == "tuple_type" and name in _TUPLES:
                 allowed = _TUPLES[name]
             raise SettingsError(f"{name} is {first['input']!r}: {allowed}") from None
+
+
+RENAMED = {"kin_power": "relevant_power", "kin_shrink": "relevant_shrink"}
+"""Training settings by the names that they had before; model files go on to hold those."""
+RENAMED_INIT = {"kin": "relevant_components"}
+"""Likewise the values of `init`."""
+
+
+def _with_current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename settings of earlier versions to what `FitSettings.to_dict` calls them now."""
+    training = values.get("training")
+    if not isinstance(training, Mapping):
+        return dict(values)
+    training = {RENAMED.get(name, name): value for name, value in training.items()}
+    if training.get("init") in tuple(RENAMED_INIT):
+        training["init"] = RENAMED_INIT[training["init"]]
+    return {**values, "training": training}
+
+
+def _renamed(name: str, value: Any) -> tuple[str, Any]:
+    """Bring a setting to its present name, with a DeprecationWarning if it was renamed."""
+    if name in RENAMED:
+        warnings.warn(
+            f"the setting {name} is now {RENAMED[name]}: give that", DeprecationWarning, 4
+        )
+        return RENAMED[name], value
+    if name == "init" and value in tuple(RENAMED_INIT):
+        warnings.warn(
+            f"init={value} is now init={RENAMED_INIT[value]}: give that", DeprecationWarning, 4
+        )
+        return name, RENAMED_INIT[value]
+    return name, value
 
 
 _PAPER = FitSettings(
@@ -408,7 +442,7 @@ recipe for each member, of which "best" has two."""
 
 
 def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
-    """A recipe with changes by name.
+    """Build the settings of a recipe with changes by name.
 
     Names are the fields of `FitSettings`, and for short also those of its `training` and `scoring`
     settings: `settings_for("paper", seed=1, alpha=0.3, b=3)`.
@@ -420,7 +454,7 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
     if recipe not in RECIPES:
         raise SettingsError(f"the recipe is {recipe!r}: give one of {', '.join(RECIPES)}")
     values = RECIPES[recipe].to_dict()
-    changes = {name: _plain(name, value) for name, value in changes.items()}
+    changes = dict(_renamed(name, _plain(name, value)) for name, value in changes.items())
     if changes.get("method") == "patchcore":
         changes = _PATCHCORE | changes
     elif changes.get("init", "contrastive") != "contrastive" and recipe == "default":
@@ -454,19 +488,19 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A value as Python has it: numpy's numbers and arrays, and text for numbers, become plain."""
+    """Convert numpy's numbers and arrays, and text for numbers, to plain values."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, list | tuple):
         return type(value)(_plain("", inner) for inner in value)
-    is_text = isinstance(value, str) and _types().get(name) in _PARSED
+    is_text = isinstance(value, str) and _types().get(RENAMED.get(name, name)) in _PARSED
     return parse_setting(name, value) if is_text else value
 
 
 def ensemble_settings_for(
     recipe: str, members: Sequence[str | Mapping[str, Any]], **changes: Any
 ) -> list[FitSettings]:
-    """The settings of each member of an ensemble, or of a single model as its one member.
+    """Build the settings of each member of an ensemble; a single model is its one member.
 
     Under the recipe "paper" several members take what the paper gives for them: f of 384
     dimensions, 60 epochs at a learning rate of 1e-6. Changes by name come after that.
@@ -490,7 +524,7 @@ def ensemble_settings_for(
 
 
 def parse_assignments(assignments: Sequence[str], apart: Collection[str] = ()) -> dict[str, Any]:
-    """`NAME=VALUE` strings, as a command line has them, each value in its setting's type.
+    """Parse `NAME=VALUE` strings of a command line, each value in its setting's type.
 
     Args:
         assignments: such as "alpha=0.3", "size=64x96" or "levels=2,3"; the later of two of one name
@@ -506,6 +540,7 @@ def parse_assignments(assignments: Sequence[str], apart: Collection[str] = ()) -
     values: dict[str, Any] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
+        name, text = _renamed(name, text)
         if not equals or name not in known:
             raise SettingsError(
                 f"--set takes NAME=VALUE with the name of a setting, and {assignment!r} was given"
@@ -516,12 +551,12 @@ def parse_assignments(assignments: Sequence[str], apart: Collection[str] = ()) -
 
 
 def parse_setting(name: str, text: str) -> Any:
-    """The value of a setting that a command line has as text, in the setting's type.
+    """Parse the text of a setting on a command line into the setting's type.
 
     Raises:
         SettingsError: it is not of that type.
     """
-    kind = _types()[name]
+    kind = _types()[RENAMED.get(name, name)]
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise SettingsError(f"{name} is {text!r}: give true or false")
@@ -561,7 +596,8 @@ def _parse_numbers(name: str, text: str) -> tuple[int, ...]:
 
 def setting_names() -> list[str]:
     """The names that `settings_for` takes, those of training and scoring among them."""
-    return [name for name, kind in _types().items() if not is_dataclass(kind)]
+    names = [name for name, kind in _types().items() if not is_dataclass(kind)]
+    return [*names, *RENAMED]
 
 
 _TUPLES = {

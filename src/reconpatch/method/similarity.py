@@ -84,7 +84,7 @@ def reciprocal_neighbours(neighbours: Tensor) -> Tensor:
 def contextual_similarity(
     squared: Tensor, k: int, *, k_reciprocal: int, include_self: bool
 ) -> Tensor:
-    """w_ctx: how far two patches share their neighbours (eq. 2 to 5), symmetric, in [0, 1].
+    """w_ctx, how far two patches share their neighbours (eq. 4 and 5), symmetric, in [0, 1].
 
     Args:
         squared: (N, N) squared distances between the z̄.

@@ -1,4 +1,4 @@
-"""Whether what a model file says can be.
+"""Check that the contents of a model file fit together.
 
 The checksum tells of damage. It is no signature: a file that somebody made by hand can have the
 right one. So whatever an inspection or a report relies on is looked at once, when a file is read.
@@ -28,7 +28,7 @@ _MOST_CROPPED = 8
 
 
 def check_model(model: ModelContents) -> None:
-    """Raise ValueError, with what cannot be, where the parts of a model do not fit together."""
+    """Raise ValueError, naming the part, unless the parts of a model fit together."""
     _check_provenance(model.provenance)
     _check_learned(model.provenance)
     _check_photos(model.photos, len(model.thumbnails))
@@ -42,7 +42,7 @@ def check_model(model: ModelContents) -> None:
 
 
 def check_ensemble(ensemble: EnsembleContents) -> None:
-    """Raise ValueError, with what cannot be, where the scales of an ensemble do not fit it."""
+    """Raise ValueError, naming the part, unless the scales of an ensemble fit it."""
     _check_provenance(ensemble.provenance)
     _check_calibration(ensemble.calibration)
     for scales in (ensemble.score_scales, ensemble.map_scales):
@@ -100,12 +100,12 @@ def _check_bank(bank: MemoryBank, photos: int, places: int) -> None:
     rows = bank.rows
     _require(rows.ndim == 2 and rows.size > 0 and rows.dtype == np.float32, "rows of a bank")
     _require(bool(np.isfinite(rows).all()), "a bank of finite numbers")
-    _require(bank.stand_ins.shape == rows.shape, "a stand-in for each row of the bank")
+    _require(bank.replacements.shape == rows.shape, "a replacement for each row of the bank")
     if bank.scales is not None:
         fits = bank.scales.shape == (len(rows),) and bank.scales.dtype == np.float32
         _require(fits and bool((bank.scales > 0).all()), "a scale above 0 for each row of the bank")
         _require(bool(np.isfinite(bank.scales).all()), "scales that are finite")
-    _require(bank.stand_ins.dtype == np.float32, "a stand-in for each row of the bank")
+    _require(bank.replacements.dtype == np.float32, "a replacement for each row of the bank")
     _check_indices(bank.photo, (len(rows),), photos, "the photo of each row of the bank")
     _check_indices(bank.place, (len(rows),), places, "the place of each row of the bank")
 
@@ -126,9 +126,17 @@ def _check_good(good: GoodScores, photos: int, dim: int) -> None:
     _require(good.distances.ndim == 2 and len(good.distances) == n, "distances of each photo")
     _require(good.weighted.shape == good.distances.shape, "weighted distances of each photo")
     places = good.distances.shape[1]
-    _require(good.witnesses.ndim == 2, "witnesses of each photo")
-    _check_indices(good.witnesses, (n, good.witnesses.shape[1]), places, "witnesses of each photo")
-    _require(good.features.shape == (*good.witnesses.shape, dim), "features of each witness")
+    _require(good.most_distant.ndim == 2, "most distant patches of each photo")
+    _check_indices(
+        good.most_distant,
+        (n, good.most_distant.shape[1]),
+        places,
+        "most distant patches of each photo",
+    )
+    _require(
+        good.features.shape == (*good.most_distant.shape, dim),
+        "features of each of the most distant patches",
+    )
 
 
 def _check_calibration(calibration: Calibration) -> None:

@@ -1,4 +1,4 @@
-"""What a model file holds, of a model and of an ensemble of them: plain parts, no inspection.
+"""The contents of a model file, for a model and an ensemble: plain data, no inspection.
 
 `check` and `file` know models by these alone; `model` and `ensemble` inspect with them.
 """
@@ -108,7 +108,7 @@ class Scale:
 
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> Scale:
-        """The scale of some values.
+        """Take the scale of some values.
 
         Where more than half of them are equal the MAD is 0; then the mean absolute deviation,
         brought to the same unit, takes its place, and 1 where all values are equal.

@@ -1,4 +1,4 @@
-"""What sets two versions of a model apart, and whether the new one may take the old one's place.
+"""Compare two versions of a model and decide whether to promote the new one.
 
 `diff` compares what the versions hold and, given photos, what they say of them; `check_update`
 tries both on photos of which people said what they were, and refuses a version that would miss a
@@ -33,7 +33,7 @@ _RELATIONS: dict[Relation, str] = {
 
 @dataclass(frozen=True)
 class PhotoChange:
-    """What two versions say of one photo.
+    """The verdicts of two versions on one photo.
 
     Attributes:
         name: of the photo.
@@ -133,7 +133,7 @@ class Difference:
 
 
 def diff(old: Inspector, new: Inspector, photos: Iterable[Photo] = ()) -> Difference:
-    """What changed from one version of a model to another.
+    """Compare one version of a model with another.
 
     Args:
         old: a model or an ensemble.
@@ -225,7 +225,7 @@ def _changed(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, A
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two versions on photos of which people said what they were.
+    """Verdicts of two versions on photos that people have labelled.
 
     Attributes:
         goods: photos of good parts.

@@ -42,7 +42,7 @@ class Ensemble(Inspector, EnsembleContents):
 
     @classmethod
     def of(cls, contents: EnsembleContents) -> Self:
-        """The ensemble that a file holds."""
+        """Build the ensemble from the contents of a file."""
         return cls(
             [Model.of(model) for model in contents.models],
             contents.score_scales,
@@ -83,7 +83,7 @@ class Ensemble(Inspector, EnsembleContents):
         return [self._judge(by_member, i) for i in range(len(photos))]
 
     def _judge(self, by_member: Sequence[Sequence[PatchScores]], i: int) -> Judgement:
-        """What the i-th photo comes to by what each member says of it."""
+        """Combine the members' scores of the i-th photo."""
         scored = [of_photos[i] for of_photos in by_member]
         scores = [scale(s.image_score) for scale, s in zip(self.score_scales, scored, strict=True)]
         most_alarmed = int(np.argmax(scores))
@@ -109,7 +109,7 @@ class Ensemble(Inspector, EnsembleContents):
 
 
 def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = None) -> Ensemble:
-    """An ensemble of models fitted on the same photos, calibrated on the combined scores.
+    """Combine models fitted on the same photos, calibrated on the combined scores.
 
     Args:
         models: two or more.
@@ -144,13 +144,13 @@ def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = 
 
 
 def combined_scores(models: Sequence[Model], scales: Sequence[Scale]) -> npt.NDArray[np.float64]:
-    """(n,) combined scores of the n parts among the good photos, each as if it were new."""
+    """Combine the leave-one-out scores of the members: (n,), one for each part."""
     scores = [scale(m.good.image_scores) for scale, m in zip(scales, models, strict=True)]
     return by_part(np.mean(scores, axis=0), models[0].photos, models[0].good.photos)
 
 
 def recombine(ensemble: Ensemble, models: Sequence[Model], source: str) -> Ensemble:
-    """The ensemble with other versions of its members, on the scales that it has.
+    """Combine other versions of the members on the scales of the ensemble.
 
     The scales stay, so that scores before and after are in one unit; the thresholds follow from
     the members' scores of their good photos.
@@ -229,7 +229,7 @@ def _text(size: tuple[int, int]) -> str:
 
 
 def member_names(settings: Sequence[FitSettings]) -> list[str]:
-    """A name for each member that no other has: its backbone, and its size where sizes differ."""
+    """Name each member uniquely: its backbone, and its size where sizes differ."""
     several = len({s.size for s in settings}) > 1
     names = [f"{s.backbone} at {_text(s.size)}" if several else s.backbone for s in settings]
     if len(set(names)) == len(names):
@@ -243,7 +243,7 @@ def member_names(settings: Sequence[FitSettings]) -> list[str]:
 def score_members(
     models: Sequence[Model], photos: Sequence[Photo], *, as_new: bool = False
 ) -> list[list[PatchScores]]:
-    """What each member says of photos, each prepared once for each preprocessing.
+    """Score photos by each member, preparing each photo once per preprocessing.
 
     As if it were new, only a single photo can be scored: each leaves out rows of its own.
     """
@@ -278,14 +278,14 @@ def _combined_map(
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """What a member's scales are taken from: (n,) image scores and (n, P) patch distances."""
+    """The values of a member's scales: (n,) image scores and (n, P) patch distances."""
 
     image_scores: npt.NDArray[np.float64]
     distances: Floats
 
 
 def _map_maxima(models: Sequence[Model], scales: Sequence[Scale]) -> npt.NDArray[np.float64]:
-    """(n,) largest value of the combined maps of each part's photos, each as if it were new."""
+    """Find the largest value of each part's combined maps, leave-one-out: (n,)."""
     of_photos = zip(*(m.good.distances for m in models), strict=True)
     maxima = np.array([float(_combined_map(models, scales, d).max()) for d in of_photos])
     return by_part(maxima, models[0].photos, models[0].good.photos)

@@ -1,4 +1,4 @@
-"""One file for a whole model: a safetensors file whose header carries a JSON record.
+"""Read and write a model as one safetensors file whose header carries a JSON record.
 
 Arrays, the backbone's ONNX graph and the thumbnails are tensors; everything else is JSON. No
 pickle, no code, no paths but names relative to the folder of the fit. Any safetensors reader opens
@@ -26,7 +26,7 @@ from reconpatch.files import atomic_write, open_regular
 from reconpatch.method.calibration import Calibration
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
-from reconpatch.method.settings import FitSettings
+from reconpatch.method.settings import RENAMED, RENAMED_INIT, FitSettings
 from reconpatch.model.check import check_ensemble, check_model
 from reconpatch.model.contents import (
     Contents,
@@ -84,7 +84,7 @@ def read(
 
 @contextlib.contextmanager
 def made_up(path: Path) -> Iterator[None]:
-    """A file with the right checksum whose parts cannot be used becomes a ModelFileError."""
+    """Raise ModelFileError where a file has the right checksum and unusable parts."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -95,7 +95,7 @@ def made_up(path: Path) -> Iterator[None]:
 
 
 def fingerprint(contents: Contents) -> str:
-    """SHA-256 over all that decides a verdict, and nothing that does not (times, versions).
+    """Hash all that decides a verdict, and nothing that does not (times, versions): SHA-256.
 
     A setting at its default counts for nothing, so that one that a later version adds leaves the
     fingerprints of models without it as they were.
@@ -104,7 +104,7 @@ def fingerprint(contents: Contents) -> str:
 
 
 def scoring_fingerprint(model: ModelContents) -> str:
-    """SHA-256 over all that decides a score: `fingerprint`, but for what thresholds follow from."""
+    """Hash all that decides a score, as `fingerprint` without the calibration: SHA-256."""
     record = _record(model)
     for member in record["members"]:
         member.pop("calibration")
@@ -122,7 +122,7 @@ def _fingerprint(record: dict[str, Any], tensors: Tensors) -> str:
         part.pop("provenance", None)
         part.pop("sample", None)
     for member in record["members"]:
-        member["settings"] = _unlike(FitSettings().to_dict(), member["settings"])
+        member["settings"] = _unlike(_settings_record(FitSettings()), member["settings"])
         member["preprocessing"] = _unlike(_PREPROCESSING_DEFAULTS, member["preprocessing"])
     return _digest(record, tensors)
 
@@ -147,7 +147,7 @@ def _record(contents: Contents) -> dict[str, Any]:
         "photos": [asdict(photo) for photo in contents.photos],
         "members": [
             {
-                "settings": model.settings.to_dict(),
+                "settings": _settings_record(model.settings),
                 "preprocessing": model.preprocessing.to_dict(),
                 "calibration": _calibration_record(model.calibration),
                 "provenance": model.provenance,
@@ -163,6 +163,16 @@ def _record(contents: Contents) -> dict[str, Any]:
             "provenance": contents.provenance,
         }
     return record
+
+
+def _settings_record(settings: FitSettings) -> dict[str, Any]:
+    """The settings under the names that files have had from the first version on."""
+    values = settings.to_dict()
+    new_names = {new: old for old, new in RENAMED.items()}
+    training = {new_names.get(name, name): value for name, value in values["training"].items()}
+    old_inits = {new: old for old, new in RENAMED_INIT.items()}
+    training["init"] = old_inits.get(training["init"], training["init"])
+    return {**values, "training": training}
 
 
 def _tensors(contents: Contents) -> dict[str, npt.NDArray[Any]]:
@@ -197,7 +207,7 @@ def _model(
         ),
         photos=photos,
         good=GoodScores(
-            **{name: own[f"good.{name}"] for name in _GOOD},
+            **{name: own[f"good.{stored}"] for stored, name in _GOOD.items()},
             weighted=own.get("good.weighted", own["good.distances"]),
         ),
         calibration=_calibration(record["calibration"], own),
@@ -222,7 +232,15 @@ def _ensemble(
     return ensemble
 
 
-_GOOD = ("photos", "image_scores", "map_maxima", "distances", "witnesses", "features")
+_GOOD = {
+    "photos": "photos",
+    "image_scores": "image_scores",
+    "map_maxima": "map_maxima",
+    "distances": "distances",
+    "witnesses": "most_distant",
+    "features": "features",
+}
+"""What a file calls the arrays of `GoodScores`."""
 
 
 def _model_tensors(model: ModelContents) -> dict[str, npt.NDArray[Any]]:
@@ -231,9 +249,9 @@ def _model_tensors(model: ModelContents) -> dict[str, npt.NDArray[Any]]:
         "bank.rows": model.bank.rows,
         "bank.photo": model.bank.photo.astype(np.int32),
         "bank.place": model.bank.place.astype(np.int32),
-        "bank.stand_ins": model.bank.stand_ins,
+        "bank.stand_ins": model.bank.replacements,
         **_calibration_tensors(model.calibration),
-        **{f"good.{name}": getattr(model.good, name) for name in _GOOD},
+        **{f"good.{stored}": getattr(model.good, name) for stored, name in _GOOD.items()},
     }
     if model.bank.scales is not None:
         tensors["bank.scales"] = model.bank.scales

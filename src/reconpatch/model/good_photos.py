@@ -1,10 +1,10 @@
-"""The good photos of a fit: which they were, and each scored as if it were new.
+"""The good photos of a fit, and their leave-one-out scores.
 
 A good photo scored against a bank that holds its own patches looks better than any new photo will;
 against a bank from which they are only deleted it looks worse, since a coreset without it would
-have covered the gap with patches of other photos. So each photo is scored against the bank mended:
-its rows give way to stand-ins, which the greedy selection would have picked from the other photos.
-f did see the photo: what all that leaves of an error is measured in benchmarks/leave_one_out.py.
+have covered the gap with patches of other photos. So each photo is scored against a mended bank:
+replacement rows, which the greedy selection would have picked from the other photos, take the place
+of its own. f did see the photo: what all that leaves of an error is measured in docs/results.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from reconpatch.photos.copies import Alike
 from reconpatch.photos.layout import Layout
 
 # Most distant patches kept of each photo, to score it again when the bank has grown.
-WITNESSES = 16
+MOST_DISTANT = 16
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TrainingPhoto:
 def assign_groups(
     photos: Sequence[TrainingPhoto], pattern: str | None, alike: Alike | None = None
 ) -> tuple[list[TrainingPhoto], list[str]]:
-    """Give photos of one part, and copies of one photo, a group in common.
+    """Assign one group to photos of one part and to copies of one photo.
 
     Args:
         photos: in the order of the fit.
@@ -140,7 +140,7 @@ def _notes_on(
 def by_part(
     values: npt.NDArray[np.float64], photos: Sequence[TrainingPhoto], of: Ints
 ) -> npt.NDArray[np.float64]:
-    """One value for each part: the largest of its photos, in the order of the first of them.
+    """Take the largest value of each part's photos, parts in the order of their first photos.
 
     A part is flagged if one of its photos is, and only parts are independent of each other; what
     is set on n parts promises what n independent scores can.
@@ -170,7 +170,7 @@ def _part_of(name: str, pattern: str) -> str | None:
 
 
 def counted_once(photos: int, parts: int) -> str:
-    """What to add to where scores come from, if some photos are of one part."""
+    """Say that photos of one part were counted once, if there are any."""
     return "" if parts == photos else f"; {parts} different parts, each counted once"
 
 
@@ -185,14 +185,14 @@ def _merge(merged: dict[Hashable, Hashable], a: Hashable, b: Hashable) -> None:
 
 
 def groups_of_rows(bank: MemoryBank, photos: Sequence[TrainingPhoto]) -> npt.NDArray[np.int64]:
-    """(M,) the group of the photo that each row of the bank comes from."""
+    """Look up the group of the photo that each row of the bank comes from: (M,)."""
     return np.array([photo.group for photo in photos], dtype=np.int64)[bank.photo]
 
 
 def with_scales(
     bank: MemoryBank, photos: Sequence[TrainingPhoto], scoring: ScoringSettings
 ) -> MemoryBank:
-    """The bank with its `row_scales`, by the differences that the image score sees.
+    """Add `row_scales` to the bank, from the differences that the image score sees.
 
     A bank that has grown keeps the scales of its first rows: by them the photos were scored.
     """
@@ -210,13 +210,13 @@ CALIBRATED = 2000
 
 
 def calibrated_photos(photos: int) -> npt.NDArray[np.int64]:
-    """Which photos of a fit are scored as if they were new: all, or evenly spread over them."""
+    """Choose the photos that get a leave-one-out score: all, or evenly spread ones."""
     return np.unique(np.linspace(0, photos - 1, min(photos, CALIBRATED)).round().astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)
 class Covering:
-    """How the bank covers the patches of good photos: one search that all that follows shares.
+    """The nearest rows of the good photos' patches, searched once for all later steps.
 
     Attributes:
         photos: (k,) int64, which photos; the sequences have an array for each of them.
@@ -244,7 +244,7 @@ def cover(
     of: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Covering:
-    """Search the bank for every patch of good photos; keep what scoring them as if new needs.
+    """Search the bank for every patch of good photos, and keep what leave-one-out scores need.
 
     Args:
         bank: the memory bank.
@@ -312,17 +312,17 @@ class _SearchByGroup:
         squared[np.repeat(np.arange(len(first)), length), columns] = np.inf
 
 
-def with_stand_ins(
+def with_replacements(
     bank: MemoryBank,
     patches: Callable[[int], Floats],
     photos: Sequence[TrainingPhoto],
     covering: Covering | None = None,
 ) -> MemoryBank:
-    """Give every row of the bank the row that takes its place when its group is left out.
+    """Choose for every row of the bank the row that replaces it when its group is left out.
 
-    Without a group's rows, the patches of other photos that were covered by them are orphans; the
-    greedy selection goes on among the orphans until as many are picked as rows were taken away.
-    Of more photos than `CALIBRATED`, only the patches of those that are scored can be orphans.
+    Without a group's rows, the patches of other photos that they covered are uncovered. The greedy
+    selection goes on among the uncovered patches until as many are picked as rows were taken away.
+    Of more photos than `CALIBRATED`, only the patches of those that are scored can be uncovered.
 
     Args:
         bank: the memory bank.
@@ -332,22 +332,22 @@ def with_stand_ins(
     """
     covering = covering or cover(bank, patches, photos)
     group_of_row = groups_of_rows(bank, photos)
-    stand_ins = bank.rows.copy()
-    for group, orphans in _orphans(covering, group_of_row, photos).items():
+    replacements = bank.rows.copy()
+    for group, uncovered in _uncovered(covering, group_of_row, photos).items():
         mine = group_of_row == group
-        stand_ins[mine] = _mend(
-            [patches(int(covering.photos[k]))[places] for k, places in orphans],
-            [covering.other_distances[k][places] for k, places in orphans],
+        replacements[mine] = _mend(
+            [patches(int(covering.photos[k]))[places] for k, places in uncovered],
+            [covering.other_distances[k][places] for k, places in uncovered],
             int(mine.sum()),
             instead=bank.rows[~mine][:1],
         )
-    return replace(bank, stand_ins=stand_ins)
+    return replace(bank, replacements=replacements)
 
 
-def _orphans(
+def _uncovered(
     covering: Covering, group_of_row: npt.NDArray[np.int64], photos: Sequence[TrainingPhoto]
 ) -> dict[int, list[tuple[int, Ints]]]:
-    """For each group with rows: where the patches of others are that its rows cover.
+    """Locate, for each group with rows, the patches of other groups that its rows cover.
 
     As pairs of the covering's number of a photo and the places in it.
     """
@@ -363,21 +363,21 @@ def _orphans(
 
 
 def _mend(
-    orphans: Sequence[Floats], to_rest: Sequence[Floats], count: int, instead: Floats
+    uncovered: Sequence[Floats], to_rest: Sequence[Floats], count: int, instead: Floats
 ) -> Floats:
-    """`count` greedy picks among the orphans, the furthest from the rest of the bank first.
+    """Pick `count` uncovered patches greedily, the furthest from the rest of the bank first.
 
-    Where there are too few different orphans, a row that is there already fills the place.
+    Where too few of them differ, a row that is there already fills the place.
 
     Args:
-        orphans: (K, D) patches that the rows which were taken away covered, from each photo.
+        uncovered: (K, D) patches that the rows which were taken away covered, from each photo.
         to_rest: (K,) the distance of each to the rest of the bank.
         count: picks.
-        instead: (1, D) that row, where there are no orphans at all.
+        instead: (1, D) that row, where there are no uncovered patches at all.
     """
-    if not orphans:
+    if not uncovered:
         return np.repeat(instead, count, axis=0)
-    among, nearest = np.concatenate(orphans), np.concatenate(to_rest)
+    among, nearest = np.concatenate(uncovered), np.concatenate(to_rest)
     picks: list[int] = []
     for _ in range(count):
         picks.append(int(nearest.argmax()))
@@ -388,7 +388,7 @@ def _mend(
 
 @dataclass(frozen=True, eq=False)
 class GoodScores:
-    """Every good photo scored without its own rows, and what it takes to do that again.
+    """Leave-one-out scores of the good photos, and what it takes to compute them again.
 
     Of more than `CALIBRATED` photos, n are chosen.
 
@@ -397,7 +397,7 @@ class GoodScores:
         image_scores: (n,) float64.
         map_maxima: (n,) float64, the largest value of each photo's anomaly map.
         distances: (n, P) float32, of every patch to its nearest row, as if the photo were new.
-        witnesses: (n, K) int32, the K patches of each photo that are most distant to the image
+        most_distant: (n, K) int32, the K patches of each photo that are most distant to the image
             score, most distant first.
         features: (n, K, D) float32, those patches represented.
         weighted: (n, P) float32, the distances as the image score takes them; the very array of
@@ -408,7 +408,7 @@ class GoodScores:
     image_scores: npt.NDArray[np.float64]
     map_maxima: npt.NDArray[np.float64]
     distances: Floats
-    witnesses: npt.NDArray[np.int32]
+    most_distant: npt.NDArray[np.int32]
     features: Floats
     weighted: Floats
 
@@ -420,7 +420,7 @@ ODD_PHOTOS = 3
 
 
 def odd_photos_note(scores: GoodScores, photos: Sequence[TrainingPhoto]) -> str | None:
-    """A note on good photos that score far above all others; None where there are none.
+    """Name good photos that score far above all others; None where there are none.
 
     One defective photo among the good ones hides every defect like it, and where there are few
     photos it sets the threshold as well: more than one good photo in a hundred has to be wrong for
@@ -479,7 +479,7 @@ def leave_one_out(
         weighted = weighted_distances(r, found, nearest, others, scoring)
         scored.append(score_nearest(r, found, nearest, others, scoring, layout, weighted))
         weights.append(weighted)
-        order = np.argsort(-weighted, kind="stable")[:WITNESSES]
+        order = np.argsort(-weighted, kind="stable")[:MOST_DISTANT]
         kept.append((order, r[order]))
         if progress is not None:
             progress(k + 1, len(covering.photos))
@@ -490,7 +490,7 @@ def leave_one_out(
         map_maxima=np.array([float(draw(s.distances, layout, scoring.blur).max()) for s in scored]),
         distances=distances,
         weighted=distances if not scoring.weighs else np.stack(weights),
-        witnesses=np.stack([order for order, _ in kept]).astype(np.int32),
+        most_distant=np.stack([order for order, _ in kept]).astype(np.int32),
         features=np.stack([features for _, features in kept]),
     )
 
@@ -498,9 +498,9 @@ def leave_one_out(
 def _without_own(
     r: Floats, k: int, own: npt.NDArray[np.bool_], bank: MemoryBank, covering: Covering
 ) -> tuple[Floats, Ints]:
-    """Distances and nearest rows of the k-th photo's patches, stand-ins in place of its own rows.
+    """Distances and nearest rows of the k-th photo's patches, its own rows replaced.
 
-    Only the stand-ins have to be searched: the nearest of the other rows is known.
+    Only the replacements have to be searched: the nearest of the other rows is known.
     """
     mine = own[covering.nearest[k]]
     nearest = np.where(mine, covering.others[k], covering.nearest[k])
@@ -508,13 +508,15 @@ def _without_own(
     rows = np.flatnonzero(own)
     if not len(rows):
         return to_nearest, nearest
-    to_stand_in, stand_in = bare_bank(bank.stand_ins[rows]).nearest(r)
-    closer = to_stand_in < to_nearest
-    return np.where(closer, to_stand_in, to_nearest), np.where(closer, rows[stand_in], nearest)
+    to_replacement, replacement = bare_bank(bank.replacements[rows]).nearest(r)
+    closer = to_replacement < to_nearest
+    return np.where(closer, to_replacement, to_nearest), np.where(
+        closer, rows[replacement], nearest
+    )
 
 
 def bare_bank(rows: Floats) -> MemoryBank:
-    """A bank for a search alone: rows from nowhere."""
+    """Build a bank for a search alone, whose rows come from no photo."""
     nowhere = np.zeros(len(rows), dtype=np.int64)
     return MemoryBank(rows, nowhere, nowhere, rows)
 
@@ -526,7 +528,7 @@ def rescore(
     scoring: ScoringSettings,
     layout: Layout,
 ) -> GoodScores:
-    """The scores of the good photos after rows were added to the bank, without the photos.
+    """Score the good photos again after rows were added to the bank, without the photos.
 
     The most distant patches decide a photo's score, and those are kept. The distances of all others
     are left as they were: never too small, so a threshold is never set too low by it. Where the
@@ -541,7 +543,7 @@ def rescore(
         layout: where the patches lie.
     """
     group_of_row = groups_of_rows(bank, photos)
-    alone = replace(scoring, smooth=0.0)  # witnesses are no grid
+    alone = replace(scoring, smooth=0.0)  # the most distant patches are no grid
     row = Layout.whole((1, good.features.shape[1]), (1, good.features.shape[1]))
     same = good.weighted is good.distances
     patch_distances = good.distances.copy()
@@ -550,16 +552,16 @@ def rescore(
     for i in range(len(good.image_scores)):
         own = group_of_row == photos[good.photos[i]].group
         others_bank = bank.without(own)
-        witness = score_patches(good.features[i], others_bank, alone, row)
-        patch_distances[i, good.witnesses[i]] = witness.distances
+        rescored = score_patches(good.features[i], others_bank, alone, row)
+        patch_distances[i, good.most_distant[i]] = rescored.distances
         if not same:
-            weighted[i, good.witnesses[i]] = weighted_distances(
-                good.features[i], witness.distances, witness.nearest, others_bank, scoring
+            weighted[i, good.most_distant[i]] = weighted_distances(
+                good.features[i], rescored.distances, rescored.nearest, others_bank, scoring
             )
         if scoring.top > 0:
             image_scores.append(top_score(weighted[i], scoring, layout))
         else:
-            image_scores.append(_score_again(weighted[i], good.witnesses[i], witness, scoring))
+            image_scores.append(_score_again(weighted[i], good.most_distant[i], rescored, scoring))
         map_maxima.append(float(draw(patch_distances[i], layout, scoring.blur).max()))
     return replace(
         good,
@@ -572,13 +574,13 @@ def rescore(
 
 def _score_again(
     distances: Floats,
-    witnesses: npt.NDArray[np.int32],
-    witness: PatchScores,
+    most_distant: npt.NDArray[np.int32],
+    rescored: PatchScores,
     scoring: ScoringSettings,
 ) -> float:
-    """A photo's score from its (P,) distances, those of the witnesses scored again."""
-    others = np.delete(distances, witnesses)
+    """Compute a photo's score from its (P,) distances, the most distant patches scored again."""
+    others = np.delete(distances, most_distant)
     ceiling = float(others.max()) if len(others) else 0.0
-    # The largest distance is that of a witness, so eq. 10 weighs no other patch.
-    exact = scoring.b > 1 and scoring.reweight == "largest" and witness.distances.max() > ceiling
-    return witness.image_score if exact else max(witness.image_score, ceiling)
+    # The largest distance is that of one of the most distant, so eq. 10 weighs no other patch.
+    exact = scoring.b > 1 and scoring.reweight == "largest" and rescored.distances.max() > ceiling
+    return rescored.image_score if exact else max(rescored.image_score, ceiling)

@@ -1,4 +1,4 @@
-"""From a model file to what inspects."""
+"""Load a model file as what inspects."""
 
 from __future__ import annotations
 

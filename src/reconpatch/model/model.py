@@ -51,7 +51,7 @@ from reconpatch.result import Box, ClosestPatch, Region, Result
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What a photo came to, before it is brought to the photo's pixels.
+    """Score and map of a photo, in the pixels of the model's input.
 
     Attributes:
         score: image score.
@@ -122,7 +122,7 @@ class Inspector(Contents):
     # --- inspect -------------------------------------------------------------------------------
 
     def inspect(self, photo: PhotoSource | Photo, *, max_pixels: int = MAX_PIXELS) -> Result:
-        """Say of one photo whether it is anomalous, where, and compared with what.
+        """Inspect one photo: whether it is anomalous, where, and compared with what.
 
         Args:
             photo: a path; a PIL image; an array (H, W) or (H, W, 3) of uint8, uint16, or floats
@@ -186,7 +186,7 @@ class Inspector(Contents):
         return None if stored is None else Kind.from_dict(stored)
 
     def differences(self, photo: Photo) -> tuple[str, ...]:
-        """What sets a photo apart from those of the fit: see `Result.notes`."""
+        """Describe how a photo differs in kind from those of the fit: see `Result.notes`."""
         if self.kind is None:
             return ()
         return self.kind.differences(Look.at(photo, self.white_level), self.photos)
@@ -201,12 +201,12 @@ class Inspector(Contents):
     # --- thresholds ----------------------------------------------------------------------------
 
     def with_false_alarm_rate(self, rate: float) -> Self:
-        """The same model with the threshold of another false-alarm rate; nothing is fitted anew."""
+        """Return the model with the threshold of another false-alarm rate; nothing is fitted."""
         check_rate(rate)
         return self.with_calibration(replace(self.calibration, rate=rate, set_by_hand=None))
 
     def with_threshold(self, value: float) -> Self:
-        """The same model with a threshold set by hand, 0 or more, in units of the image score."""
+        """Return the model with a threshold set by hand, 0 or more, in units of the image score."""
         if not 0 <= value < float("inf"):
             raise SettingsError(f"the threshold is {value}: give a score of 0 or more")
         return self.with_calibration(replace(self.calibration, set_by_hand=float(value)))
@@ -219,7 +219,7 @@ class Inspector(Contents):
         group: str | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Self:
-        """The same model with its thresholds set anew on other good photos.
+        """Return the model with its thresholds set on other good photos.
 
         Photos of the fit are known by their pixels, and by the model's thumbnails where they were
         saved anew, and are scored without the rows of their group. Copies count once.
@@ -319,7 +319,7 @@ class Model(Inspector, ModelContents):
 
     @property
     def method(self) -> str:
-        """What f is: the method of the fit, and whether the guard put the identity in its place."""
+        """The method of the fit, and whether the guard replaced f by the identity."""
         guard = self.provenance.get("guard")
         by_guard = guard is not None and guard["kept"] == "identity"
         return (
@@ -377,7 +377,7 @@ class Model(Inspector, ModelContents):
         return score_nearest(r, distances, nearest, bank, scoring, self.layout, weighted)
 
     def _outputs(self, photo: Photo, bank: MemoryBank) -> Iterator[tuple[View, Output]]:
-        """What the engine says of each view of a photo, one at a time."""
+        """Run the engine on each view of a photo, one at a time."""
         self._check_size(photo)
         prepared = self.preprocessing.views(photo, self.layout)
         for view, part in zip(self.layout.views, prepared, strict=True):
@@ -451,7 +451,7 @@ class Model(Inspector, ModelContents):
     def closest(
         self, scores: PatchScores, geometry: Geometry, regions: Sequence[Region]
     ) -> ClosestPatch:
-        """The good patch that the worst patch (of the worst region, if any) was compared with."""
+        """Find the good patch that the worst patch (of the worst region) was compared with."""
         patch = self._worst_patch_in(regions[0].box, scores, geometry) if regions else scores.worst
         row = int(scores.nearest[patch])
         index = int(self.bank.photo[row])
@@ -485,7 +485,7 @@ class Model(Inspector, ModelContents):
         return int(np.where(overlaps, scores.distances, -1.0).argmax())
 
     def _patch_box(self, place: int, geometry: Geometry) -> Box:
-        """Where a patch and the neighbourhood it averages over lie, in pixels of the photo."""
+        """Locate a patch and the neighbourhood it averages over, in pixels of the photo."""
         cell = int(self.layout.cell_of[place])
         return self._cell_box(cell, geometry, reach=self.settings.neighbourhood // 2)
 

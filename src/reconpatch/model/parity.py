@@ -1,4 +1,4 @@
-"""The parity gate: engines have to agree on a sample before a model file is written.
+"""Compare engines on a sample: all have to agree before a model file is written.
 
     sample ──┬── reference ────────┐
              └── engine, engine ───┴── Agreement: scores, maps, nearest rows, verdicts
@@ -81,7 +81,7 @@ def measure(
     reference: Callable[[Floats], Output],
     engines: Sequence[str] | None = None,
 ) -> list[Measured]:
-    """What each engine says of photos, beside a reference.
+    """Measure each engine on photos against a reference.
 
     Args:
         model: its graph and bank are used.
@@ -109,7 +109,7 @@ def compare(
     reference: Callable[[Floats], Output],
     engines: Sequence[str] | None = None,
 ) -> list[Agreement]:
-    """How far each engine is from a reference at the model's thresholds: see `measure`."""
+    """Compare each engine with a reference at the model's thresholds: see `measure`."""
     return _at_thresholds(measure(model, photos, reference, engines), model)
 
 
@@ -121,7 +121,7 @@ def _at_thresholds(measured: Iterable[Measured], model: ModelContents) -> list[A
 def checked_sample(
     model: ModelContents, reference: Callable[[Floats], Output] | None = None
 ) -> Sample | None:
-    """The model's sample with what every engine that is installed says of it.
+    """Measure every installed engine on the model's sample.
 
     Engines that were measured with this graph and bank, in this version and on this processor, are
     not run again: another threshold is held to what they said then.
@@ -164,14 +164,14 @@ def checked_sample(
 
 
 def own_reference(model: ModelContents, prepared: Floats) -> Output:
-    """The patches as the model's own engine represents them, scored by the routines of the fit."""
+    """Score patches of the model's own engine by the numpy routines of the fit."""
     r = model.engine(prepared, model.bank).features
     engine = model.engine
     return scored_in_numpy(r, model.bank, model.settings.scoring, engine.grid, engine.input_size)
 
 
 def verify_sample(model: ModelContents, engines: Sequence[str] | None = None) -> list[Agreement]:
-    """Each engine here, now, against what the reference said when the file was written.
+    """Compare each installed engine with the reference figures in the file.
 
     Args:
         model: with a sample.
@@ -204,7 +204,7 @@ def verify_sample(model: ModelContents, engines: Sequence[str] | None = None) ->
 def verify_photos(
     model: ModelContents, photos: Iterable[Photo], engines: Sequence[str] | None = None
 ) -> list[Agreement]:
-    """Each engine here against the search, score and map of the fit, on photos of the user.
+    """Compare each installed engine with the search, score and map of the fit on given photos.
 
     The patches are represented by the model's own engine, which is one of those compared.
 

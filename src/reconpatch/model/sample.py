@@ -1,4 +1,4 @@
-"""The parity sample: photos that a model file carries, and what engines said of them.
+"""The parity sample: photos in a model file, and the figures of engines on them.
 
 What compares engines on it is `reconpatch.model.parity`.
 """
@@ -38,7 +38,7 @@ SAMPLE_PHOTOS = 16
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far an engine is from the reference on a sample.
+    """Differences between an engine and the reference on a sample.
 
     Attributes:
         engine: its name.
@@ -92,7 +92,7 @@ class Agreement:
 
 
 class Scores(Protocol):
-    """What is compared: fields of `reconpatch.engine.engines.Output`."""
+    """The outputs that are compared, fields of `reconpatch.engine.engines.Output`."""
 
     @property
     def score(self) -> npt.NDArray[Any]:
@@ -109,7 +109,7 @@ class Scores(Protocol):
 
 @dataclass(frozen=True)
 class Measured:
-    """What an engine said of B photos beside the reference, whatever the threshold is.
+    """Differences between an engine and the reference on B photos, before any threshold.
 
     Attributes:
         engine: its name.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from reconpatch.photos.images import Photo, in_unit
 
-Floats = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 ANOTHER_KIND = "Another kind than the photos of the fit"
 """What stands before a note on photos that differ from those of the fit."""
@@ -67,7 +67,7 @@ class Look:
     width: int
     depth: str
     chroma: float
-    red_less_blue: Floats
+    red_less_blue: Doubles
 
     @classmethod
     def at(cls, photo: Photo, white_level: int) -> Self:
@@ -162,7 +162,7 @@ class Kind:
             )
 
     def _of_depth(self, look: Look) -> Iterable[str]:
-        # Floats are what anybody may have made of either.
+        # Doubles are what anybody may have made of either.
         if {look.depth, *self.depths} == {"8 bits", "16 bits"} and look.depth not in self.depths:
             [depth] = self.depths
             yield f"The photo has {look.depth} a channel, and those of the fit have {depth}."
@@ -210,7 +210,7 @@ def _shapes(ratios: Sequence[float]) -> str:
     return f"{low if low == high else f'{low} to {high}'} times as wide as high"
 
 
-def _agreement(values: Floats, mean: Floats) -> float:
+def _agreement(values: Doubles, mean: Doubles) -> float:
     """Of what the mean says in all parts, how much the values have with its sign, -1 to 1.
 
     By signs, since one coloured defect must not outweigh all other parts.

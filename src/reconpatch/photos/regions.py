@@ -72,19 +72,6 @@ def find_regions(
     return regions or (_around_peak(heatmap) if at_least_one else ())
 
 
-def worst_region(heatmap: npt.NDArray[np.float32], map_threshold: float) -> Region | None:
-    """The region with the highest peak, as `find_regions` with `at_least_one` gives it.
-
-    Args:
-        heatmap: (H, W) float32; NaN where the photo was not inspected.
-        map_threshold: see `find_regions`.
-
-    Returns:
-        The region, or None for a map of NaN only.
-    """
-    return next(iter(find_regions(heatmap, map_threshold, at_least_one=True)), None)
-
-
 def _runs_of(mask: npt.NDArray[np.bool_]) -> _Runs:
     """The runs of an (H, W) mask, some rows at a time: a large one is not held several times."""
     rows = max(1, _STRIP // max(1, mask.shape[1]))

@@ -9,7 +9,7 @@ is done again elsewhere. Features stay where they were made and are not kept, si
 million photos fill no machine: a share is read once for each line above.
 
 The features of up to `CALIBRATED` photos come to this process, which scores those as if they were
-new and finds the stand-ins of the bank among their patches; so does a fit in one process. Where
+new and finds the replacements of the bank among their patches; so does a fit in one process. Where
 those are all photos, they tell the radius too, and the third line is not needed.
 
 The coreset of a share has as many rows as the bank, or 8 times its share of the bank's rows where
