@@ -220,7 +220,7 @@ def test_the_sentence_says_what_was_found_unseen() -> None:
 def test_a_fit_whose_f_cannot_learn_from_defects_is_refused(
     good_folder: Path, defects: Path
 ) -> None:
-    for changes in ({"method": "patchcore"}, {"init": "kin"}, {"steps": 3}):
+    for changes in ({"method": "patchcore"}, {"init": "relevant_components"}, {"steps": 3}):
         with pytest.raises(SettingsError, match="teach the f of the default recipe"):
             fit(good_folder, confirmed=defects, **changes)
     with pytest.raises(SettingsError, match="learned in one process"):
