@@ -80,6 +80,13 @@ def scratch_mask(height: int = SIDE, width: int = SIDE) -> npt.NDArray[np.bool_]
     return mask
 
 
+def is_at_scratch(x: int, y: int) -> bool:
+    """Whether a pixel of a photo lies on the scratch, or within a place of the grid of it."""
+    place = SIDE // 8
+    rows, columns = (slice(max(0, at - place), at + place + 1) for at in (y, x))
+    return bool(scratch_mask()[rows, columns].any())
+
+
 def save(pixels: npt.NDArray[Any], path: Path) -> Path:
     """Write an array as an image file, its folders made; the path again."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import reconpatch
-from conftest import GOOD_PHOTOS, RGB, WAIT, fill, save, scratch_mask, scratched, textured
+from conftest import (
+    GOOD_PHOTOS,
+    RGB,
+    WAIT,
+    fill,
+    is_at_scratch,
+    save,
+    scratch_mask,
+    scratched,
+    textured,
+)
 from reconpatch.cli.main import app
 from reconpatch.errors import SettingsError
 from reconpatch.evaluation import benchmark
@@ -542,7 +552,7 @@ def test_inspect_prints_one_json_object_a_line(small_model_file: Path, new_photo
     region = bad["regions"][0]
     assert region.keys() == {"box", "area", "peak", "peak_value"}
     x, y = region["peak"]
-    assert scratch_mask()[y, x]
+    assert is_at_scratch(x, y)
 
 
 def test_inspect_agrees_with_python(
