@@ -35,7 +35,6 @@ from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import PatchScores, ScoringSettings, anomaly_map, score_patches
 from reconpatch.photos.layout import Layout
 
-BATCH_INPUTS = ("photos",)
 GRAPH_INPUTS = ("photos", "bank", "norms", "mask")
 SCALES = "scales"
 """A further input of graphs whose image score asks how dense the bank is."""
