@@ -105,7 +105,6 @@ QUICK = (
     "tests/method",
     "tests/photos",
     "tests/model/test_good_photos.py",
-    "tests/model/test_modelfile.py",
     "tests/cli/test_exit_codes.py",
     "tests/test_files.py",
     "tests/test_memory.py",

@@ -345,3 +345,9 @@ def test_the_container_has_what_it_installs_and_starts() -> None:
 def test_the_command_line_tells_its_version() -> None:
     done = CliRunner().invoke(cli.app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"reconpatch {reconpatch.__version__}\n")
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    """Pytest imports them by name, without their folders: in one run the second would not load."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
