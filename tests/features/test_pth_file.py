@@ -74,7 +74,7 @@ class Calls:
 
 
 @pytest.mark.parametrize("archive", [True, False], ids=["archive", "stream"])
-@pytest.mark.parametrize("function", [Path.touch, eval, print, getattr, open, np.array])
+@pytest.mark.parametrize("function", [Path.touch, eval, exec, getattr, open, np.array])
 def test_nothing_is_called_that_a_file_names(
     function: Callable[..., Any], archive: bool, tmp_path: Path
 ) -> None:
