@@ -23,7 +23,6 @@ from reconpatch.cli.main import app  # noqa: E402
 from reconpatch.errors import ParityError, SettingsError  # noqa: E402
 from reconpatch.features import patch_features  # noqa: E402
 from reconpatch.features.patch_features import PatchFeatures, TorchFeatureExtractor  # noqa: E402
-from reconpatch.fitting.model import torch_threads  # noqa: E402
 from test_benchmark import ALIKE, run, stored, tree  # noqa: E402, F401
 
 FIT: dict[str, Any] = {**SMALL_FIT, "method": "patchcore", "device": "cuda"}
@@ -177,20 +176,3 @@ def test_a_device_that_is_not_here_ends_the_benchmark_at_once(
     with pytest.raises(SettingsError, match=f"--device is '{device}'"):
         run(tree, tmp_path / "out", device=device)
     assert not (tmp_path / "out").exists()
-
-
-# --- Threads --------------------------------------------------------------------------------------
-
-
-def test_threads_bound_torch_too(good_folder: Path) -> None:
-    before, seen = torch.get_num_threads(), set()
-
-    def progress(step: str, done: int, total: int) -> None:
-        if step == "train f":
-            seen.add(torch.get_num_threads())
-
-    with torch_threads(3):
-        reconpatch.fit(good_folder, **{**SMALL_FIT, "threads": 1, "progress": progress})
-        assert torch.get_num_threads() == 3
-    assert seen == {1}
-    assert torch.get_num_threads() == before
