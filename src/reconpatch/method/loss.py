@@ -76,18 +76,17 @@ def relaxed_contrastive_loss(z: Reals, w: Reals, margin: float) -> ContrastiveLo
     short = margin - delta
     np.maximum(short, 0.0, out=short)
     np.fill_diagonal(short, 0.0)
-    pulled = w * delta
     pushed = (1.0 - w) * short
-    pull, push = np.vdot(pulled, delta) / n, np.vdot(pushed, short) / n
+    push = np.vdot(pushed, short) / n
+    G = w * delta
+    pull = np.vdot(G, delta) / n
 
-    pulled -= pushed
-    pulled *= 2.0 / n  # ∂L/∂δ
-    through_means = np.einsum("ij,ij->i", pulled, delta)[:, None] / n
-    by_distance = pulled
-    by_distance -= through_means
-    by_distance /= means  # ∂L/∂d, i and j of a pair apart
-    tension = by_distance + by_distance.T
-    d[d == 0.0] = np.inf
-    tension /= d
-    gradient = tension.sum(axis=1, keepdims=True) * z - tension @ z
-    return ContrastiveLoss(float(pull), float(push), gradient)
+    # The letters of docs/method.md; matrices that are done with hold the next.
+    G -= pushed
+    G *= 2.0 / n  # ∂L/∂δ
+    A = np.subtract(G, np.einsum("ij,ij->i", G, delta)[:, None] / n, out=G)
+    A /= means  # ∂L/∂d
+    S = np.add(A, A.T, out=pushed)
+    d[d == 0.0] = np.inf  # no gradient where two patches coincide
+    S /= d
+    return ContrastiveLoss(float(pull), float(push), S.sum(axis=1, keepdims=True) * z - S @ z)

@@ -81,7 +81,7 @@ class TrainingSettings:
     Attributes:
         dim: D, dimensions of r = f(p); 0 takes C, those of p.
         projection_dim: dimensions of z = g(r); 0 takes D. [not said]
-        bias: whether f and g have a bias. [not said]
+        bias: whether f and g have a bias; no step moves it from 0. [not said]
         init: what f starts from. "orthogonal": a random (semi-)orthogonal matrix; "pca": the
             leading principal directions of the standardised patch features; "identity": the
             first D of p's own dimensions, so that training starts at PatchCore;
