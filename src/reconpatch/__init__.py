@@ -8,7 +8,7 @@
     result = model.inspect("part.png")
 
 The method is ReConPatch (Hyun et al., WACV 2024); docs/architecture.md shows the way data takes.
-Backbones of timm, so the paper's, and a GPU need the extra "torch".
+Other backbones of timm, the paper's among them, and a GPU need the extra "torch".
 """
 
 from __future__ import annotations

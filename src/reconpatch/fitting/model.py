@@ -64,12 +64,7 @@ from reconpatch.method.calibration import Calibration
 from reconpatch.method.contrastive_components import Contrast, principal_basis
 from reconpatch.method.coreset import bank_rows, greedy_coreset, random_projection
 from reconpatch.method.memory_bank import Floats, MemoryBank
-from reconpatch.method.representation import (
-    Representation,
-    Trainer,
-    make_representation,
-    train,
-)
+from reconpatch.method.representation import Representation, Trainer, make_representation
 from reconpatch.method.settings import (
     FitSettings,
     automatic_tile,
@@ -560,10 +555,10 @@ def _bounded_bank(settings: FitSettings, layout: Layout, photos: int) -> FitSett
     return settings
 
 
-def _trainer(device: str) -> Trainer:
-    """What takes the steps of f: numpy on the CPU, torch on a GPU."""
+def _trainer(device: str) -> Trainer | None:
+    """What takes the steps of f instead of numpy: torch on a GPU."""
     if device == "cpu":
-        return train
+        return None
     from reconpatch.method import torch_training
 
     return partial(torch_training.train, device=device)
