@@ -6,7 +6,6 @@ otherwise, so that nothing is looked for or downloaded.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import time
@@ -129,12 +128,7 @@ def good_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_model(good_folder: Path) -> Model:
-    """A model of `good_folder`, or where there is no torch a kept one of 4 such photos.
-
-    Models do not change.
-    """
-    if importlib.util.find_spec("torch") is None:
-        return reconpatch.load(REPOSITORY / "tests" / "data" / "format-2.rcp", threads=1)
+    """A model of `good_folder`; models do not change."""
     return reconpatch.fit(good_folder, **SMALL_FIT)
 
 

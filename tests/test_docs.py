@@ -283,7 +283,7 @@ def test_modules_and_functions_named_exist(page: str) -> None:
 
 
 def part_of(path: str, name: str) -> Any:
-    """What a page names as `method/loss.py: off_diagonal`."""
+    """What a page names as `method/loss.py: distances`."""
     module = importlib.import_module("reconpatch." + path.removesuffix(".py").replace("/", "."))
     return operator.attrgetter(name)(module)
 

@@ -136,6 +136,19 @@ print(sorted({"torch", "torchvision", "timm"} & set(sys.modules)))
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+def test_f_is_trained_without_torch(good_folder: Path) -> None:
+    code = """
+import sys, reconpatch
+for changes in ({"init": "orthogonal"}, {}):
+    model = reconpatch.fit(
+        sys.argv[1], size=64, weights="random", threads=1, steps=3, batch_size=64, **changes
+    )
+    print(model.provenance["training"]["steps"], model.provenance["training"]["movement"] > 0)
+"""
+    done = python(code, good_folder, missing=ABSENT)
+    assert (done.stdout, done.stderr) == ("3 True\n3 True\n", "")
+
+
 def test_a_model_is_read_without_any_engine(small_model_file: Path) -> None:
     done = command_line("info", small_model_file, "--json", missing=HEAVY)
     assert done.returncode == 0, done.stderr
@@ -148,7 +161,6 @@ def test_a_model_is_read_without_any_engine(small_model_file: Path) -> None:
         (["fit", "GOOD", "-o", "OUTPUT", "--recipe", "paper"], ("torch",), "torch"),
         (["fit", "GOOD", "-o", "OUTPUT", "--backbone", "densenet201"], ("timm",), "torch"),
         (["fit", "GOOD", "-o", "OUTPUT", "--backbone", "no_such"], ("timm", "torch"), "torch"),
-        (["fit", "GOOD", "-o", "OUTPUT", "--set", "epochs=1"], ("timm", "torch"), "torch"),
         (["fit", "GOOD", "-o", "OUTPUT", "--device", "cuda"], ("timm", "torch"), "torch"),
         (["score", "GOOD", "GOOD", "-o", "OUTPUT"], ("pyarrow",), "score"),
         (["score", "GOOD", "GOOD", "-o", "OUTPUT"], ("fsspec",), "score"),

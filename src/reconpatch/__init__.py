@@ -8,7 +8,7 @@
     result = model.inspect("part.png")
 
 The method is ReConPatch (Hyun et al., WACV 2024); docs/architecture.md shows the way data takes.
-Backbones of timm, the paper's recipe and a GPU need the extra "torch".
+Other backbones of timm, the paper's among them, and a GPU need the extra "torch".
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def fit(good: GoodSource, *, recipe: str = "default", **options: Any) -> Inspect
         NotEnoughPhotosError: fewer than two different good photos.
         WeightsError: the backbone's weights are missing or do not fit.
         SettingsError: a setting is unknown or out of its range.
-        MissingExtraError: the backbone or recipe needs the extra "torch", which is not installed.
+        MissingExtraError: the backbone or device needs the extra "torch", which is not installed.
     """
     from reconpatch.fitting.ensemble import fit_members, parts_of
     from reconpatch.fitting.reading import photos_given

@@ -1,7 +1,7 @@
 """A fit and a benchmark on CUDA, emulated: the device is this processor, and rounds as TF32 does.
 
 No card has run this: what is tested is that TF32 is off where features are made, that features on a
-device go the way of all others, and what is refused.
+device go the way of all others, that torch takes the steps of f, and what is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from reconpatch.cli.main import app  # noqa: E402
 from reconpatch.errors import ParityError, SettingsError  # noqa: E402
 from reconpatch.features import patch_features  # noqa: E402
 from reconpatch.features.patch_features import PatchFeatures, TorchFeatureExtractor  # noqa: E402
-from reconpatch.fitting.model import torch_threads  # noqa: E402
+from reconpatch.method import torch_training  # noqa: E402
 from test_benchmark import ALIKE, run, stored, tree  # noqa: E402, F401
 
 FIT: dict[str, Any] = {**SMALL_FIT, "method": "patchcore", "device": "cuda"}
@@ -48,6 +48,22 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(patch_features, "_move", lambda module, device: module)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_f_is_trained_by_torch_there(good_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, asked = torch_training.train, []
+
+    def on_this_processor(*given: Any, device: str, **more: Any) -> Any:
+        asked.append(device)
+        return train(*given, device="cpu", **more)
+
+    monkeypatch.setattr(torch_training, "train", on_this_processor)
+    models = [reconpatch.fit(good_folder, **SMALL_FIT, device=name) for name in ("cuda", "cpu")]
+    assert asked == ["cuda"]
+    one, two = models
+    # Features of two engines, whose roundings five steps amplify.
+    assert one.threshold == pytest.approx(two.threshold, rel=1e-2)
 
 
 @contextmanager
@@ -177,20 +193,3 @@ def test_a_device_that_is_not_here_ends_the_benchmark_at_once(
     with pytest.raises(SettingsError, match=f"--device is '{device}'"):
         run(tree, tmp_path / "out", device=device)
     assert not (tmp_path / "out").exists()
-
-
-# --- Threads --------------------------------------------------------------------------------------
-
-
-def test_threads_bound_torch_too(good_folder: Path) -> None:
-    before, seen = torch.get_num_threads(), set()
-
-    def progress(step: str, done: int, total: int) -> None:
-        if step == "train f":
-            seen.add(torch.get_num_threads())
-
-    with torch_threads(3):
-        reconpatch.fit(good_folder, **{**SMALL_FIT, "threads": 1, "progress": progress})
-        assert torch.get_num_threads() == 3
-    assert seen == {1}
-    assert torch.get_num_threads() == before

@@ -20,8 +20,6 @@ from reconpatch.fitting.update import update
 from reconpatch.model.model import Model
 from reconpatch.photos.images import read_photo
 
-pytest.importorskip("torch", reason="the extra 'train' is not installed")
-
 
 def blobs(seed: int) -> np.ndarray:
     """A part that looks like no other, 96 x 96."""
@@ -93,8 +91,8 @@ def test_calibrate_counts_copies_once_and_knows_those_of_the_fit(
     known = parts / "2.png"
     of_fit = model.calibrated_on([known]).calibration.scores[0]
     anew = saved_anew(known, tmp_path / "known.jpg")
-    assert model.calibrated_on([anew]).calibration.scores[0] > 0.8 * of_fit
-    assert model.inspect(anew).score < 0.8 * of_fit
+    assert model.calibrated_on([anew]).calibration.scores[0] > 0.9 * of_fit
+    assert model.inspect(anew).score < 0.9 * of_fit
 
 
 def test_calibrate_joins_shots_by_their_names(model: Model, tmp_path: Path) -> None:

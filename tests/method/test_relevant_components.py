@@ -124,7 +124,6 @@ def test_a_fit_without_steps_is_its_start_and_repeats_by_seed():
 def test_more_dimensions_than_features_are_left_at_zero():
     patches, parts = noisy_pairs(50)
     weight = initial_weight(patches, TrainingSettings(dim=5, init="relevant_components"), parts)
-    assert weight is not None
     assert weight.shape == (5, 3)
     assert not weight[3:].any()
     assert weight[:3].any()

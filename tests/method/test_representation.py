@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
-from torch import Tensor
 
-import reconpatch.method.loss
 from reconpatch.errors import NotEnoughPhotosError, SettingsError
 from reconpatch.method import representation
-from reconpatch.method.loss import ContrastiveLoss
+from reconpatch.method.adamp import AdamP
+from reconpatch.method.loss import ContrastiveLoss, relaxed_contrastive_loss
 from reconpatch.method.representation import (
     Floats,
     Representation,
     TrainingSettings,
     batches,
-    initial_f,
     initial_weight,
     make_representation,
     principal_directions,
     pseudo_labels,
+    random_orthogonal,
     train,
     update_twin,
 )
-from reconpatch.method.similarity import contextual_similarity
+from reconpatch.method.similarity import Reals, contextual_similarity
 
 SMALL = TrainingSettings(dim=4, k=3, batch_size=16, steps=5, learning_rate=1e-2)
 Init = Literal["orthogonal", "pca", "identity"]
 INITS: tuple[Init, ...] = ("orthogonal", "pca", "identity")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Batches this small take a second thread longer to wake than to compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def changed(settings: TrainingSettings, **changes: Any) -> TrainingSettings:
@@ -161,7 +149,6 @@ def test_the_seed_decides_every_bit(kind: str, init: str) -> None:
     p = random_patches(50, 6)
     settings = changed(SMALL, batches=kind, init=init)
     first, _ = make_representation(p, "reconpatch", settings, seed=1)
-    torch.rand(3)  # what others draw in between does not matter
     again, _ = make_representation(p, "reconpatch", settings, seed=1)
     other, _ = make_representation(p, "reconpatch", settings, seed=2)
     assert_equal_bits(first, again)
@@ -184,27 +171,23 @@ def test_k_patches_are_too_few_and_one_more_is_enough() -> None:
 
 
 def test_update_twin_by_hand() -> None:
-    student, twin = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
-    for layer, weight, bias in ((student, 2.0, 0.0), (twin, 1.0, 8.0)):
-        torch.nn.init.constant_(layer.weight, weight)
-        torch.nn.init.constant_(layer.bias, bias)
-    twin.requires_grad_(False)
-
+    student = [np.array([[2.0]], np.float32), np.array([[0.0]], np.float32)]
+    twin = [np.array([[1.0]], np.float32), np.array([[8.0]], np.float32)]
     update_twin(twin, student, gamma=0.75)  # 0.75 * 1 + 0.25 * 2, 0.75 * 8 + 0
-    assert (twin.weight.item(), twin.bias.item()) == (1.25, 6.0)
-    torch.nn.init.constant_(student.weight, 4.0)
+    assert [weight.item() for weight in twin] == [1.25, 6.0]
+    student[0][:] = 4.0
     update_twin(twin, student, gamma=0.75)  # 0.75 * 1.25 + 0.25 * 4, 0.75 * 6
-    assert (twin.weight.item(), twin.bias.item()) == (1.9375, 4.5)
-    assert (student.weight.item(), student.bias.item()) == (4.0, 0.0)
+    assert [weight.item() for weight in twin] == [1.9375, 4.5]
+    assert [weight.item() for weight in student] == [4.0, 0.0]
 
 
 def test_the_twin_starts_as_the_student_and_follows_eq_8(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[list[Tensor], list[Tensor], list[Tensor]]] = []
+    seen: list[tuple[list[Floats], list[Floats], list[Floats]]] = []
 
-    def values(module: torch.nn.Module) -> list[Tensor]:
-        return [copy.deepcopy(p.detach()).double() for p in module.parameters()]
+    def values(weights: Sequence[Floats]) -> list[Floats]:
+        return [weight.copy() for weight in weights]
 
-    def watch(twin: torch.nn.Module, student: torch.nn.Module, gamma: float) -> None:
+    def watch(twin: Sequence[Floats], student: Sequence[Floats], gamma: float) -> None:
         before = values(twin)
         update_twin(twin, student, gamma)
         seen.append((before, values(twin), values(student)))
@@ -216,24 +199,23 @@ def test_the_twin_starts_as_the_student_and_follows_eq_8(monkeypatch: pytest.Mon
     make_representation(p, "reconpatch", settings, seed=5)
 
     (theta0, _, theta1), (_, twin2, theta2) = seen
-    assert len(theta0) == 4  # weight and bias of f and of g
-    np.testing.assert_array_equal(theta0[0].numpy(), weight_of(start))
+    assert len(theta0) == 2  # the weights of f and of g
+    np.testing.assert_array_equal(theta0[0], weight_of(start))
     for start_, first, second, twin in zip(theta0, theta1, theta2, twin2, strict=True):
-        expected = 0.81 * start_ + 0.09 * first + 0.1 * second
-        np.testing.assert_allclose(twin.numpy(), expected.numpy(), atol=1e-7)
-    assert not torch.equal(theta1[0], theta2[0])
+        np.testing.assert_allclose(twin, 0.81 * start_ + 0.09 * first + 0.1 * second, atol=1e-6)
+    assert not np.array_equal(theta1[0], theta2[0])
 
 
 # pseudo-labels
 
 
 @pytest.mark.parametrize(("gamma", "moves"), [(1.0, False), (0.0, True)])
-def test_pseudo_labels_are_made_by_the_twin_without_a_gradient(
+def test_pseudo_labels_are_made_by_the_twin(
     gamma: float, moves: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Tensor] = []
+    seen: list[Reals] = []
 
-    def watch(z_bar: Tensor, settings: TrainingSettings) -> Tensor:
+    def watch(z_bar: Reals, settings: TrainingSettings) -> Reals:
         seen.append(z_bar)
         return pseudo_labels(z_bar, settings)
 
@@ -242,13 +224,12 @@ def test_pseudo_labels_are_made_by_the_twin_without_a_gradient(
     make_representation(p, "reconpatch", changed(SMALL, gamma=gamma), seed=0)
     # Every batch holds all 16 patches, in another order.
     first, last = (z_bar[z_bar[:, 0].argsort()] for z_bar in (seen[0], seen[-1]))
-    assert torch.allclose(first, last, atol=1e-5) is not moves
-    assert not any(z_bar.requires_grad for z_bar in seen)
+    assert np.allclose(first, last, atol=1e-5) is not moves
 
 
 def test_pseudo_labels_by_hand() -> None:
     # Two patches at distance 2, k = 1: each is its only neighbour, w_ctx = 0 between them.
-    z = torch.tensor([[0.0, 3.0], [0.0, 5.0]])
+    z = np.array([[0.0, 3.0], [0.0, 5.0]])
     settings = TrainingSettings(k=1, alpha=0.5, sigma=2.0, scale="none")
     assert pseudo_labels(z, settings)[0, 1].item() == pytest.approx(0.5 * math.exp(-4 / 2))
     # On the unit sphere they are the same patch.
@@ -266,29 +247,26 @@ def test_pseudo_labels_against_loops(scale: str) -> None:
     if scale == "mean":
         squared = squared / squared.mean()
     # k = 5 gives neighbourhoods of 5 and, for eq. 4, of 5 // 2 = 2.
-    contextual = contextual_similarity(
-        torch.from_numpy(squared), 5, k_reciprocal=2, include_self=True
-    )
-    expected = 0.3 * np.exp(-squared / 0.7) + 0.7 * contextual.numpy()
+    contextual = contextual_similarity(squared, 5, k_reciprocal=2, include_self=True)
+    expected = 0.3 * np.exp(-squared / 0.7) + 0.7 * contextual
     settings = changed(TrainingSettings(alpha=0.3, sigma=0.7), scale=scale)
-    w = pseudo_labels(torch.from_numpy(z), settings)
-    np.testing.assert_allclose(w.numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(pseudo_labels(z, settings), expected, atol=1e-12)
 
 
 def test_only_without_a_scale_do_pseudo_labels_depend_on_that_of_z() -> None:
-    z = torch.from_numpy(np.random.default_rng(1).normal(size=(12, 4)))
+    z = np.random.default_rng(1).normal(size=(12, 4))
     for scale, depends in (("unit", False), ("mean", False), ("none", True)):
         settings = changed(TrainingSettings(), scale=scale)
-        same = torch.allclose(pseudo_labels(z, settings), pseudo_labels(5 * z, settings))
+        same = np.allclose(pseudo_labels(z, settings), pseudo_labels(5 * z, settings))
         assert same is not depends
 
 
 def test_pseudo_labels_of_a_batch_of_no_more_than_k_patches_and_of_equal_ones() -> None:
     settings = TrainingSettings(k=5)
-    assert pseudo_labels(torch.eye(2), settings).shape == (2, 2)
+    assert pseudo_labels(np.eye(2), settings).shape == (2, 2)
     for scale in ("unit", "mean", "none"):
-        w = pseudo_labels(torch.zeros(7, 3), changed(settings, scale=scale))
-        assert w.isfinite().all()
+        w = pseudo_labels(np.zeros((7, 3)), changed(settings, scale=scale))
+        assert np.isfinite(w).all()
 
 
 # training
@@ -329,14 +307,13 @@ def test_the_log_holds_the_loss_of_the_first_and_last_tenth_and_the_movement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     losses: list[tuple[float, float]] = []
-    real = reconpatch.method.loss.relaxed_contrastive_loss
 
-    def watch(z: Tensor, w: Tensor, margin: float) -> ContrastiveLoss:
-        loss = real(z, w, margin)
-        losses.append((loss.pull.item(), loss.push.item()))
+    def watch(z: Reals, w: Reals, margin: float) -> ContrastiveLoss:
+        loss = relaxed_contrastive_loss(z, w, margin)
+        losses.append((loss.pull, loss.push))
         return loss
 
-    monkeypatch.setattr(reconpatch.method.loss, "relaxed_contrastive_loss", watch)
+    monkeypatch.setattr(representation, "relaxed_contrastive_loss", watch)
     p = random_patches(60, 6)
     settings = changed(SMALL, steps=20)
     start, _ = make_representation(p, "untrained", settings, seed=4)
@@ -356,28 +333,58 @@ def test_the_log_holds_the_loss_of_the_first_and_last_tenth_and_the_movement(
     }
 
 
-def test_f_is_trained_in_place_and_progress_counts_the_steps() -> None:
+def test_the_start_stays_and_progress_counts_the_steps() -> None:
     p = random_patches(40, 6)
-    torch.manual_seed(0)
-    f = initial_f(6, SMALL, None)
-    told: list[tuple[int, int]] = []
-    trained, _ = train(f, p, SMALL, seed=0, progress=lambda done, steps: told.append((done, steps)))
-    np.testing.assert_array_equal(weight_of(trained), f.weight.detach().numpy())
+    start = initial_weight(p, SMALL)
+    before, told = start.copy(), list[tuple[int, int]]()
+    f, _ = train(start, p, SMALL, seed=0, progress=lambda done, steps: told.append((done, steps)))
+    np.testing.assert_array_equal(start, before)
+    assert not np.array_equal(f, before)
     assert told == [(step, 5) for step in range(1, 6)]
 
 
 def test_the_learning_rate_falls_along_a_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
-    rates: list[float] = []
-    step = torch.optim.lr_scheduler.CosineAnnealingLR.step
+    used: list[float] = []
+    step = AdamP.step
 
-    def watch(schedule: torch.optim.lr_scheduler.CosineAnnealingLR) -> None:
-        rates.append(schedule.optimizer.param_groups[0]["lr"])
-        step(schedule)
+    def watch(optimiser: AdamP, gradients: Sequence[Floats], learning_rate: float) -> None:
+        used.append(learning_rate)
+        step(optimiser, gradients, learning_rate)
 
-    monkeypatch.setattr(torch.optim.lr_scheduler.CosineAnnealingLR, "step", watch)
+    monkeypatch.setattr(AdamP, "step", watch)
     make_representation(random_patches(40, 6), "reconpatch", changed(SMALL, steps=4), seed=0)
-    used = rates[-4:]  # the schedule takes a step of its own when it is made
-    assert used == pytest.approx([1e-2 * (1 + math.cos(math.pi * t / 4)) / 2 for t in range(4)])
+    assert used == pytest.approx(
+        [1e-2, 1e-2 * (2 + math.sqrt(2)) / 4, 5e-3, 1e-2 * (2 - math.sqrt(2)) / 4]
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"include_self": False, "projection_dim": 5, "margin": 1.5, "alpha": 0.3},
+        {"init": "pca", "scale": "mean", "batches": "neighbours", "k": 2},
+        {"init": "identity", "scale": "none", "sigma": 50.0, "gamma": 0.9},
+    ],
+)
+def test_a_training_goes_the_way_of_the_same_in_torch(changes: dict[str, Any]) -> None:
+    """The gradients by autograd, the steps by timm's AdamP, the neighbourhoods as matrices."""
+    torch_training = pytest.importorskip("reconpatch.method.torch_training")
+    p = random_patches(200, 12)
+    settings = changed(SMALL, **{"dim": 8, "k": 5, "batch_size": 64, "steps": 30, **changes})
+    start = initial_weight(p, settings)
+    told: list[int] = []
+    f, log = train(start, p, settings, seed=2)
+    expected, its_log = torch_training.train(
+        start, p, settings, seed=2, device="cpu", progress=lambda done, _: told.append(done)
+    )
+    assert told == list(range(1, 31))
+    moved = np.abs(f - start).max()
+    assert moved > 0.03
+    # Sums of float32 in another order; a neighbour taken for another would show in the third digit.
+    np.testing.assert_allclose(f, expected, atol=1e-4 * moved)
+    for ours, theirs in zip(log.to_dict().values(), its_log.to_dict().values(), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def test_training_that_diverges_is_refused() -> None:
@@ -399,28 +406,39 @@ def test_training_on_patches_that_are_all_the_same_stays_finite() -> None:
 def test_projection_and_bias_take_the_shapes_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes: list[list[tuple[int, ...]]] = []
 
-    def watch(twin: torch.nn.Module, student: torch.nn.Module, gamma: float) -> None:
-        shapes.append([tuple(p.shape) for p in student.parameters()])
+    def watch(twin: Sequence[Floats], student: Sequence[Floats], gamma: float) -> None:
+        shapes.append([weight.shape for weight in student])
 
     monkeypatch.setattr(representation, "update_twin", watch)
     p = random_patches(40, 6)
     for projection_dim, bias in ((0, True), (2, False)):
         settings = changed(SMALL, steps=1, projection_dim=projection_dim, bias=bias)
-        make_representation(p, "reconpatch", settings, seed=0)
-    assert shapes == [[(4, 6), (4,), (4, 4), (4,)], [(4, 6), (2, 4)]]
+        f, _ = make_representation(p, "reconpatch", settings, seed=0)
+        assert (f.bias is not None) == bias
+        assert f.bias is None or not f.bias.any()  # no distance depends on it
+    assert shapes == [[(4, 6), (4, 4)], [(4, 6), (2, 4)]]
 
 
 # the start of f
 
 
 @pytest.mark.parametrize("dim", [3, 6, 9])
-def test_the_orthogonal_start_is_orthogonal_with_no_bias(dim: int) -> None:
-    torch.manual_seed(0)
-    f = initial_f(6, changed(SMALL, dim=dim), None)
-    weight = f.weight.detach().numpy()
+def test_the_orthogonal_start_is_orthogonal(dim: int) -> None:
+    weight = initial_weight(random_patches(20, 6), changed(SMALL, dim=dim))
     product = weight @ weight.T if dim <= 6 else weight.T @ weight
-    np.testing.assert_allclose(product, np.eye(min(dim, 6)), atol=1e-5)
-    assert f.bias.eq(0.0).all()
+    np.testing.assert_allclose(product, np.eye(min(dim, 6)), atol=1e-6)
+
+
+def test_a_random_orthogonal_matrix_is_the_normal_one_it_was_drawn_from_by_gram_and_schmidt() -> (
+    None
+):
+    drawn = np.random.default_rng(4).standard_normal((3, 2))
+    first = drawn[:, 0] / np.linalg.norm(drawn[:, 0])
+    second = drawn[:, 1] - (drawn[:, 1] @ first) * first
+    expected = np.stack([first, second / np.linalg.norm(second)], axis=1)
+    found = random_orthogonal(3, 2, np.random.default_rng(4))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found.dtype == np.float32
 
 
 def standardised(p: Floats) -> npt.NDArray[np.float64]:
@@ -480,7 +498,6 @@ def test_a_constant_feature_gets_no_weight(value: float, dim: int) -> None:
 def test_a_pca_start_of_more_dimensions_than_features_is_filled_with_zeros() -> None:
     p = random_patches(50, 6)
     weight = initial_weight(p, changed(SMALL, dim=9, init="pca"))
-    assert weight is not None
     np.testing.assert_array_equal(weight[:6], principal_directions(p, 6))
     assert (weight[6:] == 0.0).all()
 

@@ -124,7 +124,6 @@ LYING = [(0, 0, 0), (4, 5, -6), (-5, -7, 4), (8, 2, 9), (-3, -6, -8), (6, 8, 3)]
 
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory):
-    pytest.importorskip("torch", reason="a model is fitted")
     folder = tmp_path_factory.mktemp("moved") / "good"
     for seed, lying in enumerate(LYING):
         save(part(seed, *lying), folder / f"{seed}.png")

@@ -7,7 +7,6 @@ memory of the machine or its container ──────> where features are ke
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ Where = Literal["memory", "mapped", "parts"]
 MIB, GIB = 2**20, 2**30
 ENGINE_BYTES = 300 * MIB
 """What the engine and decoded photos take beside the features."""
-TORCH_BYTES = 700 * MIB
-"""What torch takes once it is imported, which training f and timm's backbones need."""
 MACHINE_SHARE = 0.75
 """Share of the machine's memory up to which a fit keeps its features there."""
 LIMIT_SHARE = 5
@@ -148,7 +145,7 @@ def open_store(fit: Fit, limit: int) -> PatchStore:
             there is.
         OutputError: the temporary file cannot be made.
     """
-    libraries = _libraries(fit)
+    libraries = resident_bytes() + ENGINE_BYTES
     if limit:
         _check_limit(fit, limit, libraries)
         memory = limit // LIMIT_SHARE
@@ -167,11 +164,6 @@ def open_store(fit: Fit, limit: int) -> PatchStore:
         )
     _check_disk(fit, "mapped")
     return PatchStore(fit.kept, fit.places, fit.channels, mapped=True)
-
-
-def _libraries(fit: Fit) -> int:
-    torch = TORCH_BYTES if fit.settings.trains and "torch" not in sys.modules else 0
-    return resident_bytes() + ENGINE_BYTES + torch
 
 
 def _check_limit(fit: Fit, limit: int, libraries: int) -> None:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -63,7 +64,7 @@ from reconpatch.method.calibration import Calibration
 from reconpatch.method.contrastive_components import Contrast, principal_basis
 from reconpatch.method.coreset import bank_rows, greedy_coreset, random_projection
 from reconpatch.method.memory_bank import Floats, MemoryBank
-from reconpatch.method.representation import Representation, make_representation
+from reconpatch.method.representation import Representation, Trainer, make_representation
 from reconpatch.method.settings import (
     FitSettings,
     automatic_tile,
@@ -188,7 +189,6 @@ def fit_model(
 
 def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
     check_device(options.device)
-    _check_training(settings)
     sources, names, folder, left_out = sources_of(good)
     sizes = sizes_of(sources, names)
     settings = automatic_tile(settings, sizes.median)
@@ -259,11 +259,12 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
                 confirmed, contrast, patches, *steps.training_patches(patches, photos, settings),
                 settings, layout, fit.unseen, report_to(options, "judge on unseen defects"),
             )  # fmt: skip
-        with clock.step("train f"), torch_threads(threads if settings.trains else 0):
+        with clock.step("train f"):
             p, parts = steps.training_patches(patches, photos, settings)
             f, log = make_representation(
                 p, settings.method, settings.training, seed=settings.seed, parts=parts,
-                contrast=contrast, device=options.device, progress=report_to(options, "train f"),
+                contrast=contrast, trainer=_trainer(options.device),
+                progress=report_to(options, "train f"),
             )  # fmt: skip
             del p
         fitted, guarded = fit.with_banks(f, patches)
@@ -554,25 +555,13 @@ def _bounded_bank(settings: FitSettings, layout: Layout, photos: int) -> FitSett
     return settings
 
 
-def _check_training(settings: FitSettings) -> None:
-    if settings.trains and not all(map(importlib.util.find_spec, ("timm", "torch"))):
-        raise MissingExtraError("an f that is trained, or starts at random,", "torch")
+def _trainer(device: str) -> Trainer | None:
+    """What takes the steps of f instead of numpy: torch on a GPU."""
+    if device == "cpu":
+        return None
+    from reconpatch.method import torch_training
 
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Let torch take so many threads inside the `with`; 0 leaves them to it."""
-    if not threads:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return partial(torch_training.train, device=device)
 
 
 def check_device(device: str) -> None:

@@ -36,7 +36,7 @@ class FitOptions:
         white_level: the 16-bit value that becomes white; 0 takes the smallest 2^b - 1 that covers
             the good photos.
         device: "cpu" or "cuda".
-        threads: of the inference engine and of torch; 0 takes OMP_NUM_THREADS or all cores.
+        threads: of the inference engine; 0 takes OMP_NUM_THREADS or all cores.
         progress: see `Progress`.
         remember: makes an extractor, which runs the graph that is given too, one that remembers
             features, for a benchmark; None for as it is.

@@ -5,28 +5,36 @@
                  └── f̄ ── ḡ ── z̄ ── w (1-6) ─┘
                      └── θ̄ <- γ θ̄ + (1 - γ) θ (8)
 
-f and g are linear. After training only f is kept, as plain numpy: using it needs no torch.
+f and g are linear. After training only f is kept.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import NotEnoughPhotosError, SettingsError
+from reconpatch.method.adamp import AdamP
 from reconpatch.method.contrastive_components import Contrast, contrastive_components
+from reconpatch.method.loss import relaxed_contrastive_loss
 from reconpatch.method.relevant_components import relevant_components, signed
-
-if TYPE_CHECKING:
-    import torch
+from reconpatch.method.similarity import (
+    Reals,
+    contextual_similarity,
+    mixed_similarity,
+    pairwise_similarity,
+    squared_distances,
+)
 
 Floats = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
 Method = Literal["reconpatch", "untrained", "patchcore"]
 Init = Literal["orthogonal", "pca", "identity", "relevant_components", "contrastive"]
 INITS: tuple[Init, ...] = typing.get_args(Init)
@@ -73,7 +81,7 @@ class TrainingSettings:
     Attributes:
         dim: D, dimensions of r = f(p); 0 takes C, those of p.
         projection_dim: dimensions of z = g(r); 0 takes D. [not said]
-        bias: whether f and g have a bias. [not said]
+        bias: whether f and g have a bias; no step moves it from 0. [not said]
         init: what f starts from. "orthogonal": a random (semi-)orthogonal matrix; "pca": the
             leading principal directions of the standardised patch features; "identity": the
             first D of p's own dimensions, so that training starts at PatchCore;
@@ -228,6 +236,21 @@ def _check(holds: bool, name: str, value: object, allowed: str) -> None:
         raise SettingsError(f"{name} is {value}: give {allowed}")
 
 
+class Trainer(Protocol):
+    """What takes the steps: `train`, or the same with torch on a GPU."""
+
+    def __call__(
+        self,
+        start: Floats,
+        patches: Floats,
+        settings: TrainingSettings,
+        *,
+        seed: int,
+        progress: Progress | None,
+    ) -> tuple[Floats, TrainingLog]:
+        """See `train`."""
+
+
 def make_representation(
     patches: Floats,
     method: Method,
@@ -236,8 +259,8 @@ def make_representation(
     seed: int,
     parts: npt.NDArray[np.int64] | None = None,
     contrast: Contrast | None = None,
-    device: str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    trainer: Trainer | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Representation, TrainingLog | None]:
     """Make f for the patch features of all good photos, by one of the three methods.
 
@@ -252,7 +275,7 @@ def make_representation(
         seed: decides all that is random.
         parts: (P,) the part that each patch is of; None takes each patch for a part of its own.
         contrast: what a "contrastive" f is learned against.
-        device: where the steps run, "cpu" or "cuda".
+        trainer: takes the steps; `train` where it is None.
         progress: called with (steps so far, steps in all).
     """
     if method == "patchcore":
@@ -267,99 +290,118 @@ def make_representation(
     if settings.init == "contrastive" and method == "untrained":
         assert contrast is not None
         return Representation(contrast.outputs), None
-    start = initial_weight(patches, settings, parts, contrast, seed=seed)
-    steps = settings.total_steps(len(patches)) if method == "reconpatch" else 0
-    if start is not None and not steps:  # f has a closed form, and nobody needs torch
-        bias = np.zeros(len(start), np.float32) if settings.bias else None
-        log = _log(np.zeros((0, 2)), 0.0) if method == "reconpatch" else None
-        return Representation(start, bias), log
-    import torch
-
-    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they were
-        torch.manual_seed(seed)
-        f = initial_f(patches.shape[1], settings, start)
-        if method == "untrained":
-            return _to_numpy(f), None
-        return train(f, patches, settings, seed=seed, device=device, progress=progress)
+    weight, log = initial_weight(patches, settings, parts, contrast, seed=seed), None
+    if method == "reconpatch":
+        weight, log = (trainer or train)(weight, patches, settings, seed=seed, progress=progress)
+    return Representation(weight, np.zeros(len(weight), np.float32) if settings.bias else None), log
 
 
 def train(
-    f: torch.nn.Linear,
+    start: Floats,
     patches: Floats,
     settings: TrainingSettings,
     *,
     seed: int,
-    device: str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Representation, TrainingLog]:
+    progress: Progress | None = None,
+) -> tuple[Floats, TrainingLog]:
     """Train f by relaxed contrastive learning; g and the twins are dropped at the end.
 
+    The biases of f and g have the gradient 0, since the loss sees differences alone: they stay 0.
+
     Args:
-        f: the linear layer to start from; it is trained in place.
+        start: (D, C) float32 weight to start from.
         patches: (P, C) float32 patch features of good photos.
         settings: see `TrainingSettings`.
-        seed: decides the batches; g starts from torch's global seed, as f did.
-        device: where the steps run, "cpu" or "cuda".
+        seed: decides the start of g, and the batches.
         progress: called with (steps so far, steps in all).
+
+    Returns:
+        The (D, C) float32 weight of f, and what the training did.
+
+    Raises:
+        SettingsError: the training diverged.
     """
-    import copy
+    plan = training_plan(start, patches, settings, seed)
+    f, g = student = [start.copy(), plan.g]  # θ: z = g(f(p))
+    twin = [f.copy(), g.copy()]  # θ̄: z̄ = ḡ(f̄(p))
+    optimiser = AdamP(student, weight_decay=settings.weight_decay)
+    history = np.zeros((len(plan.rates), 2))
+    with np.errstate(all="ignore"):  # the end looks whether all is finite
+        for step, (indices, rate) in enumerate(zip(plan.batches, plan.rates, strict=True)):
+            p = patches[indices]  # (N, C)
+            w = pseudo_labels(p @ twin[0].T @ twin[1].T, settings)  # (N, N)
+            r = p @ f.T  # (N, D)
+            loss = relaxed_contrastive_loss(r @ g.T, w, settings.margin)
+            by_z = loss.gradient
+            optimiser.step([(by_z @ g).T @ p, by_z.T @ r], rate)
+            update_twin(twin, student, settings.gamma)
+            history[step] = loss.pull, loss.push
+            if progress is not None:
+                progress(step + 1, len(plan.rates))
+    return f, training_log(start, f, history, settings)
 
-    import torch
-    from timm.optim import AdamP
 
-    from reconpatch.method.loss import relaxed_contrastive_loss
+class TrainingPlan(NamedTuple):
+    """What a training takes besides f, the same wherever its steps run.
 
-    start = f.weight.detach().clone()
-    dim = f.out_features
-    g = torch.nn.Linear(dim, settings.projection_dim or dim, bias=settings.bias)
-    _orthogonal(g)
-    student = torch.nn.Sequential(f, g).to(device)  # θ: z = g(f(p))
-    twin = copy.deepcopy(student).requires_grad_(False)  # θ̄: z̄ = ḡ(f̄(p))
+    Attributes:
+        g: (D', D) float32 weight that g starts from.
+        batches: indices of the patches of each step.
+        rates: learning rate of each step: a cosine from the one set down to 0.
+    """
 
+    g: Floats
+    batches: Iterator[npt.NDArray[np.int64]]
+    rates: list[float]
+
+
+def training_plan(
+    start: Floats, patches: Floats, settings: TrainingSettings, seed: int
+) -> TrainingPlan:
+    """Plan the steps from a start of f; the arguments are those of `train`."""
+    of_g, of_batches = np.random.default_rng(seed).spawn(2)
+    dim = len(start)
     steps = settings.total_steps(len(patches))
-    optimiser = AdamP(
-        student.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    return TrainingPlan(
+        random_orthogonal(settings.projection_dim or dim, dim, of_g),
+        itertools.islice(batches(patches, settings, of_batches), steps),
+        [settings.learning_rate * (1 + math.cos(math.pi * t / steps)) / 2 for t in range(steps)],
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(steps, 1))
-    rng = np.random.default_rng(seed)
-    history = np.zeros((steps, 2))
-    for step, indices in zip(range(steps), batches(patches, settings, rng), strict=False):
-        p = torch.from_numpy(patches[indices]).to(device)  # (N, C)
-        with torch.no_grad():
-            w = pseudo_labels(twin(p), settings)  # (N, N)
-        loss = relaxed_contrastive_loss(student(p), w, settings.margin)
-        optimiser.zero_grad()
-        loss.total.backward()
-        optimiser.step()
-        schedule.step()
-        update_twin(twin, student, settings.gamma)
-        history[step] = loss.pull.item(), loss.push.item()
-        if progress is not None:
-            progress(step + 1, steps)
 
-    f = f.cpu()
-    if not torch.isfinite(f.weight).all():
+
+def training_log(
+    start: Floats, weight: Floats, history: npt.NDArray[np.float64], settings: TrainingSettings
+) -> TrainingLog:
+    """Sum up a training from the (steps, 2) parts of its loss.
+
+    Raises:
+        SettingsError: the weight is not finite after them.
+    """
+    if len(history) and not np.isfinite(weight).all():
         raise SettingsError(
             f"training diverged with learning_rate {settings.learning_rate:g}: give a smaller one"
         )
-    movement = float((f.weight.detach() - start).norm() / start.norm().clamp(min=1e-12))
-    return _to_numpy(f), _log(history, movement)
-
-
-def pseudo_labels(z_bar: torch.Tensor, settings: TrainingSettings) -> torch.Tensor:
-    """Compute the similarities w (eq. 6) for a batch of the twin's z̄: (N, D) -> (N, N)."""
-    from torch.nn.functional import normalize
-
-    from reconpatch.method.similarity import (
-        contextual_similarity,
-        mixed_similarity,
-        pairwise_similarity,
-        squared_distances,
+    tenth = max(1, len(history) // 10)
+    first, last = (
+        part.mean(axis=0) if len(part) else (0.0, 0.0)
+        for part in (history[:tenth], history[-tenth:])
+    )
+    return TrainingLog(
+        steps=len(history),
+        loss_first=(float(first[0]), float(first[1])),
+        loss_last=(float(last[0]), float(last[1])),
+        movement=float(np.linalg.norm(weight - start)) / max(float(np.linalg.norm(start)), 1e-12),
     )
 
-    squared = squared_distances(normalize(z_bar) if settings.scale == "unit" else z_bar)
+
+def pseudo_labels(z_bar: Reals, settings: TrainingSettings) -> Reals:
+    """Compute the similarities w (eq. 6) for a batch of the twin's z̄: (N, D) -> (N, N)."""
+    if settings.scale == "unit":
+        lengths = np.linalg.norm(z_bar, axis=1, keepdims=True)
+        z_bar = z_bar / np.maximum(lengths, 1e-12)
+    squared = squared_distances(z_bar)
     if settings.scale == "mean":
-        squared = squared / squared.mean().clamp(min=1e-12)
+        squared /= max(float(squared.mean()), 1e-12)
     k = min(settings.k, len(z_bar) - 1)
     contextual = contextual_similarity(
         squared, k, k_reciprocal=max(1, k // 2), include_self=settings.include_self
@@ -369,22 +411,11 @@ def pseudo_labels(z_bar: torch.Tensor, settings: TrainingSettings) -> torch.Tens
     )
 
 
-def update_twin(twin: torch.nn.Module, student: torch.nn.Module, gamma: float) -> None:
+def update_twin(twin: Sequence[Floats], student: Sequence[Floats], gamma: float) -> None:
     """θ̄ <- γ θ̄ + (1 - γ) θ (eq. 8), in place."""
-    for slow, fast in zip(twin.parameters(), student.parameters(), strict=True):
-        slow.lerp_(fast.detach(), 1.0 - gamma)
-
-
-def initial_f(channels: int, settings: TrainingSettings, weight: Floats | None) -> torch.nn.Linear:
-    """Create the layer f before its first step, random by torch's global seed without a weight."""
-    import torch
-
-    f = torch.nn.Linear(channels, settings.dim or channels, bias=settings.bias)
-    _orthogonal(f)
-    if weight is not None:
-        with torch.no_grad():
-            f.weight.copy_(torch.from_numpy(weight))
-    return f
+    for slow, fast in zip(twin, student, strict=True):
+        slow *= gamma
+        slow += (1.0 - gamma) * fast
 
 
 def initial_weight(
@@ -394,12 +425,12 @@ def initial_weight(
     contrast: Contrast | None = None,
     *,
     seed: int = 0,
-) -> Floats | None:
-    """Compute the (D, C) weight that f starts from; None for a random one."""
+) -> Floats:
+    """Compute the (D, C) weight that f starts from."""
     channels = patches.shape[1]
     dim = settings.dim or channels
     if settings.init == "orthogonal":
-        return None
+        return random_orthogonal(dim, channels, np.random.default_rng(seed))
     if settings.init == "contrastive":
         assert contrast is not None
         return contrastive_components(
@@ -481,29 +512,9 @@ def _neighbour_batches(
             yield pool[members]
 
 
-def _orthogonal(layer: torch.nn.Linear) -> None:
-    """A random (semi-)orthogonal weight and a zero bias, from torch's global seed."""
-    import torch
-
-    torch.nn.init.orthogonal_(layer.weight)
-    if layer.bias is not None:
-        torch.nn.init.zeros_(layer.bias)
-
-
-def _to_numpy(f: torch.nn.Linear) -> Representation:
-    bias = None if f.bias is None else f.bias.detach().numpy().copy()
-    return Representation(f.weight.detach().numpy().copy(), bias)
-
-
-def _log(history: npt.NDArray[np.float64], movement: float) -> TrainingLog:
-    tenth = max(1, len(history) // 10)
-    first, last = (
-        part.mean(axis=0) if len(part) else (0.0, 0.0)
-        for part in (history[:tenth], history[-tenth:])
-    )
-    return TrainingLog(
-        steps=len(history),
-        loss_first=(float(first[0]), float(first[1])),
-        loss_last=(float(last[0]), float(last[1])),
-        movement=movement,
-    )
+def random_orthogonal(rows: int, columns: int, rng: np.random.Generator) -> Floats:
+    """A matrix with orthonormal rows or, of more rows than columns, columns; all are as likely."""
+    tall = rng.standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(tall)
+    q *= np.where(np.diag(r) < 0, -1.0, 1.0)  # else the signs would be LAPACK's choice
+    return np.ascontiguousarray(q if rows >= columns else q.T, dtype=np.float32)

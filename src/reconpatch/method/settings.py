@@ -275,14 +275,6 @@ class FitSettings:
                 "kept for re-weighting: give b=1"
             )
 
-    @property
-    def trains(self) -> bool:
-        """Whether f takes torch: it has a random start, or optimiser steps follow."""
-        training, steps = self.training, self.training.steps or self.training.epochs
-        if self.method == "patchcore":
-            return False
-        return training.init == "orthogonal" or (self.method == "reconpatch" and steps > 0)
-
     def of_f(self) -> str:
         """What f is, in plain words."""
         training = self.training
