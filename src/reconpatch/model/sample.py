@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from reconpatch.engine.engines import Output
 from reconpatch.method.memory_bank import Floats
 from reconpatch.photos.images import Bytes
 from reconpatch.photos.stored_picture import stored_picture
@@ -60,18 +61,6 @@ class Agreement:
     close_calls: int
     verdicts: int
 
-    def joined(self, other: Agreement) -> Agreement:
-        """The same of both samples together."""
-        return Agreement(
-            self.engine,
-            self.photos + other.photos,
-            max(self.score_difference, other.score_difference),
-            max(self.map_difference, other.map_difference),
-            self.near_ties + other.near_ties,
-            self.close_calls + other.close_calls,
-            self.verdicts + other.verdicts,
-        )
-
     @property
     def holds(self) -> bool:
         """Whether the engine may stand for the reference."""
@@ -89,22 +78,6 @@ class Agreement:
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON-ready values."""
         return asdict(self)
-
-
-class Scores(Protocol):
-    """The outputs that are compared, fields of `reconpatch.engine.engines.Output`."""
-
-    @property
-    def score(self) -> npt.NDArray[Any]:
-        """(B,) image scores."""
-
-    @property
-    def map(self) -> Floats:
-        """(B, H, W) anomaly maps."""
-
-    @property
-    def nearest(self) -> npt.NDArray[np.int64]:
-        """(B, P) rows of the bank."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +104,12 @@ class Measured:
 
     @classmethod
     def of(
-        cls, engine: str, found: Scores, reference: Scores, resolution: float = 0.0, where: str = ""
+        cls, engine: str, found: Output, reference: Output, resolution: float = 0.0, where: str = ""
     ) -> Measured:
-        """Measure what an engine found against the reference."""
+        """Measure what an engine found against the reference.
+
+        Where a threshold is smaller than the resolution, differences are shares of that instead.
+        """
         off = np.abs(found.map - reference.map)
         return cls(
             engine,
