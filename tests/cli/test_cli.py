@@ -113,15 +113,6 @@ def text_named_png(path: Path) -> None:
     path.write_text("not a picture")
 
 
-def truncated_jpeg(path: Path) -> None:
-    Image.fromarray(textured(0)).save(path, "JPEG")
-    path.write_bytes(path.read_bytes()[:600])
-
-
-def one_pixel(path: Path) -> None:
-    Image.new("RGB", (1, 1)).save(path, "PNG")
-
-
 def bomb(path: Path) -> None:
     """A PNG of 30,000 x 30,000 pixels in its header, and next to nothing after it."""
 
@@ -135,23 +126,9 @@ def bomb(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
 
 
-def not_a_number(path: Path) -> None:
-    pixels = np.full((96, 96), 0.5, dtype=np.float32)
-    pixels[3, 4] = np.nan
-    Image.fromarray(pixels).save(path, "TIFF")
-
-
-def nothing(path: Path) -> None:
-    path.write_bytes(b"")
-
-
 BAD_PHOTOS = [
     pytest.param(text_named_png, "is not a PNG, JPEG", id="text"),
-    pytest.param(truncated_jpeg, "cannot be decoded", id="truncated"),
-    pytest.param(one_pixel, "1 x 1 pixels are too few", id="1x1"),
     pytest.param(bomb, "--max-pixels 900000000", id="bomb"),
-    pytest.param(not_a_number, "NaN", id="nan"),
-    pytest.param(nothing, "is empty", id="empty"),
 ]
 
 BadPhoto = Callable[[Path], None]
@@ -292,32 +269,6 @@ def test_fit_refuses_a_missing_folder(tmp_path: Path) -> None:
     assert contents(tmp_path) == {}
 
 
-def test_fit_refuses_a_folder_without_photos(tmp_path: Path) -> None:
-    (tmp_path / "good").mkdir()
-    (tmp_path / "good" / "notes.txt").write_text("no photo")
-    before = contents(tmp_path)
-    assert "no photo in this folder" in refusal(fit(tmp_path / "good", tmp_path / "part.rcp"))
-    assert contents(tmp_path) == before
-
-
-def test_fit_refuses_a_file_as_folder(good_folder: Path, tmp_path: Path) -> None:
-    photo = good_folder / "part000.png"
-    assert "is a file, not a folder" in refusal(fit(photo, tmp_path / "part.rcp"))
-
-
-def test_fit_refuses_a_folder_that_may_not_be_read(
-    good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def forbid(folder: str) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", folder)
-
-    # Rights do not stop the superuser, whom tests may run as.
-    monkeypatch.setattr("reconpatch.photos.listing.os.scandir", forbid)
-    message = refusal(fit(good_folder, tmp_path / "part.rcp"))
-    assert "the folder cannot be read (Permission denied)" in message
-    assert contents(tmp_path) == {}
-
-
 @pytest.mark.parametrize(("make", "reason"), BAD_PHOTOS)
 def test_fit_refuses_a_bad_photo_and_names_it(make: BadPhoto, reason: str, tmp_path: Path) -> None:
     folder = fill(tmp_path / "good", range(2))
@@ -371,18 +322,13 @@ def test_fit_needs_two_different_photos(tmp_path: Path) -> None:
         (["--method", "magic"], "patchcore"),
         (["--size", "big"], "224, 256x512 (height x width), or auto"),
         (["--size", "8"], "32 to 4096"),
-        (["--size", "64x64x64"], "224, 256x512 (height x width), or auto"),
         (["--size", "64", "--size", "96", "--resize", "96"], "different parts of a photo"),
         (["--resize", "32"], "at least 64"),
         (["--levels", "two"], "2,3"),
         (["--bank", "1.5"], "share of all patches"),
-        (["--bank", "nan"], "share of all patches"),
         (["--false-alarm-rate", "1"], "between 0 and 1"),
         (["--seed", "-1"], "0 or more"),
-        (["--set", "alpha=much"], "give a number"),
         (["--set", "alpha=2"], "0 to 1"),
-        (["--set", "alpa=1"], "did you mean alpha"),
-        (["--set", "alpha"], "NAME=VALUE"),
         (["--set", "seed=1"], "NAME=VALUE"),
         (["--device", "abacus"], "cpu"),
         (["--group", "("], "regular expression"),
@@ -722,13 +668,6 @@ def test_evaluate_without_masks_has_no_pixel_figures(
     assert "pixel AUROC" not in run("evaluate", small_model_file, labelled).stdout
 
 
-def test_evaluate_refuses_a_mask_of_another_size(small_model_file: Path, labelled: Path) -> None:
-    mask = labelled.parent / "ground_truth" / "scratch" / "2003_mask.png"
-    save(np.zeros((48, 96), dtype=np.uint8), mask)
-    message = refusal(run("evaluate", small_model_file, labelled))
-    assert "2003_mask.png has 96 x 48 pixels" in message
-
-
 def test_evaluate_refuses_masks_for_some_photos_only(
     small_model_file: Path, labelled: Path, tmp_path: Path
 ) -> None:
@@ -736,10 +675,6 @@ def test_evaluate_refuses_masks_for_some_photos_only(
     result = run("evaluate", small_model_file, labelled, "-o", tmp_path / "report")
     assert "1 of 2 defective photos have a mask" in refusal(result)
     assert not (tmp_path / "report").exists()
-
-
-def test_evaluate_refuses_another_layout(small_model_file: Path, new_photos: Path) -> None:
-    assert "named good" in refusal(run("evaluate", small_model_file, new_photos))
 
 
 def test_evaluate_refuses_a_photo_that_cannot_be_read(
@@ -900,19 +835,13 @@ def test_info_as_json(small_model_file: Path, small_model: Model) -> None:
 
 
 @pytest.mark.parametrize("command", ["inspect", "evaluate", "calibrate", "info"])
-@pytest.mark.parametrize("damage", ["missing", "folder", "foreign", "truncated", "altered"])
+@pytest.mark.parametrize("damage", ["missing", "altered"])
 def test_a_model_that_cannot_be_used_is_refused(
     command: str, damage: str, model_file: Path, new_photos: Path
 ) -> None:
     content = bytearray(model_file.read_bytes())
     model_file.unlink()
-    if damage == "folder":
-        model_file.mkdir()
-    elif damage == "foreign":
-        model_file.write_text("another program's file")
-    elif damage == "truncated":
-        model_file.write_bytes(content[: len(content) // 2])
-    elif damage == "altered":
+    if damage == "altered":
         content[len(content) // 2] ^= 1
         model_file.write_bytes(content)
     before = contents(model_file.parent)

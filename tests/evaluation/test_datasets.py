@@ -385,7 +385,9 @@ def test_masks_that_fit_no_photo_are_told(tmp_path: Path) -> None:
     folder = mvtec(tmp_path)
     stray = draw_mask(folder / "ground_truth/crack/007_mask.png")
     draw_mask(folder / "ground_truth/good/000_mask.png")  # of a good photo: nobody asks for it
-    assert one(tmp_path, "mvtec").notes == (f"masks that fit no photo: 1, such as {stray}",)
+    category = one(tmp_path, "mvtec")
+    assert category.notes == (f"masks that fit no photo: 1, such as {stray}",)
+    assert [photo.masks for photo in category.test if not photo.defective] == [(), ()]
 
 
 def test_masks_none_of_which_fits_are_refused(tmp_path: Path) -> None:
