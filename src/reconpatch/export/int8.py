@@ -206,7 +206,7 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
     import onnx
     from onnxruntime import quantization
 
-    feeds = _feeds(prepared, bank)
+    feeds = ({"photos": photos, **bank.inputs} for photos in prepared)
     model = parsed_graph(graph)
     _own_weights(model)
     names = _names_in_8_bits(model)
@@ -262,11 +262,6 @@ def _names_in_8_bits(model: Any) -> list[str]:
         and node.op_type in _IN_8_BITS
         and 0 < int(np.prod(shapes.get(node.output[0], [0])[2:])) <= height * width
     ]
-
-
-def _feeds(prepared: Iterator[Floats], bank: MemoryBank) -> Iterator[Feed]:
-    for photos in prepared:
-        yield {"photos": photos, **bank.inputs}
 
 
 def _own_weights(model: Any) -> None:

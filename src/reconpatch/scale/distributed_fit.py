@@ -34,7 +34,7 @@ from reconpatch.errors import SettingsError, WorkersError
 from reconpatch.features.extractor import Extractor, FeatureExtractor
 from reconpatch.features.store import PatchStore
 from reconpatch.fitting.model import Steps, in_this_process, pick
-from reconpatch.fitting.options import FitOptions
+from reconpatch.fitting.options import FitOptions, report_to
 from reconpatch.fitting.reading import Read, Reading, kept_views, readable, signed
 from reconpatch.method.coreset import bank_rows
 from reconpatch.method.memory_bank import Floats, Ints, MemoryBank
@@ -117,7 +117,7 @@ class StepsByWorkers(Steps):
         """See `Steps`."""
         del extractor, threads  # workers have their own
         graph = _put(graph)
-        report = _named(self._options, "extract features")
+        report = report_to(self._options, "extract features")
         self._shares = _shares(reading, graph)
         found = _run(read_share, self._shares, report)
         if any(part.read.preprocessing != reading.preprocessing for part in found):
@@ -374,13 +374,6 @@ def _run(work: Callable[[Task], Value], tasks: Sequence[Task], report: Report) -
         if report is not None:
             report(len(found), len(tasks))
     return [found[i] for i in range(len(tasks))]
-
-
-def _named(options: FitOptions, step: str) -> Report:
-    progress = options.progress
-    if progress is None:
-        return None
-    return lambda done, total: progress(step, done, total)
 
 
 def _put(value: Any) -> Any:
