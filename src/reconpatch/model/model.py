@@ -190,7 +190,8 @@ class Inspector(Contents):
         """Describe how a photo differs in kind from those of the fit: see `Result.notes`."""
         if self.kind is None:
             return ()
-        return self.kind.differences(Look.at(photo, self.white_level), self.photos)
+        ratios = [good.width / good.height for good in self.photos]
+        return self.kind.differences(Look.at(photo, self.white_level), ratios)
 
     def inspect_many(
         self, photos: Iterable[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS
