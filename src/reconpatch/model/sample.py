@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -102,6 +101,8 @@ class Measured:
     resolutions: tuple[float, ...]
     near_ties: int
 
+    __pydantic_config__ = {"allow_inf_nan": False}  # noqa: RUF012
+
     @classmethod
     def of(
         cls, engine: str, found: Output, reference: Output, resolution: float = 0.0, where: str = ""
@@ -172,24 +173,15 @@ class Measured:
         Raises:
             ValueError: it is not.
         """
-        columns = [
-            tuple(float(value) for value in values[name])
-            for name in ("scores", "expected", "map_differences", "resolutions")
-        ]
-        if len({len(column) for column in columns}) != 1 or not all(
-            math.isfinite(value) for column in columns for value in column
-        ):
-            raise ValueError("what its engines said of the samples is incomplete")
-        scores, expected, map_differences, resolutions = columns
-        return cls(
-            str(values["engine"]),
-            str(values["where"]),
-            scores,
-            expected,
-            map_differences,
-            resolutions,
-            int(values["near_ties"]),
-        )
+        from pydantic import TypeAdapter
+
+        try:
+            found = TypeAdapter(cls).validate_python(values)
+            columns = found.scores, found.expected, found.map_differences, found.resolutions
+            [_] = {len(column) for column in columns}
+        except ValueError as error:  # that of pydantic, too
+            raise ValueError("what its engines said of the samples is incomplete") from error
+        return found
 
 
 @dataclass(frozen=True, eq=False)
