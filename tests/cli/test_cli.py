@@ -577,25 +577,6 @@ def test_inspect_leaves_an_earlier_report_as_it_is(
     assert (folder / "report.html").read_text(encoding="utf-8") != "an earlier report"
 
 
-def test_inspect_refuses_a_file_as_the_folder_of_the_report(
-    small_model_file: Path, new_photos: Path, tmp_path: Path
-) -> None:
-    taken = tmp_path / "taken"
-    taken.write_text("precious")
-    refusal(run("inspect", small_model_file, new_photos, "-o", taken))
-    assert taken.read_text() == "precious"
-
-
-def test_inspect_on_a_full_disk_leaves_no_report(
-    small_model_file: Path, new_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    full_disk(monkeypatch)
-    result = run("inspect", small_model_file, new_photos, "-o", tmp_path / "report")
-    assert result.exit_code == 2
-    assert "the disk is full" in result.stderr
-    assert [path for path in (tmp_path / "report").rglob("*") if path.is_file()] == []
-
-
 def test_inspect_refuses_a_folder_without_photos(small_model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = run("inspect", small_model_file, tmp_path / "empty", "-o", tmp_path / "report")
@@ -793,15 +774,6 @@ def test_calibrate_refuses_an_existing_output_before_any_work(
     output.write_text("precious")
     assert "--overwrite" in refusal(run("calibrate", model_file, good_folder, "-o", output))
     assert output.read_text() == "precious"
-
-
-def test_calibrate_in_place_changes_all_or_nothing(
-    model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = contents(model_file.parent)
-    full_disk(monkeypatch)
-    assert "the disk is full" in refusal(run("calibrate", model_file, "--threshold", 3))
-    assert contents(model_file.parent) == before
 
 
 # --- info -----------------------------------------------------------------------------------------
