@@ -28,7 +28,7 @@ from anomalib.metrics import AUPRO, AUROC
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from lightning.pytorch import seed_everything
 
-from reconpatch.evaluation.datasets import find_test_photos, read_mask
+from reconpatch.evaluation.datasets import labelled_photos, read_mask
 from reconpatch.evaluation.other_programs import (
     OtherRecord,
     OtherResults,
@@ -100,7 +100,7 @@ def measured(category: Path, name: str, seed: int, size: int) -> OtherRecord:
     model = fitted(good, preprocessing)
     fit_seconds = time.perf_counter() - start
 
-    photos = find_test_photos(category)
+    photos = labelled_photos(category)[0]
     scores, maps, masks, small_maps, seconds = [], [], [], [], []
     for photo in photos:
         picture = read_photo(photo.path)

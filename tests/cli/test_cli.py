@@ -113,15 +113,6 @@ def text_named_png(path: Path) -> None:
     path.write_text("not a picture")
 
 
-def truncated_jpeg(path: Path) -> None:
-    Image.fromarray(textured(0)).save(path, "JPEG")
-    path.write_bytes(path.read_bytes()[:600])
-
-
-def one_pixel(path: Path) -> None:
-    Image.new("RGB", (1, 1)).save(path, "PNG")
-
-
 def bomb(path: Path) -> None:
     """A PNG of 30,000 x 30,000 pixels in its header, and next to nothing after it."""
 
@@ -135,23 +126,9 @@ def bomb(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
 
 
-def not_a_number(path: Path) -> None:
-    pixels = np.full((96, 96), 0.5, dtype=np.float32)
-    pixels[3, 4] = np.nan
-    Image.fromarray(pixels).save(path, "TIFF")
-
-
-def nothing(path: Path) -> None:
-    path.write_bytes(b"")
-
-
 BAD_PHOTOS = [
     pytest.param(text_named_png, "is not a PNG, JPEG", id="text"),
-    pytest.param(truncated_jpeg, "cannot be decoded", id="truncated"),
-    pytest.param(one_pixel, "1 x 1 pixels are too few", id="1x1"),
     pytest.param(bomb, "--max-pixels 900000000", id="bomb"),
-    pytest.param(not_a_number, "NaN", id="nan"),
-    pytest.param(nothing, "is empty", id="empty"),
 ]
 
 BadPhoto = Callable[[Path], None]
@@ -200,13 +177,6 @@ def test_wrong_usage_is_an_error(arguments: str) -> None:
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
-
-
-@pytest.mark.parametrize("command", ["fit", "inspect", "evaluate", "calibrate", "info", "demo"])
-def test_every_command_has_help(command: str) -> None:
-    result = run(command, "-h")
-    assert result.exit_code == 0
-    assert "Usage" in result.stdout
 
 
 # --- fit ------------------------------------------------------------------------------------------
@@ -292,32 +262,6 @@ def test_fit_refuses_a_missing_folder(tmp_path: Path) -> None:
     assert contents(tmp_path) == {}
 
 
-def test_fit_refuses_a_folder_without_photos(tmp_path: Path) -> None:
-    (tmp_path / "good").mkdir()
-    (tmp_path / "good" / "notes.txt").write_text("no photo")
-    before = contents(tmp_path)
-    assert "no photo in this folder" in refusal(fit(tmp_path / "good", tmp_path / "part.rcp"))
-    assert contents(tmp_path) == before
-
-
-def test_fit_refuses_a_file_as_folder(good_folder: Path, tmp_path: Path) -> None:
-    photo = good_folder / "part000.png"
-    assert "is a file, not a folder" in refusal(fit(photo, tmp_path / "part.rcp"))
-
-
-def test_fit_refuses_a_folder_that_may_not_be_read(
-    good_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def forbid(folder: str) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", folder)
-
-    # Rights do not stop the superuser, whom tests may run as.
-    monkeypatch.setattr("reconpatch.photos.listing.os.scandir", forbid)
-    message = refusal(fit(good_folder, tmp_path / "part.rcp"))
-    assert "the folder cannot be read (Permission denied)" in message
-    assert contents(tmp_path) == {}
-
-
 @pytest.mark.parametrize(("make", "reason"), BAD_PHOTOS)
 def test_fit_refuses_a_bad_photo_and_names_it(make: BadPhoto, reason: str, tmp_path: Path) -> None:
     folder = fill(tmp_path / "good", range(2))
@@ -352,11 +296,6 @@ def test_fit_needs_a_photo_that_can_be_read(arguments: list[str], tmp_path: Path
     assert "at least two different ones are needed" in refusal(result)
 
 
-def test_fit_needs_two_photos(tmp_path: Path) -> None:
-    message = refusal(fit(fill(tmp_path / "good", [0]), tmp_path / "part.rcp"))
-    assert "only one good photo, and at least two different ones are needed" in message
-
-
 def test_fit_needs_two_different_photos(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         save(textured(0), tmp_path / "good" / name)
@@ -371,18 +310,13 @@ def test_fit_needs_two_different_photos(tmp_path: Path) -> None:
         (["--method", "magic"], "patchcore"),
         (["--size", "big"], "224, 256x512 (height x width), or auto"),
         (["--size", "8"], "32 to 4096"),
-        (["--size", "64x64x64"], "224, 256x512 (height x width), or auto"),
         (["--size", "64", "--size", "96", "--resize", "96"], "different parts of a photo"),
         (["--resize", "32"], "at least 64"),
         (["--levels", "two"], "2,3"),
         (["--bank", "1.5"], "share of all patches"),
-        (["--bank", "nan"], "share of all patches"),
         (["--false-alarm-rate", "1"], "between 0 and 1"),
         (["--seed", "-1"], "0 or more"),
-        (["--set", "alpha=much"], "give a number"),
         (["--set", "alpha=2"], "0 to 1"),
-        (["--set", "alpa=1"], "did you mean alpha"),
-        (["--set", "alpha"], "NAME=VALUE"),
         (["--set", "seed=1"], "NAME=VALUE"),
         (["--device", "abacus"], "cpu"),
         (["--group", "("], "regular expression"),
@@ -631,25 +565,6 @@ def test_inspect_leaves_an_earlier_report_as_it_is(
     assert (folder / "report.html").read_text(encoding="utf-8") != "an earlier report"
 
 
-def test_inspect_refuses_a_file_as_the_folder_of_the_report(
-    small_model_file: Path, new_photos: Path, tmp_path: Path
-) -> None:
-    taken = tmp_path / "taken"
-    taken.write_text("precious")
-    refusal(run("inspect", small_model_file, new_photos, "-o", taken))
-    assert taken.read_text() == "precious"
-
-
-def test_inspect_on_a_full_disk_leaves_no_report(
-    small_model_file: Path, new_photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    full_disk(monkeypatch)
-    result = run("inspect", small_model_file, new_photos, "-o", tmp_path / "report")
-    assert result.exit_code == 2
-    assert "the disk is full" in result.stderr
-    assert [path for path in (tmp_path / "report").rglob("*") if path.is_file()] == []
-
-
 def test_inspect_refuses_a_folder_without_photos(small_model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     result = run("inspect", small_model_file, tmp_path / "empty", "-o", tmp_path / "report")
@@ -722,13 +637,6 @@ def test_evaluate_without_masks_has_no_pixel_figures(
     assert "pixel AUROC" not in run("evaluate", small_model_file, labelled).stdout
 
 
-def test_evaluate_refuses_a_mask_of_another_size(small_model_file: Path, labelled: Path) -> None:
-    mask = labelled.parent / "ground_truth" / "scratch" / "2003_mask.png"
-    save(np.zeros((48, 96), dtype=np.uint8), mask)
-    message = refusal(run("evaluate", small_model_file, labelled))
-    assert "2003_mask.png has 96 x 48 pixels" in message
-
-
 def test_evaluate_refuses_masks_for_some_photos_only(
     small_model_file: Path, labelled: Path, tmp_path: Path
 ) -> None:
@@ -736,10 +644,6 @@ def test_evaluate_refuses_masks_for_some_photos_only(
     result = run("evaluate", small_model_file, labelled, "-o", tmp_path / "report")
     assert "1 of 2 defective photos have a mask" in refusal(result)
     assert not (tmp_path / "report").exists()
-
-
-def test_evaluate_refuses_another_layout(small_model_file: Path, new_photos: Path) -> None:
-    assert "named good" in refusal(run("evaluate", small_model_file, new_photos))
 
 
 def test_evaluate_refuses_a_photo_that_cannot_be_read(
@@ -811,14 +715,6 @@ def test_calibrate_on_other_photos(model_file: Path, tmp_path: Path) -> None:
     assert "calibrate: 5 of 5" in result.stderr
 
 
-def test_calibrate_never_compares_a_photo_with_itself(
-    model_file: Path, good_folder: Path, small_model: Model
-) -> None:
-    assert run("calibrate", model_file, good_folder).exit_code == 0
-    recalibrated = reconpatch.load(model_file).calibration
-    assert recalibrated.scores == pytest.approx(small_model.calibration.scores, rel=1e-4)
-
-
 def test_calibrate_says_when_good_photos_look_different(model_file: Path, tmp_path: Path) -> None:
     for seed in range(8):
         save(scratched(textured(seed + 4000)), tmp_path / "later" / f"{seed}.png")
@@ -860,15 +756,6 @@ def test_calibrate_refuses_an_existing_output_before_any_work(
     assert output.read_text() == "precious"
 
 
-def test_calibrate_in_place_changes_all_or_nothing(
-    model_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = contents(model_file.parent)
-    full_disk(monkeypatch)
-    assert "the disk is full" in refusal(run("calibrate", model_file, "--threshold", 3))
-    assert contents(model_file.parent) == before
-
-
 # --- info -----------------------------------------------------------------------------------------
 
 
@@ -900,19 +787,13 @@ def test_info_as_json(small_model_file: Path, small_model: Model) -> None:
 
 
 @pytest.mark.parametrize("command", ["inspect", "evaluate", "calibrate", "info"])
-@pytest.mark.parametrize("damage", ["missing", "folder", "foreign", "truncated", "altered"])
+@pytest.mark.parametrize("damage", ["missing", "altered"])
 def test_a_model_that_cannot_be_used_is_refused(
     command: str, damage: str, model_file: Path, new_photos: Path
 ) -> None:
     content = bytearray(model_file.read_bytes())
     model_file.unlink()
-    if damage == "folder":
-        model_file.mkdir()
-    elif damage == "foreign":
-        model_file.write_text("another program's file")
-    elif damage == "truncated":
-        model_file.write_bytes(content[: len(content) // 2])
-    elif damage == "altered":
+    if damage == "altered":
         content[len(content) // 2] ^= 1
         model_file.write_bytes(content)
     before = contents(model_file.parent)

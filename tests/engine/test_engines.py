@@ -45,15 +45,15 @@ from reconpatch.model import parity
 from reconpatch.model.file import scoring_fingerprint
 from reconpatch.model.model import Model
 from reconpatch.model.parity import (
-    agreement,
     checked_sample,
     compare,
+    on_engines,
     own_reference,
     require,
     verify_photos,
     verify_sample,
 )
-from reconpatch.model.sample import Agreement
+from reconpatch.model.sample import Agreement, Measured
 from reconpatch.photos.images import as_unit, read_photo
 
 SIZE = (96, 64)  # not square, so that a swap of the axes shows
@@ -346,13 +346,14 @@ def test_differences_are_counted_by_hand(small_model: Model) -> None:
         map=np.float32([[[0, 1]], [[2, 3.5]], [[4, 5]]]),
         nearest=np.array([[0, 1], [2, 9], [9, 5]]),
     )
-    found = agreement("x", b, a, 2.0, 5.0)
-    assert found == Agreement("x", 3, 0.5, 0.1, near_ties=2, close_calls=1, verdicts=0)
-    assert agreement("x", b, a, 2.2, 5.0).verdicts == 1
-    assert agreement("x", b, a, 2.0, 5.0, resolution=5.0).score_difference == 0.1
-    assert agreement("x", a, a, 0.0, 0.0).score_difference == 0.0
-    joined = found.joined(replace(found, score_difference=0.7, verdicts=2))
-    assert joined == Agreement("x", 6, 0.7, 0.1, near_ties=4, close_calls=2, verdicts=2)
+    found, same = Measured.of("x", b, a), Measured.of("x", a, a)
+    assert found.at(2.0, 5.0) == Agreement("x", 3, 0.5, 0.1, 2, close_calls=1, verdicts=0)
+    assert found.at(2.2, 5.0).verdicts == 1
+    assert Measured.of("x", b, a, resolution=5.0).at(2.0, 5.0).score_difference == 0.1
+    assert same.at(0.0, 0.0).score_difference == 0.0
+    joined = same.joined(found).joined(found)
+    assert joined.at(2.0, 5.0) == Agreement("x", 9, 0.5, 0.1, 4, close_calls=3, verdicts=0)
+    assert joined.at(2.2, 5.0).verdicts == 2
 
 
 @pytest.mark.parametrize(
@@ -438,7 +439,7 @@ def test_what_was_measured_says_of_any_threshold_what_a_run_says(
     changed = small_model.with_samples([once]).with_threshold(threshold)
     kept = checked_sample(changed)
     assert kept is not None
-    run = compare(changed, once.photos(), lambda x: own_reference(changed, x))
+    run = compare(changed, once.photos(), lambda x: own_reference(changed, x), on_engines(changed))
     for found, slow in zip(kept.agreements, run, strict=True):
         assert found.score_difference == pytest.approx(slow.score_difference, rel=0.01, abs=1e-6)
         assert found.map_difference == pytest.approx(slow.map_difference, rel=0.01, abs=1e-6)

@@ -254,10 +254,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     first = stored(folder)[0]
     assert not (folder / "results.md").exists()
 
-    calls: list[tuple[str, bool]] = []
-    outcome = run(tree, folder, finished=lambda record, was: calls.append((record.category, was)))
+    calls: list[tuple[str, int, int]] = []
+    outcome = run(tree, folder, progress=lambda *call: calls.append(call))
     assert len(fits) == 3  # one before, one that was stopped, one now
-    assert calls == [("bottle", True), ("screw", False)]
+    assert [c for c in calls if c[0] == "benchmark"] == [("benchmark", n, 2) for n in (1, 2)]
+    assert calls[0] == ("benchmark", 1, 2)  # nothing is done for the record that is there
+    assert [r.category for r in outcome.records] == ["bottle", "screw"]
     assert outcome.reused == 1
     assert stored(folder)[0] == first
     assert measured(folder) == measured(in_one_go.folder)
@@ -815,19 +817,18 @@ def test_workers_give_the_figures_of_one_process_even_when_they_die(
     chosen: dict[str, Any] = {"methods": ["patchcore", "untrained"], "seeds": [1, 0]}
     with threadpool_limits(limits=1):  # as in workers: how many threads share a sum is in its bits
         here = run(tree, tmp_path / "here", **chosen)
-    calls: list[tuple[str, bool]] = []
     killed: list[int] = []
 
-    def kill_then_stop(record: Record, before: bool) -> None:
-        calls.append((record.category, before))
-        if len(calls) == 1:
+    def kill_then_stop(step: str, done: int, _: int) -> None:
+        assert step == "benchmark"  # workers tell none of their steps
+        if done == 1:
             killed.extend(kill_workers_at_work())
-        if len(calls) == 3:
+        if done == 3:
             raise KeyboardInterrupt
 
     folder = tmp_path / "workers"
     with pytest.raises(KeyboardInterrupt):
-        run(tree, folder, on="ray", finished=kill_then_stop, **chosen)
+        run(tree, folder, on="ray", progress=kill_then_stop, **chosen)
     assert killed
     assert len(stored(folder)) == 3
 

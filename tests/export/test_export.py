@@ -85,7 +85,7 @@ def test_the_graph_takes_photos_alone_and_gives_what_the_model_gives(
     assert {g.name for g in session.get_overridable_initializers()} == set(GRAPH_INPUTS[1:])
     prepared = np.stack([small_model.preprocessing(read_photo(textured(s))) for s in range(3)])
     found = session.run(list(GRAPH_OUTPUTS), {"photos": prepared})
-    for value, expected in zip(found, small_model.score_prepared(prepared), strict=True):
+    for value, expected in zip(found, small_model.engine(prepared, small_model.bank), strict=True):
         np.testing.assert_array_equal(value, expected)
 
 
@@ -104,7 +104,7 @@ def test_a_program_may_give_a_bank_of_its_own(exported: Path, small_model: Model
         "mask": np.ones(len(grown), bool),
     }
     score = session.run(["score"], {"photos": prepared, **given})[0]
-    assert score == pytest.approx(small_model.score_prepared(prepared).score, rel=1e-4)
+    assert score == pytest.approx(small_model.engine(prepared, small_model.bank).score, rel=1e-4)
 
 
 def test_a_fixed_bank_is_no_input(small_model: Model) -> None:
@@ -551,7 +551,7 @@ def test_weights_of_their_own_change_nothing(small_model: Model) -> None:
     assert not any(node.op_type == "Identity" for node in graph.graph.node)
     onnx.checker.check_model(graph)
     found = OnnxRuntimeEngine(graph.SerializeToString(), 1)(prepared, small_model.bank)
-    expected = small_model.score_prepared(prepared)
+    expected = small_model.engine(prepared, small_model.bank)
     # Of two graphs, which the engine may run by different kernels.
     scale = float(np.abs(expected.features).max())
     np.testing.assert_allclose(found.features, expected.features, atol=1e-5 * scale)
@@ -561,7 +561,7 @@ def test_thresholds_are_set_anew_as_if_the_photos_were_new(
     in_8_bits: Model, small_model: Model, good_folder: Path
 ) -> None:
     photos = [read_photo(path) for path in sorted(good_folder.iterdir())]
-    as_new = [in_8_bits.score_as_new(photo).image_score for photo in photos]
+    as_new = [in_8_bits.judge([photo], as_new=True)[0].score for photo in photos]
     np.testing.assert_allclose(in_8_bits.calibration.scores, as_new)
     assert in_8_bits.threshold == max(as_new)
     assert in_8_bits.calibration.rate == small_model.calibration.rate

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import reconpatch
-from reconpatch.evaluation.datasets import find_test_photos
+from reconpatch.evaluation.datasets import labelled_photos
 from reconpatch.evaluation.evaluate import Evaluation, evaluate
 from reconpatch.method.calibration import beta_binomial_interval
 from reconpatch.model.model import Model
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.real
 def fitted_and_evaluated(category: Path) -> tuple[Model, Evaluation]:
     # The default at 224: its own size, 320, takes twice the time and shows no more here.
     model = reconpatch.fit(category / "train" / "good", size=224, thumbnails=False)
-    return model, evaluate(model, find_test_photos(category / "test"))
+    return model, evaluate(model, labelled_photos(category / "test")[0])
 
 
 def most_false_alarms(model: Model, figures: Evaluation) -> int:

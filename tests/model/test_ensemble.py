@@ -151,7 +151,7 @@ def test_the_papers_rule_takes_scores_against_the_whole_bank(
     for model, scale, other in zip(
         paper.members, paper.score_scales, ensemble.score_scales, strict=True
     ):
-        scores = np.array([model.score(photo).image_score for photo in photos])
+        scores = np.array([model.judge([photo])[0].scores.image_score for photo in photos])
         assert scale == Scale.of(scores)
         # A bank that holds the photo knows it too well.
         assert scores.mean() < model.good.image_scores.mean()
@@ -329,7 +329,7 @@ def test_maps_of_two_sizes_are_combined_at_the_finer_one(
     for model in (small, large):
         median = np.median(model.good.distances.astype(np.float64))
         mad = np.median(np.abs(model.good.distances - median))
-        own = slow_map(model, model.score(wide_photo).distances, (96, 96))
+        own = slow_map(model, model.judge([wide_photo])[0].scores.distances, (96, 96))
         expected += (own - median) / (1.4826 * mad) / 2
     found = two_sizes.judge([wide_photo])[0].anomaly_map
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -380,7 +380,7 @@ def test_the_most_alarmed_member_explains_on_its_own_grid(
     scales[member] = Scale(0.0, 1e-3)  # whose scores become a thousand times larger
     result = replace(two_sizes, score_scales=scales).inspect(wide_photo)
     model = two_sizes.members[member]
-    scores = model.score(wide_photo)
+    scores = model.judge([wide_photo])[0].scores
     assert result.closest == model.closest(
         scores, model.preprocessing.geometry(120, 200), result.regions
     )

@@ -272,7 +272,7 @@ def test_the_closest_patch_is_a_place_in_a_photo_of_the_fit(
     assert closest.thumbnail == model.thumbnails[names.index(closest.photo)]
     with Image.open(io.BytesIO(closest.thumbnail)) as thumbnail:
         assert is_inside(closest.thumbnail_box, whole(thumbnail.height, thumbnail.width))
-    scored = model.score(read_photo(scratched(textured(6, height, width))))
+    scored = model.judge([read_photo(scratched(textured(6, height, width)))])[0].scores
     assert 0 < closest.distance <= scored.distances.max()
 
 
@@ -447,20 +447,20 @@ def test_a_photo_of_the_fit_is_known_by_its_pixels_under_any_name(
     full_model, good_photos, tmp_path
 ):
     copy = read_photo(save(np.array(good_photos[2].pixels), tmp_path / "another name.bmp"))
-    as_new = full_model.score_as_new(copy)
+    as_new = full_model.judge([copy], as_new=True)[0].scores
     bank = full_model.bank.without(full_model.bank.photo == 2)
     expected = score_patches(
         full_model.represent(copy), bank, full_model.settings.scoring, full_model.layout
     )
     assert as_new.image_score == pytest.approx(expected.image_score, rel=1e-6)
     np.testing.assert_allclose(as_new.distances, expected.distances, rtol=1e-5)
-    assert full_model.score(copy).image_score == pytest.approx(0, abs=ROUNDING)
+    assert full_model.judge([copy])[0].scores.image_score == pytest.approx(0, abs=ROUNDING)
     assert as_new.image_score > 100 * ROUNDING
 
 
 def test_a_photo_the_fit_has_not_seen_is_new_as_it_is(small_model, good_photo):
     photo = read_photo(good_photo)
-    as_new, scored = small_model.score_as_new(photo), small_model.score(photo)
+    as_new, scored = (small_model.judge([photo], as_new=new)[0].scores for new in (True, False))
     assert as_new.image_score == scored.image_score
     np.testing.assert_array_equal(as_new.distances, scored.distances)
 

@@ -546,44 +546,6 @@ def test_an_existing_file_is_left_unless_it_may_be_overwritten(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_is_never_written_over(tmp_path, overwrite):
-    with pytest.raises(OutputError, match="is a folder: give the name of a file"):
-        tiny_model().save(tmp_path, overwrite=overwrite)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_folders_on_the_way_are_made(tmp_path):
-    path = tmp_path / "models" / "line 3" / "part.rcp"
-    tiny_model().save(path)
-    assert same(reconpatch.load(path), tiny_model())
-
-
 def test_a_path_may_be_a_string(tmp_path):
     tiny_model().save(str(tmp_path / "part.rcp"))
     assert same(reconpatch.load(str(tmp_path / "part.rcp")), tiny_model())
-
-
-@pytest.mark.parametrize("before", [None, b"old"])
-def test_a_full_disk_leaves_nothing_half_written(tmp_path, monkeypatch, before):
-    path = tmp_path / "part.rcp"
-    if before:
-        path.write_bytes(before)
-
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=r"part\.rcp could not be written: the disk is full"):
-        tiny_model().save(path, overwrite=True)
-    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([before] if before else [])
-
-
-def test_an_interruption_while_writing_leaves_nothing(tmp_path, monkeypatch):
-    def interrupt(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        tiny_model().save(tmp_path / "part.rcp")
-    assert list(tmp_path.iterdir()) == []

@@ -185,8 +185,8 @@ def test_a_defect_on_a_seam_scores_as_one_in_the_middle(tiled):
     seams = sorted({int(v.places.max() % 28) for v in tiled.layout.views})[:-1]
     seam = (seams[1] + 1) * 8
     middle = seam - 16
-    at_seam = tiled.score(read_photo(spot(photo, 74, seam - 6))).distances
-    in_middle = tiled.score(read_photo(spot(photo, 74, middle - 6))).distances
+    at_seam = tiled.judge([read_photo(spot(photo, 74, seam - 6))])[0].scores.distances
+    in_middle = tiled.judge([read_photo(spot(photo, 74, middle - 6))])[0].scores.distances
     assert at_seam.max() == pytest.approx(in_middle.max(), rel=0.1)
 
 

@@ -53,7 +53,7 @@ def looks(photos: Sequence[Array]) -> list[Look]:
 def told(fitted: Sequence[Array], photo: Array) -> tuple[str, ...]:
     """What is said of a photo by a fit on some."""
     of_fit = looks(fitted)
-    return Kind.of(of_fit).differences(looks([photo])[0], of_fit)
+    return Kind.of(of_fit).differences(looks([photo])[0], [o.width / o.height for o in of_fit])
 
 
 BROWN = [brown(i) for i in range(6)]

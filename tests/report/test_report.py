@@ -16,6 +16,7 @@ from conftest import save
 from reconpatch.errors import OutputError, PhotoError
 from reconpatch.method.calibration import promise
 from reconpatch.report import report
+from reconpatch.report.plots import Bins
 from reconpatch.report.report import (
     ReportContext,
     ReportWriter,
@@ -512,13 +513,13 @@ def entries_of(folder: Path, scores, labels=None):
 
 def test_no_bin_straddles_the_threshold():
     scores = np.array([0.3, 1.9, 2.0, np.nextafter(2.0, 3.0), 2.1, 5.0])
-    bins = report._bins(scores, 2.0)
+    bins = Bins.over(scores, 2.0, 40, 0, 1)
     assert (bins.of(scores) >= 0).tolist() == [False, False, False, True, True, True]
 
 
 def test_bins_hold_what_a_slow_count_finds():
     scores = np.random.default_rng(0).gamma(9.0, 0.2, 300)
-    bins = report._bins(scores, 2.0)
+    bins = Bins.over(scores, 2.0, 40, 0, 1)
     counts = np.bincount(bins.of(scores) - bins.first)
     for i, count in enumerate(counts, start=bins.first):
         assert count == sum(bins.edge(i) < score <= bins.edge(i + 1) for score in scores)

@@ -18,6 +18,7 @@ from reconpatch.cli.parts import (
     photo_files,
     say,
     say_json,
+    written,
 )
 from reconpatch.errors import SettingsError
 
@@ -32,9 +33,7 @@ def register(app: typer.Typer) -> None:
 
 def export(
     model_file: ModelFile,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to make.", metavar="DIR")
-    ],
+    output: Annotated[Path, written("The folder to make.")],
     to: Annotated[Format, typer.Option("--to", help="The library that will run it.")] = "onnx",
     int8: Annotated[
         bool, typer.Option("--int8", help="Bring the backbone to 8 bits; takes --photos.")

@@ -56,6 +56,7 @@ from reconpatch.cli.parts import (
     shown,
     verdict_code,
     verdict_line,
+    written,
 )
 from reconpatch.errors import PhotoError, ReconPatchError, SettingsError
 
@@ -215,7 +216,7 @@ def _common(
 @app.command()
 def fit(
     good: Annotated[Path, typer.Argument(help="Folder of photos of good parts.", metavar="GOOD")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The model file to write.")],
+    output: Annotated[Path, written("The model file to write.", None)],
     recipe: Annotated[
         str, typer.Option(help="default, or paper for the paper's own settings.")
     ] = "default",
@@ -527,9 +528,7 @@ def benchmark(
     root: Annotated[
         Path, typer.Argument(help="The data set's folder, or one category of it.", metavar="ROOT")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for results.", metavar="DIR")
-    ],
+    output: Annotated[Path, written("Folder for results.")],
     dataset: Annotated[
         str,
         typer.Option(
@@ -621,10 +620,7 @@ def calibrate(
     threshold: Annotated[
         float | None, typer.Option(help="Set the threshold of the score by hand.")
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write here and leave MODEL as it is.", metavar="NEW"),
-    ] = None,
+    output: Annotated[Path | None, written("Write here and leave MODEL as it is.", "NEW")] = None,
     group: Group = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     threads: Threads = 0,
@@ -690,9 +686,9 @@ def info(model_file: ModelFile, as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the model and the report.")
-    ] = Path("reconpatch-demo"),
+    output: Annotated[Path, written("Folder for the model and the report.", None)] = Path(
+        "reconpatch-demo"
+    ),
     train: Annotated[int, typer.Option(help="Functional cells to learn from.", min=2)] = 200,
     test: Annotated[
         int, typer.Option(help="Functional and defective cells to inspect.", min=1)
@@ -727,15 +723,11 @@ def _seeds(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _read(path: Path, max_pixels: int) -> Photo:
+def _read_or_error(path: Path, max_pixels: int) -> Photo | PhotoError:
     from reconpatch.photos.images import read_photo
 
-    return read_photo(path, max_pixels=max_pixels)
-
-
-def _read_or_error(path: Path, max_pixels: int) -> Photo | PhotoError:
     try:
-        return _read(path, max_pixels)
+        return read_photo(path, max_pixels=max_pixels)
     except PhotoError as error:
         return error
 

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 # compares.
 MAX_PIXELS = 80_000_000
 
+
+def written(what: str, metavar: str | None = "DIR") -> Any:
+    """The option of a command that says where what it writes goes."""
+    return typer.Option("--output", "-o", help=what, metavar=metavar)
+
+
 ModelFile = Annotated[Path, typer.Argument(help="A model file that fit wrote.", metavar="MODEL")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
@@ -68,10 +74,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 MaxPixels = Annotated[
     int, typer.Option(help="Refuse photos with more pixels than this (height x width).", min=1)
 ]
-ReportFolder = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", help="Folder for overlays and a report.", metavar="DIR"),
-]
+ReportFolder = Annotated[Path | None, written("Folder for overlays and a report.")]
 Weights = Annotated[
     str | None, typer.Option(help="File with the backbone's weights.", metavar="FILE")
 ]

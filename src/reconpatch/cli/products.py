@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconpatch.cli.parts import Json, On, Overwrite, Threads, note, show_progress
+from reconpatch.cli.parts import Json, On, Overwrite, Threads, note, show_progress, written
 
 if TYPE_CHECKING:
     from reconpatch.scale.outcome import Row
@@ -25,9 +25,7 @@ def fit_all(
     manifest: Annotated[
         Path, typer.Argument(help="TOML file that names the products.", metavar="MANIFEST")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for models and summary.", metavar="DIR")
-    ],
+    output: Annotated[Path, written("Folder for models and summary.")],
     on: On = None,
     as_json: Json = False,
     threads: Threads = 0,

@@ -17,6 +17,7 @@ from reconpatch.cli.parts import (
     note,
     show_progress,
     verdict_code,
+    written,
 )
 from reconpatch.errors import SettingsError
 
@@ -36,9 +37,7 @@ def score(
             metavar="SOURCE",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the scores.", metavar="DIR")
-    ] = Path("results"),
+    output: Annotated[Path, written("Folder for the scores.")] = Path("results"),
     on: On = None,
     workers: Annotated[
         int,

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 import reconpatch
-from reconpatch.cli.parts import MAX_PIXELS, Engine, MaxPixels, ModelFile, Threads, show_progress
+from reconpatch.cli.parts import (
+    MAX_PIXELS,
+    Engine,
+    MaxPixels,
+    ModelFile,
+    Threads,
+    show_progress,
+    written,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -21,9 +29,7 @@ def submission(
     category: Annotated[
         Path, typer.Argument(help="Folder of one category of MVTec AD 2.", metavar="CATEGORY")
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to hand in.", metavar="DIR")
-    ],
+    output: Annotated[Path, written("The folder to hand in.")],
     max_pixels: MaxPixels = MAX_PIXELS,
     engine: Engine = "onnxruntime",
     threads: Threads = 0,

@@ -23,6 +23,7 @@ from reconpatch.cli.parts import (
     say,
     say_json,
     show_progress,
+    written,
 )
 from reconpatch.errors import SettingsError
 
@@ -38,9 +39,7 @@ def register(app: typer.Typer) -> None:
 
 def update(
     model_file: ModelFile,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The new version to write.", metavar="NEW")
-    ],
+    output: Annotated[Path, written("The new version to write.", "NEW")],
     good: Annotated[
         list[Path] | None,
         typer.Argument(

@@ -24,6 +24,7 @@ from reconpatch.cli.parts import (
     say_kinds,
     verdict_code,
     verdict_line,
+    written,
 )
 from reconpatch.errors import SettingsError
 
@@ -42,13 +43,7 @@ def watch(
         Path, typer.Argument(help="Folder in which photos arrive.", metavar="FOLDER")
     ],
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Move or link photos to DIR/good, DIR/anomalous and DIR/error.",
-            metavar="DIR",
-        ),
+        Path | None, written("Move or link photos to DIR/good, DIR/anomalous and DIR/error.")
     ] = None,
     move: Annotated[
         bool | None,

@@ -17,7 +17,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
@@ -195,7 +195,6 @@ def run_benchmark(
     beside: Sequence[Path] = (),
     on: str | None = None,
     progress: Progress | None = None,
-    finished: Callable[[Record, bool], None] | None = None,
 ) -> BenchmarkOutcome:
     """Fit and test every category with every method and seed, and write the tables.
 
@@ -221,7 +220,6 @@ def run_benchmark(
         on: workers to run on, see `reconpatch.scale.workers`; None: this process. There each fit
             extracts its features itself, and `threads` of 0 is one, so that every core runs a fit.
         progress: called with ("benchmark", records done, records) and with the steps of each fit.
-        finished: called with each record, and whether it was there before.
 
     Raises:
         SettingsError: config, methods, seeds or a change are unknown or out of range; the device
@@ -263,7 +261,7 @@ def run_benchmark(
     for made in (folder, folder / "pictures"):  # which of them is in the way is told
         make_folder(made)
     results = _Results(folder / "results.json")
-    records = list(_records(run, _jobs(run, dataset, photos, settings), results, finished, on))
+    records = list(_records(run, _jobs(run, dataset, photos, settings), results, on))
     order: list[tuple[str, str, int]] = [
         (category.name, method, seed)
         for category in photos
@@ -286,10 +284,9 @@ def _distinct(values: Sequence[Any], what: str) -> list[Any]:
 
 
 def _method(name: str) -> Method:
-    for method in METHODS:
-        if method == name:
-            return method
-    raise SettingsError(f"the method is {name!r}: give one of {', '.join(METHODS)}")
+    if name not in METHODS:
+        raise SettingsError(f"the method is {name!r}: give one of {', '.join(METHODS)}")
+    return name
 
 
 def _of_these_photos(other: OtherResults, photos: Sequence[Category]) -> OtherResults:
@@ -379,11 +376,7 @@ def _file_sha256(path: Path) -> str:
 
 
 def _records(
-    run: _Run,
-    jobs: Sequence[_Job],
-    results: _Results,
-    finished: Callable[[Record, bool], None] | None,
-    on: str | None,
+    run: _Run, jobs: Sequence[_Job], results: _Results, on: str | None
 ) -> Iterator[tuple[Record, bool]]:
     """The record of each job, and whether it was there before; written as soon as it is made."""
     progress = run.options.progress
@@ -392,8 +385,6 @@ def _records(
         for done, (record, before) in enumerate(made, start=1):
             if not before:
                 results.put(record)
-            if finished is not None:
-                finished(record, before)
             if progress is not None:
                 progress("benchmark", done, len(jobs))
             yield record, before

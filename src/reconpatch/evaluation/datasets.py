@@ -522,11 +522,6 @@ _BTAD = _Layout(
 )
 
 
-def find_test_photos(folder: Path) -> tuple[LabelledPhoto, ...]:
-    """The labelled photos of a test folder: see `labelled_photos`."""
-    return labelled_photos(folder)[0]
-
-
 def labelled_photos(folder: Path) -> tuple[tuple[LabelledPhoto, ...], list[str]]:
     """The labelled photos of a test folder in MVTec AD's layout, or of the category that holds it.
 

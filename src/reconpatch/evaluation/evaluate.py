@@ -8,15 +8,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reconpatch.evaluation.datasets import LabelledPhoto, labelled_photos, read_mask
-from reconpatch.method.calibration import Calibration, ShiftTest, beta_binomial_interval, shift_test
+from reconpatch.method.calibration import ShiftTest, beta_binomial_interval, shift_test
 from reconpatch.method.metrics import METRICS, PixelMetrics, image_metrics
 from reconpatch.model.model import Inspector
 from reconpatch.photos.images import MAX_PIXELS, Photo, read_photo
@@ -109,7 +108,7 @@ def evaluate(
 
     Args:
         model: the model.
-        photos: one or more; see `reconpatch.evaluation.datasets.find_test_photos`.
+        photos: one or more; see `reconpatch.evaluation.datasets.labelled_photos`.
         max_pixels: larger photos are refused.
         progress: called with ("inspect", photos done, photos).
         keep: called with every photo, its result and its label, for a report.
@@ -138,56 +137,32 @@ def evaluate(
             if progress is not None:
                 progress("inspect", i + 1, len(photos))
         pixel = pixels.result() if shown else {}
-    labels = np.array([photo.defective for photo in photos])
-    metrics = {**image_metrics(labels, np.array(scores)), **pixel}
-    figures = _figures(photos, np.array(scores), metrics, model.calibration, seconds)
-    known = {photo.sha256 for photo in model.photos}
-    good = {
-        sha256: str(photo.path)
-        for sha256, photo in zip(pictures, photos, strict=True)
-        if not photo.defective
-    }
-    return replace(
-        figures,
-        of_the_fit=sum(
-            sha256 in known and not photo.defective
-            for sha256, photo in zip(pictures, photos, strict=True)
-        ),
-        both=[
-            (good[sha256], str(photo.path))
-            for sha256, photo in zip(pictures, photos, strict=True)
-            if photo.defective and sha256 in good
-        ],
-        kinds=seen.sentences(),
-    )
-
-
-def _figures(
-    photos: Sequence[LabelledPhoto],
-    scores: npt.NDArray[np.float64],
-    metrics: Mapping[str, float | None],
-    calibration: Calibration,
-    seconds: Sequence[float],
-) -> Evaluation:
-    threshold = calibration.image_threshold
-    good = scores[[not photo.defective for photo in photos]]
+    defective = np.array([photo.defective for photo in photos])
+    threshold, of_all = model.calibration.image_threshold, np.array(scores)
+    flagged, of_good = of_all > threshold.value, of_all[~defective]
     totals = Counter(photo.label for photo in photos if photo.defective)
-    flagged = Counter(
-        photo.label
-        for photo, score in zip(photos, scores, strict=True)
-        if photo.defective and score > threshold.value
-    )
+    found = Counter(photo.label for photo, above in zip(photos, flagged, strict=True) if above)
     n, k = threshold.photos, threshold.rank
+    known = {photo.sha256 for photo in model.photos}
+    named = [(sha256, str(photo.path)) for sha256, photo in zip(pictures, photos, strict=True)]
+    good = dict(pair for pair, bad in zip(named, defective, strict=True) if not bad)
     return Evaluation(
-        good=len(good),
+        good=len(of_good),
         defective=totals.total(),
-        detected={label: (flagged[label], totals[label]) for label in sorted(totals)},
-        false_alarms=int((good > threshold.value).sum()),
-        false_alarm_interval=beta_binomial_interval(len(good), n + 1 - k, k),
-        shift=shift_test(calibration.scores, good, threshold) if len(good) else None,
-        metrics=metrics,
+        detected={label: (found[label], totals[label]) for label in sorted(totals)},
+        false_alarms=int((flagged & ~defective).sum()),
+        false_alarm_interval=beta_binomial_interval(len(of_good), n + 1 - k, k),
+        shift=shift_test(model.calibration.scores, of_good, threshold) if len(of_good) else None,
+        metrics={**image_metrics(defective, of_all), **pixel},
         masks=sum(bool(photo.masks) for photo in photos),
         milliseconds=float(np.median(seconds)) * 1000,
+        of_the_fit=sum(s in known for s, bad in zip(pictures, defective, strict=True) if not bad),
+        both=[
+            (good[sha256], name)
+            for (sha256, name), bad in zip(named, defective, strict=True)
+            if bad and sha256 in good
+        ],
+        kinds=seen.sentences(),
     )
 
 

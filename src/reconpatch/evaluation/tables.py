@@ -17,6 +17,7 @@ from reconpatch.files import atomic_write
 from reconpatch.method.metrics import METRICS
 from reconpatch.report.overlay import css_gradient, outline, overlay
 from reconpatch.report.pages import rendered
+from reconpatch.report.plots import Bar, Bins, stacked
 from reconpatch.result import Result
 
 if TYPE_CHECKING:
@@ -437,7 +438,6 @@ def _markdown_row(cells: Sequence[str]) -> str:
 _WIDTH, _HEIGHT = 300, 222
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 12, 26, 28
 _BINS = 30
-_CUT_AT = 4.0  # x threshold; scores beyond go into the last bar
 
 
 @dataclass(frozen=True)
@@ -447,17 +447,6 @@ class Line:
     points: str
     series: int
     name: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A bar in the SVG's units; series "good" or "defective"."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    series: str
 
 
 @dataclass(frozen=True)
@@ -520,29 +509,12 @@ def histogram(title: str, record: Record) -> Plot:
     """Image scores of good and defective test photos, the threshold marked; counts stacked."""
     scores = np.array([score for _, _, score in record.photos])
     good = np.array([label == GOOD for _, label, _ in record.photos])
-    threshold = record.threshold["value"]
-    low, high = min(scores.min(), threshold), max(scores.max(), threshold)
-    if threshold > 0:
-        high = min(high, _CUT_AT * threshold)
-    edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
-    counts = [
-        np.histogram(scores[which].clip(edges[0], edges[-1]), edges)[0] for which in (good, ~good)
-    ]
-    most = max(int((counts[0] + counts[1]).max()), 1)
-    bars, below = [], np.zeros(_BINS, np.int64)
-    width = (_x(1) - _x(0)) / _BINS
-    for series, count in zip(("good", "defective"), counts, strict=True):
-        below = below + count
-        bars += [
-            Bar(_x(i / _BINS), _y(b / most), width - 1, _y(0) - _y(n / most), series)
-            for i, (b, n) in enumerate(zip(below.tolist(), count.tolist(), strict=True))
-            if n
-        ]
-    span = edges[-1] - edges[0]
-    ticks = tuple((_x(share), f"{edges[0] + share * span:.3g}") for share in (0, 0.5, 1))
+    bins = Bins.over(scores, record.threshold["value"], _BINS, _LEFT, _WIDTH - _RIGHT)
+    series = [("good", scores[good]), ("defective", scores[~good])]
+    bars, most = stacked(series, bins, _y(0), _y(0) - _y(1))
+    ticks = tuple((bins.x(v), f"{v:.3g}") for v in (bins.ends[0], sum(bins.ends) / 2, bins.ends[1]))
     heights = ((_y(0), "0"), (_y(1), str(most)))
-    cut = _x((threshold - edges[0]) / span)
-    return Plot(title, "image score", ticks, heights, bars=tuple(bars), cut=cut)
+    return Plot(title, "image score", ticks, heights, bars=bars, cut=bins.x(bins.threshold))
 
 
 def _x(share: float) -> float:

@@ -23,12 +23,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from reconpatch.engine.engines import Output
 from reconpatch.errors import NotEnoughPhotosError, OutputError, ParityError, SettingsError
 from reconpatch.export.graph import (
     FILES,
     FORMATS,
-    Run,
     check_bytes,
     check_format,
     open_graph,
@@ -40,9 +38,9 @@ from reconpatch.method.memory_bank import Floats
 from reconpatch.model.contents import MAD_TO_STD
 from reconpatch.model.ensemble import Ensemble, member_names
 from reconpatch.model.model import Inspector, Model
-from reconpatch.model.parity import agreement, own_reference, resolution
+from reconpatch.model.parity import Run, compare, own_reference
 from reconpatch.model.sample import Agreement
-from reconpatch.photos.images import Photo, as_unit
+from reconpatch.photos.images import Photo
 from reconpatch.photos.listing import EXPORT_SUMS
 from reconpatch.photos.preprocessing import Preprocessing
 from reconpatch.report.pages import plain_text
@@ -56,7 +54,6 @@ SUMS = EXPORT_SUMS
 
 _PROGRAMS = {"onnx": ("inspect.cpp", "Inspect.cs", "inspect.mjs"), "openvino": ()}
 _ENLARGED = 7 / 4
-_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -335,21 +332,7 @@ def compared(model: Model, run: Run, engine: str) -> Agreement:
             "again"
         )
     photos = model.sample.photos()
-    found: Agreement | None = None
-    for start in range(0, len(photos), _BATCH):
-        prepared = as_unit(np.stack(photos[start : start + _BATCH]))
-        expected = own_reference(model, prepared)
-        part = agreement(
-            engine,
-            run(prepared),
-            expected,
-            model.threshold,
-            model.calibration.map_threshold.value,
-            resolution(model, expected),
-        )
-        found = found.joined(part) if found else part
-    assert found is not None
-    return found
+    return compare(model, photos, lambda x: own_reference(model, x), {engine: run})[0]
 
 
 def _require(found: Agreement) -> None:
@@ -378,7 +361,7 @@ def _write_sample(model: Model, run: Run, folder: Path, photo: Photo) -> float:
     _write_photo(photo, folder)
     prepared = model.preprocessing(photo)
     (folder / "prepared.f32").write_bytes(prepared.astype("<f4").tobytes())
-    output: Output = run(prepared[None])
+    output = run(prepared[None])
     expected = _expected(output.score[0], output.map[0], model.threshold)
     _write_json(folder / "expected.json", expected)
     return float(output.score[0])

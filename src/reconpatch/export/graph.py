@@ -10,7 +10,6 @@ file, by the same library that the other program will use.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from reconpatch.engine.engines import GRAPH_OUTPUTS, Output
 from reconpatch.errors import MissingExtraError, OutputError, SettingsError
 from reconpatch.features.graph_contents import parsed_graph
 from reconpatch.method.memory_bank import Floats, MemoryBank
+from reconpatch.model.parity import Run
 
 FORMATS = {"onnx": "onnxruntime", "openvino": "openvino"}
 """Formats that a graph is written in, and the engine that each is for."""
@@ -27,8 +27,6 @@ FILES = {"onnx": "model.onnx", "openvino": "model.xml"}
 """The file that a program opens."""
 MOST_BYTES = 2**31 - 2**20
 """A file of this kind (a protobuf message) holds less than 2 GiB; some room is for its frame."""
-
-Run = Callable[[Floats], Output]
 
 
 def check_format(to: str) -> None:

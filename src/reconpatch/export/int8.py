@@ -26,7 +26,7 @@ from reconpatch.features.graph_contents import parsed_graph
 from reconpatch.fitting.made_defects import made_defects
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.metrics import auroc
-from reconpatch.model.model import Inspector, Model
+from reconpatch.model.model import Inspector, Model, known_as
 from reconpatch.model.sample import ROUNDING
 from reconpatch.photos.images import Photo
 
@@ -154,8 +154,8 @@ def check(before: Inspector, after: Inspector, photos: Sequence[Photo]) -> Int8C
     made = made_defects((photo.rgb8(level) for photo in chosen), _SEED)
     scores: list[list[list[float]]] = []  # of each photo: good and defective, before and after
     for photo, defect in zip(chosen, made, strict=True):
-        pair = (photo, Photo(photo.name, defect.pixels))
-        scores.append([[_score(i, p, photo) for i in (before, after)] for p in pair])
+        pair = (photo, known_as(Photo(photo.name, defect.pixels), photo.sha256))
+        scores.append([[i.judge([p], as_new=True)[0].score for i in (before, after)] for p in pair])
     return measure(np.array(scores), (before.threshold, after.threshold))
 
 
@@ -176,20 +176,6 @@ def measure(scores: npt.NDArray[np.float64], thresholds: tuple[float, float]) ->
         score_difference=float(difference) / (abs(thresholds[0]) or 1.0),
         threshold=thresholds,
     )
-
-
-def _score(inspector: Inspector, photo: Photo, of: Photo) -> float:
-    """The score of a photo where the rows of another one, and of its group, are left out."""
-    from reconpatch.model.ensemble import Ensemble
-
-    scores = [
-        float(m.score_prepared(m.preprocessing(photo)[None], without=of.sha256).score[0])
-        for m in inspector.members
-    ]
-    if isinstance(inspector, Ensemble):
-        pairs = zip(inspector.score_scales, scores, strict=True)
-        return float(np.mean([scale(score) for scale, score in pairs]))
-    return scores[0]
 
 
 # --- Graph ---------------------------------------------------------------------------------------
@@ -220,7 +206,7 @@ def quantised(graph: bytes, prepared: Iterator[Floats], bank: MemoryBank) -> byt
     import onnx
     from onnxruntime import quantization
 
-    feeds = _feeds(prepared, bank)
+    feeds = ({"photos": photos, **bank.inputs} for photos in prepared)
     model = parsed_graph(graph)
     _own_weights(model)
     names = _names_in_8_bits(model)
@@ -276,11 +262,6 @@ def _names_in_8_bits(model: Any) -> list[str]:
         and node.op_type in _IN_8_BITS
         and 0 < int(np.prod(shapes.get(node.output[0], [0])[2:])) <= height * width
     ]
-
-
-def _feeds(prepared: Iterator[Floats], bank: MemoryBank) -> Iterator[Feed]:
-    for photos in prepared:
-        yield {"photos": photos, **bank.inputs}
 
 
 def _own_weights(model: Any) -> None:

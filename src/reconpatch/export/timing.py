@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ import numpy.typing as npt
 from reconpatch.errors import SettingsError
 from reconpatch.memory import peak_bytes
 from reconpatch.model.model import Inspector
-from reconpatch.photos.images import MAX_PIXELS, Photo, read_photo
+from reconpatch.photos.images import MAX_PIXELS, Photo, read_photo, read_photo_bytes
 from reconpatch.photos.read_ahead import read_ahead
 
 STEPS = ("decode", "prepare", "graph", "verdict")
 BATCHES = (1, 4, 16)
+
+Read = Callable[[], Photo]
 
 
 @dataclass(frozen=True)
@@ -100,36 +102,21 @@ def time_engines(
     """
     if rounds < 1:
         raise SettingsError(f"there are {rounds} rounds: give 1 or more")
-    sources: Sequence[Path | bytes] = list(paths) or _own_photos(model)
-
-    def decode(source: Path | bytes) -> Photo:
-        return _decode(source, max_pixels)
-
+    reads: list[Read] = [partial(read_photo, path, max_pixels=max_pixels) for path in paths]
+    if not reads:
+        sample = model.members[0].sample
+        if sample is None:
+            raise SettingsError("the model file carries no photos to time: give some")
+        own = partial(read_photo_bytes, name="<sample>", max_pixels=max_pixels)
+        reads = [partial(own, picture) for picture in sample.pictures[: sample.good]]
     return [
-        _time_engine(model.on_engine(name), sources, decode, rounds, threads, progress)
-        for name in engines
+        _time_engine(model.on_engine(name), reads, rounds, threads, progress) for name in engines
     ]
-
-
-def _own_photos(model: Inspector) -> list[bytes]:
-    sample = model.members[0].sample
-    if sample is None:
-        raise SettingsError("the model file carries no photos to time: give some")
-    return list(sample.pictures[: sample.good])
-
-
-def _decode(source: Path | bytes, max_pixels: int) -> Photo:
-    if isinstance(source, bytes):
-        from PIL import Image
-
-        return read_photo(Image.open(BytesIO(source)), name="<sample>", max_pixels=max_pixels)
-    return read_photo(source, max_pixels=max_pixels)
 
 
 def _time_engine(
     model: Inspector,
-    sources: Sequence[Path | bytes],
-    decode: Callable[[Path | bytes], Photo],
+    reads: Sequence[Read],
     rounds: int,
     threads: int,
     progress: Callable[[str, int, int], None] | None,
@@ -138,8 +125,8 @@ def _time_engine(
     whole: list[tuple[float, float]] = []
     name = model.members[0].engine.name
     for number in range(rounds + 1):
-        for source in sources:
-            steps, both = _time_photo(model, source, decode)
+        for read in reads:
+            steps, both = _time_photo(model, read)
             if number:
                 seconds.append(steps)
                 whole.append(both)
@@ -148,26 +135,23 @@ def _time_engine(
     table, both_ways = np.array(seconds), np.array(whole)
     return EngineTimes(
         engine=name,
-        photos=len(sources),
+        photos=len(reads),
         rounds=rounds,
         steps={step: Timing.of(table[:, i]) for i, step in enumerate(STEPS)},
         from_file=Timing.of(both_ways[:, 0]),
         from_memory=Timing.of(both_ways[:, 1]),
         photos_a_second={
-            size: _photos_a_second(model, [*sources] * rounds, decode, size, threads)
-            for size in BATCHES
+            size: _photos_a_second(model, [*reads] * rounds, size, threads) for size in BATCHES
         },
         peak_memory=peak_bytes(),
     )
 
 
-def _time_photo(
-    model: Inspector, source: Path | bytes, decode: Callable[[Path | bytes], Photo]
-) -> tuple[list[float], tuple[float, float]]:
+def _time_photo(model: Inspector, read: Read) -> tuple[list[float], tuple[float, float]]:
     """Seconds of each step of one inspection, and of whole ones from file and from memory."""
     clock = time.perf_counter
     start = clock()
-    photo = decode(source)
+    photo = read()
     decoded = clock()
     prepared = [list(m.preprocessing.views(photo, m.layout)) for m in model.members]
     ready = clock()
@@ -175,7 +159,7 @@ def _time_photo(
         for x in views:
             member.engine(x[None], member.bank)
     ran = clock()
-    model.inspect(decode(source))
+    model.inspect(read())
     from_file = clock() - ran
     start_again = clock()
     model.inspect(photo)
@@ -184,19 +168,13 @@ def _time_photo(
     return [decoded - start, ready - decoded, ran - ready, verdict], (from_file, from_memory)
 
 
-def _photos_a_second(
-    model: Inspector,
-    sources: Sequence[Path | bytes],
-    decode: Callable[[Path | bytes], Photo],
-    size: int,
-    threads: int,
-) -> float:
+def _photos_a_second(model: Inspector, reads: Sequence[Read], size: int, threads: int) -> float:
     start = time.perf_counter()
     batch: list[Photo] = []
-    for photo in read_ahead(decode, sources, threads):
+    for photo in read_ahead(lambda read: read(), reads, threads):
         batch.append(photo)
         if len(batch) == size:
             model.inspect_batch(batch)
             batch.clear()
     model.inspect_batch(batch)
-    return len(sources) / (time.perf_counter() - start)
+    return len(reads) / (time.perf_counter() - start)

@@ -253,7 +253,7 @@ def score_members(
         p: np.stack([p(photo) for photo in photos]) for p in {m.preprocessing for m in models}
     }
     without = photos[0].sha256 if as_new else None
-    outputs = [m.score_prepared(prepared[m.preprocessing], without=without) for m in models]
+    outputs = [m.engine(prepared[m.preprocessing], m.bank_without(without)) for m in models]
     return [[output.patch_scores(i) for i in range(len(photos))] for output in outputs]
 
 

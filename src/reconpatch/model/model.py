@@ -133,7 +133,8 @@ class Inspector(Contents):
         Raises:
             PhotoError: the photo cannot be read or used.
         """
-        return self.inspect_batch([photo], max_pixels=max_pixels)[0]
+        read = self.preprocessing.registered(_read(photo, max_pixels))
+        return self._result(read, self.judge([read])[0])
 
     def inspect_batch(
         self, photos: Iterable[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS
@@ -189,7 +190,8 @@ class Inspector(Contents):
         """Describe how a photo differs in kind from those of the fit: see `Result.notes`."""
         if self.kind is None:
             return ()
-        return self.kind.differences(Look.at(photo, self.white_level), self.photos)
+        ratios = [good.width / good.height for good in self.photos]
+        return self.kind.differences(Look.at(photo, self.white_level), ratios)
 
     def inspect_many(
         self, photos: Iterable[PhotoSource | Photo], *, max_pixels: int = MAX_PIXELS
@@ -248,7 +250,7 @@ class Inspector(Contents):
             known, at = of_fit.get(read.sha256), held.find(small, side)
             if known is None and at is not None and at < len(self.photos):
                 known = self.photos[at]
-                read = _known_as(read, known.sha256)
+                read = known_as(read, known.sha256)
             judged = self.judge([read], as_new=True)[0]
             scores.append(judged.score)
             maxima.append(float(judged.anomaly_map.max()))
@@ -299,8 +301,8 @@ class Inspector(Contents):
         return fingerprint(self)
 
 
-def _known_as(photo: Photo, sha256: str) -> Photo:
-    """A photo that is known by the hash of the one that it is a copy of."""
+def known_as(photo: Photo, sha256: str) -> Photo:
+    """A photo that is known by the hash of the one that it is a copy of, or was made on."""
     known = copy.copy(photo)
     vars(known)["sha256"] = sha256
     return known
@@ -341,11 +343,11 @@ class Model(Inspector, ModelContents):
             return [Judgement(s.image_score, self.draw(s.distances), self, s) for s in scored]
         if as_new:
             outputs = [
-                (self.score_prepared(self.preprocessing(p)[None], without=p.sha256), 0)
+                (self.engine(self.preprocessing(p)[None], self.bank_without(p.sha256)), 0)
                 for p in photos
             ]
         else:
-            output = self.score_prepared(np.stack([self.preprocessing(p) for p in photos]))
+            output = self.engine(np.stack([self.preprocessing(p) for p in photos]), self.bank)
             outputs = [(output, i) for i in range(len(photos))]
         return [
             Judgement(float(output.score[i]), output.map[i], self, output.patch_scores(i))
@@ -362,7 +364,7 @@ class Model(Inspector, ModelContents):
         Raises:
             PhotoError: the photo is of another size or shape than the model takes.
         """
-        scoring, bank = self.settings.scoring, self._bank_without(photo.sha256 if as_new else None)
+        scoring, bank = self.settings.scoring, self.bank_without(photo.sha256 if as_new else None)
         distances = np.empty(self.layout.places, np.float32)
         weighted = np.empty(self.layout.places, np.float32)
         nearest = np.empty(self.layout.places, np.int64)
@@ -409,29 +411,8 @@ class Model(Inspector, ModelContents):
         """The model itself."""
         return (self,)
 
-    def score(self, photo: Photo) -> PatchScores:
-        """Compare a photo's patches with the bank.
-
-        A photo of the fit, known by its pixels, is compared as in `inspect`: with all rows, its
-        own included. `calibrated_on` is where it matters to leave them out.
-        """
-        return self.judge([photo])[0].scores
-
-    def score_as_new(self, photo: Photo) -> PatchScores:
-        """Compare a photo with the bank as if it were new: without the rows of its own group."""
-        return self.judge([photo], as_new=True)[0].scores
-
-    def score_prepared(self, prepared: Floats, *, without: str | None = None) -> Output:
-        """Run the engine on photos that are prepared, as members of one preprocessing share them.
-
-        Args:
-            prepared: (B, 3, height, width) float32, each as `preprocessing` gives it.
-            without: SHA-256 of a photo whose group's rows are left out of the bank, if it is one
-                of the fit; None compares with all rows.
-        """
-        return self.engine(prepared, self._bank_without(without))
-
-    def _bank_without(self, sha256: str | None) -> MemoryBank:
+    def bank_without(self, sha256: str | None) -> MemoryBank:
+        """The bank without the rows of a photo's group, if its SHA-256 is of the fit; None: all."""
         if sha256 is None:
             return self.bank
         return self.bank.without(self._group_of_row == self._group_of_hash.get(sha256, -1))
@@ -525,7 +506,11 @@ def _each(photos: Iterable[PhotoSource | Photo], max_pixels: int) -> Iterator[Ph
             "paths, arrays or PIL images, such as [photo]."
         )
     for photo in photos:
-        yield photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
+        yield _read(photo, max_pixels)
+
+
+def _read(photo: PhotoSource | Photo, max_pixels: int) -> Photo:
+    return photo if isinstance(photo, Photo) else read_photo(photo, max_pixels=max_pixels)
 
 
 def _scaled_box(box: Box, photo: TrainingPhoto, thumbnail: bytes) -> Box:

@@ -12,19 +12,19 @@ without a threshold, so that another threshold is held to it without a run of an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
-from reconpatch.engine.engines import Output, engines_present, scored_in_numpy
+from reconpatch.engine.engines import Engine, Output, engines_present, scored_in_numpy
 from reconpatch.errors import ParityError
 from reconpatch.method.memory_bank import Floats
 from reconpatch.method.scoring import anomaly_map
 from reconpatch.model.contents import ModelContents
 from reconpatch.model.file import scoring_fingerprint
-from reconpatch.model.sample import Agreement, Measured, Sample, Scores, engine_here
+from reconpatch.model.sample import Agreement, Measured, Sample, engine_here
 from reconpatch.photos.images import Bytes, Photo, as_bytes, as_unit
 
 RESOLUTION = 0.01
@@ -32,26 +32,18 @@ RESOLUTION = 0.01
 
 _BATCH = 4
 
+Run = Callable[[Floats], Output]
+"""What inspects (B, 3, H, W) float32 prepared photos: an engine with a bank, or a reference."""
 
-def agreement(
-    engine: str,
-    found: Scores,
-    reference: Scores,
-    threshold: float,
-    map_threshold: float,
-    resolution: float = 0.0,
-) -> Agreement:
-    """Compare what an engine found with the reference.
 
-    Args:
-        engine: its name.
-        found: what it says of B photos.
-        reference: what it should say.
-        threshold: of the image score.
-        map_threshold: of the map.
-        resolution: where a threshold is smaller, differences are shares of this instead.
-    """
-    return Measured.of(engine, found, reference, resolution).at(threshold, map_threshold)
+def on_engines(model: ModelContents, names: Sequence[str] | None = None) -> dict[str, Run]:
+    """Runs of the model's graph with its bank, by engine; None takes all that are installed."""
+
+    def run(engine: Engine) -> Run:
+        return lambda prepared: engine(prepared, model.bank)
+
+    names = engines_present() if names is None else names
+    return {name: run(model.engine.on(name)) for name in names}
 
 
 def resolution(model: ModelContents, output: Output) -> float:
@@ -78,27 +70,24 @@ def require(agreements: Iterable[Agreement]) -> None:
 def measure(
     model: ModelContents,
     photos: Sequence[Bytes],
-    reference: Callable[[Floats], Output],
-    engines: Sequence[str] | None = None,
+    reference: Run,
+    runs: Mapping[str, Run],
 ) -> list[Measured]:
     """Measure each engine on photos against a reference.
 
     Args:
-        model: its graph and bank are used.
+        model: what they run; its representation tells the resolution.
         photos: (3, H, W) uint8 prepared photos.
-        reference: what should be said of (B, 3, H, W) float32 photos.
-        engines: names; None takes all that are installed here.
+        reference: what should be said of them.
+        runs: what is said of them, by the engine that says it.
     """
-    names = engines_present() if engines is None else engines
-    opened = {name: model.engine.on(name) for name in names}
     found: dict[str, Measured] = {}
     for start in range(0, len(photos), _BATCH):
         prepared = as_unit(np.stack(photos[start : start + _BATCH]))
         expected = reference(prepared)
         smallest = resolution(model, expected)
-        for name, engine in opened.items():
-            said = engine(prepared, model.bank)
-            part = Measured.of(name, said, expected, smallest, engine_here(name))
+        for name, run in runs.items():
+            part = Measured.of(name, run(prepared), expected, smallest, engine_here(name))
             found[name] = found[name].joined(part) if name in found else part
     return list(found.values())
 
@@ -106,11 +95,11 @@ def measure(
 def compare(
     model: ModelContents,
     photos: Sequence[Bytes],
-    reference: Callable[[Floats], Output],
-    engines: Sequence[str] | None = None,
+    reference: Run,
+    runs: Mapping[str, Run],
 ) -> list[Agreement]:
     """Compare each engine with a reference at the model's thresholds: see `measure`."""
-    return _at_thresholds(measure(model, photos, reference, engines), model)
+    return _at_thresholds(measure(model, photos, reference, runs), model)
 
 
 def _at_thresholds(measured: Iterable[Measured], model: ModelContents) -> list[Agreement]:
@@ -118,9 +107,7 @@ def _at_thresholds(measured: Iterable[Measured], model: ModelContents) -> list[A
     return [found.at(model.threshold, map_threshold) for found in measured]
 
 
-def checked_sample(
-    model: ModelContents, reference: Callable[[Floats], Output] | None = None
-) -> Sample | None:
+def checked_sample(model: ModelContents, reference: Run | None = None) -> Sample | None:
     """Measure every installed engine on the model's sample.
 
     Engines that were measured with this graph and bank, in this version and on this processor, are
@@ -150,7 +137,7 @@ def checked_sample(
         outputs.append(reference(prepared) if reference else own_reference(model, prepared))
         return outputs[-1]
 
-    measured = measure(model, sample.photos(), remembered)
+    measured = measure(model, sample.photos(), remembered, on_engines(model))
     agreements = _at_thresholds(measured, model)
     require(agreements)
     return replace(
@@ -198,7 +185,7 @@ def verify_sample(model: ModelContents, engines: Sequence[str] | None = None) ->
             map=np.stack([anomaly_map(d, *place, model.settings.scoring.blur) for d in distances]),
         )
 
-    return compare(model, sample.photos(), reference, engines)
+    return compare(model, sample.photos(), reference, on_engines(model, engines))
 
 
 def verify_photos(
@@ -218,9 +205,4 @@ def verify_photos(
         for photo in photos
         for view in model.preprocessing.views(photo, model.layout)
     ]
-    return compare(
-        model,
-        prepared,
-        lambda x: own_reference(model, x),
-        engines,
-    )
+    return compare(model, prepared, lambda x: own_reference(model, x), on_engines(model, engines))

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from reconpatch.engine.engines import Output
 from reconpatch.method.memory_bank import Floats
 from reconpatch.photos.images import Bytes
 from reconpatch.photos.stored_picture import stored_picture
@@ -60,18 +60,6 @@ class Agreement:
     close_calls: int
     verdicts: int
 
-    def joined(self, other: Agreement) -> Agreement:
-        """The same of both samples together."""
-        return Agreement(
-            self.engine,
-            self.photos + other.photos,
-            max(self.score_difference, other.score_difference),
-            max(self.map_difference, other.map_difference),
-            self.near_ties + other.near_ties,
-            self.close_calls + other.close_calls,
-            self.verdicts + other.verdicts,
-        )
-
     @property
     def holds(self) -> bool:
         """Whether the engine may stand for the reference."""
@@ -89,22 +77,6 @@ class Agreement:
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON-ready values."""
         return asdict(self)
-
-
-class Scores(Protocol):
-    """The outputs that are compared, fields of `reconpatch.engine.engines.Output`."""
-
-    @property
-    def score(self) -> npt.NDArray[Any]:
-        """(B,) image scores."""
-
-    @property
-    def map(self) -> Floats:
-        """(B, H, W) anomaly maps."""
-
-    @property
-    def nearest(self) -> npt.NDArray[np.int64]:
-        """(B, P) rows of the bank."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +101,16 @@ class Measured:
     resolutions: tuple[float, ...]
     near_ties: int
 
+    __pydantic_config__ = {"allow_inf_nan": False}  # noqa: RUF012
+
     @classmethod
     def of(
-        cls, engine: str, found: Scores, reference: Scores, resolution: float = 0.0, where: str = ""
+        cls, engine: str, found: Output, reference: Output, resolution: float = 0.0, where: str = ""
     ) -> Measured:
-        """Measure what an engine found against the reference."""
+        """Measure what an engine found against the reference.
+
+        Where a threshold is smaller than the resolution, differences are shares of that instead.
+        """
         off = np.abs(found.map - reference.map)
         return cls(
             engine,
@@ -196,24 +173,15 @@ class Measured:
         Raises:
             ValueError: it is not.
         """
-        columns = [
-            tuple(float(value) for value in values[name])
-            for name in ("scores", "expected", "map_differences", "resolutions")
-        ]
-        if len({len(column) for column in columns}) != 1 or not all(
-            math.isfinite(value) for column in columns for value in column
-        ):
-            raise ValueError("what its engines said of the samples is incomplete")
-        scores, expected, map_differences, resolutions = columns
-        return cls(
-            str(values["engine"]),
-            str(values["where"]),
-            scores,
-            expected,
-            map_differences,
-            resolutions,
-            int(values["near_ties"]),
-        )
+        from pydantic import TypeAdapter
+
+        try:
+            found = TypeAdapter(cls).validate_python(values)
+            columns = found.scores, found.expected, found.map_differences, found.resolutions
+            [_] = {len(column) for column in columns}
+        except ValueError as error:  # that of pydantic, too
+            raise ValueError("what its engines said of the samples is incomplete") from error
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias, overload
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -253,13 +253,7 @@ class PhotosInTurn(Sequence[Photo]):
     def __len__(self) -> int:
         return len(self._reads)
 
-    @overload
-    def __getitem__(self, index: int) -> Photo: ...
-    @overload
-    def __getitem__(self, index: slice) -> PhotosInTurn: ...
-    def __getitem__(self, index: int | slice) -> Photo | PhotosInTurn:
-        if isinstance(index, slice):
-            return PhotosInTurn(self._reads[index])
+    def __getitem__(self, index: int) -> Photo:  # type: ignore[override]  # nobody cuts them
         return self._reads[index]()
 
 

@@ -33,18 +33,6 @@ _SHAPE = 1.05  # ratio of ratios of sides
 _MIXED_SHAPES = 1.5
 
 
-class Sized(Protocol):
-    """What has a height and a width, such as a photo of the fit."""
-
-    @property
-    def height(self) -> int:
-        """In pixels."""
-
-    @property
-    def width(self) -> int:
-        """In pixels."""
-
-
 class Comparing(Protocol):
     """What tells how a photo differs from those of the fit: a model."""
 
@@ -136,14 +124,14 @@ class Kind:
             raise ValueError("it lacks the kind of its photos")
         return found
 
-    def differences(self, look: Look, photos: Sequence[Sized]) -> tuple[str, ...]:
+    def differences(self, look: Look, ratios: Sequence[float]) -> tuple[str, ...]:
         """What sets a photo apart from those of the fit, a sentence each, the same for all like it.
 
         Args:
             look: at the photo.
-            photos: those of the fit.
+            ratios: of width to height, of those of the fit.
         """
-        return (*self._of_colour(look), *self._of_depth(look), *_of_shape(look, photos))
+        return (*self._of_colour(look), *self._of_depth(look), *_of_shape(look, ratios))
 
     def _of_colour(self, look: Look) -> Iterable[str]:
         low, high = self.chroma
@@ -189,8 +177,7 @@ def kind_notes(looks: Sequence[Look]) -> list[str]:
     return [f"{note}: a model for each kind has fewer misses." for note in notes]
 
 
-def _of_shape(look: Look, photos: Sequence[Sized]) -> Iterable[str]:
-    ratios = [photo.width / photo.height for photo in photos]
+def _of_shape(look: Look, ratios: Sequence[float]) -> Iterable[str]:
     ratio, low, high = look.width / look.height, min(ratios), max(ratios)
     if low / _SHAPE <= ratio <= high * _SHAPE:
         return

@@ -11,7 +11,7 @@ versions of one photo.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -150,9 +150,12 @@ class Preprocessing:
             return part if inside is None else np.where(inside, part, part.dtype.type(grey))
 
         depth = 1 if pixels.ndim == 2 else 3
-        resized = _resize(channel, depth, self.height, self.width, source)
+        # Pillow resamples each channel by itself, so this gives the bits of one call without a copy
+        # of a whole photo, of which Pillow's would have four bytes for each three.
+        size = self.height, self.width
+        resized = np.stack([_resampled(channel(c), *size, source) for c in range(depth)], axis=2)
         # Mono becomes RGB only here, which gives the same as before the resize for less work.
-        channels = np.broadcast_to(resized, (self.height, self.width, 3))
+        channels = np.broadcast_to(resized, (*size, 3))
         turned = np.ascontiguousarray(channels.transpose(2, 0, 1))
         prepared: npt.NDArray[np.float32] = turned
         return prepared / np.float32(255) if turned.dtype == np.uint8 else prepared
@@ -297,28 +300,6 @@ def _round_up(value: float) -> int:
 def _round_down(value: float) -> int:
     """To the nearest whole number, halves downward."""
     return math.ceil(value - 0.5)
-
-
-def _resize(
-    channel: Callable[[int], npt.NDArray[Any]],
-    channels: int,
-    height: int,
-    width: int,
-    source: tuple[float, float, float, float],
-) -> npt.NDArray[Any]:
-    """Resize the source box of a picture to (height, width, channels), a channel at a time.
-
-    Pillow resamples each channel by itself, so that this gives the bits of one call without a
-    copy of a whole photo, of which Pillow's would have four bytes for each three.
-
-    Args:
-        channel: gives one, (H, W) uint8 or float32.
-        channels: how many there are.
-        height: of the result.
-        width: of the result.
-        source: x0, y0, x1, y1 in pixels of the picture.
-    """
-    return np.stack([_resampled(channel(c), height, width, source) for c in range(channels)], 2)
 
 
 def _enlarge(small: npt.NDArray[np.float32], out: npt.NDArray[np.float32]) -> None:

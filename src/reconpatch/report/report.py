@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -35,6 +35,7 @@ from reconpatch.photos.listing import OVERLAY, OVERLAY_SUMS
 from reconpatch.photos.stored_picture import stored_picture
 from reconpatch.report.overlay import css_gradient, outline, overlay
 from reconpatch.report.pages import rendered
+from reconpatch.report.plots import Bar, Bins, Doubles, photos, stacked
 from reconpatch.result import Box, Region, Result
 
 if TYPE_CHECKING:
@@ -431,34 +432,17 @@ def _jpeg(image: Image.Image) -> bytes:
 # --- Histogram ------------------------------------------------------------------------------------
 
 _BINS = 40
-# x threshold; scores beyond go into the last bar, or one wild photo squeezes the rest
-_CUT_AT = 4.0
 _MAX_LABELS = 6
 _WIDTH, _LEFT, _RIGHT, _TOP = 760, 44, 14, 34
 _PANEL, _CAPTION, _GAP = 124, 24, 22
 
 
-@dataclass(frozen=True)
-class _Series:
+class _Series(NamedTuple):
     """Scores drawn in one colour: the CSS class of the colour, and its name in the legend."""
 
     key: str
     name: str
-    scores: npt.NDArray[np.float64]
-
-    @classmethod
-    def of(cls, key: str, name: str, entries: Sequence[_Entry]) -> _Series:
-        return cls(key, name, np.array([entry.score for entry in entries], dtype=np.float64))
-
-
-@dataclass(frozen=True)
-class _Bar:
-    x: float
-    y: float
-    width: float
-    height: float
-    series: str
-    tip: str
+    scores: Doubles
 
 
 @dataclass(frozen=True)
@@ -470,7 +454,7 @@ class _Panel:
     base: float
     top: float
     highest: int
-    bars: tuple[_Bar, ...]
+    bars: tuple[Bar, ...]
 
 
 @dataclass(frozen=True)
@@ -489,51 +473,15 @@ class _Histogram:
     cut_at: float | None
 
 
-@dataclass(frozen=True)
-class _Bins:
-    """Equal bins with the threshold on an edge: bin i holds (edge(i), edge(i + 1)]."""
-
-    threshold: float
-    step: float
-    first: int
-    last: int
-
-    def edge(self, i: int) -> float:
-        return self.threshold + i * self.step
-
-    def of(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """Bin of each score; scores beyond the ends go into the first or last bin."""
-        i = np.ceil((scores - self.threshold) / self.step) - 1
-        inside: npt.NDArray[np.int64] = np.clip(i, self.first, self.last).astype(np.int64)
-        return inside
-
-    def x(self, value: float) -> float:
-        share = (value - self.edge(self.first)) / ((self.last + 1 - self.first) * self.step)
-        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 2)
-
-
-def _bins(scores: npt.NDArray[np.float64], threshold: float) -> _Bins:
-    """About 40 bins over the scores and the threshold, and a spare one below."""
-    ends = np.append(scores[np.isfinite(scores)], threshold)
-    low, high = float(ends.min()), float(ends.max())
-    if threshold > 0:
-        high = min(high, _CUT_AT * threshold)
-    step = (high - low) / _BINS or max(abs(threshold), 1.0) / _BINS
-    first = math.floor((low - threshold) / step) - 1
-    last = max(0, math.ceil((high - threshold) / step))
-    return _Bins(threshold, step, first, last)
-
-
 def _histogram(context: ReportContext, entries: Sequence[_Entry]) -> _Histogram:
     calibration = _Series("calibration", "calibration", np.asarray(context.calibration_scores))
     inspected = _series(entries)
     everything = np.concatenate([series.scores for series in (calibration, *inspected)])
-    bins = _bins(everything, context.threshold)
+    bins = Bins.over(everything, context.threshold, _BINS, _LEFT, _WIDTH - _RIGHT)
     rows = (
-        (f"{_photos(calibration.scores.size)} known to be good (calibration)", [calibration]),
-        (f"{_photos(len(entries))} inspected now", inspected),
+        (f"{photos(calibration.scores.size)} known to be good (calibration)", [calibration]),
+        (f"{photos(len(entries))} inspected now", inspected),
     )
-    end = bins.edge(bins.last + 1)
     return _Histogram(
         width=_WIDTH,
         height=_TOP + 2 * _PANEL + _GAP + 40,
@@ -541,51 +489,39 @@ def _histogram(context: ReportContext, entries: Sequence[_Entry]) -> _Histogram:
         right=_WIDTH - _RIGHT,
         threshold_x=bins.x(context.threshold),
         threshold_anchor=_anchor(bins.x(context.threshold)),
-        ticks=tuple(
-            (bins.x(value), f"{value:g}") for value in _nice_ticks(bins.edge(bins.first), end)
-        ),
+        ticks=tuple((bins.x(value), f"{value:g}") for value in _nice_ticks(*bins.ends)),
         panels=tuple(
             _panel(caption, series, bins, _TOP + row * (_PANEL + _GAP))
             for row, (caption, series) in enumerate(rows)
         ),
         legend=tuple((series.key, series.name) for series in (calibration, *inspected)),
-        cut_at=bins.edge(bins.last) if everything.max(initial=-math.inf) > end else None,
+        cut_at=bins.edge(bins.last) if everything.max(initial=-math.inf) > bins.ends[1] else None,
     )
 
 
 def _series(entries: Sequence[_Entry]) -> list[_Series]:
     """The inspected photos by label, or by verdict where there are no labels."""
-    if not _has_labels(entries):
-        return [
-            _Series.of("good", "verdict: good", [e for e in entries if not e.anomalous]),
-            _Series.of("anomalous", "verdict: anomalous", [e for e in entries if e.anomalous]),
-        ]
-    shown = _labels(entries)[:_MAX_LABELS]
-    series = [
-        _Series.of(f"label-{i}", label, [e for e in entries if _label(e) == label])
-        for i, label in enumerate(shown)
+    names = {"good": "verdict: good", "anomalous": "verdict: anomalous"}
+    keys = ["anomalous" if entry.anomalous else "good" for entry in entries]
+    if _has_labels(entries):
+        names = {f"label-{i}": label for i, label in enumerate(_labels(entries)[:_MAX_LABELS])}
+        key_of = {label: key for key, label in names.items()}
+        keys = [key_of.get(_label(entry), "label-other") for entry in entries]
+        names |= {"label-other": "other labels"} if "label-other" in keys else {}
+    return [
+        _Series(
+            key,
+            name,
+            np.array([e.score for e, k in zip(entries, keys, strict=True) if k == key], np.float64),
+        )
+        for key, name in names.items()
     ]
-    rest = [e for e in entries if _label(e) not in shown]
-    return [*series, _Series.of("label-other", "other labels", rest)] if rest else series
 
 
-def _panel(caption: str, series: Sequence[_Series], bins: _Bins, top: float) -> _Panel:
-    """Stacks the counts of each group upon each other, bin by bin."""
-    counts = {group.key: Counter(bins.of(group.scores).tolist()) for group in series}
-    totals = sum(counts.values(), Counter[int]())
-    highest = max(totals.values(), default=0)
-    unit = (_PANEL - _CAPTION) / max(1, highest)
-    base = top + _PANEL
-    bars = []
-    for i in sorted(totals):
-        x, width = bins.x(bins.edge(i)), bins.x(bins.edge(i + 1)) - bins.x(bins.edge(i)) - 1
-        tip = f"{_photos(totals[i])}, score {figure(bins.edge(i))} to {figure(bins.edge(i + 1))}"
-        below = 0
-        for key, of_group in counts.items():
-            if of_group[i]:
-                below += of_group[i]
-                bars.append(_Bar(x, base - below * unit, width, of_group[i] * unit, key, tip))
-    return _Panel(caption, top + 8, base, base - highest * unit, highest, tuple(bars))
+def _panel(caption: str, series: Sequence[_Series], bins: Bins, top: float) -> _Panel:
+    base, height = top + _PANEL, _PANEL - _CAPTION
+    bars, highest = stacked([(of.key, of.scores) for of in series], bins, base, height)
+    return _Panel(caption, top + 8, base, base - height if highest else base, highest, bars)
 
 
 def _anchor(x: float) -> str:
@@ -631,10 +567,6 @@ def headline(anomalous: int, inspected: int) -> str:
     return f"{anomalous:,} of {inspected:,} photos {'is' if anomalous == 1 else 'are'} anomalous"
 
 
-def _photos(count: int) -> str:
-    return f"{count:,} photo" if count == 1 else f"{count:,} photos"
-
-
 def _label(entry: _Entry) -> str:
     return "no label" if entry.label is None else entry.label
 
@@ -671,7 +603,7 @@ def _render(
     anomalous = sum(entry.anomalous for entry in entries)
     return rendered(
         "report.html.j2",
-        {"figure": figure, "multiple": multiple, "photos": _photos},
+        {"figure": figure, "multiple": multiple, "photos": photos},
         rows=[(entries[number], pictures.get(number)) for number in order],
         context=context,
         errors=errors,

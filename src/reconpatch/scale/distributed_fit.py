@@ -23,7 +23,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ from reconpatch.errors import SettingsError, WorkersError
 from reconpatch.features.extractor import Extractor, FeatureExtractor
 from reconpatch.features.store import PatchStore
 from reconpatch.fitting.model import Steps, in_this_process, pick
-from reconpatch.fitting.options import FitOptions
+from reconpatch.fitting.options import FitOptions, report_to
 from reconpatch.fitting.reading import Read, Reading, kept_views, readable, signed
 from reconpatch.method.coreset import bank_rows
 from reconpatch.method.memory_bank import Floats, Ints, MemoryBank
@@ -117,7 +117,7 @@ class StepsByWorkers(Steps):
         """See `Steps`."""
         del extractor, threads  # workers have their own
         graph = _put(graph)
-        report = _named(self._options, "extract features")
+        report = report_to(self._options, "extract features")
         self._shares = _shares(reading, graph)
         found = _run(read_share, self._shares, report)
         if any(part.read.preprocessing != reading.preprocessing for part in found):
@@ -184,15 +184,11 @@ class StepsByWorkers(Steps):
         """See `Steps`: a coreset of the shares' coresets."""
         total = self._photos * patches.places
         rows = bank_rows(settings.bank, total, settings.bank_least)
-        tasks = [CoresetTask(share, f, rows, total) for share in self._shares]
-        found = _run(coreset_of_share, tasks, progress)
-        r = np.concatenate([part.rows for part in found])
-        number = np.concatenate(
-            [
-                part.patches + first * patches.places
-                for part, first in zip(found, self._first_photo, strict=True)
-            ]
-        )
+        work = partial(coreset_of_share, f=f, rows=rows, total=total)
+        picks, of_shares = zip(*_run(work, self._shares, progress), strict=True)
+        r = np.concatenate(of_shares)
+        pairs = zip(picks, self._first_photo, strict=True)
+        number = np.concatenate([picked + first * patches.places for picked, first in pairs])
         if len(r) > rows:
             picked = pick(r, rows, settings, np.random.default_rng(settings.seed))
             r, number = r[picked], number[picked]
@@ -211,9 +207,8 @@ class StepsByWorkers(Steps):
         covering = cover(bank, self.photo(patches), photos, of=sorted(self._row), progress=own)
         if len(self._row) == len(photos):
             return covering
-        reference = _put(bank)
-        tasks = [RadiusTask(share, f, reference) for share in self._shares]
-        return replace(covering, radius=max(_run(radius_of_share, tasks, progress)))
+        work = partial(radius_of_share, f=f, bank=_put(bank))
+        return replace(covering, radius=max(_run(work, self._shares, progress)))
 
 
 # --- What workers do -----------------------------------------------------------------------------
@@ -264,33 +259,6 @@ class ShareRead:
     sample_photo: Ints
 
 
-@dataclass(frozen=True)
-class CoresetTask:
-    """A share, f, rows of the bank, and patches of all shares."""
-
-    share: Share
-    f: Representation
-    rows: int
-    total: int
-
-
-@dataclass(frozen=True)
-class ShareCoreset:
-    """(k,) patches of a share, counted through its photos, and the (k, D) rows r = f(p)."""
-
-    patches: Ints
-    rows: Floats
-
-
-@dataclass(frozen=True)
-class RadiusTask:
-    """A share, f, and a reference to the bank."""
-
-    share: Share
-    f: Representation
-    bank: Any
-
-
 def read_share(share: Share) -> ShareRead:
     """Read a share for the first time."""
     read, patches = share.features()
@@ -309,28 +277,37 @@ def largest_value(share: Share) -> int:
     return max((int(p.pixels.max()) for p in photos if p.pixels.dtype == np.uint16), default=0)
 
 
-def coreset_of_share(task: CoresetTask) -> ShareCoreset:
-    """The coreset of a share's represented patches."""
-    _, patches = task.share.features()
-    patches.represent(task.f)
-    settings = task.share.reading.settings
-    part = -(-SPARE * task.rows * patches.patches // task.total)
-    rng = np.random.default_rng([settings.seed, task.share.first])
-    rows = min(task.rows, part)
-    if patches.patches > rows:
-        picked = pick(patches.flat, rows, settings, rng)
+def coreset_of_share(share: Share, f: Representation, rows: int, total: int) -> tuple[Ints, Floats]:
+    """The coreset of a share's represented patches.
+
+    Args:
+        share: the photos.
+        f: the representation.
+        rows: of the bank.
+        total: patches of all shares.
+
+    Returns:
+        (k,) patches, counted through the share's photos, and their (k, D) rows r = f(p).
+    """
+    _, patches = share.features()
+    patches.represent(f)
+    settings = share.reading.settings
+    part = -(-SPARE * rows * patches.patches // total)
+    rng = np.random.default_rng([settings.seed, share.first])
+    if patches.patches > min(rows, part):
+        picked = pick(patches.flat, min(rows, part), settings, rng)
     else:
         picked = np.arange(patches.patches, dtype=np.int64)
-    return ShareCoreset(picked, patches.take(picked))
+    return picked, patches.take(picked)
 
 
-def radius_of_share(task: RadiusTask) -> float:
-    """The distance of the share's patch that is furthest from the bank."""
-    bank: MemoryBank = _get(task.bank)
-    _, patches = task.share.features()
-    patches.represent(task.f)
+def radius_of_share(share: Share, f: Representation, bank: Any) -> float:
+    """The distance of the share's patch that is furthest from the bank, given by reference."""
+    rows: MemoryBank = _get(bank)
+    _, patches = share.features()
+    patches.represent(f)
     return max(
-        (float(bank.nearest(patches.photo(i))[0].max()) for i in range(len(patches))), default=0.0
+        (float(rows.nearest(patches.photo(i))[0].max()) for i in range(len(patches))), default=0.0
     )
 
 
@@ -397,13 +374,6 @@ def _run(work: Callable[[Task], Value], tasks: Sequence[Task], report: Report) -
         if report is not None:
             report(len(found), len(tasks))
     return [found[i] for i in range(len(tasks))]
-
-
-def _named(options: FitOptions, step: str) -> Report:
-    progress = options.progress
-    if progress is None:
-        return None
-    return lambda done, total: progress(step, done, total)
 
 
 def _put(value: Any) -> Any:

@@ -125,8 +125,8 @@ def score_photos(
         if on is None:
             scored = _in_this_process(PhotoScorer(model, max_pixels), left)
         else:
-            settings = WorkerSettings(engine, threads or 1, max_pixels)
-            scored = _on_ray(on, model_file.read_bytes(), settings, left, workers)
+            worker = {"engine": engine, "threads": threads or 1, "max_pixels": max_pixels}
+            scored = _on_ray(on, model_file.read_bytes(), worker, left, workers)
         with closing(scored):
             for rows in scored:
                 table.add(rows)
@@ -249,38 +249,25 @@ def _row(result: Result) -> dict[str, Any]:
 # --- By workers ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class WorkerSettings:
-    """What a worker needs beside the model.
-
-    Attributes:
-        engine: see `reconpatch.load`.
-        threads: of the engine, and cores of the worker.
-        max_pixels: larger photos are not inspected.
-    """
-
-    engine: str
-    threads: int
-    max_pixels: int
-
-
 class ScoringWorker:
     """An actor of Ray Data: holds the model, scores portions.
 
     Args:
         model: a reference to the bytes of the model file, so that workers need not see the driver's
             disk.
-        settings: see `WorkerSettings`.
+        engine: see `reconpatch.load`.
+        threads: of the engine, and cores of the worker.
+        max_pixels: larger photos are not inspected.
     """
 
-    def __init__(self, model: Any, settings: WorkerSettings) -> None:
+    def __init__(self, model: Any, engine: str, threads: int, max_pixels: int) -> None:
         import ray
 
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.rcp"
             file.write_bytes(ray.get(model))
-            loaded = reconpatch.load(file, threads=settings.threads, engine=settings.engine)
-        self._score = PhotoScorer(loaded, settings.max_pixels)
+            loaded = reconpatch.load(file, threads=threads, engine=engine)
+        self._score = PhotoScorer(loaded, max_pixels)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Scores of a portion, as one table."""
@@ -288,7 +275,7 @@ class ScoringWorker:
 
 
 def _on_ray(
-    on: str, model: bytes, settings: WorkerSettings, source: Source, workers: int
+    on: str, model: bytes, worker: dict[str, Any], source: Source, workers: int
 ) -> Generator[pa.Table, None, None]:
     """Scores as they arrive from an autoscaling pool of actors."""
     if not len(source):
@@ -303,7 +290,7 @@ def _on_ray(
         context.max_consecutive_actor_init_deaths = RETRIES  # one that dies at its start, too
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it raises says as much
         cores = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-        room = min(int(cores) // settings.threads, len(source.portions))
+        room = min(int(cores) // worker["threads"], len(source.portions))
         start = max(1, min(room, workers or room))
         references: list[Any] = [ray.put(portion.rows) for portion in source.portions]
         rows: Any = from_arrow_refs(references)
@@ -313,8 +300,8 @@ def _on_ray(
             ScoringWorker,
             batch_size=None,
             batch_format="pyarrow",
-            fn_constructor_args=(ray.put(model), settings),
-            num_cpus=settings.threads,
+            fn_constructor_kwargs={"model": ray.put(model), **worker},
+            num_cpus=worker["threads"],
             compute=ActorPoolStrategy(min_size=1, max_size=workers or None, initial_size=start),
         )
         try:
