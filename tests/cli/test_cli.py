@@ -950,5 +950,6 @@ def test_benchmark_refuses_settings_that_say_nothing(
 
 def test_benchmark_takes_several_files_to_put_beside(asked: dict[str, Any], tmp_path: Path) -> None:
     files = [tmp_path / "a.json", tmp_path / "b.json"]
-    run("benchmark", tmp_path, "-o", tmp_path / "out", "--beside", files[0], "--beside", files[1])
-    assert asked["beside"] == files
+    beside = "--beside", files[0], "--beside", files[1]
+    run("benchmark", tmp_path, "-o", tmp_path / "out", *beside, "--on", "ray")
+    assert (asked["beside"], asked["on"]) == (files, "ray")

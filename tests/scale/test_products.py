@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import reconpatch
-from conftest import fill, kill_workers_at_work, save, scratched, textured
+from conftest import REPOSITORY, fill, kill_workers_at_work, save, scratched, textured
 from reconpatch.cli.main import app
 from reconpatch.errors import MissingExtraError, SettingsError
 from reconpatch.evaluation.evaluate import LabelledFolder
@@ -130,6 +130,14 @@ def test_there_has_to_be_a_manifest(tmp_path: Path) -> None:
     assert "no.toml is no file: give the path of a TOML file" in done.stderr
 
 
+def test_every_key_that_the_page_names_is_known() -> None:
+    page = (REPOSITORY / "docs" / "products.md").read_text(encoding="utf-8")
+    keys = page.partition("- **Keys** are")[2].partition("**A failure")[0]
+    named, known = set(re.findall(r"`([a-z_]+)`", keys)), set(products._known())
+    assert named - {"good", "test"} <= known
+    assert known >= {"alpha", "seed", "bank", *named} - {"good", "test"}
+
+
 # --- A run ----------------------------------------------------------------------------------------
 
 PRODUCTS = """
@@ -225,20 +233,23 @@ def test_the_page_shows_failures_first_and_stands_alone(here: tuple[Path, Fitted
     assert "cannot promise less than" not in text.partition("</style>")[0]
 
 
-def test_what_has_not_changed_is_kept(here: tuple[Path, Fitted], count_fits: list[Path]) -> None:
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("on", [[], ["--on", "ray"]])
+def test_what_has_not_changed_is_kept(
+    here: tuple[Path, Fitted], count_fits: list[Path], tmp_path: Path, on: list[str]
+) -> None:
     path, before = here
-    (path.parent / "again").mkdir()
     for file in before.folder.iterdir():
-        (path.parent / "again" / file.name).write_bytes(file.read_bytes())
+        (tmp_path / file.name).write_bytes(file.read_bytes())
     done = CliRunner().invoke(
-        app, ["fit-all", str(path), "-o", str(path.parent / "again"), "--threads", "1"]
+        app, ["fit-all", str(path), "-o", str(tmp_path), "--threads", "1", *on]
     )
     assert done.exit_code == 3, done.output
     assert "cap: 6 photos, kept as it was" in done.stderr
     assert "missing: failed: " in done.stderr
     assert done.stdout.startswith("2 of 3 products have a model, 2 of them kept\n")
     assert count_fits == []
-    for name, row in stored(path.parent / "again").items():
+    for name, row in stored(tmp_path).items():
         old = stored(before.folder)[name]
         assert row == {**old, "status": "failed" if old["error"] else "kept"}
 
