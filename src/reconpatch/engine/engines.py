@@ -14,6 +14,7 @@ import importlib.util
 import operator
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -100,7 +101,40 @@ class Engine(Protocol):
         ...
 
 
-class OnnxRuntimeEngine:
+class _GraphEngine(ABC):
+    """Runs a stored graph, as many photos at a time as memory allows."""
+
+    input_size: tuple[int, int]
+    grid: tuple[int, int]
+
+    @abstractmethod
+    def _run(self, given: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """The outputs of the graph, in the order of `GRAPH_OUTPUTS`."""
+
+    def __call__(self, photos: Floats, bank: MemoryBank) -> Output:
+        """See `Engine`."""
+        check_photos(photos, self.input_size)
+        most = max(1, _CALL_ELEMENTS // (self.grid[0] * self.grid[1] * len(bank)))
+        starts = range(0, len(photos), most)
+        parts = [self._part(photos[start : start + most], bank) for start in starts]
+        if len(parts) == 1:
+            return parts[0]
+        return Output(*(np.concatenate(outputs) for outputs in zip(*parts, strict=True)))
+
+    def _part(self, photos: Floats, bank: MemoryBank) -> Output:
+        """What the engine gives; its errors, which have no common base, become one."""
+        try:
+            output = Output(*self._run({"photos": photos, **bank.inputs}))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelFileError(
+                f"The network in the model file cannot be run ({type(error).__name__}: {reason}): "
+                "unless memory ran out, it was not written by this package; fit the model again."
+            ) from error
+        return _checked(output, photos.shape, self.grid, bank)
+
+
+class OnnxRuntimeEngine(_GraphEngine):
     """Runs the graph on the CPU with ONNX Runtime.
 
     Args:
@@ -119,19 +153,12 @@ class OnnxRuntimeEngine:
         shape = {given.name: given.shape for given in self._session.get_inputs()}
         self.input_size, self.grid = _read_sizes(shape, metadata)
 
-    def __call__(self, photos: Floats, bank: MemoryBank) -> Output:
-        """See `Engine`."""
-        check_photos(photos, self.input_size)
-
-        def run(part: Floats) -> list[npt.NDArray[Any]]:
-            given = {"photos": part, **bank.inputs}
-            outputs: list[npt.NDArray[Any]] = self._session.run(list(GRAPH_OUTPUTS), given)
-            return outputs
-
-        return _in_parts(run, photos, self.grid, bank)
+    def _run(self, given: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        outputs: list[npt.NDArray[Any]] = self._session.run(list(GRAPH_OUTPUTS), given)
+        return outputs
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(_GraphEngine):
     """Runs the graph on the CPU with OpenVINO, in float32.
 
     Args:
@@ -176,19 +203,11 @@ class OpenVinoEngine:
         # A request holds the memory of one run: one for each thread that asks.
         self._requests = threading.local()
 
-    def __call__(self, photos: Floats, bank: MemoryBank) -> Output:
-        """See `Engine`."""
-        check_photos(photos, self.input_size)
+    def _run(self, given: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         if not hasattr(self._requests, "own"):
             self._requests.own = self._compiled.create_infer_request()
-        request = self._requests.own
-
-        def run(part: Floats) -> list[npt.NDArray[Any]]:
-            given = {"photos": part, **bank.inputs}
-            results = request.infer(given, share_inputs=True)
-            return [np.array(results[name]) for name in GRAPH_OUTPUTS]
-
-        return _in_parts(run, photos, self.grid, bank)
+        results = self._requests.own.infer(given, share_inputs=True)
+        return [np.array(results[name]) for name in GRAPH_OUTPUTS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,33 +359,6 @@ class StoredGraph:
     def on(self, name: str) -> StoredGraph:
         """The same graph on another engine."""
         return StoredGraph(self.graph, name, self.threads)
-
-
-def _in_parts(
-    run: Callable[[Floats], list[npt.NDArray[Any]]],
-    photos: Floats,
-    grid: tuple[int, int],
-    bank: MemoryBank,
-) -> Output:
-    """Run as many photos at a time as memory allows."""
-    most = max(1, _CALL_ELEMENTS // (grid[0] * grid[1] * len(bank)))
-    several = [photos[start : start + most] for start in range(0, len(photos), most)]
-    parts = [_checked(_outputs(run, part), part.shape, grid, bank) for part in several]
-    if len(parts) == 1:
-        return parts[0]
-    return Output(*(np.concatenate(outputs) for outputs in zip(*parts, strict=True)))
-
-
-def _outputs(run: Callable[[Floats], list[npt.NDArray[Any]]], photos: Floats) -> Output:
-    """What an engine gives; its errors, which have no common base, become one."""
-    try:
-        return Output(*run(photos))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelFileError(
-            f"The network in the model file cannot be run ({type(error).__name__}: {reason}): "
-            "unless memory ran out, it was not written by this package; fit the model again."
-        ) from error
 
 
 def _checked(
