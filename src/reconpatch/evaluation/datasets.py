@@ -26,7 +26,7 @@ import numpy.typing as npt
 from reconpatch.errors import PhotoError
 from reconpatch.photos.images import MAX_PIXELS, read_photo
 from reconpatch.photos.listing import GOOD_NAMES, PHOTO_SUFFIXES, Disk, bare_name, list_photos, scan
-from reconpatch.photos.masks import read_numbers, read_white
+from reconpatch.photos.masks import check_size, read_numbers, read_white
 
 GOOD = "good"
 """The label of a photo without a defect, whatever its folder is called."""
@@ -205,7 +205,7 @@ def read_mask(
             mask = read_numbers(path, max_pixels=max_pixels) > 0
         else:
             mask = read_white(path, max_pixels=max_pixels)
-        _check_mask_size(mask, path, photo.path, (height, width))
+        check_size(mask, path, photo.path, (height, width))
         union |= mask
     return union
 
@@ -234,7 +234,7 @@ def read_defects(
     defects = []
     for path in photo.masks:
         values = read_numbers(path, max_pixels=max_pixels)
-        _check_mask_size(values, path, photo.path, (height, width))
+        check_size(values, path, photo.path, (height, width))
         present = np.unique(values[values > 0])
         if len(present) != 1:
             raise PhotoError(
@@ -243,16 +243,6 @@ def read_defects(
             )
         defects.append((values > 0, int(present[0])))
     return defects
-
-
-def _check_mask_size(
-    mask: npt.NDArray[Any], path: Path, photo: Path, size: tuple[int, int]
-) -> None:
-    if mask.shape != size:
-        raise PhotoError(
-            f"{path} has {mask.shape[1]} x {mask.shape[0]} pixels and its photo {photo} has "
-            f"{size[1]} x {size[0]}: give a mask of the photo's size."
-        )
 
 
 # --- The same picture twice -----------------------------------------------------------------------

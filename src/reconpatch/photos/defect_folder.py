@@ -21,7 +21,7 @@ import numpy.typing as npt
 from reconpatch.errors import PhotoError
 from reconpatch.photos.images import MAX_PIXELS
 from reconpatch.photos.listing import GOOD_NAMES, bare_name, list_folder, list_photos
-from reconpatch.photos.masks import read_white
+from reconpatch.photos.masks import check_size, read_white
 
 _TRUTH = frozenset({"groundtruth", "masks", "mask"})  # as `bare_name` has them
 _MASK_ENDING = re.compile("(_mask|_GT)$")
@@ -83,11 +83,7 @@ def read_place(photo: DefectPhoto, height: int, width: int) -> npt.NDArray[np.bo
     if photo.mask is None:
         return None
     mask = read_white(photo.mask, max_pixels=max(height * width, MAX_PIXELS))
-    if mask.shape != (height, width):
-        raise PhotoError(
-            f"{photo.mask} has {mask.shape[1]} x {mask.shape[0]} pixels and its photo {photo.path} "
-            f"has {width} x {height}: give a mask of the photo's size."
-        )
+    check_size(mask, photo.mask, photo.path, (height, width))
     if not mask.any():
         raise PhotoError(
             f"{photo.mask} is black, and {photo.path} is said to show a defect: paint the defect "

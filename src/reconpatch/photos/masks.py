@@ -28,6 +28,15 @@ def read_white(path: Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bo
     return white
 
 
+def check_size(mask: npt.NDArray[Any], path: Path, photo: Path, size: tuple[int, int]) -> None:
+    """Raise PhotoError unless a mask has its photo's (height, width)."""
+    if mask.shape != size:
+        raise PhotoError(
+            f"{path} has {mask.shape[1]} x {mask.shape[0]} pixels and its photo {photo} has "
+            f"{size[1]} x {size[0]}: give a mask of the photo's size."
+        )
+
+
 def read_numbers(path: Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[Any]:
     """(H, W) numbers as they are stored: indices of a palette, of colours the brightest channel.
 
