@@ -28,7 +28,7 @@ from reconpatch.method.scoring import (
     top_score,
     weighted_distances,
 )
-from reconpatch.photos.copies import Alike
+from reconpatch.photos.copies import Alike, connected
 from reconpatch.photos.layout import Layout
 
 # Most distant patches kept of each photo, to score it again when the bank has grown.
@@ -87,19 +87,18 @@ def assign_groups(
                 "regular expression whose brackets hold the part's number, like 'part(\\d+)'"
             )
     alike = alike or Alike.none(len(photos))
-    merged: dict[Hashable, Hashable] = {}
+    first: dict[Hashable, int] = {}  # photo of each part, picture and hash, which cannot be equal
+    pairs: list[tuple[int, int]] = []
     copies: list[tuple[str, str]] = []  # the name of each, and of which it is one
     seen: dict[Hashable, str] = {}
-    for photo, key, picture in zip(photos, keys, alike.picture.tolist(), strict=True):
-        # Keys of parts, pictures and hashes are nodes of one graph, and cannot be equal.
-        _merge(merged, key, (picture,))
-        _merge(merged, key, (photo.sha256,))
+    triples = zip(photos, keys, alike.picture.tolist(), strict=True)
+    for i, (photo, key, picture) in enumerate(triples):
+        pairs += [(first.setdefault(node, i), i) for node in (key, (picture,), (photo.sha256,))]
         root = _picture_of(seen, photo, picture)
         if root is not None:
             copies.append((photo.name, root))
-    roots = [_root(merged, key) for key in keys]
-    number = {root: i for i, root in enumerate(dict.fromkeys(roots))}
-    grouped = [replace(p, group=number[r]) for p, r in zip(photos, roots, strict=True)]
+    groups = connected(len(photos), pairs).tolist()
+    grouped = [replace(photo, group=group) for photo, group in zip(photos, groups, strict=True)]
     return grouped, _notes_on(grouped, copies, alike, pattern)
 
 
@@ -172,16 +171,6 @@ def _part_of(name: str, pattern: str) -> str | None:
 def counted_once(photos: int, parts: int) -> str:
     """Say that photos of one part were counted once, if there are any."""
     return "" if parts == photos else f"; {parts} different parts, each counted once"
-
-
-def _root(merged: dict[Hashable, Hashable], key: Hashable) -> Hashable:
-    while merged.get(key, key) != key:
-        key = merged[key]
-    return key
-
-
-def _merge(merged: dict[Hashable, Hashable], a: Hashable, b: Hashable) -> None:
-    merged[_root(merged, a)] = _root(merged, b)
 
 
 def groups_of_rows(bank: MemoryBank, photos: Sequence[TrainingPhoto]) -> npt.NDArray[np.int64]:

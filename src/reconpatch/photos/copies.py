@@ -74,13 +74,10 @@ class Alike:
 
     def joined(self, groups: Sequence[int]) -> Alike:
         """The same with photos of one group as one picture; -1 is no group."""
-        first: dict[int, int] = {}
-        pairs = [(int(p), i) for p, i in zip(self.picture, range(len(groups)), strict=True)]
-        _, firsts = np.unique(self.picture, return_index=True)
-        number = {int(self.picture[i]): int(i) for i in firsts}
-        pairs = [(number[p], i) for p, i in pairs]
-        pairs += [(first.setdefault(g, i), i) for i, g in enumerate(groups) if g >= 0]
-        return Alike(_joined(len(groups), pairs), self.near)
+        first: dict[tuple[str, int], int] = {}
+        pairs = [(first.setdefault(("of", int(p)), i), i) for i, p in enumerate(self.picture)]
+        pairs += [(first.setdefault(("in", g), i), i) for i, g in enumerate(groups) if g >= 0]
+        return Alike(connected(len(groups), pairs), self.near)
 
 
 class KnownPhotos:
@@ -144,7 +141,7 @@ def alike(signatures: Sequence[Signature], names: Sequence[str], sides: Sequence
     edges = _nearest_tree(points)
     same = [(i, j) for i, j, d in edges if d <= _SAME]
     same += _one_stem(points, names, _AT_MOST * scale)
-    picture = _joined(n, same)
+    picture = connected(n, same)
     picture = _far_apart(edges, scale, picture)
     return Alike(picture, _near(edges, picture))
 
@@ -198,7 +195,7 @@ def _one_stem(
     return pairs
 
 
-def _joined(n: int, pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
+def connected(n: int, pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
     """(n,) the number of each one's connected component, in the order of the first of them."""
     root = list(range(n))
 
@@ -226,7 +223,7 @@ def _far_apart(
     longest = _AT_MOST
     while longest > _SAME:
         near = [(i, j) for i, j, d in edges if d <= longest * max(scale[i], scale[j])]
-        found = _joined(len(picture), [*same, *near])
+        found = connected(len(picture), [*same, *near])
         sizes = np.bincount(found)
         evenly = sizes.max() <= max(_FEW, _MORE * np.quantile(sizes[found], 0.25))
         if len(sizes) > 1 and evenly:
