@@ -18,6 +18,7 @@ import reconpatch
 import smoke
 from conftest import REPOSITORY, WAIT, fill
 from reconpatch.cli import main as cli
+from reconpatch.cli import parts
 from reconpatch.photos import images
 
 HEAVY = (
@@ -225,7 +226,7 @@ def test_every_error_can_be_caught_as_one() -> None:
 
 
 def test_the_pixel_limit_is_stated_once() -> None:
-    assert cli.MAX_PIXELS == images.MAX_PIXELS
+    assert parts.MAX_PIXELS == images.MAX_PIXELS
 
 
 # --- Files of the repository ----------------------------------------------------------------------

@@ -9,18 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import reconpatch
-from reconpatch.cli.parts import (
-    MAX_PIXELS,
-    Json,
-    MaxPixels,
-    ModelFile,
-    Threads,
-    expand,
-    photo_files,
-    say,
-    say_json,
-    show_progress,
-)
+from reconpatch.cli import parts
 
 if TYPE_CHECKING:
     from reconpatch.export.timing import EngineTimes
@@ -50,12 +39,12 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    model_file: ModelFile,
+    model_file: parts.ModelFile,
     photos: Photos = None,
     engine: Engines = None,
-    as_json: Json = False,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = 0,
+    as_json: parts.Json = False,
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    threads: parts.Threads = 0,
 ) -> None:
     """Check that the engines of this machine give the verdicts that the model was written with.
 
@@ -63,15 +52,17 @@ def verify(
     """
     model = reconpatch.load(model_file, threads=threads)
     names = _engines(engine)
-    found = _agreements(model, photo_files(photos or [], max_pixels), names)
+    found = _agreements(model, parts.photo_files(photos or [], max_pixels), names)
     if as_json:
         figures = {who: [a.to_dict() for a in each] for who, each in found.items()}
-        say_json(figures)
+        parts.say_json(figures)
     else:
         for who, each in found.items():
             for agreement in each:
                 verdict = "agrees   " if agreement.holds else "DISAGREES"
-                say(f"{verdict}  {f'{who}, ' if len(found) > 1 else ''}{agreement.sentence()}")
+                parts.say(
+                    f"{verdict}  {f'{who}, ' if len(found) > 1 else ''}{agreement.sentence()}"
+                )
     raise typer.Exit(0 if all(a.holds for each in found.values() for a in each) else DISAGREE)
 
 
@@ -98,13 +89,13 @@ def _engines(given: Sequence[str] | None) -> list[str]:
 
 
 def bench(
-    model_file: ModelFile,
+    model_file: parts.ModelFile,
     photos: Photos = None,
     engine: Engines = None,
     rounds: Annotated[int, typer.Option(help="How often each photo is inspected.", min=1)] = 20,
-    as_json: Json = False,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = 0,
+    as_json: parts.Json = False,
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    threads: parts.Threads = 0,
 ) -> None:
     """Measure milliseconds a photo, by step, and photos a second, on the engines of this machine.
 
@@ -114,10 +105,10 @@ def bench(
     from reconpatch.fitting.options import default_threads
 
     model = reconpatch.load(model_file, threads=threads)
-    with show_progress() as progress:
+    with parts.show_progress() as progress:
         times = time_engines(
             model,
-            expand(photos) if photos else [],
+            parts.expand(photos) if photos else [],
             _engines(engine),
             rounds=rounds,
             threads=threads or default_threads(),
@@ -125,7 +116,7 @@ def bench(
             progress=progress,
         )
     if as_json:
-        say_json([of_engine.to_dict() for of_engine in times])
+        parts.say_json([of_engine.to_dict() for of_engine in times])
     else:
         _print_times(times)
 

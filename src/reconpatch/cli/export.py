@@ -8,18 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 import reconpatch
-from reconpatch.cli.parts import (
-    MAX_PIXELS,
-    Json,
-    MaxPixels,
-    ModelFile,
-    Overwrite,
-    Threads,
-    photo_files,
-    say,
-    say_json,
-    written,
-)
+from reconpatch.cli import parts
 from reconpatch.errors import SettingsError
 
 # The same as in reconpatch.export.graph, which --help must not wait for.
@@ -32,8 +21,8 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    model_file: ModelFile,
-    output: Annotated[Path, written("The folder to make.")],
+    model_file: parts.ModelFile,
+    output: Annotated[Path, parts.written("The folder to make.")],
     to: Annotated[Format, typer.Option("--to", help="The library that will run it.")] = "onnx",
     int8: Annotated[
         bool, typer.Option("--int8", help="Bring the backbone to 8 bits; takes --photos.")
@@ -46,10 +35,10 @@ def export(
             metavar="GOOD",
         ),
     ] = None,
-    as_json: Json = False,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = 0,
-    overwrite: Overwrite = False,
+    as_json: parts.Json = False,
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    threads: parts.Threads = 0,
+    overwrite: parts.Overwrite = False,
 ) -> None:
     """Write a model for programs in C++, C# or JavaScript: graph, numbers, page, sample.
 
@@ -65,11 +54,11 @@ def export(
     if photos and not int8:
         raise SettingsError("--photos is for --int8 alone: add --int8, or leave it out")
     model = reconpatch.load(model_file, threads=threads)
-    good = photo_files(photos or [], max_pixels) if int8 else None
+    good = parts.photo_files(photos or [], max_pixels) if int8 else None
     exported = run(model, output, to=to, int8=good, name=model_file.stem, overwrite=overwrite)
     if as_json:
-        say_json({"folder": str(output), **exported.to_dict()})
+        parts.say_json({"folder": str(output), **exported.to_dict()})
         return
-    say(output)
+    parts.say(output)
     for sentence in exported.sentences():
-        say(sentence)
+        parts.say(sentence)

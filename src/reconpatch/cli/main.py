@@ -23,41 +23,13 @@ from typer.core import TyperGroup
 import reconpatch
 from reconpatch.cli import engine as cli_engine
 from reconpatch.cli import export as cli_export
+from reconpatch.cli import parts
 from reconpatch.cli import products as cli_products
 from reconpatch.cli import score as cli_score
 from reconpatch.cli import station as cli_station
 from reconpatch.cli import submission as cli_submission
 from reconpatch.cli import update as cli_update
 from reconpatch.cli import watch as cli_watch
-from reconpatch.cli.parts import (
-    ERROR,
-    INTERRUPTED,
-    MAX_PIXELS,
-    UNREADABLE,
-    Device,
-    Engine,
-    Group,
-    Json,
-    MaxPixels,
-    ModelFile,
-    On,
-    Overwrite,
-    ReportFolder,
-    Threads,
-    Weights,
-    expand,
-    note,
-    photo_files,
-    say,
-    say_json,
-    say_kinds,
-    settings_by_name,
-    show_progress,
-    shown,
-    verdict_code,
-    verdict_line,
-    written,
-)
 from reconpatch.errors import PhotoError, ReconPatchError, SettingsError
 
 if TYPE_CHECKING:
@@ -87,7 +59,7 @@ class _Commands(TyperGroup):
             return super().main(*args, **kwargs)
         except SystemExit as end:
             # rich ends with 1 where what it prints, such as a mistake in the arguments, is not read
-            sys.exit(ERROR if end.code == 1 != self._verdict else end.code)
+            sys.exit(parts.ERROR if end.code == 1 != self._verdict else end.code)
         except Exception as error:
             sys.exit(_told(error))
 
@@ -108,7 +80,7 @@ class _Commands(TyperGroup):
             self._verdict = end.exit_code
             raise
         except SystemExit as end:  # of a library: its code is no verdict
-            raise typer.Exit(ERROR if end.code else 0) from end
+            raise typer.Exit(parts.ERROR if end.code else 0) from end
         except (Exception, KeyboardInterrupt) as error:
             raise typer.Exit(_told(error, debug=ctx.params.get("debug", False))) from error
 
@@ -135,10 +107,10 @@ def _told(error: BaseException, *, debug: bool = False) -> int:
     if isinstance(error, KeyboardInterrupt):
         _complain("Stopped. Nothing half-written was left behind.", fg="yellow")
     else:
-        _complain(f"Error: {shown(_sentence(error))}", fg="red")
+        _complain(f"Error: {parts.shown(_sentence(error))}", fg="red")
     for stream in (sys.stdout, sys.stderr):
         _let_go(stream)
-    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else ERROR
+    return parts.INTERRUPTED if isinstance(error, KeyboardInterrupt) else parts.ERROR
 
 
 def _sentence(error: BaseException) -> str:
@@ -216,7 +188,7 @@ def _common(
 @app.command()
 def fit(
     good: Annotated[Path, typer.Argument(help="Folder of photos of good parts.", metavar="GOOD")],
-    output: Annotated[Path, written("The model file to write.", None)],
+    output: Annotated[Path, parts.written("The model file to write.", None)],
     recipe: Annotated[
         str, typer.Option(help="default, or paper for the paper's own settings.")
     ] = "default",
@@ -252,7 +224,7 @@ def fit(
         str | None,
         typer.Option(help="Levels of the backbone, such as 2,3.", show_default="its own"),
     ] = None,
-    weights: Weights = None,
+    weights: parts.Weights = None,
     size: Annotated[
         list[str] | None,
         typer.Option(
@@ -325,7 +297,7 @@ def fit(
     seed: Annotated[
         int | None, typer.Option(help="Seed of every random step.", show_default="0")
     ] = None,
-    group: Group = None,
+    group: parts.Group = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, such as alpha=0.3; may be repeated."),
@@ -342,8 +314,8 @@ def fit(
             help="16-bit value that counts as white; 0: from the photos.", min=0, max=65535
         ),
     ] = 0,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    device: Device = "cpu",
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    device: parts.Device = "cpu",
     memory_limit: Annotated[
         str | None,
         typer.Option(
@@ -369,9 +341,9 @@ def fit(
             metavar="FOLDER",
         ),
     ] = None,
-    on: On = None,
-    threads: Threads = 0,
-    overwrite: Overwrite = False,
+    on: parts.On = None,
+    threads: parts.Threads = 0,
+    overwrite: parts.Overwrite = False,
 ) -> None:
     """Learn from photos of good parts and write a model file."""
     from reconpatch.files import check_writable
@@ -394,7 +366,7 @@ def fit(
         "seed": seed,
     }
     chosen = {name: value for name, value in changes.items() if value is not None}
-    chosen |= settings_by_name(assignments, apart=(*changes, "recipe", "backbone", "size"))
+    chosen |= parts.settings_by_name(assignments, apart=(*changes, "recipe", "backbone", "size"))
     sizes = [parse_setting("size", text) for text in size or []]
     members = members_of(
         backbone or None, sizes or None, quality, recipe=recipe, taken=chosen,
@@ -403,7 +375,7 @@ def fit(
     check_writable(output, overwrite=overwrite)
     if explain is not None:
         check_writable(explain, overwrite=overwrite)
-    with show_progress() as progress:
+    with parts.show_progress() as progress:
         options = FitOptions(
             weights=weights,
             group=group,
@@ -427,16 +399,16 @@ def fit(
 
 @app.command()
 def inspect(
-    model_file: ModelFile,
+    model_file: parts.ModelFile,
     photos: Annotated[
         list[Path], typer.Argument(help="Photos, or folders of photos.", metavar="PHOTO")
     ],
-    output: ReportFolder = None,
-    as_json: Json = False,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    engine: Engine = "onnxruntime",
-    threads: Threads = 0,
-    overwrite: Overwrite = False,
+    output: parts.ReportFolder = None,
+    as_json: parts.Json = False,
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    engine: parts.Engine = "onnxruntime",
+    threads: parts.Threads = 0,
+    overwrite: parts.Overwrite = False,
 ) -> None:
     """Say of each photo whether it is anomalous, and where.
 
@@ -446,11 +418,11 @@ def inspect(
     from reconpatch.photos.read_ahead import read_ahead
 
     model = reconpatch.load(model_file, threads=threads, engine=engine)
-    paths = expand(photos)
+    paths = parts.expand(photos)
     report = _open_report(output, model, model_file, overwrite) if output else None
     anomalous = unreadable = 0
     seen = KindsSeen()
-    with show_progress() as progress:
+    with parts.show_progress() as progress:
         # The next photo is decoded while the engine is at work on this one.
         read = read_ahead(lambda path: _read_or_error(path, max_pixels), paths, threads=1)
         for i, (path, photo) in enumerate(zip(paths, read, strict=True)):
@@ -464,22 +436,22 @@ def inspect(
                 anomalous += result.anomalous
                 seen.add(result.notes)
                 # Flushed line by line, so that a program that reads them can act on each at once.
-                say_json(result.to_dict()) if as_json else say(_line(result))
+                parts.say_json(result.to_dict()) if as_json else parts.say(_line(result))
                 if report is not None:
                     report.add(photo.rgb8(model.white_level), result)
             progress("inspect", i + 1, len(paths))
     page = report.close() if report is not None else None
     if not as_json:
         print(_summary(len(paths), anomalous, unreadable))
-    say_kinds(seen.sentences())
+    parts.say_kinds(seen.sentences())
     if page is not None:
-        note(f"Report: {page}")
-    raise typer.Exit(verdict_code(anomalous, unreadable))
+        parts.note(f"Report: {page}")
+    raise typer.Exit(parts.verdict_code(anomalous, unreadable))
 
 
 @app.command()
 def evaluate(
-    model_file: ModelFile,
+    model_file: parts.ModelFile,
     folder: Annotated[
         Path,
         typer.Argument(
@@ -488,12 +460,12 @@ def evaluate(
             metavar="TESTDIR",
         ),
     ],
-    output: ReportFolder = None,
-    as_json: Json = False,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    engine: Engine = "onnxruntime",
-    threads: Threads = 0,
-    overwrite: Overwrite = False,
+    output: parts.ReportFolder = None,
+    as_json: parts.Json = False,
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    engine: parts.Engine = "onnxruntime",
+    threads: parts.Threads = 0,
+    overwrite: parts.Overwrite = False,
 ) -> None:
     """Measure a model on labelled photos."""
     from reconpatch.evaluation.datasets import LabelledPhoto, labelled_photos
@@ -502,25 +474,25 @@ def evaluate(
     model = reconpatch.load(model_file, threads=threads, engine=engine)
     photos, notes = labelled_photos(folder)
     for text in notes:
-        note(f"Note: {text}", warn=True)
+        parts.note(f"Note: {text}", warn=True)
     report = _open_report(output, model, model_file, overwrite) if output else None
 
     def keep(photo: Photo, result: Result, labelled: LabelledPhoto) -> None:
         if report is not None:
             report.add(photo.rgb8(model.white_level), result, labelled.label)
 
-    with show_progress() as progress:
+    with parts.show_progress() as progress:
         figures = run(model, photos, max_pixels=max_pixels, progress=progress, keep=keep)
     page = report.close() if report is not None else None
     if as_json:
         found = figures.to_dict()
-        say_json({**found, "notes": [*notes, *found["notes"]]})
+        parts.say_json({**found, "notes": [*notes, *found["notes"]]})
     else:
         _print_figures(figures)
     for text in figures.notes:
-        note(f"Note: {text}", warn=True)
+        parts.note(f"Note: {text}", warn=True)
     if page is not None:
-        note(f"Report: {page}")
+        parts.note(f"Report: {page}")
 
 
 @app.command()
@@ -528,7 +500,7 @@ def benchmark(
     root: Annotated[
         Path, typer.Argument(help="The data set's folder, or one category of it.", metavar="ROOT")
     ],
-    output: Annotated[Path, written("Folder for results.")],
+    output: Annotated[Path, parts.written("Folder for results.")],
     dataset: Annotated[
         str,
         typer.Option(
@@ -561,11 +533,11 @@ def benchmark(
             metavar="FILE",
         ),
     ] = None,
-    weights: Weights = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    device: Device = "cpu",
-    on: On = None,
-    threads: Threads = 0,
+    weights: parts.Weights = None,
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    device: parts.Device = "cpu",
+    on: parts.On = None,
+    threads: parts.Threads = 0,
 ) -> None:
     """Fit and test every category with every method and seed; tables beside the paper's.
 
@@ -573,7 +545,7 @@ def benchmark(
     """
     from reconpatch.evaluation.benchmark import run_benchmark
 
-    with show_progress() as progress:
+    with parts.show_progress() as progress:
         outcome = run_benchmark(
             root,
             dataset=dataset,
@@ -582,7 +554,7 @@ def benchmark(
             methods=methods.split(","),
             seeds=_seeds(seeds),
             config=config,
-            changes=settings_by_name(assignments),
+            changes=parts.settings_by_name(assignments),
             weights=weights,
             device=device,
             threads=threads,
@@ -592,16 +564,16 @@ def benchmark(
             progress=progress,
         )
     print((outcome.folder / "results.md").read_text(encoding="utf-8"))
-    note(f"{outcome.reused} of {len(outcome.records)} parts were there before")
-    note(f"Tables: {outcome.folder / 'results.html'}")
+    parts.note(f"{outcome.reused} of {len(outcome.records)} parts were there before")
+    parts.note(f"Tables: {outcome.folder / 'results.html'}")
     for record in outcome.errors:
-        note(f"Failed: {record.category}, {record.method}, seed {record.seed}", warn=True)
-    raise typer.Exit(UNREADABLE if outcome.errors else 0)
+        parts.note(f"Failed: {record.category}, {record.method}, seed {record.seed}", warn=True)
+    raise typer.Exit(parts.UNREADABLE if outcome.errors else 0)
 
 
 @app.command()
 def calibrate(
-    model_file: ModelFile,
+    model_file: parts.ModelFile,
     good: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -620,11 +592,13 @@ def calibrate(
     threshold: Annotated[
         float | None, typer.Option(help="Set the threshold of the score by hand.")
     ] = None,
-    output: Annotated[Path | None, written("Write here and leave MODEL as it is.", "NEW")] = None,
-    group: Group = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = 0,
-    overwrite: Overwrite = False,
+    output: Annotated[
+        Path | None, parts.written("Write here and leave MODEL as it is.", "NEW")
+    ] = None,
+    group: parts.Group = None,
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    threads: parts.Threads = 0,
+    overwrite: parts.Overwrite = False,
 ) -> None:
     """Set the threshold anew, without fitting: on other good photos, for another rate, or by hand.
 
@@ -651,42 +625,42 @@ def calibrate(
     if threshold is not None:
         model = before.with_threshold(threshold)
     elif good:
-        with show_progress() as progress:
-            photos = counted(photo_files(good, max_pixels, good=True), "calibrate", progress)
+        with parts.show_progress() as progress:
+            photos = counted(parts.photo_files(good, max_pixels, good=True), "calibrate", progress)
             kinds = KindsSeen()
             seen = kinds.through(photos, before)
             model = before.calibrated_on(seen, false_alarm_rate, group=group)
-        say_kinds(kinds.sentences())
+        parts.say_kinds(kinds.sentences())
         old = before.calibration
         shift = shift_test(old.scores, model.calibration.scores, old.image_threshold)
-        note(shift.message, warn=shift.different)
+        parts.note(shift.message, warn=shift.different)
     elif false_alarm_rate is not None:
         model = before.with_false_alarm_rate(false_alarm_rate)
     model.save(target, overwrite=replaces)
-    say(f"threshold {before.threshold:.4g} -> {model.threshold:.4g} in {target}")
+    parts.say(f"threshold {before.threshold:.4g} -> {model.threshold:.4g} in {target}")
     if good:
-        say(f"calibrated on {model.calibration.source}")
+        parts.say(f"calibrated on {model.calibration.source}")
     print(model.calibration.promise)
 
 
 @app.command()
-def info(model_file: ModelFile, as_json: Json = False) -> None:
+def info(model_file: parts.ModelFile, as_json: parts.Json = False) -> None:
     """Show what a model file holds: settings, thresholds, provenance, fingerprint."""
     model = reconpatch.load(model_file)
     facts = _facts(model, model_file)
     if as_json:
-        say_json(facts)
+        parts.say_json(facts)
         return
     for section, values in facts.items():
-        say(section)
+        parts.say(section)
         for name, value in values.items():
             if value not in (None, "", [], {}):
-                say(f"  {name:<22} {_plain(value)}")
+                parts.say(f"  {name:<22} {_plain(value)}")
 
 
 @app.command()
 def demo(
-    output: Annotated[Path, written("Folder for the model and the report.", None)] = Path(
+    output: Annotated[Path, parts.written("Folder for the model and the report.", None)] = Path(
         "reconpatch-demo"
     ),
     train: Annotated[int, typer.Option(help="Functional cells to learn from.", min=2)] = 200,
@@ -698,7 +672,7 @@ def demo(
     """Fit on photos of functional solar cells and inspect unseen functional and defective ones."""
     from reconpatch.cli.demo import run_demo
 
-    with show_progress() as progress:
+    with parts.show_progress() as progress:
         outcome = run_demo(output, train=train, test=test, seed=seed, progress=progress)
     print(outcome.text)
 
@@ -717,10 +691,10 @@ cli_products.register(app)
 
 
 def _seeds(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
+    numbers = text.split(",")
+    if not all(number.strip().isdecimal() for number in numbers):
         raise SettingsError(f"--seeds is {text!r}: give whole numbers such as 0,1,2")
-    return [int(part) for part in parts]
+    return [int(number) for number in numbers]
 
 
 def _read_or_error(path: Path, max_pixels: int) -> Photo | PhotoError:
@@ -748,7 +722,7 @@ def _open_report(folder: Path, model: Inspector, model_file: Path, overwrite: bo
 
 
 def _line(result: Result) -> str:
-    line = verdict_line(result)
+    line = parts.verdict_line(result)
     if result.regions:
         worst = result.regions[0]
         line += f"  at x {worst.peak[0]}, y {worst.peak[1]}"
@@ -763,8 +737,8 @@ def _summary(photos: int, anomalous: int, unreadable: int) -> str:
 
 def _say_unreadable(path: Path, error: PhotoError, as_json: bool) -> None:
     if as_json:
-        say_json({"path": str(path), "error": str(error)})
-    note(f"Not inspected: {error}", warn=True)
+        parts.say_json({"path": str(path), "error": str(error)})
+    parts.note(f"Not inspected: {error}", warn=True)
 
 
 def _say_fitted(model: Inspector, path: Path) -> None:
@@ -774,18 +748,18 @@ def _say_fitted(model: Inspector, path: Path) -> None:
 
     seconds = model.provenance["seconds"]
     for text in model.provenance["notes"]:
-        note(f"Note: {text}", warn=True)
+        parts.note(f"Note: {text}", warn=True)
     if plain_name(path.stem) is None:
-        note(
+        parts.note(
             f"Note: watch and serve take models by their files' names, of {NAMES}: rename "
             f"{path.name} before they get it",
             warn=True,
         )
     steps = ", ".join(f"{step} {value:.1f} s" for step, value in seconds.items())
-    say(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
+    parts.say(f"{path}  ({path.stat().st_size / 1e6:.1f} MB)")
     banks = " + ".join(_bank(member) for member in model.members)
-    parts = len({photo.group for photo in model.photos})
-    of_parts = "" if parts == len(model.photos) else f" of {parts} different parts"
+    different = len({photo.group for photo in model.photos})
+    of_parts = "" if different == len(model.photos) else f" of {different} different parts"
     taken = f"{sum(seconds.values()):.1f} s: {steps}"
     print(f"{len(model.photos)} good photos{of_parts}, bank {banks}, {taken}")
     print(f"threshold {model.threshold:.4g}. {model.calibration.promise}")
@@ -794,10 +768,10 @@ def _say_fitted(model: Inspector, path: Path) -> None:
         who = f"{name}: " if len(names) > 1 else ""
         if quality := member.provenance.get("quality"):
             print(who + QualityEstimate.from_dict(quality).sentence())
-        say(who + member.settings.of_f())
+        parts.say(who + member.settings.of_f())
         for decision in ("guard", "turns", "confirmed_defects"):
             if found := member.provenance.get(decision):
-                say(who + found["sentence"])
+                parts.say(who + found["sentence"])
 
 
 def _print_figures(figures: Any) -> None:
@@ -818,12 +792,12 @@ def _print_figures(figures: Any) -> None:
         "false alarms", f"{figures.false_alarms} of {figures.good} (95 % of cases: {low} to {high})"
     )
     for label, (flagged, photos) in figures.detected.items():
-        table.add_row(f"found: {shown(label)}", f"{flagged} of {photos}")
+        table.add_row(f"found: {parts.shown(label)}", f"{flagged} of {photos}")
     table.add_row("time", f"{figures.milliseconds:.0f} ms a photo, from file")
     # A folder may be named like markup: [bold], :warning:
     Console(markup=False, emoji=False, highlight=False).print(table)
     if figures.shift is not None:
-        note(figures.shift.message, warn=figures.shift.different)
+        parts.note(figures.shift.message, warn=figures.shift.different)
 
 
 def _facts(model: Inspector, path: Path) -> dict[str, dict[str, Any]]:

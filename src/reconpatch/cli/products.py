@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconpatch.cli.parts import Json, On, Overwrite, Threads, note, show_progress, written
+from reconpatch.cli import parts
 
 if TYPE_CHECKING:
     from reconpatch.scale.outcome import Row
@@ -25,11 +25,11 @@ def fit_all(
     manifest: Annotated[
         Path, typer.Argument(help="TOML file that names the products.", metavar="MANIFEST")
     ],
-    output: Annotated[Path, written("Folder for models and summary.")],
-    on: On = None,
-    as_json: Json = False,
-    threads: Threads = 0,
-    overwrite: Overwrite = False,
+    output: Annotated[Path, parts.written("Folder for models and summary.")],
+    on: parts.On = None,
+    as_json: parts.Json = False,
+    threads: parts.Threads = 0,
+    overwrite: parts.Overwrite = False,
 ) -> None:
     """Fit a model for each product of a manifest; a page that sums it up.
 
@@ -41,7 +41,7 @@ def fit_all(
     from reconpatch.scale.products import fit_all as run
 
     products = load_manifest(manifest)
-    with show_progress() as progress:
+    with parts.show_progress() as progress:
         outcome = run(
             products,
             output,
@@ -52,7 +52,7 @@ def fit_all(
             progress=progress,
             # A log needs a line a product; whoever looks on wants to see how far the fit is.
             steps=progress if sys.stderr.isatty() else None,
-            finished=lambda row: note(_line(row), warn=row.failed),
+            finished=lambda row: parts.note(_line(row), warn=row.failed),
         )
     if as_json:
         print((outcome.folder / SUMMARY).read_text(encoding="utf-8"), end="")

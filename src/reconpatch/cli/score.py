@@ -7,18 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reconpatch.cli.parts import (
-    MAX_PIXELS,
-    Engine,
-    MaxPixels,
-    ModelFile,
-    On,
-    Threads,
-    note,
-    show_progress,
-    verdict_code,
-    written,
-)
+from reconpatch.cli import parts
 from reconpatch.errors import SettingsError
 
 
@@ -28,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def score(
-    model_file: ModelFile,
+    model_file: parts.ModelFile,
     source: Annotated[
         str,
         typer.Argument(
@@ -37,8 +26,8 @@ def score(
             metavar="SOURCE",
         ),
     ],
-    output: Annotated[Path, written("Folder for the scores.")] = Path("results"),
-    on: On = None,
+    output: Annotated[Path, parts.written("Folder for the scores.")] = Path("results"),
+    on: parts.On = None,
     workers: Annotated[
         int,
         typer.Option(
@@ -49,9 +38,9 @@ def score(
         bool,
         typer.Option("--retry-errors", help="Score photos again that could not be inspected."),
     ] = False,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    engine: Engine = "onnxruntime",
-    threads: Threads = 0,
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    engine: parts.Engine = "onnxruntime",
+    threads: parts.Threads = 0,
 ) -> None:
     """Score very many photos, and write the scores as Parquet files.
 
@@ -62,13 +51,13 @@ def score(
 
     if workers and on is None:
         raise SettingsError("--workers says how many there are on Ray: give it with --on ray")
-    with show_progress() as progress:
+    with parts.show_progress() as progress:
         scored = score_photos(
             model_file, source, output, on=on, workers=workers, engine=engine, threads=threads,
             max_pixels=max_pixels, retry_errors=retry_errors, progress=progress,
         )  # fmt: skip
     if scored.left_out:
-        note(scored.left_out, warn=True)
-    note(f"{output}: {scored}")
+        parts.note(scored.left_out, warn=True)
+    parts.note(f"{output}: {scored}")
     counts = scored.counts
-    raise typer.Exit(verdict_code(counts.anomalous, counts.unreadable))
+    raise typer.Exit(parts.verdict_code(counts.anomalous, counts.unreadable))

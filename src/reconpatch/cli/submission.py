@@ -8,15 +8,7 @@ from typing import Annotated
 import typer
 
 import reconpatch
-from reconpatch.cli.parts import (
-    MAX_PIXELS,
-    Engine,
-    MaxPixels,
-    ModelFile,
-    Threads,
-    show_progress,
-    written,
-)
+from reconpatch.cli import parts
 
 
 def register(app: typer.Typer) -> None:
@@ -25,14 +17,14 @@ def register(app: typer.Typer) -> None:
 
 
 def submission(
-    model_file: ModelFile,
+    model_file: parts.ModelFile,
     category: Annotated[
         Path, typer.Argument(help="Folder of one category of MVTec AD 2.", metavar="CATEGORY")
     ],
-    output: Annotated[Path, written("The folder to hand in.")],
-    max_pixels: MaxPixels = MAX_PIXELS,
-    engine: Engine = "onnxruntime",
-    threads: Threads = 0,
+    output: Annotated[Path, parts.written("The folder to hand in.")],
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    engine: parts.Engine = "onnxruntime",
+    threads: parts.Threads = 0,
 ) -> None:
     """Inspect the private photos of MVTec AD 2, and write the maps that its server takes.
 
@@ -41,6 +33,6 @@ def submission(
     from reconpatch.evaluation.submission import submit
 
     model = reconpatch.load(model_file, threads=threads, engine=engine)
-    with show_progress() as progress:
+    with parts.show_progress() as progress:
         photos = submit(model, category, output, max_pixels=max_pixels, progress=progress)
     print(f"{photos} maps in {output}")

@@ -8,23 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import reconpatch
-from reconpatch.cli.parts import (
-    MAX_PIXELS,
-    Group,
-    Json,
-    MaxPixels,
-    ModelFile,
-    Overwrite,
-    Threads,
-    Weights,
-    expand,
-    note,
-    photo_files,
-    say,
-    say_json,
-    show_progress,
-    written,
-)
+from reconpatch.cli import parts
 from reconpatch.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -38,8 +22,8 @@ def register(app: typer.Typer) -> None:
 
 
 def update(
-    model_file: ModelFile,
-    output: Annotated[Path, written("The new version to write.", "NEW")],
+    model_file: parts.ModelFile,
+    output: Annotated[Path, parts.written("The new version to write.", "NEW")],
     good: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -74,15 +58,15 @@ def update(
             metavar="FOLDER",
         ),
     ] = None,
-    weights: Weights = None,
+    weights: parts.Weights = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write the new version though it misses defects.")
     ] = False,
-    group: Group = None,
-    as_json: Json = False,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = 0,
-    overwrite: Overwrite = False,
+    group: parts.Group = None,
+    as_json: parts.Json = False,
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    threads: parts.Threads = 0,
+    overwrite: parts.Overwrite = False,
 ) -> None:
     """Teach a model new good photos and confirmed false alarms; write a new version of it.
 
@@ -109,21 +93,21 @@ def update(
         )
     old = reconpatch.load(model_file, threads=threads)
     check_writable(output, overwrite=overwrite)
-    new_good = photo_files(good or [], max_pixels, good=True)
-    alarms = photo_files(confirmed or [], max_pixels)
+    new_good = parts.photo_files(good or [], max_pixels, good=True)
+    alarms = parts.photo_files(confirmed or [], max_pixels)
     if of_fit:
         listed = [photo.path for photo in list_defects(defects or ())]
-        faults = photo_files(listed, max_pixels)  # without their masks
+        faults = parts.photo_files(listed, max_pixels)  # without their masks
     else:
-        faults = photo_files(defects or [], max_pixels)
+        faults = parts.photo_files(defects or [], max_pixels)
     unseen = None
-    with show_progress() as progress:
+    with parts.show_progress() as progress:
         if of_fit:
             options = FitOptions(
                 weights=weights, group=group, max_pixels=max_pixels, threads=threads,
                 progress=progress,
             )  # fmt: skip
-            source = of_fit[0] if len(of_fit) == 1 else expand(of_fit, good=True)
+            source = of_fit[0] if len(of_fit) == 1 else parts.expand(of_fit, good=True)
             new = refit(old, source, defects or (), options, new_good=new_good, confirmed=alarms)
             unseen = compare_unseen(old, new, faults, force=force)
         else:
@@ -132,23 +116,23 @@ def update(
     new.save(output, overwrite=overwrite)
     difference = compare(old, new)
     for text in new.provenance["notes"][len(old.provenance["notes"]) :]:
-        note(f"Note: {text}", warn=True)
+        parts.note(f"Note: {text}", warn=True)
     if comparison.missed:
-        note(f"Missed from now on: {', '.join(comparison.missed)}", warn=True)
+        parts.note(f"Missed from now on: {', '.join(comparison.missed)}", warn=True)
     if as_json:
         answer = {**difference.to_dict(), "feedback": comparison.to_dict()}
         if unseen:
             learned = new.members[0].provenance["confirmed_defects"]
             answer |= {"confirmed_defects": learned, "unseen": unseen.to_dict()}
-        say_json(answer)
+        parts.say_json(answer)
         return
-    say(f"{output}  ({output.stat().st_size / 1e6:.1f} MB)")
+    parts.say(f"{output}  ({output.stat().st_size / 1e6:.1f} MB)")
     if unseen:
-        say(new.members[0].provenance["confirmed_defects"]["sentence"])
+        parts.say(new.members[0].provenance["confirmed_defects"]["sentence"])
         for line in _unseen_lines(unseen):
-            say(line)
+            parts.say(line)
     for sentence in [*difference.sentences(), *comparison.sentences(), new.calibration.promise]:
-        say(sentence)
+        parts.say(sentence)
 
 
 def _unseen_lines(unseen: Comparison) -> list[str]:
@@ -172,22 +156,22 @@ def diff(
         list[Path] | None,
         typer.Argument(help="Photos, or folders of them, to compare on.", metavar="PHOTO"),
     ] = None,
-    as_json: Json = False,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = 0,
+    as_json: parts.Json = False,
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    threads: parts.Threads = 0,
 ) -> None:
     """Say what changed from one version of a model to another."""
     from reconpatch.model.difference import diff as compare
 
     old, new = (reconpatch.load(file, threads=threads) for file in (old_file, new_file))
-    difference = compare(old, new, photo_files(photos or [], max_pixels))
+    difference = compare(old, new, parts.photo_files(photos or [], max_pixels))
     if as_json:
-        say_json(difference.to_dict())
+        parts.say_json(difference.to_dict())
         return
     for sentence in difference.sentences():
-        say(sentence)
+        parts.say(sentence)
     for change in difference.verdicts:
-        say(_line(change))
+        parts.say(_line(change))
     if difference.verdicts:
         changed = len(difference.changed_verdicts)
         print(f"{changed} of {len(difference.verdicts)} verdicts changed")

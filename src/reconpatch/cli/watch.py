@@ -9,23 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconpatch.cli.parts import (
-    MAX_PIXELS,
-    Data,
-    Database,
-    Json,
-    MaxPixels,
-    ModelFile,
-    Threads,
-    need_extra,
-    note,
-    say,
-    say_json,
-    say_kinds,
-    verdict_code,
-    verdict_line,
-    written,
-)
+from reconpatch.cli import parts
 from reconpatch.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -38,19 +22,19 @@ def register(app: typer.Typer) -> None:
 
 
 def watch(
-    model_file: ModelFile,
+    model_file: parts.ModelFile,
     folder: Annotated[
         Path, typer.Argument(help="Folder in which photos arrive.", metavar="FOLDER")
     ],
     output: Annotated[
-        Path | None, written("Move or link photos to DIR/good, DIR/anomalous and DIR/error.")
+        Path | None, parts.written("Move or link photos to DIR/good, DIR/anomalous and DIR/error.")
     ] = None,
     move: Annotated[
         bool | None,
         typer.Option("--move/--link", help="How photos get to DIR.", show_default="--link"),
     ] = None,
-    data: Data = Path("reconpatch-data"),
-    database: Database = None,
+    data: parts.Data = Path("reconpatch-data"),
+    database: parts.Database = None,
     poll: Annotated[
         float, typer.Option(help="Seconds between two looks into the folder.", min=0.01)
     ] = 1.0,
@@ -61,16 +45,16 @@ def watch(
     once: Annotated[
         bool, typer.Option("--once", help="Stop when all files that are there are inspected.")
     ] = False,
-    as_json: Json = False,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    threads: Threads = 0,
+    as_json: parts.Json = False,
+    max_pixels: parts.MaxPixels = parts.MAX_PIXELS,
+    threads: parts.Threads = 0,
 ) -> None:
     """Inspect photos as they arrive in a folder, and keep every verdict in DATA.
 
     Runs until Ctrl-C; started again, it inspects nothing twice. With --once the exit codes are
     those of inspect. DATA is used by one program at a time: give `serve` another one.
     """
-    need_extra("watch", "serve", "alembic", "sqlalchemy")
+    parts.need_extra("watch", "serve", "alembic", "sqlalchemy")
     from reconpatch.station.data_folder import DataFolder
     from reconpatch.station.photo_store import PhotoStore
     from reconpatch.station.records import Records
@@ -92,9 +76,9 @@ def watch(
             station.drift(product, served.version.number), output=output, sorting=sorting,
             patience=patience, max_pixels=max_pixels,
         )  # fmt: skip
-        note(f"{product}: version {served.version.number}; watching {folder}")
+        parts.note(f"{product}: version {served.version.number}; watching {folder}")
         for alarm in watcher.drift.missed_alarms:
-            note(f"Drift: {alarm.message}", warn=True)
+            parts.note(f"Drift: {alarm.message}", warn=True)
         code = _run(watcher, folder, poll, once=once, as_json=as_json)
     raise typer.Exit(code)
 
@@ -111,25 +95,25 @@ def _run(watcher: Watcher, folder: Path, poll: float, *, once: bool, as_json: bo
             anomalous += seen.record is not None and seen.record.anomalous
             unreadable += seen.record is None
             _say(seen, as_json)
-            say_kinds(kinds.add(seen.notes))
+            parts.say_kinds(kinds.add(seen.notes))
         if not reasons.issuperset(watcher.listing.left_out):  # counts alone may change all day
             reasons.update(watcher.listing.left_out)
-            note(watcher.listing.sentence, warn=True)
+            parts.note(watcher.listing.sentence, warn=True)
         if once and not watcher.waiting:
-            return verdict_code(anomalous, unreadable)
+            return parts.verdict_code(anomalous, unreadable)
         if folder.is_dir() != reachable:  # a network share comes and goes
             reachable = not reachable
-            note(f"{folder} is {'there again' if reachable else 'gone; waiting'}", warn=True)
+            parts.note(f"{folder} is {'there again' if reachable else 'gone; waiting'}", warn=True)
         time.sleep(poll)
 
 
 def _say(seen: Watched, as_json: bool) -> None:
     """One line a file, flushed, so that a program that reads them can act on each at once."""
     if as_json:
-        say_json(seen.to_dict())
+        parts.say_json(seen.to_dict())
     elif seen.record is not None:
-        say(verdict_line(seen.record))
+        parts.say(parts.verdict_line(seen.record))
     if seen.error:
-        note(f"Not inspected: {seen.error}", warn=True)
+        parts.note(f"Not inspected: {seen.error}", warn=True)
     if seen.alarm is not None:
-        note(f"Drift: {seen.alarm.message}", warn=True)
+        parts.note(f"Drift: {seen.alarm.message}", warn=True)
