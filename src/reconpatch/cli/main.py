@@ -21,15 +21,17 @@ import typer
 from typer.core import TyperGroup
 
 import reconpatch
-from reconpatch.cli import engine as cli_engine
-from reconpatch.cli import export as cli_export
-from reconpatch.cli import parts
-from reconpatch.cli import products as cli_products
-from reconpatch.cli import score as cli_score
-from reconpatch.cli import station as cli_station
-from reconpatch.cli import submission as cli_submission
-from reconpatch.cli import update as cli_update
-from reconpatch.cli import watch as cli_watch
+from reconpatch.cli import (
+    engine,
+    export,
+    parts,
+    products,
+    score,
+    station,
+    submission,
+    update,
+    watch,
+)
 from reconpatch.errors import PhotoError, ReconPatchError, SettingsError
 
 if TYPE_CHECKING:
@@ -677,14 +679,8 @@ def demo(
     print(outcome.text)
 
 
-cli_engine.register(app)
-cli_export.register(app)
-cli_score.register(app)
-cli_station.register(app)
-cli_submission.register(app)
-cli_update.register(app)
-cli_watch.register(app)
-cli_products.register(app)
+for commands in (engine, export, score, station, submission, update, watch, products):
+    commands.register(app)
 
 
 # --- Arguments -----------------------------------------------------------------------------------
