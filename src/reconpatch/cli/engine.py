@@ -107,14 +107,9 @@ def bench(
     model = reconpatch.load(model_file, threads=threads)
     with parts.show_progress() as progress:
         times = time_engines(
-            model,
-            parts.expand(photos) if photos else [],
-            _engines(engine),
-            rounds=rounds,
-            threads=threads or default_threads(),
-            max_pixels=max_pixels,
-            progress=progress,
-        )
+            model, parts.expand(photos) if photos else [], _engines(engine), rounds=rounds,
+            threads=threads or default_threads(), max_pixels=max_pixels, progress=progress,
+        )  # fmt: skip
     if as_json:
         parts.say_json([of_engine.to_dict() for of_engine in times])
     else:

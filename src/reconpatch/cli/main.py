@@ -379,21 +379,11 @@ def fit(
         check_writable(explain, overwrite=overwrite)
     with parts.show_progress() as progress:
         options = FitOptions(
-            weights=weights,
-            group=group,
-            thumbnails=thumbnails,
-            skip_unreadable=skip_unreadable,
-            max_pixels=max_pixels,
-            white_level=white_level,
-            device=device,
-            threads=threads,
-            progress=progress,
-            memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
-            roi=roi,
-            explain=explain,
-            on=on,
-            confirmed=defects or None,
-        )
+            weights=weights, group=group, thumbnails=thumbnails, skip_unreadable=skip_unreadable,
+            max_pixels=max_pixels, white_level=white_level, device=device, threads=threads,
+            progress=progress, memory_limit=parse_bytes(memory_limit) if memory_limit else 0,
+            roi=roi, explain=explain, on=on, confirmed=defects or None,
+        )  # fmt: skip
         model = fit_members(good, settings, options, scales, steps_of)
     model.save(output, overwrite=overwrite)
     _say_fitted(model, output)
@@ -549,22 +539,12 @@ def benchmark(
 
     with parts.show_progress() as progress:
         outcome = run_benchmark(
-            root,
-            dataset=dataset,
-            folder=output,
-            categories=categories.split(",") if categories else None,
-            methods=methods.split(","),
-            seeds=_seeds(seeds),
-            config=config,
-            changes=parts.settings_by_name(assignments),
-            weights=weights,
-            device=device,
-            threads=threads,
-            max_pixels=max_pixels,
-            beside=beside or [],
-            on=on,
-            progress=progress,
-        )
+            root, dataset=dataset, folder=output,
+            categories=categories.split(",") if categories else None, methods=methods.split(","),
+            seeds=_seeds(seeds), config=config, changes=parts.settings_by_name(assignments),
+            weights=weights, device=device, threads=threads, max_pixels=max_pixels,
+            beside=beside or [], on=on, progress=progress,
+        )  # fmt: skip
     print((outcome.folder / "results.md").read_text(encoding="utf-8"))
     parts.note(f"{outcome.reused} of {len(outcome.records)} parts were there before")
     parts.note(f"Tables: {outcome.folder / 'results.html'}")
