@@ -20,8 +20,10 @@ import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
+from typer.testing import CliRunner
 
 import reconpatch
+from reconpatch.cli.main import app
 from reconpatch.errors import WorkersError
 from reconpatch.scale.workers import on_ray
 
@@ -91,6 +93,11 @@ def save(pixels: npt.NDArray[Any], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
+
+
+def command(*arguments: object) -> Any:
+    """What the command line makes of arguments: exit code, output, and what is on stderr."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def fill(folder: Path, seeds: Sequence[int]) -> Path:

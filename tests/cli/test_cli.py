@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 import reconpatch
 from conftest import (
@@ -33,7 +32,7 @@ from conftest import (
     scratched,
     textured,
 )
-from reconpatch.cli.main import app
+from conftest import command as run
 from reconpatch.errors import SettingsError
 from reconpatch.evaluation import benchmark
 from reconpatch.evaluation.config import load_config
@@ -45,10 +44,6 @@ QUICK = [
     "--set", "steps=5", "--set", "batch_size=64", "--set", "dim=16", "--set", "init=identity",
     "--set", "guard=false",
 ]  # fmt: skip
-
-
-def run(*arguments: object) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def fit(folder: Path, output: Path, *arguments: object) -> Any:

@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 import reconpatch
 from conftest import SMALL_FIT, fill, save, textured
-from reconpatch.cli.main import app
+from conftest import command as run
 from reconpatch.engine.engines import OnnxRuntimeEngine, engines_present
 from reconpatch.errors import SettingsError
 from reconpatch.export.timing import BATCHES, STEPS, time_engines
 from reconpatch.model.model import Model
-
-
-def run(*arguments: Any) -> Any:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

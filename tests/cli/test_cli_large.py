@@ -7,16 +7,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
+from conftest import command as run
 from conftest import save, textured
-from reconpatch.cli.main import app
 
 QUICK = ["--weights", "random", "--size", "64", "--bank", "300", "--set", "defects=0"]
-
-
-def run(*arguments):
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 import reconpatch
-from conftest import fill, save, scratched, textured
-from reconpatch.cli.main import app
+from conftest import command, fill, save, scratched, textured
 from reconpatch.errors import OutputError
 from reconpatch.evaluation.submission import write_submission
 
@@ -64,9 +62,7 @@ def test_the_command_writes_the_maps_of_private_photos(
     fill(category / "test_public" / "good", [2])
     fill(category / "test_private", [3, 4])
     save(scratched(textured(5)), category / "test_private_mixed" / "5.png")
-    done = CliRunner().invoke(
-        app, ["submission", str(small_model_file), str(category), "-o", str(output)]
-    )
+    done = command("submission", small_model_file, category, "-o", output)
     assert done.exit_code == 0, done.output
     assert done.stdout == f"3 maps in {output}\n"
     assert {path.relative_to(output).as_posix() for path in output.rglob("*.*")} == {
@@ -90,9 +86,7 @@ def test_the_command_refuses_what_has_no_private_photos(
 ) -> None:
     for split in ("train", "validation", "test_public"):
         fill(tmp_path / "can" / split / "good", [0])
-    done = CliRunner().invoke(
-        app, ["submission", str(small_model_file), str(tmp_path / "can"), "-o", str(tmp_path / "o")]
-    )
+    done = command("submission", small_model_file, tmp_path / "can", "-o", tmp_path / "o")
     assert done.exit_code == 2
     assert "give the folder that holds test_private" in " ".join(done.stderr.split())
     assert not (tmp_path / "o").exists()

@@ -17,10 +17,8 @@ import onnx
 import onnxruntime
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from conftest import textured
-from reconpatch.cli.main import app
+from conftest import command, textured
 from reconpatch.engine.engines import GRAPH_INPUTS, GRAPH_OUTPUTS, OnnxRuntimeEngine
 from reconpatch.errors import (
     MissingExtraError,
@@ -676,17 +674,17 @@ def test_the_command_writes_and_says_what_it_compared(
     small_model_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = CliRunner().invoke(app, ["export", str(small_model_file), "-o", str(out)])
+    done = command("export", small_model_file, "-o", out)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert lines[0] == str(out)
     assert lines[1].startswith("onnxruntime: 0 of 16 verdicts differ")
     assert (out / "README.md").read_text(encoding="utf-8").startswith("# small: ")
-    again = CliRunner().invoke(app, ["export", str(small_model_file), "-o", str(out)])
+    again = command("export", small_model_file, "-o", out)
     assert again.exit_code == 2
     assert "exists already" in again.stderr
-    more = ["export", str(small_model_file), "-o", str(out), "--overwrite", "--json"]
-    assert json.loads(CliRunner().invoke(app, more).stdout)["agreements"][0]["verdicts"] == 0
+    more = command("export", small_model_file, "-o", out, "--overwrite", "--json")
+    assert json.loads(more.stdout)["agreements"][0]["verdicts"] == 0
 
 
 @pytest.mark.parametrize(
@@ -700,6 +698,6 @@ def test_the_command_writes_and_says_what_it_compared(
 def test_options_that_do_not_go_together(
     more: list[str], says: str, small_model_file: Path, tmp_path: Path
 ) -> None:
-    done = CliRunner().invoke(app, ["export", str(small_model_file), "-o", "out", *more])
+    done = command("export", small_model_file, "-o", "out", *more)
     assert done.exit_code == 2
     assert says in done.stderr

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from typer.testing import CliRunner
 
 import reconpatch
-from conftest import SIDE, SMALL_FIT, save, scratched, textured
-from reconpatch.cli.main import app
+from conftest import SIDE, SMALL_FIT, command, save, scratched, textured
 from reconpatch.errors import ModelFileError
 from reconpatch.fitting.update import update
 from reconpatch.model.model import Inspector
@@ -201,7 +199,7 @@ def model_file(model: Inspector, folder: Path) -> Path:
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    done = command(*arguments)
     return done.exit_code, done.stdout, done.stderr
 
 

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import reconpatch
-from conftest import SMALL_FIT, save, textured
-from reconpatch.cli.main import app
+from conftest import SMALL_FIT, command, save, textured
 from reconpatch.errors import PhotoError, SettingsError
 from reconpatch.model import good_photos
 from reconpatch.model.model import Model
@@ -124,9 +122,7 @@ class TestSeveralShares:
 def test_from_the_command_line(good_folder: Path, tmp_path: Path) -> None:
     options: list[Any] = ["--weights", "random", "--size", "64", "--on", "ray", "--method"]
     model = tmp_path / "part.rcp"
-    done = CliRunner().invoke(
-        app, ["fit", str(good_folder), "-o", str(model), *options, "patchcore", "--bank", "50"]
-    )
+    done = command("fit", good_folder, "-o", model, *options, "patchcore", "--bank", 50)
     assert done.exit_code == 0, done.output
     assert "extract features: 3 of 3" in done.output
     assert len(reconpatch.load(model).members[0].bank) == 50

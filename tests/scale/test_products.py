@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 import reconpatch
-from conftest import REPOSITORY, fill, kill_workers_at_work, save, scratched, textured
-from reconpatch.cli.main import app
+from conftest import REPOSITORY, command, fill, kill_workers_at_work, save, scratched, textured
 from reconpatch.errors import MissingExtraError, SettingsError
 from reconpatch.evaluation.evaluate import LabelledFolder
 from reconpatch.model.model import Model
@@ -125,7 +123,7 @@ def test_a_default_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_there_has_to_be_a_manifest(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["fit-all", str(tmp_path / "no.toml"), "-o", str(tmp_path)])
+    done = command("fit-all", tmp_path / "no.toml", "-o", tmp_path)
     assert done.exit_code == 2
     assert "no.toml is no file: give the path of a TOML file" in done.stderr
 
@@ -241,9 +239,7 @@ def test_what_has_not_changed_is_kept(
     path, before = here
     for file in before.folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    done = CliRunner().invoke(
-        app, ["fit-all", str(path), "-o", str(tmp_path), "--threads", "1", *on]
-    )
+    done = command("fit-all", path, "-o", tmp_path, "--threads", 1, *on)
     assert done.exit_code == 3, done.output
     assert "cap: 6 photos, kept as it was" in done.stderr
     assert "missing: failed: " in done.stderr
@@ -299,14 +295,14 @@ def test_a_model_of_another_command_is_not_replaced(tmp_path: Path, small_model_
     models.mkdir()
     (models / "disc.rcp").write_bytes(small_model_file.read_bytes())
     (models / "cap.rcp").write_bytes(b"no model")
-    arguments = ["fit-all", str(path), "-o", str(models), "--threads", "1", "--json"]
-    done = CliRunner().invoke(app, arguments)
+    arguments = "fit-all", path, "-o", models, "--threads", 1, "--json"
+    done = command(*arguments)
     assert done.exit_code == 3
     rows = {row["name"]: row for row in json.loads(done.stdout)["products"]}
     assert "is there already and is of another command" in rows["disc"]["error"]
     assert "cap.rcp" in rows["cap"]["error"]
     assert (models / "disc.rcp").read_bytes() == small_model_file.read_bytes()
-    done = CliRunner().invoke(app, [*arguments, "--overwrite"])
+    done = command(*arguments, "--overwrite")
     assert [row["status"] for row in json.loads(done.stdout)["products"]] == [
         "fitted", "fitted", "failed",
     ]  # fmt: skip
@@ -361,7 +357,7 @@ def test_without_the_extra_nothing_is_tried(
 def test_a_summary_of_something_else_is_refused(tmp_path: Path) -> None:
     path = photos(tmp_path)
     (tmp_path / "summary.json").write_text("[]")
-    done = CliRunner().invoke(app, ["fit-all", str(path), "-o", str(tmp_path)])
+    done = command("fit-all", path, "-o", tmp_path)
     assert done.exit_code == 2
     assert "is not a file that this command wrote" in done.stderr
 

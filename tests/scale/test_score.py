@@ -7,15 +7,14 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 import reconpatch
-from conftest import fill, save, scratched, textured
-from reconpatch.cli.main import app
+from conftest import command, fill, save, scratched, textured
 from reconpatch.errors import MissingExtraError, OutputError, PhotoError, WorkersError
 from reconpatch.model.model import Model
 
@@ -29,8 +28,7 @@ from reconpatch.scale.score_table import SCHEMA, Counts, ScoreTable  # noqa: E40
 STOPPED = 9
 
 
-def run(*arguments: Any) -> Any:
-    return CliRunner().invoke(app, ["score", *map(str, arguments)])
+run = partial(command, "score")
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
