@@ -186,7 +186,7 @@ def say_kinds(sentences: Iterable[str]) -> None:
 def show_progress() -> Iterator[Progress]:
     """A bar with the time left for each step on stderr; a line a step where that is a file."""
     if not sys.stderr.isatty():
-        yield _LineProgress()
+        yield _report_line
         return
     from rich.console import Console
     from rich.progress import (
@@ -227,9 +227,7 @@ def verdict_code(anomalous: int, unreadable: int) -> int:
     return UNREADABLE if unreadable else ANOMALOUS if anomalous else 0
 
 
-class _LineProgress:
+def _report_line(step: str, done: int, total: int) -> None:
     """A line when a step is done; nothing in between, so that logs stay short."""
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        if done == total and step != "inspect":
-            note(f"{step}: {total} of {total}")
+    if done == total and step != "inspect":
+        note(f"{step}: {total} of {total}")

@@ -184,15 +184,11 @@ class Names:
     """Files of a store by their names alone, relative with forward slashes."""
 
     def __init__(self, names: Collection[str]) -> None:
-        self._folders: dict[str, set[str]] = {"": set()}
+        self._folders = _folders_inside(names)
         self._files: dict[str, list[str]] = {}
         for name in names:
             folder, _, file = name.rpartition("/")
             self._files.setdefault(folder, []).append(file)
-            while folder:
-                above, _, last = folder.rpartition("/")
-                self._folders.setdefault(above, set()).add(last)
-                folder = above
 
     def entries(self, folder: str) -> tuple[list[tuple[str, bool]], list[str]]:
         """See `Tree`: a store has no links."""
@@ -522,7 +518,7 @@ def _names_good(name: str) -> bool:
     return any(word in GOOD_NAMES for word in re.split(r"[\W\d_]+", name.casefold()))
 
 
-def _folders_inside(names: Sequence[str]) -> dict[str, list[str]]:
+def _folders_inside(names: Collection[str]) -> dict[str, list[str]]:
     """The folders in each folder that hold photos, in the order of their names."""
     found: dict[str, dict[str, None]] = {}
     for folder in dict.fromkeys(name.rpartition("/")[0] for name in names):
