@@ -77,13 +77,9 @@ class Bins:
 def stacked(
     series: Sequence[tuple[str, Doubles]], bins: Bins, base: float, height: float
 ) -> tuple[tuple[Bar, ...], int]:
-    """The scores of each series upon each other, bin by bin; and the most photos of a bin.
+    """The bars of series (key, scores) upon each other, and the most photos of a bin.
 
-    Args:
-        series: the key and the scores of each.
-        bins: where they go.
-        base: y of no photo.
-        height: of the highest bin.
+    They stand on y = `base`, and the highest bin is of that `height`.
     """
     counts = {key: Counter(bins.of(scores).tolist()) for key, scores in series}
     totals = sum(counts.values(), Counter[int]())
