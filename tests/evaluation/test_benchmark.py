@@ -39,19 +39,13 @@ from reconpatch.evaluation.tables import (
 )
 from reconpatch.features.extractor import FeatureExtractor
 from reconpatch.result import ClosestPatch, Result
+from test_benchmark_config import PAPER_CONFIGS
 
 SMALL: dict[str, Any] = {
     "size": 64, "bank": 0.2, "steps": 3, "batch_size": 64, "dim": 16, "made": 10,
 }  # fmt: skip
 # Methods that learn from the same features: PatchCore has no expanded activations.
 ALIKE = SMALL | {"init": "relevant_components", "turns": "never"}
-PAPER_CONFIGS = (
-    "paper-wrn50-224",
-    "paper-wrn101-480",
-    "paper-ensemble-480",
-    "paper-ensemble-320",
-    "paper-btad",
-)
 
 
 def make_category(folder: Path, first: int, good: str = "good", bad: str = "scratch") -> Path:

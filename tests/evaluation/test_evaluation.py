@@ -202,6 +202,10 @@ def test_a_pixel_of_a_mask_counts_above_half_of_white(category: Path, small_mode
 
 
 def test_figures_as_json() -> None:
+    metrics = {
+        "image_auroc": 0.75, "image_ap": 0.5, "image_f1_max_oracle": 0.8, "pixel_auroc": 0.9,
+        "pixel_ap": 0.4, "pixel_f1_max_oracle": 0.5, "aupro": 0.7, "aupro_005": 0.6,
+    }  # fmt: skip
     figures = Evaluation(
         good=4,
         defective=3,
@@ -209,29 +213,13 @@ def test_figures_as_json() -> None:
         false_alarms=1,
         false_alarm_interval=(0, 2),
         shift=None,
-        metrics={
-            "image_auroc": 0.75,
-            "image_ap": 0.5,
-            "image_f1_max_oracle": 0.8,
-            "pixel_auroc": 0.9,
-            "pixel_ap": 0.4,
-            "pixel_f1_max_oracle": 0.5,
-            "aupro": 0.7,
-            "aupro_005": 0.6,
-        },
+        metrics=metrics,
         masks=3,
         milliseconds=12.5,
     )
     assert json.loads(json.dumps(figures.to_dict())) == {
         "photos": {"good": 4, "defective": 3, "masks": 3},
-        "image_auroc": 0.75,
-        "image_ap": 0.5,
-        "image_f1_max_oracle": 0.8,
-        "pixel_auroc": 0.9,
-        "pixel_ap": 0.4,
-        "pixel_f1_max_oracle": 0.5,
-        "aupro": 0.7,
-        "aupro_005": 0.6,
+        **metrics,
         "false_alarms": 1,
         "false_alarm_interval_95": [0, 2],
         "detected": {"scratch": {"flagged": 2, "photos": 3}},

@@ -363,15 +363,21 @@ def test_progress_counts_the_photos():
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-@pytest.mark.parametrize("scoring", SETTINGS)
-def test_with_every_patch_kept_rescoring_is_scoring_anew(monkeypatch, scoring):
-    monkeypatch.setattr(good_photos, "MOST_DISTANT", PATCHES)
+def before_and_after(scoring):
+    """Scores against a bank, again by what is kept of them after it has grown, and anew."""
     photos, patches = some_photos([0, 1, 1, 2, 3])
     bank = bank_from(photos[:4], patches)
     larger = grown(bank, patches, photo_index=4, rows=25)
     before = score_all(patches[:4], photos[:4], bank, scoring)
     found = rescore_all(before, photos, larger, scoring)
     anew = score_all(patches, photos, larger, scoring)
+    return before, found, anew
+
+
+@pytest.mark.parametrize("scoring", SETTINGS)
+def test_with_every_patch_kept_rescoring_is_scoring_anew(monkeypatch, scoring):
+    monkeypatch.setattr(good_photos, "MOST_DISTANT", PATCHES)
+    before, found, anew = before_and_after(scoring)
     assert (anew.distances[:4] < before.distances).any(), "the growth must matter"
     np.testing.assert_allclose(found.image_scores, anew.image_scores[:4], rtol=1e-6)
     np.testing.assert_allclose(found.map_maxima, anew.map_maxima[:4], rtol=1e-6)
@@ -386,12 +392,7 @@ def test_with_a_contrast_rescoring_brings_the_most_distant_patches_up_to_date(
     monkeypatch, scoring, most_distant
 ):
     monkeypatch.setattr(good_photos, "MOST_DISTANT", most_distant)
-    photos, patches = some_photos([0, 1, 1, 2, 3])
-    bank = bank_from(photos[:4], patches)
-    larger = grown(bank, patches, photo_index=4, rows=25)
-    before = score_all(patches[:4], photos[:4], bank, scoring)
-    found = rescore_all(before, photos, larger, scoring)
-    anew = score_all(patches, photos, larger, scoring)
+    before, found, anew = before_and_after(scoring)
     for i, mine in enumerate(before.most_distant):
         rest = np.setdiff1d(np.arange(PATCHES), mine)
         for name in ("distances", "weighted"):
