@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,14 +15,14 @@ from typing import Any
 import pytest
 
 import reconpatch
-from conftest import command, fill, save, scratched, textured
+from conftest import REPOSITORY, command, fill, save, scratched, textured
 from reconpatch.errors import MissingExtraError, OutputError, PhotoError, WorkersError
 from reconpatch.model.model import Model
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'score' is not installed")
 import pyarrow.parquet as pq  # noqa: E402
 
-from reconpatch.scale import score_table, sources  # noqa: E402
+from reconpatch.scale import distributed_fit, score_table, sources  # noqa: E402
 from reconpatch.scale.score_many import PhotoScorer, _explained, score_photos  # noqa: E402
 from reconpatch.scale.score_table import SCHEMA, Counts, ScoreTable  # noqa: E402
 
@@ -351,3 +352,25 @@ def test_what_stops_the_workers_is_told_in_a_sentence() -> None:
     assert str(told).startswith(
         "the workers stopped (RuntimeError: last); what is written is whole"
     )
+
+
+# --- What docs/scale.md says of columns and numbers; test_docs.py runs it -------------------------
+
+PAGE = (REPOSITORY / "docs" / "scale.md").read_text(encoding="utf-8")
+
+
+def test_every_column_is_described() -> None:
+    table = PAGE[PAGE.index("| column | |") : PAGE.index("A file is written whole")]
+    columns = " ".join(row.split("|")[1] for row in table.splitlines()[2:] if row)
+    assert set(re.findall(r"`(\w+)`", columns)) == set(SCHEMA.names)
+
+
+def test_the_models_numbers_are_those_of_the_code() -> None:
+    for number in (
+        f"shares of {distributed_fit.SHARE}",
+        f"{distributed_fit.SPARE} times the share's part",
+        f"{score_table.FILE_ROWS:,} rows or a minute",
+        f"up to {sources.PORTION} photos it was at",
+    ):
+        assert number in PAGE
+    assert (distributed_fit.SAMPLE, score_table.FILE_SECONDS) == (2**18, 60)
