@@ -85,7 +85,7 @@ def _contents(folder: Path | None, side: int) -> list[bytes]:
     """Photos' files in memory: those of a folder, or generated ones."""
     if folder is None:
         return [photo(seed, side) for seed in range(40)]
-    from reconpatch.photos.images import list_photos
+    from reconpatch.photos.listing import list_photos
 
     return [path.read_bytes() for path in list_photos(folder)[:200]]
 

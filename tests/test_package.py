@@ -19,7 +19,7 @@ import smoke
 from conftest import REPOSITORY, WAIT, fill
 from reconpatch.cli import main as cli
 from reconpatch.cli import parts
-from reconpatch.photos import images
+from reconpatch.photos import images, listing
 
 HEAVY = (
     "torch", "torchvision", "timm", "onnx", "onnxruntime", "scipy", "sklearn", "cv2", "ray",
@@ -329,7 +329,7 @@ def test_no_file_names_a_place_on_somebodys_machine() -> None:
 
 
 def test_no_photo_and_no_other_model_is_tracked() -> None:
-    binary = {*images.PHOTO_SUFFIXES, ".rcp", ".pth", ".onnx", ".safetensors"}
+    binary = {*listing.PHOTO_SUFFIXES, ".rcp", ".pth", ".onnx", ".safetensors"}
     tracked = [Path(name) for name in tracked_files() if not name.startswith("docs/")]
     kept = smoke.kept()  # one of each format, see tests/test_contract.py
     found = [path for path in tracked if path.suffix.lower() in binary]

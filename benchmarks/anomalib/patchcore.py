@@ -39,7 +39,8 @@ from reconpatch.evaluation.other_programs import (
 from reconpatch.features.backbones import WEIGHT_PACKAGES, match_by_order, spec
 from reconpatch.features.efficientnet_lite import tensor_shapes
 from reconpatch.method.metrics import image_metrics, pixel_metrics
-from reconpatch.photos.images import list_photos, read_photo
+from reconpatch.photos.images import read_photo
+from reconpatch.photos.listing import list_photos
 from reconpatch.photos.preprocessing import Preprocessing
 
 BACKBONE = "tf_efficientnet_lite0"

@@ -33,8 +33,9 @@ from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import ScoringSettings
 from reconpatch.model.good_photos import bare_bank
 from reconpatch.model.model import Model
-from reconpatch.photos.images import Photo, list_photos, read_photo
+from reconpatch.photos.images import Photo, read_photo
 from reconpatch.photos.layout import Layout
+from reconpatch.photos.listing import list_photos
 
 SMALL: dict[str, Any] = {
     "weights": "random",

@@ -25,7 +25,8 @@ from reconpatch.model.difference import check_update, diff
 from reconpatch.model.ensemble import Ensemble
 from reconpatch.model.good_photos import groups_of_rows
 from reconpatch.model.model import Inspector, Model
-from reconpatch.photos.images import Photo, list_photos, read_photo
+from reconpatch.photos.images import Photo, read_photo
+from reconpatch.photos.listing import list_photos
 
 Floats = npt.NDArray[np.float32]
 

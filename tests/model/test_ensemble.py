@@ -20,7 +20,8 @@ from reconpatch.method.settings import AUTOMATIC, ensemble_settings_for
 from reconpatch.model.contents import MAD_TO_STD, Scale
 from reconpatch.model.ensemble import Ensemble, combine, member_names
 from reconpatch.model.model import Model
-from reconpatch.photos.images import Photo, list_photos, read_photo
+from reconpatch.photos.images import Photo, read_photo
+from reconpatch.photos.listing import list_photos
 from reconpatch.photos.preprocessing import Preprocessing
 
 BACKBONES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1")

@@ -21,7 +21,8 @@ from reconpatch.method.scoring import PatchScores, anomaly_map, score_patches
 from reconpatch.model.ensemble import combine
 from reconpatch.model.good_photos import TrainingPhoto, rescore
 from reconpatch.model.model import _scaled_box
-from reconpatch.photos.images import list_photos, read_photo
+from reconpatch.photos.images import read_photo
+from reconpatch.photos.listing import list_photos
 from reconpatch.photos.preprocessing import Preprocessing
 from reconpatch.result import Region
 

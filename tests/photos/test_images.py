@@ -27,14 +27,13 @@ from reconpatch.errors import ModelFileError, PhotoError, SettingsError
 from reconpatch.photos.images import (
     MAX_PIXELS,
     MIN_SIDE,
-    PHOTO_SUFFIXES,
     Photo,
-    list_photos,
     photo_size,
     read_photo,
     read_photo_bytes,
     white_level_for,
 )
+from reconpatch.photos.listing import PHOTO_SUFFIXES, list_photos
 from reconpatch.photos.preprocessing import Geometry, Preprocessing
 
 Array = npt.NDArray[Any]

@@ -15,7 +15,8 @@ from conftest import SMALL_FIT, command, save, textured
 from reconpatch.errors import PhotoError, SettingsError
 from reconpatch.model import good_photos
 from reconpatch.model.model import Model
-from reconpatch.photos.images import list_photos, read_photo
+from reconpatch.photos.images import read_photo
+from reconpatch.photos.listing import list_photos
 from reconpatch.scale import distributed_fit
 
 

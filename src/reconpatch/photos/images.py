@@ -24,8 +24,6 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.photos.listing import PHOTO_SUFFIXES as PHOTO_SUFFIXES
-from reconpatch.photos.listing import list_photos as list_photos
 from reconpatch.photos.picture_file import (
     MAX_SIDE,
     check_samples,
