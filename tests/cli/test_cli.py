@@ -8,11 +8,8 @@ import operator
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,27 +103,6 @@ def new_photos(tmp_path: Path, good_photo: RGB, defective_photo: RGB) -> Path:
 
 def text_named_png(path: Path) -> None:
     path.write_text("not a picture")
-
-
-def bomb(path: Path) -> None:
-    """A PNG of 30,000 x 30,000 pixels in its header, and next to nothing after it."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
-    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
-
-
-BAD_PHOTOS = [
-    pytest.param(text_named_png, "is not a PNG, JPEG", id="text"),
-    pytest.param(bomb, "--max-pixels 900000000", id="bomb"),
-]
-
-BadPhoto = Callable[[Path], None]
 
 
 @pytest.fixture
@@ -257,14 +233,12 @@ def test_fit_refuses_a_missing_folder(tmp_path: Path) -> None:
     assert contents(tmp_path) == {}
 
 
-@pytest.mark.parametrize(("make", "reason"), BAD_PHOTOS)
-def test_fit_refuses_a_bad_photo_and_names_it(make: BadPhoto, reason: str, tmp_path: Path) -> None:
+def test_fit_refuses_a_bad_photo_and_names_it(tmp_path: Path) -> None:
     folder = fill(tmp_path / "good", range(2))
-    make(folder / "bad.png")
+    text_named_png(folder / "bad.png")
     before = contents(tmp_path)
     message = refusal(fit(folder, tmp_path / "part.rcp"))
-    assert message.startswith("bad.png")
-    assert reason in message
+    assert message.startswith("bad.png: is not a PNG, JPEG")
     assert "--skip-unreadable" in message
     assert contents(tmp_path) == before
 
@@ -492,17 +466,14 @@ def test_inspect_agrees_with_python(
     assert json_lines(result.stdout) == [json.loads(json.dumps(expected.to_dict()))]
 
 
-@pytest.mark.parametrize(("make", "reason"), BAD_PHOTOS)
-def test_inspect_reports_a_bad_photo_and_goes_on(
-    make: BadPhoto, reason: str, small_model_file: Path, new_photos: Path
-) -> None:
-    make(new_photos / "aa.png")
+def test_inspect_reports_a_bad_photo_and_goes_on(small_model_file: Path, new_photos: Path) -> None:
+    text_named_png(new_photos / "aa.png")
     result = run("inspect", small_model_file, new_photos, "--json")
     assert result.exit_code == 3
     bad, broken, good = json_lines(result.stdout)
     assert (bad["anomalous"], good["anomalous"]) == (True, False)
     assert broken["path"] == str(new_photos / "aa.png")
-    assert reason in broken["error"]
+    assert "is not a PNG, JPEG" in broken["error"]
     assert result.stderr == f"Not inspected: {broken['error']}\n"
 
 
