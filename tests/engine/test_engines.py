@@ -354,6 +354,10 @@ def test_differences_are_counted_by_hand(small_model: Model) -> None:
     joined = same.joined(found).joined(found)
     assert joined.at(2.0, 5.0) == Agreement("x", 9, 0.5, 0.1, 4, close_calls=3, verdicts=0)
     assert joined.at(2.2, 5.0).verdicts == 2
+    assert Measured.from_dict(found.to_dict()) == found
+    for wrong in ({"scores": [1.0]}, {"expected": [1.0, 2.0, np.inf]}, {"near_ties": "many"}):
+        with pytest.raises(ValueError, match="said of the samples is incomplete"):
+            Measured.from_dict({**found.to_dict(), **wrong})
 
 
 @pytest.mark.parametrize(
