@@ -70,6 +70,41 @@ class ClosestPatch:
         }
 
 
+NONE_OF_THESE = "none of these"
+"""What stands for a kind's name where a defect is like none that the model knows."""
+
+
+@dataclass(frozen=True)
+class SimilarKind:
+    """The kind of confirmed defects that an anomalous photo is most similar to.
+
+    Attributes:
+        name: of the kind.
+        similarity: 0 to 1: 1 where the worst patches are those of a confirmed defect, 0 where they
+            are no nearer to one than to good patches.
+        near: whether that is as much as defects of the kind have among themselves. If not, the
+            photo shows none of the kinds that the model knows, and `name` is the most similar.
+    """
+
+    name: str
+    similarity: float
+    near: bool
+
+    @property
+    def label(self) -> str:
+        """The kind's name, or `NONE_OF_THESE`."""
+        return self.name if self.near else NONE_OF_THESE
+
+    def __str__(self) -> str:
+        if self.near:
+            return f"{self.name} (similarity {self.similarity:.2f})"
+        return f"{NONE_OF_THESE} (most similar: {self.name}, {self.similarity:.2f})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The kind as JSON-ready values."""
+        return {"name": self.name, "similarity": self.similarity, "near": self.near}
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """The verdict on one photo.
@@ -89,6 +124,8 @@ class Result:
         inspected: the part of the photo that was looked at.
         notes: what sets the photo apart from those of the fit, a sentence each: grey or colour,
             red and blue swapped, depth, shape. Its score may tell of that alone.
+        kind: the most similar kind of confirmed defects; None of a photo that is not anomalous, and
+            of a model that knows no kinds.
     """
 
     name: str
@@ -102,6 +139,7 @@ class Result:
     closest: ClosestPatch
     inspected: Box
     notes: tuple[str, ...] = ()
+    kind: SimilarKind | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON-ready values, without the map."""
@@ -118,4 +156,5 @@ class Result:
             "regions": [region.to_dict() for region in self.regions],
             "closest": self.closest.to_dict(),
             "notes": list(self.notes),
+            "kind": self.kind and self.kind.to_dict(),
         }

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import reconpatch
-from conftest import GOOD_PHOTOS, save, scratch_mask, scratched, textured
+from conftest import GOOD_PHOTOS, RGB, save, scratch_mask, scratched, textured
 from reconpatch.cli.main import app
 from reconpatch.errors import PhotoError, SettingsError, UpdateRefusedError
 from reconpatch.fitting.confirmed import (
@@ -33,6 +33,7 @@ from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import ScoringSettings
 from reconpatch.model.good_photos import bare_bank
 from reconpatch.model.model import Model
+from reconpatch.photos.defect_folder import DefectPhoto
 from reconpatch.photos.images import Photo, read_photo
 from reconpatch.photos.layout import Layout
 from reconpatch.photos.listing import list_photos
@@ -238,6 +239,101 @@ def test_a_good_photo_among_the_defects_is_refused(
     shutil.copy(good_folder / "part003.png", wrong / "dent" / "x.png")
     with pytest.raises(PhotoError, match=r"x\.png is given as a confirmed defect.*part003\.png"):
         fit(good_folder, confirmed=wrong)
+
+
+# --- Kinds ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def of_kinds(good_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model of five scratched parts, five with a dark spot, and three of no kind."""
+    folder = tmp_path_factory.mktemp("kinds")
+    given: list[DefectPhoto] = []
+    for i in range(13):
+        part = textured(600 + i)
+        kind = "scratch" if i < 5 else "spot" if i < 10 else ""
+        pixels = spotted(part, 4 * i) if kind == "spot" else scratched_at(part, 6 * i - 20)
+        given.append(DefectPhoto(save(pixels, folder / f"{i}.png"), kind, name=f"part {i}"))
+    return fit(good_folder, confirmed=given)
+
+
+def spotted(photo: RGB, at: int = 44) -> RGB:
+    dark = photo.copy()
+    dark[60:80, at : at + 20] = 0
+    return dark
+
+
+def scratched_at(photo: RGB, down: int = 0) -> RGB:
+    mask = np.roll(scratch_mask(), down, axis=0)
+    return np.where(mask[:, :, None], np.uint8(255), photo)
+
+
+def test_a_verdict_names_the_kind_of_confirmed_defect_that_it_is_like(of_kinds: Model) -> None:
+    said = of_kinds.provenance["defect_kinds"]
+    assert {name: kind["parts"] for name, kind in said["kinds"].items()} == {
+        "scratch": 5,
+        "spot": 5,
+    }
+    assert (said["own"], said["another"]) == (10 - said["none"], 0)
+    assert "part 11" in [p["name"] for p in of_kinds.provenance["confirmed_defects"]["photos"]]
+    for paint, name in ((scratched, "scratch"), (spotted, "spot")):
+        result = of_kinds.inspect(paint(textured(650)))
+        assert result.kind is not None
+        assert (result.kind.name, result.kind.near) == (name, True)
+        assert result.to_dict()["kind"] == result.kind.to_dict()
+        assert 0.1 < result.kind.similarity <= 1
+    other = textured(651)
+    other[20:76, 20:76] = [255, 0, 255]
+    unlike = of_kinds.inspect(other).kind
+    assert unlike is not None
+    assert unlike.label == "none of these"
+    good = of_kinds.inspect(textured(652))
+    assert not good.anomalous
+    assert good.kind is None
+
+
+def test_similarity_is_that_of_the_photos_worst_patches(of_kinds: Model) -> None:
+    photo = read_photo(scratched(textured(650)))
+    r, kinds = of_kinds.represent(photo), of_kinds.defect_kinds
+    assert kinds is not None
+    distances, _ = of_kinds.bank.nearest(r)
+    worst = np.argsort(-distances, kind="stable")[:16]
+    worst = worst[distances[worst] > of_kinds.calibration.map_threshold.value]
+    to_kind = [
+        np.linalg.norm(kinds.rows[kinds.kind == 0] - r[i], axis=1).min() for i in worst
+    ]  # scratch
+    result = of_kinds.inspect(photo)
+    assert result.kind is not None
+    expected = 1 - np.mean(to_kind) / distances[worst].mean()
+    assert result.kind.similarity == pytest.approx(expected, abs=1e-4)
+
+
+def test_kinds_stay_with_the_model(of_kinds: Model, tmp_path: Path) -> None:
+    photo = scratched(textured(650))
+    expected = of_kinds.inspect(photo).kind
+    of_kinds.save(tmp_path / "part.rcp")
+    assert reconpatch.load(tmp_path / "part.rcp").inspect(photo).kind == expected
+    updated = update(of_kinds, [], confirmed=[read_photo(textured(700))]).with_threshold(1.0)
+    assert updated.inspect(photo).kind is not None
+    printed = CliRunner().invoke(
+        app, ["inspect", str(tmp_path / "part.rcp"), str(save(photo, tmp_path / "x.png"))]
+    )
+    assert f"  kind: {expected}" in printed.stdout
+
+
+def test_of_tiles_the_worst_patches_are_those_of_the_whole_photo(
+    good_folder: Path, of_kinds: Model
+) -> None:
+    tiled = fit(good_folder, tile=64, overlap=16, method="patchcore")
+    kinds = of_kinds.defect_kinds
+    rows = tiled.bank.rows[:2]
+    assert kinds is not None
+    tiled = replace(tiled, defect_kinds=replace(kinds, rows=rows, kind=np.array([0, 1])))
+    photo = read_photo(scratched(textured(650)))
+    (judged,) = tiled.judge([photo])
+    assert judged.worst is not None
+    found, _ = tiled.bank.nearest(judged.worst)
+    np.testing.assert_allclose(found, np.sort(judged.scores.distances)[::-1][:16], rtol=1e-3)
 
 
 # --- An update -----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from reconpatch.engine.engines import StoredGraph
 from reconpatch.errors import ModelFileError, OutputError
 from reconpatch.memory import peak_bytes
 from reconpatch.method.calibration import Calibration
+from reconpatch.method.defect_kinds import DefectKinds
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
 from reconpatch.method.settings import FitSettings, settings_for
@@ -70,6 +71,14 @@ def tiny_model(**changes):
         "engine": StoredGraph(bytes(range(256))),
     }
     return Model(**(values | changes))
+
+
+def defect_kinds(**changes):
+    rows = np.float32([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    values = {
+        "names": ("dent", "böß"), "rows": rows, "kind": np.array([0, 1, 0]), "near": (0.5, 0.25),
+    }  # fmt: skip
+    return DefectKinds(**(values | changes))
 
 
 def same(a, b):
@@ -153,6 +162,7 @@ def test_models_that_differ_anywhere_are_not_the_same():
         {"calibration": Calibration(np.ones(1), np.zeros(1), 0.01, "one")},
         {"preprocessing": Preprocessing(64, 32)},
         {"settings": settings_for("paper", bank=20_000, method="patchcore")},
+        {"defect_kinds": defect_kinds()},
     ],
 )
 def test_every_field_comes_back(tmp_path, changes):
@@ -237,6 +247,7 @@ def changed_calibration(**changes):
         {"representation": Representation()},
         {"preprocessing": Preprocessing(32, 64, resize=70, white_level=1023)},
         {"photos": tiny_model().photos[::-1]},
+        {"defect_kinds": defect_kinds()},
     ],
 )
 def test_what_decides_a_verdict_changes_the_fingerprint(changes):
@@ -530,6 +541,33 @@ def test_a_model_with_a_value_that_cannot_be_is_refused(tmp_path, monkeypatch, p
     path = saved(tiny_model(), tmp_path)
     with pytest.raises(ModelFileError):
         reconpatch.load(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"names": ()},
+        {"names": ("dent", "dent")},
+        {"names": ("dent", "")},
+        {"near": (0.5,)},
+        {"near": (0.5, 0.0)},
+        {"near": (0.5, float("nan"))},
+        {"rows": np.float32([[1, 2], [3, 4], [5, 6]])},
+        {"rows": np.float32([[1, 2, np.inf]] * 3)},
+        {"kind": np.array([0, 1, 2])},
+        {"kind": np.array([0, 0, 0])},
+    ],
+)
+def test_kinds_of_defects_that_cannot_be_are_refused(tmp_path, changes):
+    path = saved(tiny_model(defect_kinds=defect_kinds(**changes)), tmp_path)
+    with pytest.raises(ModelFileError, match="it lacks"):
+        reconpatch.load(path)
+
+
+def test_a_file_without_kinds_is_as_it_was_before_there_were_any(tiny_file):
+    (member,) = record_of(tiny_file.read_bytes())["members"]
+    assert "kinds" not in member
+    assert not [name for name in header_of(tiny_file.read_bytes())[0] if "kinds" in name]
 
 
 # Writing

@@ -21,8 +21,15 @@ import pytest
 import sqlalchemy as sa
 
 from conftest import REPOSITORY, WAIT
-from reconpatch.errors import MissingExtraError, NotFoundError, RecordsError, SettingsError
-from reconpatch.result import Region
+from reconpatch.errors import (
+    ChangedError,
+    MissingExtraError,
+    NotFoundError,
+    RecordsError,
+    SettingsError,
+)
+from reconpatch.result import Region, SimilarKind
+from reconpatch.station.drawing import Stroke
 from reconpatch.station.records import Closest, FileKey, Filter, Records, Verdict, Version, as_rows
 from reconpatch.station.tables import UtcTime, metadata
 
@@ -382,9 +389,46 @@ def test_feedback_is_kept_changed_and_taken_back(records: Records) -> None:
     assert before <= told.feedback_time <= datetime.now(UTC)
     assert records.get(added.id) == told
     assert records.feedback(added.id, "defect").feedback == "defect"
-    assert records.feedback(added.id, None) == added
+    assert records.feedback(added.id, None) == replace(added, feedback_count=3)
     with pytest.raises(SettingsError, match="'good', 'defect' or none"):
         records.feedback(added.id, "perhaps")  # type: ignore[arg-type]
+
+
+def test_a_kind_and_a_place_go_with_a_defect(records: Records) -> None:
+    first, second = records.add([VERDICT, replace(VERDICT, kind=SimilarKind("dent", 0.5, True))])
+    assert (records.get(first.id).kind, second.kind) == (None, SimilarKind("dent", 0.5, True))
+    assert records.get(second.id) == second
+    dot = Stroke(7.0, ((10.0, 20.25),))
+    told = records.feedback(first.id, "defect", kind="long  scratch", place=[dot])
+    assert told.feedback_kind == "long scratch"
+    assert told.feedback_place == (Stroke(7.0, ((10.0, 20.2),)),)
+    assert told.etag == f'"{first.id}-defect"'
+    again = records.feedback(first.id, "defect", kind="scratch", expected=told.etag)
+    assert (again.feedback_kind, again.feedback_place) == ("scratch", None)
+    assert again.etag == f'"{first.id}-defect-2"'  # not the tag of what was said first
+    with pytest.raises(ChangedError):
+        records.feedback(first.id, "defect", expected=told.etag)
+    with pytest.raises(SettingsError, match="'Scratch', and others of bottle are called 'scratch'"):
+        records.feedback(second.id, "defect", kind="Scratch")
+    assert records.feedback(first.id, "defect", kind="Scratch").feedback_kind == "Scratch"
+    assert records.feedback(first.id, "good").feedback_kind is None
+    newest, oldest = as_rows(records.export())
+    assert (newest["kind"], newest["similarity"], newest["drawn"]) == ("dent", 0.5, False)
+    assert (oldest["kind"], oldest["similarity"], oldest["feedback_kind"]) == (None, None, None)
+
+
+def test_defects_are_photos_that_were_last_called_one(records: Records) -> None:
+    same = [records.add([VERDICT])[0] for _ in range(3)]
+    [other] = records.add([GOOD])
+    records.feedback(same[0].id, "good")
+    records.feedback(same[1].id, "defect", kind="dent")
+    records.feedback(other.id, "defect")
+    assert [(r.id, r.feedback_kind) for r in records.defects("bottle")] == [
+        (other.id, None), (same[1].id, "dent"),
+    ]  # fmt: skip
+    records.feedback(same[2].id, "good")
+    assert [record.id for record in records.defects("bottle")] == [other.id]
+    assert records.defects("cable") == []
 
 
 def test_writers_wait_for_each_other(records: Records) -> None:

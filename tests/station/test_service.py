@@ -329,13 +329,59 @@ def test_a_record_that_is_not_there(client: TestClient, what: str) -> None:
     assert "no record 7" in problem(client.get(f"{API}/records/7{what}"), 404)
 
 
+def test_a_defect_has_a_kind_and_a_place(client: TestClient) -> None:
+    record = inspect(client, scratched(textured(1)))
+    path = f"{API}/records/{record['id']}"
+    assert "draw it first" in problem(client.get(f"{path}/mask"), 404)
+    stroke = {"width": 10, "points": [[10, 40], [50, 40]]}
+    given = {"feedback": "defect", "kind": " scratch ", "place": [stroke]}
+    told = client.post(f"{path}/feedback", json=given).json()
+    assert told["feedback_kind"] == "scratch"
+    assert told["feedback_place"] == [stroke]
+    assert told["feedback_count"] == 1
+    mask = np.asarray(picture(client.get(f"{path}/mask"))) > 0
+    assert mask.shape == (96, 96)
+    y, x = np.nonzero(mask)
+    assert (y.min(), y.max(), x.min(), x.max()) == (35, 45, 5, 55)
+    assert mask[40, 5:56].all()
+    assert not mask[35, :7].any()  # round ends
+    found = client.get(f"{API}/products/disc/defects").json()
+    assert found == {
+        "confirmed": 1, "drawn": 1, "unnamed": 0,
+        "kinds": [{"name": "scratch", "confirmed": 1, "known": False}],
+    }  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(client.get(f"{API}/records.csv").text)))
+    assert (rows[0]["kind"], rows[0]["feedback_kind"], rows[0]["drawn"]) == ("", "scratch", "True")
+    again = inspect(client, scratched(textured(1)))  # the same picture, and nothing said of it
+    assert client.get(f"{API}/products/disc/defects").json() == found
+    for wrong, sentence in (
+        ({"feedback": "good", "kind": "scratch"}, "a kind and a place are of defects"),
+        ({"feedback": "defect", "kind": "Good"}, "which is what no kind is called"),
+        ({"feedback": "defect", "kind": "none of these"}, "which is what no kind is called"),
+        ({"feedback": "defect", "kind": "Scra-tch"}, "others of disc are called 'scratch'"),
+        ({"feedback": "defect", "kind": "--"}, "give a word of up to 64 characters"),
+        ({"feedback": "defect", "place": [{**stroke, "points": [[200, 9]]}]}, "beside the photo"),
+    ):
+        answer = client.post(f"{API}/records/{again['id']}/feedback", json=wrong)
+        assert sentence in problem(answer, 400)
+    for malformed in (
+        {"feedback": "defect", "place": [{"width": 0, "points": [[1, 1]]}]},
+        {"feedback": "defect", "place": [{"width": 3, "points": []}]},
+        {"feedback": "defect", "place": [{"width": 3, "points": [[1, 1]] * 2001}]},
+        {"feedback": "defect", "place": [stroke] * 201},
+        {"feedback": "defect", "kind": "k" * 65},
+    ):
+        problem(client.post(f"{API}/records/{again['id']}/feedback", json=malformed), 422)
+    assert client.get(f"{API}/records/{again['id']}").json() == again
+
+
 def test_feedback_is_given_changed_and_taken_back(client: TestClient) -> None:
     record = inspect(client, textured(1))
     path = f"{API}/records/{record['id']}/feedback"
     told = client.post(path, json={"feedback": "defect"}).json()
     assert (told["feedback"], told["feedback_time"] is None) == ("defect", False)
     assert client.get(f"{API}/records", params={"feedback": "defect"}).json()["records"] == [told]
-    assert client.post(path, json={"feedback": None}).json() == record
+    assert client.post(path, json={"feedback": None}).json() == {**record, "feedback_count": 2}
     for wrong in ({}, {"feedback": "perhaps"}, {"feedback": "good", "by": "me"}, [], "good"):
         assert problem(client.post(path, json=wrong), 422)
     assert "no record 99" in problem(

@@ -164,6 +164,8 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -
     for _ in range(2):  # the second time there is nothing to do
         with_records = Records(path, "line 1")
         assert with_records.get(5).name == "old.png"
+        assert with_records.get(5).kind is None
+        assert with_records.get(5).feedback_count == 1  # what was said before was said once
         assert [part.id for part in with_records.told("disc")] == [5]
         with_records.log.add_failures([failure("new")])
         with_records.close()

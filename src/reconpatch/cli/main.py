@@ -702,7 +702,7 @@ def _line(result: Result) -> str:
     if result.regions:
         worst = result.regions[0]
         line += f"  at x {worst.peak[0]}, y {worst.peak[1]}"
-    return line
+    return line + parts.kind_of_defect(result)
 
 
 def _summary(photos: int, anomalous: int, unreadable: int) -> str:
@@ -745,7 +745,7 @@ def _say_fitted(model: Inspector, path: Path) -> None:
         if quality := member.provenance.get("quality"):
             print(who + QualityEstimate.from_dict(quality).sentence())
         parts.say(who + member.settings.of_f())
-        for decision in ("guard", "turns", "confirmed_defects"):
+        for decision in ("guard", "turns", "confirmed_defects", "defect_kinds"):
             if found := member.provenance.get(decision):
                 parts.say(who + found["sentence"])
 

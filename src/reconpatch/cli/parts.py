@@ -222,6 +222,11 @@ def verdict_line(judged: Result | Record) -> str:
     return f"{verdict}  {judged.score:8.3f}  p = {judged.p_value:.3f}  {judged.name}"
 
 
+def kind_of_defect(judged: Result | Record) -> str:
+    """What is said of the kind of its defect after a verdict; nothing where nothing is known."""
+    return f"  kind: {judged.kind}" if judged.kind else ""
+
+
 def verdict_code(anomalous: int, unreadable: int) -> int:
     """The exit code after so many anomalous photos and so many that could not be inspected."""
     return UNREADABLE if unreadable else ANOMALOUS if anomalous else 0

@@ -122,13 +122,16 @@ def update(
     if as_json:
         answer = {**difference.to_dict(), "feedback": comparison.to_dict()}
         if unseen:
-            learned = new.members[0].provenance["confirmed_defects"]
-            answer |= {"confirmed_defects": learned, "unseen": unseen.to_dict()}
+            told = new.members[0].provenance
+            answer |= {name: told[name] for name in ("confirmed_defects", "defect_kinds")}
+            answer |= {"unseen": unseen.to_dict()}
         parts.say_json(answer)
         return
     parts.say(f"{output}  ({output.stat().st_size / 1e6:.1f} MB)")
     if unseen:
-        parts.say(new.members[0].provenance["confirmed_defects"]["sentence"])
+        for name in ("confirmed_defects", "defect_kinds"):
+            if found := new.members[0].provenance[name]:
+                parts.say(found["sentence"])
         for line in _unseen_lines(unseen):
             parts.say(line)
     for sentence in [*difference.sentences(), *comparison.sentences(), new.calibration.promise]:

@@ -34,6 +34,7 @@ from reconpatch.method.contrastive_components import (
     DefectPatches,
     confirmed_share,
 )
+from reconpatch.method.defect_kinds import Shown, telling, worst_patches
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.representation import Representation, TrainingSettings
 from reconpatch.method.scoring import ScoringSettings, draw, score_patches, top_count
@@ -59,7 +60,7 @@ class ConfirmedDefect:
 
     Attributes:
         name: of its file.
-        kind: the name of its folder.
+        kind: the name of its folder; empty where nobody named one.
         sha256: of its pixels.
         group: defects of one group are left out together.
         features: (P, K) float32 patch features of the whole photo.
@@ -129,10 +130,10 @@ def read_confirmed(
     found: dict[str, ConfirmedDefect] = {}
     records, signatures = [], []
     for listed in list_defects(given):
-        photo = read_photo(listed.path, max_pixels=options.max_pixels)
+        photo = read_photo(listed.path, name=listed.called, max_pixels=options.max_pixels)
         if photo.sha256 in good_name:
             raise PhotoError(
-                f"{listed.path} is given as a confirmed defect, and the same picture is the good "
+                f"{listed.called} is given as a confirmed defect, and the same picture is the good "
                 f"photo {good_name[photo.sha256]}: remove it from one of the two folders"
             )
         if photo.sha256 in found:
@@ -175,8 +176,8 @@ def _covered(
     covered = layout.joined(coverage(view[0], grid) for view in views)
     if not covered.any():
         raise PhotoError(
-            f"{listed.mask} shows a defect where the model does not look: leave {listed.path} out, "
-            "or mend the mask"
+            f"{listed.mask} shows a defect where the model does not look: leave {listed.called} "
+            "out, or mend the mask"
         )
     return np.asarray(covered > min(LEARNT_COVERAGE, 0.999 * float(covered.max())))
 
@@ -401,6 +402,23 @@ def place_of(
     highest = np.partition(drawn, -least)[-least]
     threshold: float = by.calibration.map_threshold.value
     return np.asarray(drawn >= min(float(highest), threshold))
+
+
+def shown_by(
+    defects: Sequence[ConfirmedDefect], by: Banked, scoring: ScoringSettings, layout: Layout
+) -> list[Shown]:
+    """What a version sees of confirmed defects, to learn their kinds from."""
+    found = []
+    for defect in defects:
+        r = by.f(defect.features)
+        distances, _ = by.bank.nearest(r)
+        worst = worst_patches(distances)
+        worst = worst[telling(distances[worst], by.calibration.map_threshold.value)]
+        place = defect.covered
+        if place is None:
+            place = place_of(defect, by, scoring, layout)
+        found.append(Shown(defect.kind, defect.group, r[place], r[worst], distances[worst]))
+    return found
 
 
 def _threshold(by: Banked) -> float:

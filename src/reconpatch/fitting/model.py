@@ -36,7 +36,13 @@ from reconpatch.features.backbones import load_graph, spec
 from reconpatch.features.extractor import Extractor, FeatureExtractor
 from reconpatch.features.feature_graph import feature_graph
 from reconpatch.features.store import PatchStore
-from reconpatch.fitting.confirmed import check_learns, learn, read_confirmed
+from reconpatch.fitting.confirmed import (
+    ConfirmedDefect,
+    check_learns,
+    learn,
+    read_confirmed,
+    shown_by,
+)
 from reconpatch.fitting.explain import explain
 from reconpatch.fitting.memory import Fit, approximations, open_store
 from reconpatch.fitting.options import FitOptions, default_threads, report_to, silent
@@ -63,6 +69,7 @@ from reconpatch.fitting.turns import TurnsDecision, bank_with, decide, turned
 from reconpatch.method.calibration import Calibration
 from reconpatch.method.contrastive_components import Contrast, principal_basis
 from reconpatch.method.coreset import bank_rows, greedy_coreset, random_projection
+from reconpatch.method.defect_kinds import learn_kinds
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.representation import Representation, Trainer, make_representation
 from reconpatch.method.settings import (
@@ -249,6 +256,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             photos, defects, settings, layout, extractor, clock, options, steps, read.prepared
         )
         learned = None
+        confirmed: list[ConfirmedDefect] = []
         if options.confirmed is not None and contrast is not None:
             with clock.step("read confirmed defects"):
                 confirmed = read_confirmed(
@@ -268,6 +276,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             )  # fmt: skip
             del p
         fitted, guarded = fit.with_banks(f, patches)
+    kinds = learn_kinds(shown_by(confirmed, fitted, settings.scoring, layout))
     if options.explain is not None and len(defects):
         explain(
             Path(options.explain), defects, fitted.f, fitted.bank, photos, settings.scoring,
@@ -305,6 +314,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         "guard": guarded.to_dict() if guarded else None,
         "turns": fitted.turns.to_dict() if fitted.turns else None,
         "confirmed_defects": learned.to_dict() if learned else None,
+        "defect_kinds": kinds[1].to_dict() if kinds else None,
         "notes": notes,
     }
     thumbnails = read.thumbnails or thumbnails_of(fitted.bank, sources, read, options)
@@ -314,6 +324,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     model = Model(
         settings, read.preprocessing, whole, fitted.bank, photos, fitted.scores,
         fitted.calibration, provenance, engine, thumbnails, sample,
+        kinds[0] if kinds else None,
     )  # fmt: skip
     with clock.step("compare engines"):
         reference = NumpyEngine(extractor, fitted.f, settings.scoring)

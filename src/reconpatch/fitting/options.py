@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from reconpatch.engine.engines import check_threads
 from reconpatch.features.extractor import Extractor
+from reconpatch.photos.defect_folder import DefectSource
 from reconpatch.photos.images import MAX_PIXELS
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ class FitOptions:
     memory_limit: int = 0
     explain: str | Path | None = None
     on: str | None = None
-    confirmed: str | Path | Sequence[str | Path] | None = None
+    confirmed: DefectSource | None = None
     roi: str | Path | npt.NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:

@@ -21,14 +21,14 @@ from reconpatch.fitting.update import calibrating, calibration_notes, update
 from reconpatch.model.difference import Comparison, PhotoChange
 from reconpatch.model.good_photos import TrainingPhoto
 from reconpatch.model.model import Inspector, Model
-from reconpatch.photos.defect_folder import list_defects
+from reconpatch.photos.defect_folder import DefectSource, list_defects
 from reconpatch.photos.images import Photo, read_photo
 
 
 def refit(
     model: Inspector,
     good: GoodSource,
-    defects: str | Path | Sequence[str | Path],
+    defects: DefectSource,
     options: FitOptions | None = None,
     *,
     new_good: Sequence[Photo] = (),
@@ -63,7 +63,8 @@ def refit(
             "give a single model"
         )
     check_learns(model.settings, options)
-    names = {_sha256(photo.path, options): photo.path for photo in list_defects(defects)}
+    defects = list_defects(defects)
+    names = {_sha256(photo.path, options): photo.called for photo in defects}
     _check_known(model, good, names, options)
     for photo in (*new_good, *confirmed):
         if photo.sha256 in names:
@@ -109,7 +110,7 @@ def _sha256(path: Path, options: FitOptions) -> str:
 
 
 def _check_known(
-    model: Model, good: GoodSource, defects: dict[str, Path], options: FitOptions
+    model: Model, good: GoodSource, defects: dict[str, str], options: FitOptions
 ) -> None:
     """Refuse good photos among which one of the model's is missing, or one of the defects."""
     given = {}
@@ -136,7 +137,7 @@ def _check_known(
         )
 
 
-def _in_both(defect: Path, good: str) -> str:
+def _in_both(defect: str, good: str) -> str:
     return (
         f"{defect} is given as a confirmed defect, and the same picture is the good photo {good}: "
         "remove it from one of the two folders"

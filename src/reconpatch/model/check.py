@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.method.calibration import Calibration, check_rate
+from reconpatch.method.defect_kinds import DefectKinds
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
 from reconpatch.model.contents import EnsembleContents, ModelContents
@@ -37,6 +38,8 @@ def check_model(model: ModelContents) -> None:
     _check_bank(model.bank, len(model.photos), model.good.distances.shape[1])
     _check_representation(model.representation, model.bank.rows.shape[1])
     _check_calibration(model.calibration)
+    if model.defect_kinds is not None:
+        _check_kinds(model.defect_kinds, model.bank.rows.shape[1])
     if model.sample is not None:
         _check_sample(model.sample, model.preprocessing)
 
@@ -70,6 +73,7 @@ def _check_learned(provenance: dict[str, Any]) -> None:
     for decision, what in (
         ("turns", "what decided on turned copies"),
         ("confirmed_defects", "what confirmed defects came to"),
+        ("defect_kinds", "how kinds of defects are told apart"),
     ):
         found = provenance.get(decision)
         said = found.get("sentence") if isinstance(found, dict) else None
@@ -146,6 +150,19 @@ def _check_calibration(calibration: Calibration) -> None:
     _require(isinstance(calibration.source, str), "where a calibration comes from")
     by_hand = calibration.set_by_hand
     _require(by_hand is None or _is_number(by_hand), "a threshold that is a number")
+
+
+def _check_kinds(kinds: DefectKinds, dim: int) -> None:
+    named = all(isinstance(name, str) and name for name in kinds.names)
+    _require(named and len({*kinds.names}) == len(kinds.names) > 0, "names of kinds of defects")
+    _require(len(kinds.near) == len(kinds.names), "a limit of each kind of defects")
+    for near in kinds.near:
+        _require(_is_number(near) and 0 < near <= 1, "limits of similarity in (0, 1]")
+    rows = kinds.rows
+    _require(rows.ndim == 2 and rows.shape[1] == dim, "patches of defects as the bank's rows")
+    _require(rows.dtype == np.float32 and bool(np.isfinite(rows).all()), "patches of defects")
+    _check_indices(kinds.kind, (len(rows),), len(kinds.names), "the kind of each patch of a defect")
+    _require(len({*kinds.kind.tolist()}) == len(kinds.names), "a patch of each kind of defects")
 
 
 def _check_sample(sample: Sample, preprocessing: Preprocessing) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from reconpatch.engine.engines import StoredGraph
 from reconpatch.method.calibration import Calibration
+from reconpatch.method.defect_kinds import DefectKinds
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
 from reconpatch.method.settings import FitSettings
@@ -68,6 +69,7 @@ class ModelContents(Contents):
         thumbnails: a JPEG of each good photo, or nothing.
         engine: runs the graph of the inspection, which is `engine.graph`.
         sample: prepared photos and made defects, which any machine can check its engine on.
+        defect_kinds: what confirmed defects look like by kind; None where too few are confirmed.
     """
 
     settings: FitSettings
@@ -81,6 +83,7 @@ class ModelContents(Contents):
     engine: StoredGraph
     thumbnails: Sequence[bytes] = ()
     sample: Sample | None = None
+    defect_kinds: DefectKinds | None = None
 
     @property
     def members(self) -> Sequence[ModelContents]:

@@ -24,6 +24,7 @@ from reconpatch.engine.engines import DEFAULT_ENGINE, StoredGraph, check_engine,
 from reconpatch.errors import ModelFileError
 from reconpatch.files import atomic_write, open_regular
 from reconpatch.method.calibration import Calibration
+from reconpatch.method.defect_kinds import DefectKinds
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
 from reconpatch.method.settings import RENAMED, RENAMED_INIT, FitSettings
@@ -152,6 +153,7 @@ def _record(contents: Contents) -> dict[str, Any]:
                 "calibration": _calibration_record(model.calibration),
                 "provenance": model.provenance,
                 "sample": _sample_record(model.sample),
+                **_kinds_record(model.defect_kinds),
             }
             for model in contents.members
         ],
@@ -215,6 +217,7 @@ def _model(
         engine=StoredGraph(own["graph"].tobytes(), engine, threads),
         thumbnails=thumbnails,
         sample=_sample(record["sample"], own),
+        defect_kinds=_kinds(record, own),
     )
 
 
@@ -261,6 +264,9 @@ def _model_tensors(model: ModelContents) -> dict[str, npt.NDArray[Any]]:
         tensors["f.weight"] = model.representation.weight
     if model.representation.bias is not None:
         tensors["f.bias"] = model.representation.bias
+    if model.defect_kinds is not None:
+        tensors["kinds.rows"] = model.defect_kinds.rows
+        tensors["kinds.kind"] = model.defect_kinds.kind.astype(np.int32)
     if model.sample is not None:
         tensors |= _joined("sample.pictures", model.sample.pictures)
         tensors["sample.scores"] = model.sample.scores
@@ -328,6 +334,20 @@ def _sample(record: Mapping[str, Any] | None, own: Tensors) -> Sample | None:
         str(record["fingerprint"]),
         # Files of earlier versions have none; their engines are measured when they are saved anew.
         [Measured.from_dict(measured) for measured in record.get("measured", ())],
+    )
+
+
+def _kinds_record(kinds: DefectKinds | None) -> dict[str, Any]:
+    """Nothing where there are none: files without kinds are as they were before there were any."""
+    return {} if kinds is None else {"kinds": {"names": [*kinds.names], "near": [*kinds.near]}}
+
+
+def _kinds(record: Mapping[str, Any], own: Tensors) -> DefectKinds | None:
+    if "kinds" not in record:
+        return None
+    names, near = record["kinds"]["names"], record["kinds"]["near"]
+    return DefectKinds(
+        tuple(names), own["kinds.rows"], own["kinds.kind"].astype(np.int64), tuple(near)
     )
 
 

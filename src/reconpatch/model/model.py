@@ -25,6 +25,7 @@ from reconpatch.engine.engines import Output
 from reconpatch.errors import NotEnoughPhotosError, PhotoError, SettingsError
 from reconpatch.files import check_writable
 from reconpatch.method.calibration import Calibration, check_rate, p_value
+from reconpatch.method.defect_kinds import telling, worst_patches
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.scoring import PatchScores, draw, score_nearest, weighted_distances
 from reconpatch.model.contents import Contents, ModelContents
@@ -46,7 +47,7 @@ from reconpatch.photos.preprocessing import Geometry, Preprocessing
 from reconpatch.photos.regions import find_regions
 from reconpatch.photos.registration import RegisteredPhoto
 from reconpatch.photos.stored_picture import stored_size
-from reconpatch.result import Box, ClosestPatch, Region, Result
+from reconpatch.result import Box, ClosestPatch, Region, Result, SimilarKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +59,24 @@ class Judgement:
         anomaly_map: (height, width) float32, as `Inspector.preprocessing` brings it to the photo.
         model: the model whose patches tell why; of an ensemble, its most alarmed member.
         scores: that model's patch scores, on the grid of its own input.
+        worst: (Q, D) float32, its `worst_patches` represented; None where they are not asked for.
     """
 
     score: float
     anomaly_map: Floats
     model: Model
     scores: PatchScores
+    worst: Floats | None = None
+
+    @property
+    def kind(self) -> SimilarKind | None:
+        """The most similar kind of confirmed defects, where the model knows any."""
+        kinds = self.model.defect_kinds
+        if kinds is None or self.worst is None:
+            return None
+        distances = self.scores.distances[worst_patches(self.scores.distances)]
+        some = telling(distances, self.model.calibration.map_threshold.value)
+        return kinds.most_similar(self.worst[some], distances[some])
 
 
 class Inspector(Contents):
@@ -177,6 +190,7 @@ class Inspector(Contents):
             closest=judged.model.closest(judged.scores, of_patches, regions),
             inspected=geometry.inspected,
             notes=self.differences(photo),
+            kind=judged.kind if anomalous else None,
         )
         return photo.on_original(result) if isinstance(photo, RegisteredPhoto) else result
 
@@ -339,8 +353,7 @@ class Model(Inspector, ModelContents):
     def judge(self, photos: Sequence[Photo], *, as_new: bool = False) -> list[Judgement]:
         """See `Inspector.judge`."""
         if not self.layout.plain:
-            scored = [self.score_views(photo, as_new=as_new) for photo in photos]
-            return [Judgement(s.image_score, self.draw(s.distances), self, s) for s in scored]
+            return [self._judge_views(photo, as_new) for photo in photos]
         if as_new:
             outputs = [
                 (self.engine(self.preprocessing(p)[None], self.bank_without(p.sha256)), 0)
@@ -350,9 +363,16 @@ class Model(Inspector, ModelContents):
             output = self.engine(np.stack([self.preprocessing(p) for p in photos]), self.bank)
             outputs = [(output, i) for i in range(len(photos))]
         return [
-            Judgement(float(output.score[i]), output.map[i], self, output.patch_scores(i))
+            Judgement(
+                float(output.score[i]), output.map[i], self, output.patch_scores(i),
+                self._worst(output.features[i], output.distances[i]),
+            )
             for output, i in outputs
-        ]
+        ]  # fmt: skip
+
+    def _worst(self, r: Floats, distances: Floats) -> Floats | None:
+        """The worst of (P, D) represented patches, where there are kinds to compare them with."""
+        return None if self.defect_kinds is None else r[worst_patches(distances)]
 
     def score_views(self, photo: Photo, *, as_new: bool = False) -> PatchScores:
         """Compare a photo with the bank view by view, and put together what they say.
@@ -364,19 +384,35 @@ class Model(Inspector, ModelContents):
         Raises:
             PhotoError: the photo is of another size or shape than the model takes.
         """
+        return self._score_views(photo, as_new)[0]
+
+    def _judge_views(self, photo: Photo, as_new: bool) -> Judgement:
+        scores, worst = self._score_views(photo, as_new)
+        return Judgement(scores.image_score, self.draw(scores.distances), self, scores, worst)
+
+    def _score_views(self, photo: Photo, as_new: bool) -> tuple[PatchScores, Floats | None]:
+        """What `score_views` gives, and the photo's worst patches where there are kinds."""
         scoring, bank = self.settings.scoring, self.bank_without(photo.sha256 if as_new else None)
         distances = np.empty(self.layout.places, np.float32)
         weighted = np.empty(self.layout.places, np.float32)
         nearest = np.empty(self.layout.places, np.int64)
+        candidates: list[tuple[Floats, Floats]] = []  # the worst patches of each view
         for view, output in self._outputs(photo, bank):
             found = output.distances[0][view.cells], output.nearest[0][view.cells]
+            if self.defect_kinds is not None:
+                some = worst_patches(found[0])
+                candidates.append((found[0][some], output.features[0][view.cells][some]))
             distances[view.places], nearest[view.places] = found
             weighted[view.places] = weighted_distances(
                 output.features[0][view.cells], *found, bank, scoring
             )
         # Re-weighting needs the patches themselves; those of a photo in tiles are not kept.
         r = None if self.layout.in_tiles else output.features[0][view.cells]
-        return score_nearest(r, distances, nearest, bank, scoring, self.layout, weighted)
+        scores = score_nearest(r, distances, nearest, bank, scoring, self.layout, weighted)
+        if not candidates:
+            return scores, None
+        far, worst = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
+        return scores, worst[worst_patches(far)]
 
     def _outputs(self, photo: Photo, bank: MemoryBank) -> Iterator[tuple[View, Output]]:
         """Run the engine on each view of a photo, one at a time."""

@@ -33,20 +33,31 @@ class DefectPhoto:
 
     Attributes:
         path: the file.
-        kind: the name of the folder that it lies in.
+        kind: the name of the folder that it lies in; empty where nobody named a kind.
         mask: the file that shows where the defect is, white on black; None where there is none.
+        name: what the photo is called where that is not the name of its file.
     """
 
     path: Path
     kind: str
     mask: Path | None = None
+    name: str = ""
+
+    @property
+    def called(self) -> str:
+        """What the photo is called, in messages and in a model."""
+        return self.name or str(self.path)
 
 
-def list_defects(given: Path | str | Iterable[Path | str]) -> list[DefectPhoto]:
+DefectSource = Path | str | Iterable[Path | str | DefectPhoto]
+"""A folder or a photo, or several; what is known of photos already may be among them."""
+
+
+def list_defects(given: DefectSource) -> list[DefectPhoto]:
     """The photos of folders and files of confirmed defects, with their masks.
 
     Args:
-        given: a folder or a photo, or several. A photo that is given itself has no mask.
+        given: where they are. A photo that is given as a file has no mask.
 
     Raises:
         PhotoError: a folder is missing or holds no photo or good ones, masks fit no photo, or one
@@ -54,7 +65,11 @@ def list_defects(given: Path | str | Iterable[Path | str]) -> list[DefectPhoto]:
     """
     several = [given] if isinstance(given, str | Path) else list(given)
     found: list[DefectPhoto] = []
-    for path in map(Path, several):
+    for one in several:
+        if isinstance(one, DefectPhoto):
+            found.append(one)
+            continue
+        path = Path(one)
         found += [DefectPhoto(path, _kind(path))] if path.is_file() else _in_folder(path)
     if not found:
         raise PhotoError("no confirmed defect is given: give a folder of them, or photos")
@@ -68,10 +83,14 @@ def list_defects(given: Path | str | Iterable[Path | str]) -> list[DefectPhoto]:
         other = spelled.setdefault(bare_name(photo.kind), photo)
         if other.kind != photo.kind:
             raise PhotoError(
-                f"{other.path.parent} and {photo.path.parent} spell one kind of defect in two "
-                "ways: give both folders one name"
+                f"{_spelled(other)} and {_spelled(photo)} spell one kind of defect in two ways: "
+                "give both one name"
             )
     return found
+
+
+def _spelled(photo: DefectPhoto) -> str:
+    return f"{photo.kind!r} of {photo.name}" if photo.name else str(photo.path.parent)
 
 
 def read_place(photo: DefectPhoto, height: int, width: int) -> npt.NDArray[np.bool_] | None:

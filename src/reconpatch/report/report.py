@@ -148,6 +148,7 @@ class _Entry:
     p_value: float
     regions: tuple[Region, ...]
     closest_photo: str
+    kind: str
     overlay: str
 
     @property
@@ -211,6 +212,7 @@ class ReportWriter:
             p_value=float(result.p_value),
             regions=tuple(result.regions),
             closest_photo=result.closest.photo,
+            kind=str(result.kind or ""),
             overlay=f"overlays/{relative}",
         )
         self._entries.append(entry)
@@ -611,6 +613,7 @@ def _render(
         headline=headline(anomalous, len(entries)),
         histogram=_histogram(context, entries),
         label_rows=_label_rows(entries),
+        kinds=any(entry.kind for entry in entries),
         gradient=css_gradient(),
         pictures_shown=PICTURES_SHOWN,
     )

@@ -22,6 +22,7 @@ from PIL import Image
 from reconpatch.errors import BusyError, NotFoundError, ReconPatchError
 from reconpatch.photos.stored_picture import stored_picture
 from reconpatch.report.overlay import SATURATED_AT, colourise, outline, overlay
+from reconpatch.station.drawing import mask
 from reconpatch.station.thumbnails import SIDE, is_worth, small
 
 if TYPE_CHECKING:
@@ -132,6 +133,18 @@ class Pictures:
                 shown[:] = np.rint(np.clip(np.nan_to_num(row) / unit, 0, 1) * 65535)
             picture = Image.fromarray(grey)
             return _encoded(_smaller(picture, size), "png")
+
+    def mask(self, record: Record) -> Picture:
+        """Where an operator drew the defect, as PNG: white on black, of the photo's size.
+
+        Raises:
+            NotFoundError: nobody has drawn it.
+        """
+        if not record.feedback_place:
+            raise NotFoundError(f"nobody has drawn a defect on record {record.id}: draw it first")
+        with self._drawing(record):
+            drawn = mask(record.feedback_place, record.height, record.width)
+            return _encoded(Image.fromarray(drawn), "png")
 
     def closest(self, record: Record) -> Picture:
         """The good photo that the worst patch was compared with, the closest patch framed.

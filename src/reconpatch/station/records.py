@@ -14,7 +14,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,9 @@ from reconpatch.errors import (
     RecordsError,
     SettingsError,
 )
-from reconpatch.result import Box, Region, Result
+from reconpatch.photos.listing import GOOD_NAMES, bare_name
+from reconpatch.result import NONE_OF_THESE, Box, Region, Result, SimilarKind
+from reconpatch.station.drawing import Stroke, checked
 from reconpatch.station.log import StationLog
 from reconpatch.station.tables import inspected_files, inspections, photos, services, versions
 
@@ -39,7 +41,7 @@ FEEDBACK: tuple[Feedback, ...] = ("good", "defect")
 
 # Rows read at once where all of them are asked for.
 _PAGE = 1_000
-_LONGEST_NAME = 255
+_LONGEST_NAME, _LONGEST_KIND = 255, 64
 # Seconds that one waits for another who writes.
 _PATIENCE = 30
 # Any number; the same for all stations, so that only one of them brings the tables up to date.
@@ -87,6 +89,7 @@ class Verdict:
     inspected: Box
     regions: tuple[Region, ...]
     closest: Closest
+    kind: SimilarKind | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, result: Result, version: Version, photo: str) -> Verdict:
@@ -123,6 +126,7 @@ class Verdict:
                 good.thumbnail_box,
                 good.sha256,
             ),
+            kind=result.kind,
         )
 
 
@@ -153,18 +157,26 @@ class Record(Verdict):
         inspected: the part of the photo that was looked at, in its pixels.
         regions: the anomalous areas, the worst first.
         closest: the good patch that the worst one was compared with.
+        kind: see `Result.kind`.
         feedback: what an operator said the part was, or None.
         feedback_time: when, in UTC.
+        feedback_kind: the kind of a defect, where the operator named one.
+        feedback_place: where the operator drew it, or None.
+        feedback_count: how many times something has been said.
     """
 
     id: int
     feedback: Feedback | None
     feedback_time: datetime | None
+    feedback_kind: str | None = field(default=None, kw_only=True)
+    feedback_place: tuple[Stroke, ...] | None = field(default=None, kw_only=True)
+    feedback_count: int = field(default=0, kw_only=True)
 
     @property
     def etag(self) -> str:
         """Changes with the feedback, which is all of a record that does."""
-        return f'"{self.id}-{self.feedback or "none"}"'
+        again = f"-{self.feedback_count}" if self.feedback_count > 1 else ""
+        return f'"{self.id}-{self.feedback or "none"}{again}"'
 
 
 @dataclass(frozen=True)
@@ -391,25 +403,42 @@ class Records:
             return int(connection.execute(counted).scalar_one())
 
     def feedback(
-        self, record: int, said: Feedback | None, *, expected: str | None = None
+        self,
+        record: int,
+        said: Feedback | None,
+        *,
+        kind: str | None = None,
+        place: Iterable[Stroke] = (),
+        expected: str | None = None,
     ) -> Record:
-        """Keep what an operator says a part was; None takes it back.
+        """Keep what an operator says a part was, in place of what was said before.
 
         Args:
             record: number of the record.
-            said: what the part was.
+            said: what the part was; None takes it back.
+            kind: of a defect; None: nobody has named it.
+            place: of a defect, where it was drawn.
             expected: the `Record.etag` that this follows from; None takes any.
 
         Raises:
             NotFoundError: there is no record of this number.
-            SettingsError: it is neither "good" nor "defect".
+            SettingsError: it is neither "good" nor "defect", or kind and place are none of a
+                defect.
             ChangedError: something else has been said in the meantime; nothing was changed.
         """
         if said is not None and said not in FEEDBACK:
             raise SettingsError(f"the feedback is {said!r}: give 'good', 'defect' or none")
+        kind, place = _kind(kind), tuple(place)
+        if said != "defect" and (kind or place):
+            raise SettingsError(
+                "a kind and a place are of defects: say 'defect', or leave them out"
+            )
         when = datetime.now(UTC) if said is not None else None
         with self._changing() as connection:
             now = self._get(connection, record)
+            if kind is not None:
+                self._check_spelling(connection, now, kind)
+            drawn = checked(place, now.height, now.width)
             if expected is not None and expected != now.etag:
                 was = f"called {now.feedback}" if now.feedback else "taken back"
                 raise ChangedError(
@@ -420,9 +449,41 @@ class Records:
             connection.execute(
                 sa.update(inspections)
                 .where(self._own(inspections), inspections.c.id == record)
-                .values(feedback=said, feedback_time=when)
+                .values(
+                    feedback=said,
+                    feedback_time=when,
+                    feedback_kind=kind,
+                    feedback_place=drawn and [asdict(stroke) for stroke in drawn],
+                    feedback_count=inspections.c.feedback_count + 1,
+                )
             )
             return self._get(connection, record)
+
+    def _check_spelling(self, connection: sa.Connection, record: Record, kind: str) -> None:
+        """Refuse a kind that others of the product are called by in another spelling."""
+        query = sa.select(inspections.c.feedback_kind).distinct()
+        named = query.where(
+            self._own(inspections),
+            inspections.c.product == record.product,
+            inspections.c.feedback_kind.is_not(None),
+            inspections.c.id != record.id,
+        )
+        for other in connection.execute(named).scalars():
+            if other != kind and bare_name(other) == bare_name(kind):
+                raise SettingsError(
+                    f"the kind of defect is called {kind!r}, and others of {record.product} are "
+                    f"called {other!r}: give it one name"
+                )
+
+    def defects(self, product: str) -> list[Record]:
+        """The newest record of each photo of a product that somebody called a defect, newest first.
+
+        A photo that was called good in a newer record is none.
+        """
+        found: dict[str, Record] = {}
+        for record in self.export(Filter(product=product, feedback="any")):
+            found.setdefault(record.photo, record)
+        return [record for record in found.values() if record.feedback == "defect"]
 
     def told(self, product: str) -> list[Told]:
         """All parts of a product of which somebody said what they were, newest first."""
@@ -632,6 +693,28 @@ class Records:
             yield connection
 
 
+_NO_KINDS = GOOD_NAMES | {bare_name(NONE_OF_THESE)}
+
+
+def _kind(given: str | None) -> str | None:
+    """The name of a kind of defect, as it is kept.
+
+    Raises:
+        SettingsError: it cannot be one.
+    """
+    if given is None or not (name := " ".join(given.split())):
+        return None
+    if len(name) > _LONGEST_KIND or not name.isprintable() or not bare_name(name):
+        raise SettingsError(
+            f"the kind of defect is {name!r}: give a word of up to {_LONGEST_KIND} characters"
+        )
+    if bare_name(name) in _NO_KINDS:
+        raise SettingsError(
+            f"the kind of defect is {name!r}, which is what no kind is called: give another name"
+        )
+    return name
+
+
 def _named(row: sa.Row[Any], kind: type[Any]) -> dict[str, Any]:
     """The columns of a row that a dataclass has."""
     return {field.name: getattr(row, field.name) for field in fields(kind)}
@@ -777,7 +860,7 @@ def _migrate(engine: sa.Engine) -> None:
 COLUMNS = (
     "id", "time", "product", "version", "name", "verdict", "score", "threshold", "p_value",
     "regions", "worst_x", "worst_y", "feedback", "feedback_time", "width", "height", "photo",
-    "fingerprint",
+    "fingerprint", "kind", "similarity", "feedback_kind", "drawn",
 )  # fmt: skip
 """Columns of `as_rows`."""
 
@@ -793,5 +876,8 @@ def as_rows(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
             "worst_x": worst[0],
             "worst_y": worst[1],
             "feedback_time": record.feedback_time and record.feedback_time.isoformat(),
+            "kind": record.kind and record.kind.label,
+            "similarity": record.kind and record.kind.similarity,
+            "drawn": bool(record.feedback_place),
         }
         yield {name: told[name] if name in told else getattr(record, name) for name in COLUMNS}

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import csv
 import io
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ from starlette.requests import ClientDisconnect
 
 import reconpatch
 from reconpatch.errors import BusyError, PhotoError
+from reconpatch.station.drawing import Stroke
 from reconpatch.station.fit_jobs import FitJobs
 from reconpatch.station.guard import API, TooLargeError
 from reconpatch.station.log import known_product
@@ -40,6 +42,7 @@ from reconpatch.station.schemas import (
     BatchItem,
     BatchOut,
     ChangesOut,
+    DefectsOut,
     DriftOut,
     FailuresOut,
     FeedbackIn,
@@ -47,6 +50,7 @@ from reconpatch.station.schemas import (
     FitOut,
     FitServiceIn,
     HealthOut,
+    KindOut,
     Number,
     OrphansOut,
     Problem,
@@ -161,7 +165,9 @@ class Service:
             raise HTTPException(413, f"the photo is larger than {self._max_bytes:,} bytes")
         return await file.read()
 
-    async def drawn(self, draw: Callable[[], Picture]) -> Response:
+    async def drawn(
+        self, draw: Callable[[], Picture], headers: Mapping[str, str] = _KEPT
+    ) -> Response:
         """A picture, drawn beside everything else."""
         if self._drawing >= _PENDING_PICTURES:
             raise BusyError(self._drawing, 2, "pictures wait to be drawn: ask")
@@ -170,7 +176,7 @@ class Service:
             picture = await anyio.to_thread.run_sync(draw, limiter=self._artists)
         finally:
             self._drawing -= 1
-        return Response(picture.content, media_type=picture.media_type, headers=_KEPT)
+        return Response(picture.content, media_type=picture.media_type, headers={**headers})
 
     def lost(self, request: Request, sentence: str) -> None:
         """Keep that an upload was refused for its size before it was read."""
@@ -455,12 +461,21 @@ async def closest(record: Found, here: Here) -> Response:
     return await here.drawn(lambda: here.pictures.closest(record))
 
 
+@router.get("/records/{record}/mask", response_class=Response, responses=_file("image/png"))
+async def drawn_mask(record: Found, here: Here) -> Response:
+    """Where an operator drew the defect: white on black, of the photo's size."""
+    return await here.drawn(lambda: here.pictures.mask(record), headers={})  # it may change
+
+
 @router.post("/records/{record}/feedback")
 def feedback(
     record: RecordNumber, said: FeedbackIn, here: Here, asked: Who, response: Response
 ) -> Record:
-    """Say what the part was."""
-    told = here.station.records.feedback(record, said.feedback, expected=asked.expected)
+    """Say what the part was, in place of what was said before."""
+    place = [Stroke(stroke.width, tuple(stroke.points)) for stroke in said.place]
+    told = here.station.records.feedback(
+        record, said.feedback, kind=said.kind, place=place, expected=asked.expected
+    )
     response.headers["ETag"] = told.etag
     return told
 
@@ -547,6 +562,26 @@ def scores(product: Product, here: Here) -> dict[str, Any]:
         "recent": here.station.recent(served.version),
         "calibration": served.inspector.calibration.scores.tolist(),
     }
+
+
+@router.get("/products/{product}/defects")
+def defects(product: Named, here: Here) -> DefectsOut:
+    """What operators confirmed of its defects, and the kinds that they named."""
+    found = here.station.records.defects(product)
+    counts = Counter(record.feedback_kind for record in found if record.feedback_kind)
+    served = here.station.products.get(product)
+    known = set[str]()
+    for member in served.inspector.members if served is not None else ():
+        known.update(member.defect_kinds.names if member.defect_kinds is not None else ())
+    return DefectsOut(
+        confirmed=len(found),
+        drawn=sum(bool(record.feedback_place) for record in found),
+        unnamed=sum(record.feedback_kind is None for record in found),
+        kinds=[
+            KindOut(name=name, confirmed=counts[name], known=name in known)
+            for name in sorted({*counts, *known})
+        ],
+    )
 
 
 @router.get("/products/{product}/drift")

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from reconpatch.method.settings import Quality
 from reconpatch.station.confirmed import Confirmed
+from reconpatch.station.drawing import MOST_POINTS, MOST_STROKES
 from reconpatch.station.fit_jobs import FitFolder, FitJob
 from reconpatch.station.log import Alarm, Changed, Failure
 from reconpatch.station.records import Feedback, Filter, Record, Version
@@ -22,6 +23,7 @@ from reconpatch.station.state import ProductState
 RecordId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Score = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
+Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Rate = Annotated[float, Field(ge=1e-6, lt=1, allow_inf_nan=False)]
 
 
@@ -246,10 +248,38 @@ class RollbackIn(_Given):
     confirm: bool = Field(False, description="Also when confirmed defects would be missed.")
 
 
+class StrokeIn(_Given):
+    """A line of a round brush, in pixels of the photo."""
+
+    width: float = Field(ge=1, le=1e6, allow_inf_nan=False)
+    points: list[tuple[Coordinate, Coordinate]] = Field(min_length=1, max_length=MOST_POINTS)
+
+
 class FeedbackIn(_Given):
     """What the part was; null takes back what was said."""
 
     feedback: Feedback | None
+    kind: str | None = Field(None, max_length=64, description="Of a defect; null: not named.")
+    place: list[StrokeIn] = Field(
+        [], max_length=MOST_STROKES, description="Of a defect, where it was drawn."
+    )
+
+
+class KindOut(BaseModel):
+    """A kind of defect of a product."""
+
+    name: str
+    confirmed: int = Field(description="Photos that operators called a defect of this kind.")
+    known: bool = Field(description="Whether the version in service names it.")
+
+
+class DefectsOut(BaseModel):
+    """What operators confirmed of a product's defects, each photo once."""
+
+    confirmed: int
+    drawn: int = Field(description="Of these, with the place drawn.")
+    unnamed: int = Field(description="Of these, of no kind that was named.")
+    kinds: list[KindOut] = Field(description="In alphabetical order.")
 
 
 class UpdateOut(BaseModel):

@@ -42,7 +42,7 @@ metadata = sa.MetaData()
 
 # SQLite counts up only a column that is declared INTEGER.
 _BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_Json = sa.JSON()
+_Json, _OptionalJson = sa.JSON(), sa.JSON(none_as_null=True)
 
 inspections = sa.Table(
     "inspections",
@@ -67,6 +67,10 @@ inspections = sa.Table(
     sa.Column("closest", _Json, nullable=False),
     sa.Column("feedback", sa.String(8)),
     sa.Column("feedback_time", UtcTime),
+    sa.Column("kind", _OptionalJson),
+    sa.Column("feedback_kind", sa.String(64)),
+    sa.Column("feedback_place", _OptionalJson),
+    sa.Column("feedback_count", sa.Integer, nullable=False, server_default=sa.text("0")),
     # An id is never given twice, also not that of a row which somebody deleted by hand.
     sqlite_autoincrement=True,
 )
