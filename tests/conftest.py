@@ -58,6 +58,20 @@ SMALL_FIT: dict[str, Any] = {
 }
 
 
+# A fit of a few seconds by the default recipe, whose f learns from confirmed defects.
+TEACHABLE_FIT: dict[str, Any] = {
+    "weights": "random",
+    "size": (64, 64),
+    "bank_least": 60,
+    "defects": 4,
+    "made": 12,
+    "turns": "never",
+    "threads": 1,
+}
+MONDAY = range(20, 26)
+"""Seeds of the good parts that `teachable_model_file` is fitted on."""
+
+
 def textured(seed: int, height: int = SIDE, width: int = SIDE) -> RGB:
     """A good part: a disc on a woven texture, (height, width, 3) uint8; grain differs by seed."""
     rng = np.random.default_rng(seed)
@@ -79,6 +93,15 @@ def scratch_mask(height: int = SIDE, width: int = SIDE) -> npt.NDArray[np.bool_]
     mask = np.zeros((height, width), dtype=bool)
     mask[height // 3 : height // 2, width // 6 : width * 5 // 6] = True
     return mask
+
+
+def checkered(photo: RGB, x: int, y: int, side: int = 44) -> RGB:
+    """The same part with a faint pattern of checks at x, y, which few models find unasked."""
+    rows, columns = np.mgrid[: photo.shape[0], : photo.shape[1]]
+    signs = ((columns // 4 + rows // 4) % 2 * 2 - 1)[y : y + side, x : x + side, None]
+    changed = photo.astype(np.int64)
+    changed[y : y + side, x : x + side] += 20 * signs
+    return np.clip(changed, 0, 255).astype(np.uint8)
 
 
 def is_at_scratch(x: int, y: int) -> bool:
@@ -145,6 +168,15 @@ def small_model_file(small_model: Model, tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("models") / "small.rcp"
     small_model.save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def teachable_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a model of the parts of `MONDAY` that learns from defects; not to be changed."""
+    folder = tmp_path_factory.mktemp("teachable")
+    model = reconpatch.fit(fill(folder / "good", MONDAY), **TEACHABLE_FIT)
+    model.save(folder / "teachable.rcp")
+    return folder / "teachable.rcp"
 
 
 @pytest.fixture(scope="session")

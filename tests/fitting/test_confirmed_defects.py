@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import reconpatch
-from conftest import GOOD_PHOTOS, RGB, save, scratch_mask, scratched, textured
+from conftest import GOOD_PHOTOS, RGB, TEACHABLE_FIT, save, scratch_mask, scratched, textured
 from reconpatch.cli.main import app
 from reconpatch.errors import PhotoError, SettingsError, UpdateRefusedError
 from reconpatch.fitting.confirmed import (
@@ -38,21 +38,12 @@ from reconpatch.photos.images import Photo, read_photo
 from reconpatch.photos.layout import Layout
 from reconpatch.photos.listing import list_photos
 
-SMALL: dict[str, Any] = {
-    "weights": "random",
-    "size": (64, 64),
-    "bank_least": 60,
-    "defects": 4,
-    "made": 12,
-    "turns": "never",
-    "threads": 1,
-}
 OPTIONS = FitOptions(weights="random", threads=1)
 DEFECTS = 5
 
 
 def fit(good: Path, **changes: Any) -> Model:
-    model = reconpatch.fit(good, **SMALL | changes)
+    model = reconpatch.fit(good, **TEACHABLE_FIT | changes)
     assert isinstance(model, Model)
     return model
 
@@ -228,7 +219,7 @@ def test_a_fit_whose_f_cannot_learn_from_defects_is_refused(
     with pytest.raises(SettingsError, match="learned in one process"):
         fit(good_folder, confirmed=defects, on="ray")
     with pytest.raises(SettingsError, match="an ensemble of 2 members does not learn"):
-        reconpatch.fit(good_folder, **SMALL | {"size": [64, 96], "confirmed": defects})
+        reconpatch.fit(good_folder, **TEACHABLE_FIT | {"size": [64, 96], "confirmed": defects})
 
 
 def test_a_good_photo_among_the_defects_is_refused(

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import reconpatch
-from conftest import SMALL_FIT, WAIT, fill, scratched, textured
+from conftest import MONDAY, SMALL_FIT, WAIT, checkered, fill, scratched, textured
 from reconpatch.errors import (
     ChangedError,
     NotFoundError,
@@ -25,8 +26,13 @@ from reconpatch.errors import (
     SettingsError,
     UpdateRefusedError,
 )
+from reconpatch.fitting.options import FitOptions
+from reconpatch.fitting.refit import refit
+from reconpatch.photos.defect_folder import DefectPhoto
+from reconpatch.photos.images import read_photo
 from reconpatch.station import fit_jobs, fit_process
 from reconpatch.station.data_folder import DataFolder
+from reconpatch.station.drawing import Stroke, mask
 from reconpatch.station.fit_jobs import FitComparison, FitJob, FitJobs
 from reconpatch.station.records import Closest, Record
 from reconpatch.station.service import create_app
@@ -182,7 +188,7 @@ def test_the_end_of_one_fit_is_not_that_of_the_next(fits: FitJobs) -> None:
         stdin=subprocess.PIPE,
         encoding="utf-8",
     )
-    fits._follow(process, "disc", {})
+    fits._follow(process, FitJob("disc", "monday", "fast"), {}, [])
     assert fits.job is not None
     assert fits.job.state == "running"
     fits.close()
@@ -285,11 +291,128 @@ def test_a_comparison_by_hand() -> None:
     records = [record(1), record(2, "good"), record(3, "defect"), record(4, "defect"), record(5)]
     #         good, good   alarm, good   found, missed   missed, found   not read
     scores = [[0.5, 1.5], [2.0, 1.0], [3.0, 2.0], [1.0, 9.0], None]
-    found = fit_jobs._comparison(records, scores, thresholds=[1.0, 2.0])
+    found = fit_jobs._comparison(records, scores, [1.0, 2.0], [(1, 8), (0, 9)])
+    assert (found.good_flagged, found.good_parts) == ((1, 0), (8, 9))
     assert (found.photos, found.anomalous) == (4, (2, 1))
     assert (found.goods, found.false_alarms) == (1, (1, 0))
     assert (found.defects, found.found, found.missed) == (2, (1, 1), 1)
     assert [change.record for change in found.changed] == [2, 3, 4]
+
+
+def test_defects_that_were_not_seen_are_compared_and_lost_ones_asked_about() -> None:
+    none = FitComparison(3, (0, 0), 0, (0, 0), 3, (0, 0), 0, ())
+    records = [record(i, "defect") for i in range(4)]
+    #         found, missed   missed, found   one picture   found, found
+    scores = [(3.0, 1.0), (0.5, 9.0), None, (2.0, 3.0)]
+    found = fit_jobs._with_unseen(none, list(zip(records, scores, strict=True)), [1.0, 2.0])
+    assert [change.record for change in found.unseen] == [0, 1, 3]
+    assert (found.unseen_found, found.unseen_missed) == ((2, 2), 1)
+    assert found.lost == (
+        "has learned from 3 confirmed defects, and would miss 1 that the model in service finds, "
+        "had it not seen them"
+    )
+    assert none.lost is None
+    assert (replace(found, missed=2).lost or "").startswith("would miss 2 of 3 confirmed defects")
+
+
+# --- Learning ------------------------------------------------------------------------------------
+
+CHECKS = [(39, 29), (26, 16), (5, 5)]
+"""Where parts have a faint pattern that `teachable_model_file` does not find."""
+
+
+@pytest.fixture
+def taught(tmp_path: Path, teachable_model_file: Path) -> Iterator[FitJobs]:
+    model = Path(shutil.copy(teachable_model_file, tmp_path / "disc.rcp"))
+    good = fill(tmp_path / "monday", MONDAY)
+    with Station(DataFolder(tmp_path / "data"), [model], threads=1) as station:
+        options = {"weights": "random", "threads": 1, "size": (64, 64)}
+        opened = FitJobs(station, [good], options=options)
+        yield opened
+        opened.close()
+
+
+def inspected(station: Station, name: str, pixels: Any) -> Record:
+    return station.submit(png(pixels), name=name).result(WAIT)
+
+
+def test_defects_that_operators_confirmed_are_learned(taught: FitJobs, tmp_path: Path) -> None:
+    station = taught._station
+    missed = [
+        inspected(station, f"missed {i}.png", checkered(textured(700 + i), *at))
+        for i, at in enumerate(CHECKS)
+    ]
+    assert not any(record.anomalous for record in missed)
+    drawn = [Stroke(40.0, ((48.0, 38.0),))]
+    for record, kind, place in zip(
+        missed, ("checks", "checks", None), (drawn, (), ()), strict=True
+    ):
+        station.records.feedback(record.id, "defect", kind=kind, place=place)
+    alarm = inspected(station, "alarm.png", scratched(textured(710)))
+    station.records.feedback(alarm.id, "good")
+    old = station.product("disc").inspector
+    taught.learn("disc", "monday")
+    job = finished(taught)
+    assert job.error is None
+    assert (job.state, job.source, job.quality, job.parent) == ("ready", "monday", None, 1)
+    assert job.learned[0].startswith("f learned from confirmed defects beside made ones: of 3 ")
+
+    def photo(record: Record) -> Path:
+        return station.photos.path(record.photo)
+
+    given = [
+        DefectPhoto(photo(missed[2]), "", None, "missed 2.png"),
+        DefectPhoto(photo(missed[1]), "checks", None, "missed 1.png"),
+        DefectPhoto(photo(missed[0]), "checks", partial(mask, drawn), "missed 0.png"),
+    ]
+    options = FitOptions(weights="random", threads=1)
+    with_alarm = [read_photo(photo(alarm), name="alarm.png")]
+    by_hand = refit(old, tmp_path / "monday", given, options, confirmed=with_alarm)
+    compared = job.comparison
+    assert compared is not None
+    assert (compared.defects, compared.found[0], compared.missed) == (3, 0, 0)
+    unseen = {p["name"]: p["unseen"] for p in by_hand.provenance["confirmed_defects"]["photos"]}
+    for change in compared.unseen:
+        assert change.new_score == pytest.approx(unseen[change.name] * by_hand.threshold, rel=1e-4)
+        assert change.record in {record.id for record in missed}
+    assert compared.unseen_found == (0, sum(ratio > 1 for ratio in unseen.values()))
+    assert compared.good_parts == (6, 6)
+    version = taught.put_into_service()
+    assert (version.number, version.parent) == (2, 1)
+    assert version.note == "learned from confirmed defects of version 1, fitted on 7 photos: monday"
+    assert station.product("disc").inspector.fingerprint == by_hand.fingerprint
+    new = inspected(station, "next.png", checkered(textured(708), 38, 40))
+    assert new.anomalous
+
+
+def test_there_must_be_something_to_learn_and_its_good_photos(taught: FitJobs) -> None:
+    station = taught._station
+    with pytest.raises(SettingsError, match="disc has no confirmed defects to learn from: say on"):
+        taught.learn("disc", "monday")
+    good = inspected(station, "good.png", textured(MONDAY[0]))
+    station.records.feedback(good.id, "defect")
+    with pytest.raises(NotFoundError, match="there is no folder 'tuesday'"):
+        taught.learn("disc", "tuesday")
+    with pytest.raises(NotFoundError, match="there is no product"):
+        taught.learn("ring", "monday")
+    taught.learn("disc", "monday")
+    job = finished(taught)
+    assert job.state == "failed"
+    assert job.error == (
+        "good.png is given as a confirmed defect, and the same picture is the good photo "
+        "part020.png: remove it from one of the two folders"
+    )
+    assert station.product("disc").version.number == 1
+
+
+def test_what_was_learned_follows_the_version_that_it_was_learned_for(taught: FitJobs) -> None:
+    station = taught._station
+    taught._job = FitJob("disc", "monday", None, state="ready", parent=1)
+    taught._output = station.data.path / "fits" / "fit-00000000.rcp"
+    station.set_threshold("disc", score=1.0)
+    with pytest.raises(ChangedError, match="version 2 of disc is in service, and what was learned"):
+        taught.put_into_service()
+    assert station.product("disc").version.number == 2
 
 
 def test_photos_with_feedback_are_compared_once_and_only_while_stored(

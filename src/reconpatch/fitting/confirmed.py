@@ -170,14 +170,14 @@ def _covered(
     grid: tuple[int, int],
 ) -> Bools:
     """(P,) bool: the patches that an (H, W) mask covers, or covers most of all."""
-    picture = Photo(str(listed.mask), place.astype(np.uint8) * np.uint8(255))
+    picture = Photo(listed.mask_called, place.astype(np.uint8) * np.uint8(255))
     as_drawn = replace(preprocessing, region=None, registration=None)
     views = as_drawn.views(picture, layout)
     covered = layout.joined(coverage(view[0], grid) for view in views)
     if not covered.any():
         raise PhotoError(
-            f"{listed.mask} shows a defect where the model does not look: leave {listed.called} "
-            "out, or mend the mask"
+            f"{listed.mask_called} shows a defect where the model does not look: leave "
+            f"{listed.called} out, or mend the mask"
         )
     return np.asarray(covered > min(LEARNT_COVERAGE, 0.999 * float(covered.max())))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,12 @@ def refit(
     defects = list_defects(defects)
     names = {_sha256(photo.path, options): photo.called for photo in defects}
     _check_known(model, good, names, options)
-    for photo in (*new_good, *confirmed):
+    given = set()
+    for photo in chain(new_good, confirmed):  # one at a time, as they may be many
         if photo.sha256 in names:
             raise PhotoError(_in_both(names[photo.sha256], photo.name))
-    _check_confirmed(model, {photo.sha256 for photo in (*new_good, *confirmed)})
+        given.add(photo.sha256)
+    _check_confirmed(model, given)
     region = model.preprocessing.region
     new = fit_model(
         good,

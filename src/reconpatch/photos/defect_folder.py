@@ -11,7 +11,7 @@ CATEGORY/test/scratch in CATEGORY/ground_truth/scratch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,10 @@ _TRUTH = frozenset({"groundtruth", "masks", "mask"})  # as `bare_name` has them
 _MASK_ENDING = re.compile("(_mask|_GT)$")
 
 
+Drawn = Callable[[int, int], npt.NDArray[np.bool_]]
+"""Gives the (height, width) bool mask of a drawing, by height and width."""
+
+
 @dataclass(frozen=True)
 class DefectPhoto:
     """A photo of a confirmed defect.
@@ -34,19 +38,25 @@ class DefectPhoto:
     Attributes:
         path: the file.
         kind: the name of the folder that it lies in; empty where nobody named a kind.
-        mask: the file that shows where the defect is, white on black; None where there is none.
+        mask: the file that shows where the defect is, white on black, or what draws it for a photo
+            of so many rows and columns; None where there is neither.
         name: what the photo is called where that is not the name of its file.
     """
 
     path: Path
     kind: str
-    mask: Path | None = None
+    mask: Path | Drawn | None = None
     name: str = ""
 
     @property
     def called(self) -> str:
         """What the photo is called, in messages and in a model."""
         return self.name or str(self.path)
+
+    @property
+    def mask_called(self) -> str:
+        """What the mask is called in messages."""
+        return str(self.mask) if isinstance(self.mask, Path) else f"the drawing on {self.called}"
 
 
 DefectSource = Path | str | Iterable[Path | str | DefectPhoto]
@@ -101,6 +111,8 @@ def read_place(photo: DefectPhoto, height: int, width: int) -> npt.NDArray[np.bo
     """
     if photo.mask is None:
         return None
+    if not isinstance(photo.mask, Path):
+        return photo.mask(height, width)
     mask = read_white(photo.mask, max_pixels=max(height * width, MAX_PIXELS))
     check_size(mask, photo.mask, photo.path, (height, width))
     if not mask.any():

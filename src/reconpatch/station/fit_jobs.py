@@ -4,8 +4,10 @@
                  └── failed, cancelled
 
 A fit learns from a folder that was named when the service was started, or from photos that were
-dropped on the page. It is compared with the model in service on the photos of the recent past, and
-then waits: only a person puts it into service. `station/fit_process.py` is the process.
+dropped on the page. One that learns makes the model in service anew, from its good photos and from
+the defects that operators confirmed. It is compared with the model in service on the photos of the
+recent past, and then waits: only a person puts it into service. `station/fit_process.py` is the
+process.
 
     fits/dropped/0001.png, ...    photos that were dropped; they outlive a restart
     fits/fit-1f3c5a7e.rcp         what a fit came to, until it is in service or thrown away
@@ -24,8 +26,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -61,6 +63,8 @@ MOST_DROPPED = 2_000
 MOST_DROPPED_BYTES = 10_000_000_000
 """Bytes of their files together, so that they leave the records some disk."""
 
+# Options of fits that count for one that learns, too.
+_OF_REFITS = ("weights", "threads", "device", "memory_limit")
 # Photos that a comparison takes besides all those with feedback.
 _RECENT = 200
 _SHOWN_CHANGES = 50
@@ -93,6 +97,12 @@ class FitComparison:
         found: how many of these each calls anomalous, (old, new).
         missed: defects that the old one finds and the new one does not.
         changed: photos of which they say different things, those with feedback first; 50 at most.
+        good_parts: parts that the thresholds of each follow from, (old, new).
+        good_flagged: how many of these each flags, scored as if they were new, (old, new).
+        unseen: of confirmed defects that the new one has learned from, what versions that have not
+            seen them say; empty for a fit that did not learn.
+        unseen_found: how many of these each calls anomalous, (old, new).
+        unseen_missed: those that the old one finds and the new one does not, unseen.
     """
 
     photos: int
@@ -103,6 +113,26 @@ class FitComparison:
     found: tuple[int, int]
     missed: int
     changed: tuple[Change, ...]
+    good_parts: tuple[int, int] = (0, 0)
+    good_flagged: tuple[int, int] = (0, 0)
+    unseen: tuple[Change, ...] = ()
+    unseen_found: tuple[int, int] = (0, 0)
+    unseen_missed: int = 0
+
+    @property
+    def lost(self) -> str | None:
+        """Which confirmed defects would be missed that are found now, or None."""
+        if self.missed:
+            return (
+                f"would miss {self.missed} of {self.defects} confirmed defects, which the model in "
+                "service finds"
+            )
+        if self.unseen_missed:
+            return (
+                f"has learned from {len(self.unseen)} confirmed defects, and would miss "
+                f"{self.unseen_missed} that the model in service finds, had it not seen them"
+            )
+        return None
 
 
 @dataclass(frozen=True)
@@ -112,7 +142,8 @@ class FitJob:
     Attributes:
         product: which it is for.
         source: name of the folder, or `DROPPED`.
-        quality: see `reconpatch.method.settings.QUALITIES`.
+        quality: see `reconpatch.method.settings.QUALITIES`; None of one that learns, which has the
+            settings of the model in service.
         state: see the module.
         step, done, total: what is at work, and how far.
         seconds: since it began, or how long it took.
@@ -122,11 +153,14 @@ class FitJob:
         comparison: with the model in service; None before, and for a new product.
         error: why it failed, in one sentence.
         version: the number under which it went into service.
+        parent: the version that it learns from what was said of, or None.
+        learned: what came of the confirmed defects, in plain words.
+        notes: on what is otherwise than in that version.
     """
 
     product: str
     source: str
-    quality: Quality
+    quality: Quality | None
     state: State = "running"
     step: str = "start"
     done: int = 0
@@ -138,6 +172,9 @@ class FitJob:
     comparison: FitComparison | None = None
     error: str | None = None
     version: int | None = None
+    parent: int | None = None
+    learned: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -305,6 +342,68 @@ class FitJobs:
             SettingsError: a fit is at work already, or the name cannot be a product's.
         """
         product = self._station.versions.check_new(product)
+        options = {**self._options, "quality": quality}
+        return self._begin(FitJob(product, folder or DROPPED, quality), folder, options)
+
+    def learn(self, product: str, folder: str | None) -> FitJob:
+        """Begin to make the model in service anew, to learn from confirmed defects.
+
+        Flagged photos that were called good, which an update taught the model, it is taught again.
+
+        Args:
+            product: which it is for.
+            folder: name of one of `folders`, where the good photos of the model are; None takes the
+                photos that were dropped.
+
+        Raises:
+            NotFoundError: there is no such folder or product.
+            SettingsError: a fit is at work already, or there is nothing to learn.
+        """
+        station = self._station
+        served = station.product(product)
+        told = station.stored(station.records.last_told(product))
+        defects = [record for record in told if record.feedback == "defect"]
+        if not defects:
+            raise SettingsError(
+                f"{product} has no confirmed defects to learn from: say on Live of its photos that "
+                "they were defects"
+            )
+        taught = {
+            "model": self._file_of(served.version),
+            "defects": [
+                {
+                    "file": self._photo_of(record),
+                    "name": record.name,
+                    "kind": record.feedback_kind,
+                    "place": record.feedback_place and [asdict(s) for s in record.feedback_place],
+                }
+                for record in defects
+            ],
+            "confirmed": [
+                (self._photo_of(record), record.name)
+                for record in told
+                if record.feedback == "good" and record.anomalous
+            ],
+        }
+        options = {name: self._options[name] for name in _OF_REFITS if name in self._options}
+        job = FitJob(product, folder or DROPPED, None, parent=served.version.number)
+        return self._begin(job, folder, options, taught, defects)
+
+    def _file_of(self, version: Version) -> str:
+        return str(self._station.versions.path(version).absolute())
+
+    def _photo_of(self, record: Record) -> str:
+        return str(self._station.photos.path(record.photo).absolute())
+
+    def _begin(
+        self,
+        job: FitJob,
+        folder: str | None,
+        options: Mapping[str, Any],
+        taught: dict[str, Any] | None = None,
+        defects: Sequence[Record] = (),
+    ) -> FitJob:
+        """Begin a fit, or an update that learns from defects."""
         good = self._source(folder)
         with self._lock:
             self._check_idle()
@@ -317,21 +416,18 @@ class FitJobs:
                     "memory, and try again"
                 ) from error
             self._began = time.monotonic()
-            self._job = FitJob(product, folder or DROPPED, quality)
+            self._job = job
             self._throw_away()
             self._output = self._scratch.absolute() / f"fit-{secrets.token_hex(4)}.rcp"
             self._stopped = threading.Event()
             asked = {
                 "good": str(good.absolute()),
                 "output": str(self._output),
-                "options": {
-                    "max_pixels": self._station.limits.max_pixels,
-                    **self._options,
-                    "quality": quality,
-                },
+                "options": {"max_pixels": self._station.limits.max_pixels, **options},
+                "taught": taught,
             }
             self._thread = threading.Thread(
-                target=self._follow, args=(self._process, product, asked), name="fit"
+                target=self._follow, args=(self._process, job, asked, defects), name="fit"
             )
             self._thread.start()
             return self._job
@@ -363,22 +459,32 @@ class FitJobs:
         Raises:
             NotFoundError: no fit is ready.
             UpdateRefusedError: it would miss a confirmed defect; nothing was changed.
+            ChangedError: it learned from what was said of a version that is in service no more.
         """
         with self._lock:
             job = self._job
             if job is None or job.state != "ready" or self._output is None:
                 raise NotFoundError("no fit is ready: start one and wait until it is compared")
             compared = job.comparison
-            if compared is not None and compared.missed and not force:
+            if compared is not None and compared.lost is not None and not force:
                 raise UpdateRefusedError(
-                    f"the new model would miss {compared.missed} of {compared.defects} confirmed "
-                    "defects, which the model in service finds: fit on other photos, or force it"
+                    f"the new model {compared.lost}: fit on other photos, or force it"
                 )
             served = self._station.products.get(job.product)
+            now = None if served is None else served.version.number
+            if job.parent is not None and now != job.parent:
+                raise ChangedError(
+                    f"version {now} of {job.product} is in service, and what was learned is a "
+                    f"successor of version {job.parent}: throw it away, and learn again",
+                    etag=self.etag,
+                )
+            note = f"fitted on {job.good_photos} photos: {job.source}"
+            if job.parent is not None:
+                note = f"learned from confirmed defects of version {job.parent}, {note}"
             version = self._station.put_into_service(
                 job.product,
                 self._station.versions.read(self._output),
-                note=f"fitted on {job.good_photos} photos: {job.source}",
+                note=note,
                 parent=served.version if served is not None else None,
                 asked=Asked(by=by),
             )
@@ -432,11 +538,17 @@ class FitJobs:
 
     # --- Its process ---------------------------------------------------------------------------
 
-    def _follow(self, process: subprocess.Popen[str], product: str, asked: dict[str, Any]) -> None:
+    def _follow(
+        self,
+        process: subprocess.Popen[str],
+        job: FitJob,
+        asked: dict[str, Any],
+        defects: Sequence[Record],
+    ) -> None:
         """Tell the process what to do and keep what it tells, until it ends."""
         try:
             with process:
-                self._converse(process, product, asked)
+                self._converse(process, job, asked, defects)
         except Exception:
             log.exception("a fit could not be followed")
             process.kill()
@@ -452,11 +564,16 @@ class FitJobs:
                 )
 
     def _converse(
-        self, process: subprocess.Popen[str], product: str, asked: dict[str, Any]
+        self,
+        process: subprocess.Popen[str],
+        job: FitJob,
+        asked: dict[str, Any],
+        defects: Sequence[Record],
     ) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         records: list[Record] = []
+        unseen: list[Any] = []
         if asked["good"] != str(self._dropped.absolute()):
             self._wait_for_quiet(Path(asked["good"]))
         _ask(process.stdin, asked)
@@ -465,23 +582,25 @@ class FitJobs:
             if "step" in told:
                 self._change(**told)
             elif "fitted" in told:
+                if (learned := told["learned"]) is not None:
+                    self._change(learned=tuple(learned["sentences"]), notes=tuple(learned["notes"]))
+                    unseen = learned["unseen"]
                 self._change(good_photos=told["fitted"])
-                served = self._station.products.get(product)
-                records = self._to_compare(product) if served is not None else []
-                old = self._station.versions.path(served.version) if served is not None else None
-                photos = [(str(self._station.photos.path(r.photo)), r.name) for r in records]
+                served = self._station.products.get(job.product)
+                records = self._to_compare(job.product) if served is not None else []
+                photos = [(self._photo_of(record), record.name) for record in records]
                 largest = max((r.width * r.height for r in records), default=0)
                 _ask(
                     process.stdin,
                     {
                         "new": asked["output"],
-                        "old": str(old.absolute()) if old is not None else None,
+                        "old": self._file_of(served.version) if served is not None else None,
                         "photos": photos,
                         "max_pixels": max(self._station.limits.max_pixels, largest),
                     },
                 )
             elif "compared" in told:
-                self._keep(records, told["compared"])
+                self._keep(records, told["compared"], list(zip(defects, unseen, strict=True)))
                 return
             else:
                 self._change(state="failed", error=told["error"])
@@ -499,9 +618,17 @@ class FitJobs:
                 return
             before = now
 
-    def _keep(self, records: Sequence[Record], compared: dict[str, Any]) -> None:
+    def _keep(
+        self,
+        records: Sequence[Record],
+        compared: dict[str, Any],
+        unseen: Sequence[tuple[Record, tuple[float, float] | None]],
+    ) -> None:
         thresholds = compared["thresholds"]
-        comparison = _comparison(records, compared["scores"], thresholds) if records else None
+        comparison = None
+        if records:
+            comparison = _comparison(records, compared["scores"], thresholds, compared["good"])
+            comparison = _with_unseen(comparison, unseen, thresholds)
         self._change(
             state="ready", threshold=thresholds[-1], promise=compared["promise"],
             comparison=comparison,
@@ -595,6 +722,7 @@ def _comparison(
     records: Sequence[Record],
     scores: Sequence[Sequence[float] | None],
     thresholds: Sequence[float],
+    good: Sequence[tuple[int, int]],
 ) -> FitComparison:
     """What two models say of the same photos.
 
@@ -602,16 +730,10 @@ def _comparison(
         records: of the photos.
         scores: of each photo (old, new), or None where it could not be read.
         thresholds: (old, new).
+        good: of each model, how many of the parts that its threshold follows from it flags, and how
+            many there are.
     """
-    changes = [
-        Change(
-            record.name, old, new, old > thresholds[0], new > thresholds[1],
-            record.id, record.feedback,
-        )
-        for record, both in zip(records, scores, strict=True)
-        if both is not None
-        for old, new in [both]
-    ]  # fmt: skip
+    changes = _changes(zip(records, scores, strict=True), thresholds)
     goods = [change for change in changes if change.feedback == "good"]
     defects = [change for change in changes if change.feedback == "defect"]
     changed = [change for change in changes if change.old_anomalous != change.new_anomalous]
@@ -625,7 +747,38 @@ def _comparison(
         found=_flagged(defects),
         missed=sum(change.old_anomalous and not change.new_anomalous for change in defects),
         changed=tuple(changed[:_SHOWN_CHANGES]),
+        good_flagged=(good[0][0], good[-1][0]),
+        good_parts=(good[0][1], good[-1][1]),
     )
+
+
+def _with_unseen(
+    comparison: FitComparison,
+    unseen: Sequence[tuple[Record, tuple[float, float] | None]],
+    thresholds: Sequence[float],
+) -> FitComparison:
+    """The comparison with what versions say of defects that they have not seen."""
+    changes = _changes(unseen, thresholds)
+    return replace(
+        comparison,
+        unseen=tuple(changes),
+        unseen_found=_flagged(changes),
+        unseen_missed=sum(c.old_anomalous and not c.new_anomalous for c in changes),
+    )
+
+
+def _changes(
+    scored: Iterable[tuple[Record, Sequence[float] | None]], thresholds: Sequence[float]
+) -> list[Change]:
+    """What two models say of records, by their scores (old, new) of each."""
+    return [
+        Change(
+            record.name, both[0], both[1], both[0] > thresholds[0], both[1] > thresholds[1],
+            record.id, record.feedback,
+        )
+        for record, both in scored
+        if both is not None
+    ]  # fmt: skip
 
 
 def _flagged(changes: Sequence[Change]) -> tuple[int, int]:

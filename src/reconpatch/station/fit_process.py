@@ -1,8 +1,9 @@
 """A fit in a process of its own: told what to do, and telling how it goes, in lines of JSON.
 
-    stdin    {"good": folder, "output": file, "options": {...}}      what to fit
+    stdin    {"good": folder, "output": file, "options": {...},
+              "taught": what is to be learned, or null}              what to fit
     stdout   {"step": name, "done": n, "total": n}                   whenever that changes
-    stdout   {"fitted": number of good photos}                       the model's file is written
+    stdout   {"fitted": number of good photos, "learned": {...}}     the model's file is written
     stdin    {"new": file, "old": file or null,
               "photos": [[file, name], ...], "max_pixels": n}        what to compare, and on what
     stdout   {"step": ...}, then {"compared": {...}}                 and the process ends
@@ -21,10 +22,13 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from reconpatch.errors import PhotoError, ReconPatchError
+from reconpatch.fitting.options import FitOptions
+from reconpatch.model.model import Inspector
 
 COMPARE = "compare with the model in service"
 """Name of the last step."""
@@ -49,8 +53,25 @@ def main() -> None:
     os._exit(0)
 
 
-def fit(tell: Tell, *, good: str, output: str, options: dict[str, Any]) -> None:
-    """Fit a model on a folder of good photos and write its file."""
+def fit(
+    tell: Tell,
+    *,
+    good: str,
+    output: str,
+    options: dict[str, Any],
+    taught: dict[str, Any] | None = None,
+) -> None:
+    """Fit a model on a folder of good photos and write its file.
+
+    Args:
+        tell: says how far it is.
+        good: the folder.
+        output: the file.
+        options: of `reconpatch.fit`, or of `reconpatch.fitting.refit.refit`.
+        taught: "model", a file that is made anew and learns from "defects" ("file", "name", "kind",
+            and "place", the strokes of a drawing), knowing of the false alarms "confirmed" (file
+            and name). Null for a model that is none of another.
+    """
     import reconpatch
 
     told: tuple[str, int] = ("", -1)
@@ -62,9 +83,63 @@ def fit(tell: Tell, *, good: str, output: str, options: dict[str, Any]) -> None:
             told = (step, percent)
             tell(step=step, done=done, total=total)
 
-    model = reconpatch.fit(good, progress=progress, **_restored(options))
+    learned = None
+    if taught is None:
+        model: Inspector = reconpatch.fit(good, progress=progress, **_restored(options))
+    else:
+        model, learned = _learn(good, FitOptions(progress=progress, **options), **taught)
     model.save(Path(output), overwrite=True)
-    tell(fitted=len(model.photos))
+    tell(fitted=len(model.photos), learned=learned)
+
+
+def _learn(
+    good: str,
+    options: FitOptions,
+    *,
+    model: str,
+    defects: list[dict[str, Any]],
+    confirmed: list[tuple[str, str]],
+) -> tuple[Inspector, dict[str, Any]]:
+    """A new version that learned from confirmed defects, and what came of it.
+
+    That is "sentences", "notes", and "unseen": of each defect the scores of the old version and of
+    versions of the new one that have not seen it, or null where it is another one's picture.
+    """
+    import reconpatch
+    from reconpatch.fitting.refit import compare_unseen, refit
+    from reconpatch.photos.defect_folder import DefectPhoto
+    from reconpatch.photos.images import PhotosInTurn, read_photo
+    from reconpatch.station.drawing import Stroke, mask
+
+    def drawn(place: list[dict[str, Any]] | None) -> Any:
+        return place and partial(mask, [Stroke(**stroke) for stroke in place])
+
+    def in_turn(photos: list[tuple[str, str]]) -> PhotosInTurn:
+        read = partial(read_photo, max_pixels=options.max_pixels)
+        return PhotosInTurn([partial(read, Path(file), name=name) for file, name in photos])
+
+    old = reconpatch.load(Path(model), threads=options.threads)
+    given = [
+        DefectPhoto(Path(one["file"]), one["kind"] or "", drawn(one["place"]), one["name"])
+        for one in defects
+    ]
+    new = refit(old, good, given, options, confirmed=in_turn(confirmed))
+    unseen: list[tuple[float, float] | None] = []
+    seen: set[str] = set()
+    for photo in in_turn([(one["file"], one["name"]) for one in defects]):
+        changes = (
+            () if photo.sha256 in seen else compare_unseen(old, new, [photo], force=True).defects
+        )
+        seen.add(photo.sha256)
+        unseen.append((changes[0].old_score, changes[0].new_score) if changes else None)
+    told = new.members[0].provenance
+    found = [told[name] for name in ("confirmed_defects", "defect_kinds") if told[name]]
+    before = set(old.provenance["notes"])
+    return new, {
+        "sentences": [one["sentence"] for one in found],
+        "notes": [note for note in new.provenance["notes"] if note not in before],
+        "unseen": unseen,
+    }
 
 
 def compare(
@@ -89,6 +164,10 @@ def compare(
             "scores": scores,
             "thresholds": [model.threshold for model in models],
             "promise": new_model.calibration.promise,
+            "good": [
+                (int((m.calibration.scores > m.threshold).sum()), len(m.calibration.scores))
+                for m in models
+            ],
         }
     )
 

@@ -475,15 +475,16 @@ class Records:
                     f"called {other!r}: give it one name"
                 )
 
-    def defects(self, product: str) -> list[Record]:
-        """The newest record of each photo of a product that somebody called a defect, newest first.
-
-        A photo that was called good in a newer record is none.
-        """
+    def last_told(self, product: str) -> list[Record]:
+        """Of each photo with feedback the newest record that has some, newest first."""
         found: dict[str, Record] = {}
         for record in self.export(Filter(product=product, feedback="any")):
             found.setdefault(record.photo, record)
-        return [record for record in found.values() if record.feedback == "defect"]
+        return list(found.values())
+
+    def defects(self, product: str) -> list[Record]:
+        """Those of `last_told` that were called a defect."""
+        return [record for record in self.last_told(product) if record.feedback == "defect"]
 
     def told(self, product: str) -> list[Told]:
         """All parts of a product of which somebody said what they were, newest first."""

@@ -51,6 +51,7 @@ from reconpatch.station.schemas import (
     FitServiceIn,
     HealthOut,
     KindOut,
+    LearnIn,
     Number,
     OrphansOut,
     Problem,
@@ -582,6 +583,17 @@ def defects(product: Named, here: Here) -> DefectsOut:
             for name in sorted({*counts, *known})
         ],
     )
+
+
+@router.post("/products/{product}/learn", response_model=FitOut)
+def learn(product: Known, given: LearnIn, here: Here, asked: Who) -> FitJobs:
+    """Begin to make the model in service anew, to learn from the defects that were confirmed.
+
+    It is a fit, at work and put into service like one (`fit`).
+    """
+    with here.fits.unchanged(asked.expected):
+        here.fits.learn(product, given.folder)
+    return here.fits
 
 
 @router.get("/products/{product}/drift")

@@ -308,6 +308,14 @@ class FitIn(_Given):
     quality: Quality = "balanced"
 
 
+class LearnIn(_Given):
+    """Where the good photos of the model in service are, which is made anew from them."""
+
+    folder: str | None = Field(
+        None, max_length=4_096, description="Name of a folder; null: the photos dropped."
+    )
+
+
 class FitServiceIn(_Given):
     """How a fit goes into service."""
 
