@@ -6,6 +6,8 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import numpy as np
 import pytest
 import uvicorn
 
-from conftest import RGB, SMALL_FIT, WAIT, scratched, textured
+from conftest import MONDAY, RGB, SMALL_FIT, WAIT, checkered, scratched, textured
+from reconpatch.method.defect_kinds import DefectKinds
+from reconpatch.photos.images import read_photo
 from reconpatch.station.data_folder import DataFolder
-from reconpatch.station.fit_jobs import FitJobs
+from reconpatch.station.fit_jobs import Change, FitComparison, FitJob, FitJobs
 from reconpatch.station.guard import Access
 from reconpatch.station.service import create_app
 from reconpatch.station.station import Station
@@ -56,9 +60,15 @@ class Line:
     """A station, its service, and a page that shows it."""
 
     def __init__(
-        self, station: Station, url: str, page: Any, stop: Callable[[], None] = lambda: None
+        self,
+        station: Station,
+        url: str,
+        page: Any,
+        stop: Callable[[], None] = lambda: None,
+        fits: FitJobs | None = None,
     ) -> None:
         self.station, self.url, self.page, self.stop = station, url, page, stop
+        self.fits = fits
 
     def go(self, view: str) -> None:
         self.page.click(f"nav a[data-view={view}]")
@@ -115,14 +125,21 @@ def _is_wrong(told: Any) -> bool:
 
 @pytest.fixture
 def line(browser: Any, tmp_path: Path, small_model_file: Path) -> Iterator[Line]:
-    model = Path(shutil.copy(small_model_file, tmp_path / "disc.rcp"))
+    options = {name: value for name, value in SMALL_FIT.items() if name != "size"}
+    with shown(browser, tmp_path, small_model_file, {**options, "size": SMALL_FIT["size"]}) as one:
+        yield one
+
+
+@contextmanager
+def shown(browser: Any, tmp_path: Path, model: Path, options: dict[str, Any]) -> Iterator[Line]:
+    """A station of one product, disc, with a folder of the good parts of `MONDAY`."""
+    model = Path(shutil.copy(model, tmp_path / "disc.rcp"))
     good = tmp_path / "monday"
     good.mkdir()
-    for seed in range(20, 26):
+    for seed in MONDAY:
         (good / f"{seed}.png").write_bytes(png(textured(seed)))
     station = Station(DataFolder(tmp_path / "data"), [model], threads=1)
-    options = {name: value for name, value in SMALL_FIT.items() if name != "size"}
-    fits = FitJobs(station, [good], options={**options, "size": SMALL_FIT["size"]})
+    fits = FitJobs(station, [good], options=options)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(create_app(station, fits=fits), log_config=None, ws="none")
@@ -152,7 +169,7 @@ def line(browser: Any, tmp_path: Path, small_model_file: Path) -> Iterator[Line]
         listening.close()
 
     try:
-        yield Line(station, url, page, stop)
+        yield Line(station, url, page, stop, fits)
     finally:
         context.close()
         stop()
@@ -235,6 +252,113 @@ def test_a_shift_from_the_first_photo_to_the_roll_back(line: Line) -> None:
     line.go("live")
     line.drop("stain at last.png", stained(textured(1001)))
     line.expect_verdict("stain at last.png", "ANOMALOUS")
+
+
+def test_misses_are_confirmed_drawn_and_learned_and_the_next_one_is_found(
+    browser: Any, tmp_path: Path, teachable_model_file: Path
+) -> None:
+    options = {"weights": "random", "threads": 1}
+    with shown(browser, tmp_path, teachable_model_file, options) as line:
+        page, expect = line.page, sync_api.expect
+        for i, (x, y) in enumerate([(39, 29), (26, 16), (5, 5)]):
+            line.drop(f"missed {i}.png", checkered(textured(700 + i), x, y))
+            line.expect_verdict(f"missed {i}.png", "GOOD")
+            expect(page.locator(".details")).to_be_hidden()
+            page.click("text=This was a defect")
+            expect(page.locator(".where")).to_contain_text("Not drawn")
+            page.fill("#kind", "checks")
+            if i == 1:
+                page.click("#draw")
+                box = page.locator(".picture").bounding_box()
+                left, top, scale = box["x"], box["y"], box["width"] / 96
+                page.mouse.move(left + 30 * scale, top + 30 * scale)
+                page.mouse.down()
+                page.mouse.move(left + 66 * scale, top + 50 * scale, steps=4)
+                page.mouse.up()
+                expect(page.locator(".drawing polyline")).to_have_count(1)
+                expect(page.locator(".where")).to_have_text("Drawn with 1 stroke.")
+            page.click("#keep")
+            expect(page.locator(".said")).to_contain_text("Called a defect (checks)")
+        told = line.station.records.page().records
+        assert [record.feedback_kind for record in told] == ["checks"] * 3
+        first, drawn, last = (record.feedback_place for record in told)
+        assert first is last is None
+        assert drawn is not None
+        (stroke,) = drawn
+        assert stroke.width == pytest.approx(0.04 * 96, abs=0.1)
+        assert stroke.points[0] == pytest.approx((30, 30), abs=1)
+        assert stroke.points[-1] == pytest.approx((66, 50), abs=1)
+        page.click(".strip li:nth-child(2) button")  # looked at again, it is there
+        expect(page.locator(".drawing polyline")).to_have_count(1)
+        page.keyboard.press("d")  # called a defect once more, it keeps what was said
+        expect(page.locator(".toast")).to_contain_text("missed 1.png: called a defect")
+        assert line.station.records.page().records[1].feedback_place == drawn
+
+        line.go("models")
+        expect(page.locator("main")).to_contain_text("3 photos called a defect, 1 of them drawn")
+        page.click("text=Learn from 3 confirmed defects")
+        expect(page.locator(".job h2")).to_have_text("disc, from confirmed defects and monday")
+        page.wait_for_selector("#fit-serve")
+        expect(page.locator(".job")).to_contain_text("F learned from confirmed defects")
+        comparison = page.locator(".comparison")
+        expect(comparison).to_contain_text("called a defect, and found0 of 33 of 3")
+        expect(comparison).to_contain_text("… by versions that had not seen it0 of 3")
+        expect(page.locator(".job")).to_contain_text("Newly found: called a defect: 3 photos")
+        expect(page.locator(".changed img")).to_have_count(3)
+        assert line.served.version.number == 1  # nothing is changed before somebody says so
+        page.click("#fit-serve")
+        expect(page.locator(".toast")).to_contain_text("version 2 is in service")
+        line.go("live")
+        line.drop("next.png", checkered(textured(708), 38, 40))
+        line.expect_verdict("next.png", "ANOMALOUS")
+
+
+def test_what_would_be_lost_by_learning_is_asked_about(line: Line, small_model: Any) -> None:
+    change = Change("a.png", 3.0, 1.0, True, False, 1, "defect")
+    compared = FitComparison(
+        1, (1, 1), 0, (0, 0), 1, (1, 1), 0, (), unseen=(change,), unseen_found=(1, 0),
+        unseen_missed=1,
+    )  # fmt: skip
+    line.inspect("a.png", scratched(textured(1)))
+    file = line.station.data.path / "fits" / "fit-00000000.rcp"
+    small_model.save(file)
+    line.fits._output = file
+    line.fits._job = FitJob(
+        "disc", "monday", None, state="ready", good_photos=6, threshold=1.0, comparison=compared,
+        parent=1, learned=("f learned.",), notes=("The threshold was set by hand.",),
+    )  # fmt: skip
+    page, expect = line.page, sync_api.expect
+    line.go("fit")
+    expect(page.locator(".job")).to_contain_text("The threshold was set by hand.")
+    expect(page.locator(".job")).to_contain_text("Newly missed by versions that had not seen them")
+    page.click("#fit-serve")
+    expect(page.locator("dialog.ask")).to_contain_text("it would miss 1 confirmed defect")
+    page.click("dialog.ask button[value=no]")
+    assert line.served.version.number == 1
+    page.click("#fit-serve")
+    page.click("text=Yes, put it into service")
+    expect(page.locator(".toast")).to_contain_text("version 2 is in service")
+
+
+def test_the_kind_of_a_defect_is_shown(
+    browser: Any, tmp_path: Path, small_model: Any, good_photo: RGB
+) -> None:
+    spoiled = scratched(good_photo)
+    rows = small_model.represent(read_photo(spoiled))
+    kinds = DefectKinds(("scratch",), rows, np.zeros(len(rows), np.int64), (0.5,))
+    replace(small_model, defect_kinds=kinds).save(tmp_path / "kinds.rcp")
+    with shown(browser, tmp_path, tmp_path / "kinds.rcp", {}) as line:
+        line.drop("scratch.png", spoiled)
+        line.expect_verdict("scratch.png", "ANOMALOUS")
+        expect = sync_api.expect
+        expect(line.page.locator("#kind-of-defect")).to_have_text("scratch (similarity 1.00)")
+        line.drop("other.png", 255 - good_photo)
+        line.expect_verdict("other.png", "ANOMALOUS")
+        expect(line.page.locator("#kind-of-defect")).to_contain_text("none of these")
+        line.go("history")
+        expect(line.page.locator("tbody")).to_contain_text("scratch (similarity 1.00)")
+        line.go("models")
+        expect(line.page.locator("main")).to_contain_text("names these kinds: scratch")
 
 
 def test_live_by_keyboard(line: Line) -> None:

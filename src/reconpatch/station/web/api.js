@@ -75,6 +75,8 @@ export const picture = (id, kind, query) => address(`/records/${id}/${kind}`, qu
 export const scores = (name) => ask("GET", `${product(name)}/scores`);
 export const preview = (name, query) => ask("GET", `${product(name)}/threshold`, { query });
 export const setThreshold = (name, given, etag) => ask("PUT", `${product(name)}/threshold`, { json: given, etag });
+export const defects = (name) => ask("GET", `${product(name)}/defects`);
+export const learn = (name, given, etag) => ask("POST", `${product(name)}/learn`, { json: given, etag });
 export const drift = (name) => ask("GET", `${product(name)}/drift`);
 export const alarms = (name, query) => ask("GET", `${product(name)}/drift/alarms`, { query });
 export const acknowledge = (name, given) => ask("POST", `${product(name)}/drift/acknowledge`, { json: given });
@@ -93,10 +95,14 @@ export const cancelFit = (etag) => ask("POST", "/fit/cancel", { etag });
 export const serveFit = (force, etag) => ask("POST", "/fit/service", { json: { force }, etag });
 export const dropForFit = (file) => sent("/fit/photos", file, { name: tail(file.name) });
 
-/** Say of a record what the part was; refused (412) where somebody else has said it meanwhile. */
-export function feedback(record, said) {
-  const etag = `"${record.id}-${record.feedback || "none"}"`;
-  return ask("POST", `/records/${record.id}/feedback`, { json: { feedback: said }, etag });
+/**
+ * Say of a record what the part was, and of a defect its kind and place; refused (412) where somebody
+ * else has said something meanwhile.
+ */
+export function feedback(record, said, details = {}) {
+  const again = record.feedback_count > 1 ? `-${record.feedback_count}` : "";
+  const etag = `"${record.id}-${record.feedback || "none"}${again}"`;
+  return ask("POST", `/records/${record.id}/feedback`, { json: { feedback: said, ...details }, etag });
 }
 
 /** Inspect a photo; when too many wait, it waits as long as the service says, and asks again. */

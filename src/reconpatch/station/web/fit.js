@@ -1,7 +1,7 @@
 // Fit: choose or drop good photos, watch the fit, compare it with the model in service, put it there.
 
 import * as api from "./api.js";
-import { ask, count, during, h, number, photoChooser, toast, toastAll } from "./dom.js";
+import { ask, count, during, h, number, photoChooser, sentence, toast, toastAll } from "./dom.js";
 
 const EVERY = 1000;
 
@@ -105,7 +105,7 @@ export function fitView(main, page) {
 
   function described(job) {
     if (!job) return [];
-    const title = h("h2", {}, `${job.product}, from ${job.source}`);
+    const title = h("h2", {}, job.parent ? `${job.product}, from confirmed defects and ${job.source}` : `${job.product}, from ${job.source}`);
     if (job.state === "running") return [title, ...atWork(job)];
     if (job.state === "failed") return [title, h("p", { class: "note error", role: "alert" }, job.error)];
     if (job.state === "cancelled") return [title, h("p", {}, "Cancelled.")];
@@ -134,16 +134,20 @@ export function fitView(main, page) {
     const away = h("button", { type: "button", onclick: () => during(away, async () => show(await api.cancelFit(etag))) }, "Throw away");
     return [
       h("p", {}, `Learned from ${count(job.good_photos, "good photo")} in ${Math.round(job.seconds)} s. Threshold ${number(job.threshold)}. ${job.promise}`),
+      ...job.learned.map((text) => h("p", {}, sentence(text))),
+      ...job.notes.map((text) => h("p", { class: "note" }, text)),
       ...compared(job),
       h("div", { class: "row" }, serve, away),
     ];
   }
 
   function put(job, button) {
-    const missed = job.comparison ? job.comparison.missed : 0;
+    const { missed = 0, unseen_missed: unseen = 0 } = job.comparison || {};
+    const lost = [missed && `The new model would miss ${count(missed, "confirmed defect")} that the model in service finds.`,
+      unseen && `Had it not learned from them, it would miss ${count(unseen, "confirmed defect")} that the model in service finds.`].filter(Boolean);
     during(button, async () => {
-      if (missed && !await ask("Put it into service all the same?", [h("p", { class: "note error" }, `The new model would miss ${count(missed, "confirmed defect")}.`)], "Yes, put it into service")) return;
-      const version = await api.serveFit(missed > 0, etag);
+      if (lost.length && !await ask("Put it into service all the same?", lost.map((text) => h("p", { class: "note error" }, text)), "Yes, put it into service")) return;
+      const version = await api.serveFit(lost.length > 0, etag);
       page.choose(version.product);
       await page.refresh();
       toast(`${version.product}: version ${version.number} is in service.`);
@@ -157,18 +161,37 @@ export function fitView(main, page) {
 function compared(job) {
   const c = job.comparison;
   if (!c) return [h("p", {}, "There is nothing to compare it with: no photos of this product, or no model before.")];
-  const line = (text, [old, now], of, better) => h("tr", { class: now === old ? "" : now > old === better ? "better" : "worse" },
-    h("th", { scope: "row" }, text), h("td", { class: "n" }, `${old} of ${of}`), h("td", { class: "n" }, `${now} of ${of}`));
+  const line = (text, [old, now], of, better = null) => {
+    const [ofOld, ofNow] = [of].flat().length > 1 ? of : [of, of];
+    return h("tr", { class: now === old || better === null ? "" : now > old === better ? "better" : "worse" },
+      h("th", { scope: "row" }, text), h("td", { class: "n" }, `${old} of ${ofOld}`), h("td", { class: "n" }, `${now} of ${ofNow}`));
+  };
   return [
     h("table", { class: "comparison" },
       h("caption", {}, `Compared on ${count(c.photos, "photo")} of the records`),
       h("thead", {}, h("tr", {}, ["", "in service", "new"].map((text) => h("th", { scope: "col" }, text)))),
       h("tbody", {},
-        h("tr", {}, h("th", { scope: "row" }, "anomalous"), h("td", { class: "n" }, `${c.anomalous[0]} of ${c.photos}`), h("td", { class: "n" }, `${c.anomalous[1]} of ${c.photos}`)),
+        line("anomalous", c.anomalous, c.photos),
         line("called good, but flagged", c.false_alarms, c.goods, false),
-        line("called a defect, and found", c.found, c.defects, true))),
-    c.changed.length > 0 && h("details", {}, h("summary", {}, `Other verdicts: ${count(c.changed.length, "photo")}`),
-      h("ul", {}, c.changed.map((one) => h("li", {}, h("a", { href: `#live/${one.record}` }, one.name),
-        `: ${one.old_anomalous ? "anomalous" : "good"} → ${one.new_anomalous ? "anomalous" : "good"}${one.feedback ? ` (called ${one.feedback === "good" ? "good" : "a defect"})` : ""}`)))),
+        line("called a defect, and found", c.found, c.defects, true),
+        c.unseen.length > 0 && line("… by versions that had not seen it", c.unseen_found, c.unseen.length, true),
+        line("good photos of the fit flagged, each left out", c.good_flagged, c.good_parts))),
+    ...KINDS_OF_CHANGE.map(([text, is]) => changedPhotos(text, c.changed.filter(is))),
+    changedPhotos("Newly missed by versions that had not seen them", c.unseen.filter((one) => one.old_anomalous && !one.new_anomalous)),
   ].filter(Boolean);
+}
+
+const KINDS_OF_CHANGE = [
+  ["Newly found: called a defect", (one) => one.feedback === "defect" && one.new_anomalous],
+  ["Newly missed: called a defect", (one) => one.feedback === "defect" && !one.new_anomalous],
+  ["Newly flagged", (one) => one.feedback !== "defect" && one.new_anomalous],
+  ["No longer flagged", (one) => one.feedback !== "defect" && !one.new_anomalous],
+];
+
+/** Photos of which the two models say different things, each leading to its record. */
+function changedPhotos(text, changes) {
+  return changes.length > 0 && h("details", { open: changes.length <= 6 }, h("summary", {}, `${text}: ${count(changes.length, "photo")}`),
+    h("ul", { class: "changed" }, changes.map((one) => h("li", {}, h("a", { href: `#live/${one.record}` },
+      h("img", { alt: "", loading: "lazy", src: api.picture(one.record, "picture", { size: 160 }) }),
+      `${one.name}${one.feedback === "good" ? " (called good)" : ""}`)))));
 }

@@ -3,7 +3,7 @@
 
 import * as api from "./api.js";
 import { h, number, showPicture, time, toast } from "./dom.js";
-import { merged } from "./items.js";
+import { CALLED, kindText, merged } from "./items.js";
 
 const PAGE = 50;
 const MOST = 1000; // failures asked for at once
@@ -124,12 +124,12 @@ function row(record) {
   const image = h("img", { alt: "", loading: "lazy" });
   showPicture(image, api.picture(record.id, "picture", { size: 96 }), () => { image.hidden = true; });
   const kind = record.anomalous ? "anomalous" : "good";
-  const feedback = { good: "called good", defect: "called a defect" }[record.feedback] || "";
+  const feedback = [CALLED[record.feedback], record.feedback_kind].filter(Boolean).join(": ");
   return h("tr", {},
     h("td", { class: "thumb" }, h("a", { href: open, tabindex: -1, "aria-hidden": "true" }, image)),
     h("td", {}, h("time", { datetime: record.time, title: record.time }, time(record.time))),
     h("td", { class: "name" }, h("a", { href: open }, record.name)),
-    h("td", {}, h("span", { class: `pill ${kind}` }, record.anomalous ? "✕ anomalous" : "✓ good")),
+    h("td", {}, h("span", { class: `pill ${kind}` }, record.anomalous ? "✕ anomalous" : "✓ good"), record.kind && h("small", {}, ` ${kindText(record.kind)}`)),
     h("td", { class: "n" }, number(record.score)),
     h("td", { class: "n wide" }, number(record.threshold)),
     h("td", { class: "n wide" }, number(record.p_value)),

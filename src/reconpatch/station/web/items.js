@@ -5,6 +5,11 @@ export const keyOf = (item) => (item.error ? `failure ${item.time}` : item.id);
 export const kindOf = (record) => (record.anomalous ? "anomalous" : "good");
 export const markOf = (record) => (record.anomalous ? "✕" : "✓");
 export const wordOf = (record) => (record.anomalous ? "ANOMALOUS" : "GOOD");
+/** The kind of confirmed defects that a verdict is most like, or that it is like none of them. */
+export function kindText({ name, similarity, near }) {
+  const much = similarity.toFixed(2);
+  return near ? `${name} (similarity ${much})` : `none of these (most similar: ${name}, ${much})`;
+}
 export const CALLED = { good: "called good", defect: "called a defect" };
 
 /** Records and failures, each newest first, as one list; records keep their order, whatever the clock did. */

@@ -3,6 +3,7 @@
 
 import * as api from "./api.js";
 import { duration, h, number, photoChooser, sentence, showPicture, speak, time, toast } from "./dom.js";
+import { defectDetails, detailsOf } from "./details.js";
 import { CALLED, keyOf, kindOf, markOf, merged, wordOf } from "./items.js";
 import { explained, photoStage } from "./stage.js";
 import { age, failed, since, trouble } from "./trouble.js";
@@ -39,7 +40,8 @@ export function liveView(main, page, [wanted]) {
   const good = h("button", { type: "button", class: "say good", onclick: () => say("good", moment()) }, "This was good ", h("kbd", {}, "G"));
   const defect = h("button", { type: "button", class: "say defect", onclick: () => say("defect", moment()) }, "This was a defect ", h("kbd", {}, "D"));
   const back = h("button", { type: "button", class: "quiet", onclick: () => say(null, chosen) }, "Take back");
-  const feedback = h("section", { class: "feedback", "aria-label": "What was it really?" }, good, defect, told, back);
+  const details = defectDetails(stage, { keep: (part, said) => say("defect", part, said), hold });
+  const feedback = h("section", { class: "feedback", "aria-label": "What was it really?" }, good, defect, told, back, details.element);
   const strip = h("ol", { class: "strip", "aria-label": "Last photos, newest first" });
   const newest = h("button", { type: "button", class: "newest", onclick: followNewest }, "Follow the newest ", h("kbd", {}, "N"));
   const choose = photoChooser("file", inspectAll, "Choose photos ", h("kbd", {}, "O"));
@@ -95,7 +97,7 @@ export function liveView(main, page, [wanted]) {
       records = found.records;
       items = merged(records, failed.failures).slice(0, STRIP);
       const same = records.find((one) => chosen && one.id === chosen.key);
-      if (same && same.feedback !== chosen.feedback) update(same);
+      if (same && same.feedback_count !== chosen.feedback_count) update(same);
       if (follow && items.length && (!chosen || items[0].key !== chosen.key)) goOn(items[0]);
       drawStrip();
     } catch (error) {
@@ -142,6 +144,12 @@ export function liveView(main, page, [wanted]) {
     if (next) { pick(next.key); tiles.get(next.key).element.scrollIntoView({ block: "nearest", inline: "nearest" }); }
   }
 
+  /** Keep the part on the screen while somebody says more of it. */
+  function hold() {
+    follow = false;
+    newest.hidden = false;
+  }
+
   function followNewest() {
     follow = true;
     if (items.length) pick(items[0].key);
@@ -171,7 +179,7 @@ export function liveView(main, page, [wanted]) {
       stage.show(chosen);
       why.replaceChildren(...explained(chosen));
       showFeedback();
-    }
+    } else details.show(null);
     said = "";
     headline();
     if (!chosen || said) return;
@@ -203,7 +211,7 @@ export function liveView(main, page, [wanted]) {
 
   /** A photo that somebody looks back at: its verdict is that of then, never filled like that of now. */
   function showEarlier(now) {
-    const words = now ? `No verdict now: ${now.why} ${since(now)}` : "Not the newest photo.";
+    const words = now ? `No verdict now: ${now.why} ${since(now)}` : items[0]?.key === chosen.key ? "The page stays at this photo." : "Not the newest photo.";
     if (chosen.error) put("trouble earlier", "!", "NO VERDICT", sentence(failed(chosen)), [h("b", { class: "name" }, chosen.name), ` · ${time(chosen.time)}`]);
     else put(`${kindOf(chosen)} earlier`, markOf(chosen), wordOf(chosen), words, factsOf(chosen, null));
   }
@@ -245,7 +253,9 @@ export function liveView(main, page, [wanted]) {
     good.setAttribute("aria-pressed", chosen.feedback === "good");
     defect.setAttribute("aria-pressed", chosen.feedback === "defect");
     back.hidden = !chosen.feedback;
-    told.textContent = chosen.feedback ? `Called ${chosen.feedback === "good" ? "good" : "a defect"}, ${time(chosen.feedback_time)}.` : "";
+    const kind = chosen.feedback_kind ? ` (${chosen.feedback_kind})` : "";
+    told.textContent = chosen.feedback ? `Called ${chosen.feedback === "good" ? "good" : "a defect"}${kind}, ${time(chosen.feedback_time)}.` : "";
+    details.show(chosen);
   }
 
   // --- What a part was ---------------------------------------------------------------------------
@@ -258,16 +268,17 @@ export function liveView(main, page, [wanted]) {
     return before && !before.error && performance.now() - moved < REACTION ? before : chosen;
   }
 
-  async function say(what, part) {
+  /** Say what a part was; a defect that is called one again keeps its kind and place. */
+  async function say(what, part, more = what === "defect" && part ? detailsOf(part) : {}) {
     if (!part) return;
     if (part.error) { toast(`${part.name} has no verdict to speak of.`, { kind: "error" }); return; }
     const passed = before && part.key === before.key && chosen && !chosen.error ? chosen : null;
     try {
-      const record = await api.feedback(part, what);
+      const record = await api.feedback(part, what, more);
       update(record);
       tellMarked(part, record, passed);
     } catch (error) {
-      const again = error.status === 412 ? [] : [["Try again", () => say(what, part)]];
+      const again = error.status === 412 ? [] : [["Try again", () => say(what, part, more)]];
       toast(`${part.name}: what you said was not kept. ${sentence(error.message)}`, { kind: "error", actions: again });
     }
     look();
@@ -283,7 +294,7 @@ export function liveView(main, page, [wanted]) {
   /** Which part was marked, with undo; and where the page had just gone on, the part after it. */
   function tellMarked(part, record, passed) {
     const words = CALLED[record.feedback] || "nothing is said of it any more";
-    const undo = () => say(part.feedback, { ...record, key: record.id });
+    const undo = () => say(part.feedback, { ...record, key: record.id }, part.feedback === "defect" ? detailsOf(part) : {});
     const other = async () => { await undo(); say(record.feedback, passed); };
     const actions = [["Undo", undo]];
     if (passed) actions.unshift(["It was the one after", other]);
@@ -295,7 +306,7 @@ export function liveView(main, page, [wanted]) {
   /** Take back what is said of the part on the screen, or else what was said last. */
   function takeBack(part) {
     if (part && part.feedback) say(null, part);
-    else if (marked) say(marked.part.feedback, { ...marked.record, key: marked.record.id });
+    else if (marked) say(marked.part.feedback, { ...marked.record, key: marked.record.id }, marked.part.feedback === "defect" ? detailsOf(marked.part) : {});
   }
 
   async function inspectAll(files) {

@@ -13,6 +13,7 @@ export function modelsView(main, page) {
   const rows = h("tbody");
   const detail = h("section", { class: "detail", "aria-live": "polite" });
   const learn = h("section", { class: "learn" });
+  const teach = h("section", { class: "learn", "aria-label": "Learn from confirmed defects" });
   const title = h("h1", {}, `Model of ${page.product}`);
   const drifted = h("section", { class: "drifted", "aria-label": "Drift" });
   const trail = h("details", { class: "trail", ontoggle: () => trail.open && drawTrail() }, h("summary", {}, "Who changed what"), h("div", {}));
@@ -20,7 +21,7 @@ export function modelsView(main, page) {
   const strays = h("p", { class: "note warn", hidden: true });
   const summary = h("div", { class: "effect" });
 
-  main.append(h("div", { class: "models" }, title, summary, drifted, learn,
+  main.append(h("div", { class: "models" }, title, summary, drifted, learn, teach,
     h("h2", {}, "Versions"),
     h("div", { class: "scroll" }, h("table", {},
       h("thead", {}, h("tr", {}, [["Version", "n"], ["Made"], ["How"], ["From", "n"], ["Threshold", "n"], [""]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows)),
@@ -32,13 +33,14 @@ export function modelsView(main, page) {
       await page.refresh(); // what a change is asked of (If-Match) is not newer than what is shown
       etag = page.facts?.etag;
       drawProducts();
-      const [{ versions }, told, drift, stray] = await Promise.all([api.versions(page.product), feedback(), page.facts && api.drift(page.product), api.orphans()]);
+      const [{ versions }, told, drift, stray, defects, fits] = await Promise.all([api.versions(page.product), feedback(), page.facts && api.drift(page.product), api.orphans(), api.defects(page.product), api.fit()]);
       if (closed) return;
       strays.textContent = stray.sentence || "";
       strays.hidden = !stray.sentence;
       overview(versions.find((one) => one.in_service));
       rows.replaceChildren(...versions.reverse().map(row));
       drawLearn(told);
+      drawTeach(defects, fits);
       drawDrift(drift);
       if (trail.open) drawTrail();
     } catch (error) {
@@ -213,6 +215,29 @@ export function modelsView(main, page) {
         }
       });
     }
+  }
+
+  /** The other way to learn: the model is made anew by a fit, which the view Fit shows. */
+  function drawTeach({ confirmed, drawn, unnamed, kinds }, fits) {
+    const named = [...kinds.filter((one) => one.confirmed).map((one) => `${one.name} ${one.confirmed}`), unnamed && `of no kind ${unnamed}`].filter(Boolean);
+    const known = kinds.filter((one) => one.known).map((one) => one.name);
+    const sources = [...fits.folders.map((one) => [one.name, `${one.name} (${count(one.photos, "photo")})`]), ...(fits.dropped ? [["", `dropped photos (${fits.dropped})`]] : [])];
+    const folder = h("select", { id: "learn-folder" }, sources.map(([value, text]) => h("option", { value }, text)));
+    const busy = fits.job !== null && fits.job.state === "running";
+    const begin = h("button", { type: "submit", class: "primary", id: "learn", disabled: !confirmed || !sources.length || busy }, `Learn from ${count(confirmed, "confirmed defect")}`);
+    function start(event) {
+      event.preventDefault();
+      during(begin, async () => {
+        await api.learn(page.product, { folder: folder.value || null }, fits.etag);
+        location.hash = "fit";
+      });
+    }
+    teach.replaceChildren(...[h("h2", {}, "Learn from confirmed defects"),
+      h("p", {}, confirmed ? `${count(confirmed, "photo")} called a defect, ${drawn} of them drawn: ${named.join(", ")}.` : "Nothing to learn yet: on Live, say of a photo that it was a defect."),
+      known.length > 0 && h("p", {}, `The version in service names these kinds: ${known.join(", ")}.`),
+      h("p", {}, "The model is made anew, so it takes the good photos that it was fitted on. Nothing is in service before it is compared and somebody says so."),
+      sources.length ? h("form", { class: "row controls", onsubmit: start }, h("label", {}, "Good photos of the model ", folder), begin)
+        : h("p", { class: "note" }, "No folder was named when the service was started (serve --photos DIR).")].filter(Boolean));
   }
 
   function outcome(comparison) {

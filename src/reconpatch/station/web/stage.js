@@ -2,15 +2,17 @@
 
 import * as api from "./api.js";
 import { count, h, number, percent, showPicture, svg } from "./dom.js";
+import { kindText } from "./items.js";
 
 export function photoStage() {
   const photo = h("img", { class: "photo", alt: "" });
   const heat = h("img", { class: "heat", alt: "" });
   const frames = svg("svg", { class: "frames", "aria-hidden": "true" });
+  const drawing = svg("svg", { class: "drawing", "aria-hidden": "true", onpointerdown: down, onpointermove: move });
   const gone = h("p", { class: "gone", hidden: true });
   const opacity = h("input", { type: "range", id: "opacity", min: 0, max: 100, value: localStorage.getItem("opacity") ?? 60, oninput: fade });
   const framed = h("input", { type: "checkbox", id: "framed", checked: localStorage.getItem("framed") !== "no", onchange: frame });
-  const box = h("div", { class: "picture" }, photo, heat, frames, gone);
+  const box = h("div", { class: "picture" }, photo, heat, frames, drawing, gone);
   const element = h("figure", { class: "stage" }, box,
     h("figcaption", {},
       h("label", { for: "opacity" }, "Heat map"), opacity,
@@ -19,6 +21,8 @@ export function photoStage() {
       h("label", {}, framed, " Frames")));
   let last = Number(opacity.value) || 60;
   let shown = null;
+  let pen = null; // what somebody draws with
+  let sides = [1, 1]; // of the photo, in pixels
   photo.addEventListener("load", () => { photo.hidden = false; });
   heat.addEventListener("load", () => { heat.hidden = false; });
   fade();
@@ -34,6 +38,23 @@ export function photoStage() {
   function frame() {
     frames.classList.toggle("off", !framed.checked);
     localStorage.setItem("framed", framed.checked ? "yes" : "no");
+  }
+
+  /** Where on the photo the pointer is, in its pixels. */
+  function at(event) {
+    const box = drawing.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width * sides[0], (event.clientY - box.top) / box.height * sides[1]];
+  }
+
+  function down(event) {
+    if (!pen || event.button) return;
+    event.preventDefault();
+    drawing.setPointerCapture(event.pointerId);
+    pen.begin({ width: pen.width(), points: [at(event)] });
+  }
+
+  function move(event) {
+    if (pen && drawing.hasPointerCapture(event.pointerId)) pen.go(at(event));
   }
 
   function rectangle([x0, y0, x1, y1], kind) {
@@ -52,6 +73,8 @@ export function photoStage() {
       photo.alt = `${record.name}, ${count(record.regions.length, "anomalous region")}`;
       showPicture(photo, api.picture(record.id, "picture", { size }), (reason) => { gone.textContent = reason; gone.hidden = false; });
       showPicture(heat, api.picture(record.id, "heatmap", { size }), () => {});
+      sides = [width, height];
+      drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
       photo.width = width;
       photo.height = height;
       box.style.setProperty("--ratio", `${width} / ${height}`);
@@ -61,6 +84,16 @@ export function photoStage() {
       frames.replaceChildren(
         ...record.regions.flatMap((region) => [rectangle(region.box, "halo"), rectangle(region.box, "region")]),
         ...(patch ? [rectangle(patch, "halo"), rectangle(patch, "patch")] : []));
+    },
+    /** Show strokes that were drawn on the photo. */
+    draw(strokes) {
+      drawing.replaceChildren(...strokes.map(({ width, points }) => svg("polyline", {
+        points: [...points, points.at(-1)].map((point) => point.join()).join(" "), "stroke-width": width })));
+    },
+    /** Let somebody draw: `width()` of a stroke, `begin(stroke)`, and `go(point)` for each point more; or false. */
+    pen(given) {
+      pen = given || null;
+      drawing.classList.toggle("on", Boolean(pen));
     },
     toggleHeat() {
       opacity.value = Number(opacity.value) ? 0 : last;
@@ -94,6 +127,7 @@ export function explained(record) {
     h("dl", { class: "figures" },
       h("dt", {}, "Score"), h("dd", {}, `${number(record.score)}, threshold ${number(record.threshold)}`),
       h("dt", {}, "Among good photos"), h("dd", {}, `at most about ${percent(record.p_value)} score this high (p = ${Number(record.p_value.toPrecision(2))})`),
+      record.kind && h("dt", {}, "Kind of defect"), record.kind && h("dd", { id: "kind-of-defect" }, kindText(record.kind)),
       h("dt", {}, "Regions"), h("dd", {}, regions.length ? `${regions.length}; the worst at ${worst.peak.join(", ")}` : "none")),
   ];
 }

@@ -1,0 +1,74 @@
+// What else an operator says of a defect: of which kind it is, and where. Drawn on the photo, or left to
+// the heat map.
+
+import * as api from "./api.js";
+import { count, during, h } from "./dom.js";
+
+const NARROW = 0.01; // of the photo's longer side, the thinnest brush
+const MOST_STROKES = 200; // as the service takes them
+const MOST_POINTS = 2000;
+
+/** What is said of a part beside "good" or "defect". */
+export const detailsOf = (part) => ({ kind: part.feedback_kind, place: part.feedback_place || [] });
+
+/** A form below the feedback buttons; `keep(part, details)` sends it, `hold()` keeps the part on the screen. */
+export function defectDetails(stage, { keep, hold }) {
+  let part = null;
+  let key = ""; // what is in the form, so that it is not written over while somebody fills it in
+  let strokes = [];
+  const known = h("datalist", { id: "kinds" });
+  const kind = h("input", { id: "kind", maxlength: 64, list: "kinds", autocomplete: "off", placeholder: "such as scratch", onfocus: hold });
+  const draw = h("button", { type: "button", id: "draw", "aria-pressed": "false", onclick: () => { hold(); pen(draw.getAttribute("aria-pressed") !== "true"); } }, "Draw where it is");
+  const brush = h("input", { type: "range", id: "brush", min: 1, max: 12, value: 4, "aria-label": "Width of the brush" });
+  const clear = h("button", { type: "button", class: "quiet", onclick: () => { strokes = []; drawn(); } }, "Clear the drawing");
+  const where = h("p", { class: "where" });
+  const save = h("button", { type: "submit", class: "primary", id: "keep" }, "Keep");
+  const form = h("form", { class: "details", hidden: true, "aria-label": "Which defect, and where", onsubmit: send },
+    h("label", {}, "Kind of defect ", kind, known), h("div", { class: "row" }, draw, brush, clear), where, save);
+
+  function drawn() {
+    stage.draw(strokes);
+    clear.hidden = !strokes.length;
+    where.textContent = strokes.length ? `Drawn with ${count(strokes.length, "stroke")}.` : "Not drawn: it is learned from where the heat map is highest.";
+  }
+
+  function pen(on) {
+    draw.setAttribute("aria-pressed", on);
+    brush.hidden = !on;
+    stage.pen(on && {
+      width: () => Math.max(1, NARROW * Number(brush.value) * Math.max(part.width, part.height)),
+      begin(stroke) { if (strokes.length < MOST_STROKES) { strokes = [...strokes, stroke]; drawn(); } },
+      go(point) { const { points } = strokes.at(-1); if (points.length < MOST_POINTS) { points.push(point); drawn(); } },
+    });
+  }
+
+  function send(event) {
+    event.preventDefault();
+    const said = { kind: kind.value.trim() || null, place: strokes };
+    during(save, () => keep(part, said));
+  }
+
+  return {
+    element: form,
+    /** Show what is said of a part; nothing of one that is not called a defect. */
+    show(now) {
+      const next = now && now.feedback === "defect" ? `${now.id}-${now.feedback_count}` : "";
+      form.hidden = !next;
+      if (next === key) return;
+      key = next;
+      part = now;
+      strokes = next ? detailsOf(now).place.map((one) => ({ ...one, points: [...one.points] })) : [];
+      kind.value = next ? now.feedback_kind || "" : "";
+      pen(false);
+      drawn();
+      if (next) suggest(now.product);
+    },
+  };
+
+  async function suggest(product) {
+    try {
+      const { kinds } = await api.defects(product);
+      known.replaceChildren(...kinds.map((one) => h("option", { value: one.name })));
+    } catch { /* a kind can be typed all the same */ }
+  }
+}
