@@ -332,7 +332,7 @@ def test_a_record_that_is_not_there(client: TestClient, what: str) -> None:
 def test_a_defect_has_a_kind_and_a_place(client: TestClient) -> None:
     record = inspect(client, scratched(textured(1)))
     path = f"{API}/records/{record['id']}"
-    assert "draw it first" in problem(client.get(f"{path}/mask"), 404)
+    assert "give feedback with a place first" in problem(client.get(f"{path}/mask"), 404)
     stroke = {"width": 10, "points": [[10, 40], [50, 40]]}
     given = {"feedback": "defect", "kind": " scratch ", "place": [stroke]}
     told = client.post(f"{path}/feedback", json=given).json()

@@ -81,6 +81,7 @@ class Difference:
         image_threshold, map_threshold: thresholds.
         false_alarm_rate: the promised rates.
         calibrated_on: the numbers of photos that the thresholds follow.
+        flagged: how many of these score more than their threshold, each as if it were new.
         verdicts: of each photo that was given, what both versions say of it.
     """
 
@@ -98,6 +99,7 @@ class Difference:
     map_threshold: tuple[float, float]
     false_alarm_rate: tuple[float, float]
     calibrated_on: tuple[int, int]
+    flagged: tuple[int, int]
     verdicts: tuple[PhotoChange, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,6 +125,8 @@ class Difference:
             f"Bank: {self.rows_added} rows added, {self.rows_removed} removed.",
             f"Threshold: {before:.4g} -> {after:.4g}; promised false-alarm rate: {rates[0]:.2%} of "
             f"{counts[0]} photos -> {rates[1]:.2%} of {counts[1]} photos.",
+            f"Of these, each as if it were new, {self.flagged[0]} -> {self.flagged[1]} are "
+            "flagged.",
         ]
         if self.network_changed:
             lines.append("The network of the features is another one.")
@@ -159,8 +163,13 @@ def diff(old: Inspector, new: Inspector, photos: Iterable[Photo] = ()) -> Differ
         map_threshold=(ours.map_threshold.value, theirs.map_threshold.value),
         false_alarm_rate=(ours.image_threshold.stated_rate, theirs.image_threshold.stated_rate),
         calibrated_on=(len(ours.scores), len(theirs.scores)),
+        flagged=(_flagged(old), _flagged(new)),
         verdicts=_compare(old, new, photos),
     )
+
+
+def _flagged(model: Inspector) -> int:
+    return int((model.calibration.scores > model.threshold).sum())
 
 
 def _relation(old: Inspector, new: Inspector) -> Relation:

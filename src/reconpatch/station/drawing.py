@@ -43,13 +43,14 @@ def checked(strokes: Iterable[Stroke], height: int, width: int) -> tuple[Stroke,
     if len(given) > MOST_STROKES or not 0 < min(lengths) <= max(lengths) <= MOST_POINTS:
         raise SettingsError(
             f"a drawing has 1 to {MOST_STROKES} strokes of 1 to {MOST_POINTS:,} points, and this "
-            f"one has {len(given)} of up to {max(lengths):,}: draw it with fewer"
+            f"one has {len(given)} of up to {max(lengths):,}: give fewer"
         )
     within = any(0 <= x < width and 0 <= y < height for x, y in points)
     longest = 4 * max(height, width)
     if not (within and all(map(math.isfinite, values)) and max(map(abs, values)) <= longest):
         raise SettingsError(
-            f"the drawing lies beside the photo, which has {width} x {height} pixels: draw on it"
+            f"the drawing lies beside the photo, which has {width} x {height} pixels: give points "
+            "on it"
         )
     if min(stroke.width for stroke in given) < 1:
         raise SettingsError("a stroke of the drawing is thinner than a pixel: give 1 or more")

@@ -141,7 +141,9 @@ class Pictures:
             NotFoundError: nobody has drawn it.
         """
         if not record.feedback_place:
-            raise NotFoundError(f"nobody has drawn a defect on record {record.id}: draw it first")
+            raise NotFoundError(
+                f"nobody has drawn a defect on record {record.id}: give feedback with a place first"
+            )
         with self._drawing(record):
             drawn = mask(record.feedback_place, record.height, record.width)
             return _encoded(Image.fromarray(drawn), "png")

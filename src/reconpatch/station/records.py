@@ -471,7 +471,7 @@ class Records:
         for other in connection.execute(named).scalars():
             if other != kind and bare_name(other) == bare_name(kind):
                 raise SettingsError(
-                    f"the kind of defect is called {kind!r}, and others of {record.product} are "
+                    f"the defect's kind is called {kind!r}, and others of {record.product} are "
                     f"called {other!r}: give it one name"
                 )
 
@@ -707,11 +707,11 @@ def _kind(given: str | None) -> str | None:
         return None
     if len(name) > _LONGEST_KIND or not name.isprintable() or not bare_name(name):
         raise SettingsError(
-            f"the kind of defect is {name!r}: give a word of up to {_LONGEST_KIND} characters"
+            f"the defect's kind is {name!r}: give a word of up to {_LONGEST_KIND} characters"
         )
     if bare_name(name) in _NO_KINDS:
         raise SettingsError(
-            f"the kind of defect is {name!r}, which is what no kind is called: give another name"
+            f"the defect's kind is {name!r}, which is what no kind is called: give another name"
         )
     return name
 
