@@ -27,7 +27,7 @@ from reconpatch.cli import main as cli
 from reconpatch.fitting.options import FitOptions
 from reconpatch.model.file import FORMAT
 from reconpatch.model.model import Inspector
-from reconpatch.result import ClosestPatch, Region, Result
+from reconpatch.result import ClosestPatch, Region, Result, SimilarKind
 
 PACKAGE = REPOSITORY / "src" / "reconpatch"
 
@@ -51,6 +51,7 @@ ATTRIBUTES = {
     Result: "name score threshold anomalous p_value heatmap map_threshold regions closest "
     "inspected notes kind",
     Region: "box area peak peak_value",
+    SimilarKind: "name similarity near",
     ClosestPatch: "photo box patch_box distance thumbnail thumbnail_box",
 }
 COMMANDS = {

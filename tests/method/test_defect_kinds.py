@@ -89,7 +89,7 @@ def test_what_is_near_is_learned_with_each_part_left_out() -> None:
     assert learned.parts == {"dent": 5, "scratch": 5}
     assert (learned.own, learned.another, learned.none, learned.strangers) == (10, 0, 0, 0)
     assert learned.sentence() == (
-        "verdicts name kinds of defects: dent (5 parts), scratch (5 parts). Of their 10 confirmed "
+        "Verdicts name kinds of defects: dent (5 parts), scratch (5 parts). Of their 10 confirmed "
         "defects, each compared without its own part, 10 get their own kind, 0 another and 0 none "
         "of these; were their own kind not known, 0 would get another."
     )

@@ -151,7 +151,7 @@ class KindsLearned:
         kinds = ", ".join(f"{name} ({count} parts)" for name, count in self.parts.items())
         count = self.own + self.another + self.none
         text = (
-            f"verdicts name kinds of defects: {kinds}. Of their {count} confirmed defects, each "
+            f"Verdicts name kinds of defects: {kinds}. Of their {count} confirmed defects, each "
             f"compared without its own part, {self.own} get their own kind, {self.another} another "
             f"and {self.none} none of these"
         )
