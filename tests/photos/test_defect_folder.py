@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +100,23 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, files: list[str], messa
 def test_kinds_are_spelled_one_way_over_several_folders(tmp_path: Path) -> None:
     for name in ("a/Scratch/1.png", "b/scratch/2.png"):
         photo(tmp_path / name)
-    with pytest.raises(PhotoError, match="give both folders one name"):
+    with pytest.raises(PhotoError, match="give both one name"):
         list_defects([tmp_path / "a", tmp_path / "b"])
+
+
+def test_photos_that_are_known_already_bring_their_names_kinds_and_drawings(tmp_path: Path) -> None:
+    known = [
+        DefectPhoto(
+            photo(tmp_path / f"{i}.png"), kind, lambda h, w: np.eye(h, w, dtype=np.bool_), name
+        )
+        for i, (kind, name) in enumerate([("dent", "part 1"), ("", "part 2")])
+    ]
+    assert list_defects(known) == known
+    assert (known[0].called, known[0].mask_called) == ("part 1", "the drawing on part 1")
+    np.testing.assert_array_equal(read_place(known[0], 3, 4), np.eye(3, 4))
+    other = replace(known[1], kind="Dent")
+    with pytest.raises(PhotoError, match="'dent' of part 1 and 'Dent' of part 2 spell one kind"):
+        list_defects([known[0], other])
 
 
 def test_no_folder_at_all_is_refused() -> None:
