@@ -5,6 +5,7 @@ import hashlib
 import io
 import itertools
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from reconpatch.report.report import (
     safe_name,
     unique_name,
 )
-from reconpatch.result import ClosestPatch, Region, Result
+from reconpatch.result import ClosestPatch, Region, Result, SimilarKind
 
 THRESHOLD = 2.0
 
@@ -176,6 +177,19 @@ def test_a_threshold_set_by_hand_is_noted_on_the_page(small_model):
     assert about.threshold == 0.0
     assert about.promise == promise(1.0, (1.0, 1.0), 8)
     assert "The threshold was set by hand." in about.notes
+
+
+def test_the_kind_of_a_defect_stands_beside_it_and_is_escaped(tmp_path):
+    without = write(tmp_path / "without")
+    assert "kind of defect" not in without.words
+    writer = ReportWriter(tmp_path / "with", context())
+    for name, kind in (("a.png", SimilarKind("<b>", 0.5, True)), ("b.png", None)):
+        writer.add(photo(), replace(verdict(name, 3.0), kind=kind))
+    writer.add(photo(), replace(verdict("c.png", 3.0), kind=SimilarKind("dent", 0.25, False)))
+    words = page_of(writer.close()).words
+    assert words.count("<b> (similarity 0.50)") == 2  # with its picture and in the table
+    assert words.count("none of these (most similar: dent, 0.25)") == 2
+    assert "kind of defect" in words
 
 
 def test_names_labels_notes_and_messages_are_escaped(tmp_path):
