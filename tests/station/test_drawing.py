@@ -37,9 +37,10 @@ def test_a_drawing_may_go_over_the_edge_and_is_rounded() -> None:
         ([Stroke(5, ((10, 10), (1e5, 10)))], "beside the photo"),
         ([Stroke(5, ((10, 10), (float("nan"), 10)))], "beside the photo"),
         ([Stroke(0.5, ((10, 10),))], "thinner than a pixel"),
-        ([Stroke(5, ())], "1 to 200 strokes of 1 to 2,000 points"),
-        ([Stroke(5, ((10, 10),) * (MOST_POINTS + 1))], "this one has 1 of up to 2,001"),
-        ([Stroke(5, ((10, 10),))] * (MOST_STROKES + 1), "this one has 201 of up to 1"),
+        ([Stroke(5, ())], "this one has 1 of 0: give fewer strokes"),
+        ([Stroke(5, ((10, 10),) * (MOST_POINTS + 1))], "this one has 1 of 2,001"),
+        ([Stroke(5, ((10, 10),) * 20)] * 101, "this one has 101 of 2,020"),
+        ([Stroke(5, ((10, 10),))] * (MOST_STROKES + 1), "this one has 201 of 201"),
     ],
 )
 def test_what_is_no_drawing_of_a_photo_is_refused(strokes: list[Stroke], said: str) -> None:

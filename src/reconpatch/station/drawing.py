@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from reconpatch.errors import SettingsError
 
 MOST_STROKES, MOST_POINTS = 200, 2_000
+"""Of a drawing, the points of all strokes together: it is part of its record."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ def checked(strokes: Iterable[Stroke], height: int, width: int) -> tuple[Stroke,
         return None
     points = [point for stroke in given for point in stroke.points]
     values = [value for point in points for value in point] + [stroke.width for stroke in given]
-    lengths = [len(stroke.points) for stroke in given]
-    if len(given) > MOST_STROKES or not 0 < min(lengths) <= max(lengths) <= MOST_POINTS:
+    empty = not all(stroke.points for stroke in given)
+    if empty or len(given) > MOST_STROKES or len(points) > MOST_POINTS:
         raise SettingsError(
-            f"a drawing has 1 to {MOST_STROKES} strokes of 1 to {MOST_POINTS:,} points, and this "
-            f"one has {len(given)} of up to {max(lengths):,}: give fewer"
+            f"a drawing has up to {MOST_STROKES} strokes of 1 or more points, {MOST_POINTS:,} "
+            f"together, and this one has {len(given)} of {len(points):,}: give fewer strokes and "
+            "points, and none without a point"
         )
     within = any(0 <= x < width and 0 <= y < height for x, y in points)
     longest = 4 * max(height, width)

@@ -6,7 +6,7 @@ import { count, during, h } from "./dom.js";
 
 const NARROW = 0.01; // of the photo's longer side, the thinnest brush
 const MOST_STROKES = 200; // as the service takes them
-const MOST_POINTS = 2000;
+const MOST_POINTS = 2000; // of all strokes together
 
 /** What is said of a part beside "good" or "defect". */
 export const detailsOf = (part) => ({ kind: part.feedback_kind, place: part.feedback_place || [] });
@@ -16,6 +16,7 @@ export function defectDetails(stage, { keep, hold }) {
   let part = null;
   let key = ""; // what is in the form, so that it is not written over while somebody fills it in
   let strokes = [];
+  let open = false; // whether the last of them goes on; not where there are as many as the service takes
   const known = h("datalist", { id: "kinds" });
   const kind = h("input", { id: "kind", maxlength: 64, list: "kinds", autocomplete: "off", placeholder: "such as scratch", onfocus: hold });
   const draw = h("button", { type: "button", id: "draw", "aria-pressed": "false", onclick: () => { hold(); pen(draw.getAttribute("aria-pressed") !== "true"); } }, "Draw where it is");
@@ -32,13 +33,18 @@ export function defectDetails(stage, { keep, hold }) {
     where.textContent = strokes.length ? `Drawn with ${count(strokes.length, "stroke")}.` : "Not drawn: it is learned from where the heat map is highest.";
   }
 
+  const points = () => strokes.reduce((sum, one) => sum + one.points.length, 0);
+
   function pen(on) {
     draw.setAttribute("aria-pressed", on);
     brush.hidden = !on;
     stage.pen(on && {
       width: () => Math.max(1, NARROW * Number(brush.value) * Math.max(part.width, part.height)),
-      begin(stroke) { if (strokes.length < MOST_STROKES) { strokes = [...strokes, stroke]; drawn(); } },
-      go(point) { const { points } = strokes.at(-1); if (points.length < MOST_POINTS) { points.push(point); drawn(); } },
+      begin(stroke) {
+        open = strokes.length < MOST_STROKES && points() < MOST_POINTS;
+        if (open) { strokes = [...strokes, stroke]; drawn(); }
+      },
+      go(point) { if (open && points() < MOST_POINTS) { strokes.at(-1).points.push(point); drawn(); } },
     });
   }
 

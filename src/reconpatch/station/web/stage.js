@@ -23,6 +23,7 @@ export function photoStage() {
   let shown = null;
   let pen = null; // what somebody draws with
   let sides = [1, 1]; // of the photo, in pixels
+  let before = [0, 0]; // the last point that was drawn
   photo.addEventListener("load", () => { photo.hidden = false; });
   heat.addEventListener("load", () => { heat.hidden = false; });
   fade();
@@ -50,11 +51,16 @@ export function photoStage() {
     if (!pen || event.button) return;
     event.preventDefault();
     drawing.setPointerCapture(event.pointerId);
-    pen.begin({ width: pen.width(), points: [at(event)] });
+    before = at(event);
+    pen.begin({ width: pen.width(), points: [before] });
   }
 
   function move(event) {
-    if (pen && drawing.hasPointerCapture(event.pointerId)) pen.go(at(event));
+    if (!pen || !drawing.hasPointerCapture(event.pointerId)) return;
+    const point = at(event);
+    if (Math.hypot(point[0] - before[0], point[1] - before[1]) < pen.width() / 4) return; // within what is covered
+    before = point;
+    pen.go(point);
   }
 
   function rectangle([x0, y0, x1, y1], kind) {
