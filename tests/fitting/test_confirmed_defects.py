@@ -248,7 +248,7 @@ def of_kinds(good_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Mod
     return fit(good_folder, confirmed=given)
 
 
-def spotted(photo: RGB, at: int = 44) -> RGB:
+def spotted(photo: RGB, at: int = 28) -> RGB:
     dark = photo.copy()
     dark[60:80, at : at + 20] = 0
     return dark
@@ -268,11 +268,15 @@ def test_a_verdict_names_the_kind_of_confirmed_defect_that_it_is_like(of_kinds: 
     assert (said["own"], said["another"]) == (10 - said["none"], 0)
     assert "part 11" in [p["name"] for p in of_kinds.provenance["confirmed_defects"]["photos"]]
     for paint, name in ((scratched, "scratch"), (spotted, "spot")):
-        result = of_kinds.inspect(paint(textured(650)))
-        assert result.kind is not None
-        assert (result.kind.name, result.kind.near) == (name, True)
-        assert result.to_dict()["kind"] == result.kind.to_dict()
-        assert 0.1 < result.kind.similarity <= 1
+        results = [of_kinds.inspect(paint(textured(seed))) for seed in range(650, 655)]
+        kinds = [result.kind for result in results]
+        assert [kind and kind.name for kind in kinds] == [name] * 5
+        assert sum(kind is not None and kind.near for kind in kinds) >= 3  # by a limit of 5 parts
+        for result, kind in zip(results, kinds, strict=True):
+            assert kind is not None
+            assert result.to_dict()["kind"] == kind.to_dict()
+            assert kind.similarity <= 1
+            assert kind.similarity > 0.1 or not kind.near
     other = textured(651)
     other[20:76, 20:76] = [255, 0, 255]
     unlike = of_kinds.inspect(other).kind

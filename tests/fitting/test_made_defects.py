@@ -148,10 +148,8 @@ def test_a_spot_on_a_photo_in_colour_is_sometimes_tinted() -> None:
 def test_on_a_constant_photo_only_drawn_defects_show(kind: Kind, side: int, level: int) -> None:
     photo = flat(level, side, side)
     for defect in made(kind, photo, 10):
-        if kind in JUDGED_KINDS:
-            assert defect.kind == ("stain" if kind == "chip" else kind)
-        else:
-            assert defect.kind == ("scratch" if kind == "scratch" else "spot")
+        of_the_photos_own = ("paste", "smear", "warp", "chip")  # which shows nothing here
+        assert defect.kind == ("spot" if kind in of_the_photos_own else kind)
         change = defect.pixels.astype(int) - photo
         assert np.abs(change).max() >= 2
         # There is room on one side only.
@@ -254,7 +252,7 @@ def test_a_drawn_defect_is_as_strong_as_the_texture_around_it(kind: Kind) -> Non
             assert changes[1] == pytest.approx(changes[0] / 2, rel=0.15)
 
 
-# --- The kinds that judge -------------------------------------------------------------------------
+# --- Kinds that lie on the part -------------------------------------------------------------------
 
 
 def thinned(mask: npt.NDArray[np.bool_], side: int) -> npt.NDArray[np.bool_]:
@@ -393,7 +391,7 @@ def same(a: MadeDefect, b: MadeDefect) -> bool:
 
 
 def test_kinds_come_in_turn_and_repeat_by_seed() -> None:
-    photos = [noise(seed, 64, 80) for seed in range(7)]
+    photos = [noise(seed, 64, 80) for seed in range(len(KINDS) + 2)]
     defects = list(made_defects(photos, seed=3))
     assert [defect.kind for defect in defects] == [*KINDS, *KINDS[:2]]
     again, other = list(made_defects(photos, seed=3)), list(made_defects(photos, seed=4))
@@ -403,9 +401,9 @@ def test_kinds_come_in_turn_and_repeat_by_seed() -> None:
 
 def test_the_kinds_can_be_chosen() -> None:
     photos = [noise(seed, 64, 80) for seed in range(7)]
-    judging = list(made_defects(photos, 3, JUDGED_KINDS))
-    assert [defect.kind for defect in judging] == [*JUDGED_KINDS, *JUDGED_KINDS[:2]]
-    assert all(map(same, judging, made_defects(photos, 3, JUDGED_KINDS)))
+    judging = list(made_defects(photos[:3], 3, JUDGED_KINDS))
+    assert [defect.kind for defect in judging] == [*JUDGED_KINDS, JUDGED_KINDS[0]]
+    assert all(map(same, judging, made_defects(photos[:3], 3, JUDGED_KINDS)))
     one = list(made_defects(photos, 3, ("spot",)))
     assert [defect.kind for defect in one] == ["spot"] * 7
     assert all(map(same, made_defects(photos, 3), made_defects(photos, 3, KINDS)))
@@ -425,9 +423,11 @@ def test_photos_are_read_one_at_a_time() -> None:
 
 
 def test_pastes_come_from_the_photo_before_too() -> None:
-    """Every fifth photo is black: what is not on it was cut from the white ones between."""
-    photos = [flat(0) if index % 5 == 0 else flat(255) for index in range(100)]
-    pasted = [d for i, d in enumerate(made_defects(photos, 0)) if i % 5 == 0 and d.kind == "paste"]
+    """What is pasted into is black: what is not on it was cut from the white ones between."""
+    kinds = len(KINDS)
+    photos = [flat(0) if index % kinds == 0 else flat(255) for index in range(20 * kinds)]
+    made = list(made_defects(photos, 0))
+    pasted = [made[i] for i in range(0, len(made), kinds) if made[i].kind == "paste"]
     assert 4 <= len(pasted) <= 16  # of 19 with a photo before, by the toss of a coin
 
 

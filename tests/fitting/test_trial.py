@@ -92,6 +92,12 @@ def test_coverage_by_hand():
     assert coverage(mask, (2, 2)).tolist() == [0.25, 1, 0, 0]
 
 
+def pairs_of(made, found):
+    """Each two defects of one photo, with what is learnt from them."""
+    both = list(zip(made, found, strict=True))
+    return zip(both[::2], both[1::2], strict=True)
+
+
 def test_what_is_learnt_are_the_covered_patches_of_defects_of_all_kinds_and_photos(monkeypatch):
     made = []
 
@@ -105,22 +111,27 @@ def test_what_is_learnt_are_the_covered_patches_of_defects_of_all_kinds_and_phot
     found = defects_to_learn(photos, records, 3 * len(KINDS), 7, Means())
     assert len(found) == len(made) == 3 * len(KINDS)
     by_photo = {bytes(x): i for i, (_, x) in photos.items()}
-    assert {(k, by_photo[bytes(p.transpose(2, 0, 1))]) for p, k, _ in made} == {
-        (kind, i) for kind in KINDS for i in photos
-    }
-    for defect, (original, _, whole) in zip(found, made, strict=True):
-        assert defect.part == 10 * by_photo[bytes(original.transpose(2, 0, 1))]
-        features = Means()(np.float32(whole.pixels.transpose(2, 0, 1)[None]) / 255)[0]
-        share = [
-            whole.mask[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].mean()
-            for y in range(4)
-            for x in range(4)
-        ]
-        chosen = (
-            [s > 0.3 for s in share] if max(share) > 0.301 else [s == max(share) for s in share]
-        )
-        np.testing.assert_allclose(defect.features, features[chosen], atol=1e-6)
-        assert len(defect.features)
+    pairs = list(pairs_of(made, found))
+    on = [by_photo[bytes(original.transpose(2, 0, 1))] for ((original, *_), _), _ in pairs]
+    kinds = {(kind, i) for i, pair in zip(on, pairs, strict=True) for (_, kind, _), _ in pair}
+    assert kinds == {(kind, i) for kind in KINDS for i in photos}
+    for i, (first, second) in zip(on, pairs, strict=True):
+        # The second lies beside or across the first.
+        np.testing.assert_array_equal(second[0][0], first[0][2].pixels)
+        whole = second[0][2].pixels
+        features = Means()(np.float32(whole.transpose(2, 0, 1)[None]) / 255)[0]
+        for (_, _, defect), learnt in (first, second):
+            assert learnt.part == 10 * i
+            share = [
+                defect.mask[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].mean()
+                for y in range(4)
+                for x in range(4)
+            ]
+            chosen = (
+                [s > 0.3 for s in share] if max(share) > 0.301 else [s == max(share) for s in share]
+            )
+            np.testing.assert_allclose(learnt.features, features[chosen], atol=1e-6)
+            assert len(learnt.features)
 
 
 def test_what_is_learnt_repeats_by_seed_and_asks_for_no_more_than_it_is_told():
@@ -149,7 +160,7 @@ def test_only_inspected_patches_are_learnt_from():
     records = [photo(str(i), group=i) for i in range(5)]
     found = defects_to_learn(photos, records, 40, 7, Numbered())
     assert 0 < len(found) < 40, "some lie where nothing is inspected"
-    assert len(seen) == len(found), "and cost nothing"
+    assert len(found) / 2 <= len(seen) <= len(found), "and photos with none cost nothing"
     assert {int(f) for defect in found for f in defect.features.ravel()} <= set(range(8))
 
 

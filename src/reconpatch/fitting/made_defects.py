@@ -34,26 +34,33 @@ Kind = Literal[
 - smear: texture lost to blur.
 - warp: texture pulled to one side.
 
-A paste is CutPaste's (Li et al., CVPR 2021), its soft edge is in the spirit of NSA (Schlüter et
-al., ECCV 2022), which blends what it pastes. For judging only:
-
 - crack: a jagged line with branches, widest somewhere along it, thin at the tips, here fainter and
   there clearer: cracks of castings, tiles and solar cells.
-- stain: an irregular cloud that shades what is under it, its outline and density smooth noise, at
-  times with the darker rim of a dried drop: DRAEM's masks of Perlin noise (Zavrtanik et al., ICCV
-  2021) with a photo's own shades instead of a foreign texture.
 - chip: an irregular polygon on an edge of the part: what lies across the edge reaches in (a piece
   is missing, or stands out), or a surface of fracture in shades found around it.
 - pits: one to sixteen small hollows in a cluster, dark, one side of each rim lit: blowholes,
   corrosion.
+
+A paste is CutPaste's (Li et al., CVPR 2021), its soft edge is in the spirit of NSA (Schlüter et
+al., ECCV 2022), which blends what it pastes. For judging only:
+
+- stain: an irregular cloud that shades what is under it, its outline and density smooth noise, at
+  times with the darker rim of a dried drop: DRAEM's masks of Perlin noise (Zavrtanik et al., ICCV
+  2021) with a photo's own shades instead of a foreign texture.
 - fibre: a long, smoothly curved hair of one tone, sharp or out of focus.
 """
 
-KINDS: tuple[Kind, ...] = ("paste", "scratch", "spot", "smear", "warp")
+KINDS: tuple[Kind, ...] = (
+    "paste", "scratch", "spot", "smear", "warp", "crack", "chip", "pits",
+)  # fmt: skip
 """The kinds that f learns from."""
 
-JUDGED_KINDS: tuple[Kind, ...] = ("crack", "stain", "chip", "pits", "fibre")
+JUDGED_KINDS: tuple[Kind, ...] = ("stain", "fibre")
 """The kinds that judge a model; f never learns from them."""
+
+_ON_THE_PART: tuple[Kind, ...] = ("crack", "chip", "pits", "stain", "fibre")
+"""The kinds that lie where the photo shows something, a part's edge or its surface; others lie
+anywhere."""
 
 SIZES: dict[Kind, tuple[float, float]] = {
     "paste": (0.03, 0.3),
@@ -351,7 +358,7 @@ def _made(
 ) -> MadeDefect:
     """The defect of this kind, size and strength, anywhere on the photo."""
     height, width = pixels.shape[:2]
-    if kind in JUDGED_KINDS:
+    if kind in _ON_THE_PART:
         y, x = look.edges.place(rng, on_edges=kind == "chip")
     else:
         y, x = int(rng.integers(height)), int(rng.integers(width))
@@ -467,7 +474,7 @@ def _warp(task: _Task, rng: np.random.Generator) -> Damage:
     return window, (radius < 1).astype(np.float64), _sampled(task.pixels, y, x)
 
 
-# --- The kinds that judge -------------------------------------------------------------------------
+# --- Kinds that lie on the part -------------------------------------------------------------------
 
 
 def _crack(task: _Task, rng: np.random.Generator) -> Damage:

@@ -132,7 +132,7 @@ class TrainingSettings:
     contrast_gain: float = 0.25
     contrast_shrink: float = 0.05
     contrast_share: float = 1.0
-    made: int = 320
+    made: int = 512
     epochs: int = 120
     steps: int = 0
     batch_size: int = 1024

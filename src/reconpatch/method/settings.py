@@ -417,7 +417,7 @@ RECIPES = {"default": _DEFAULT, "paper": _PAPER}
 Quality = Literal["fast", "balanced", "best"]
 
 QUALITIES: dict[Quality, list[dict[str, Any]]] = {
-    "fast": [{"size_limit": 224, "bank": 0.005, "bank_least": 1500, "made": 160}],
+    "fast": [{"size_limit": 224, "bank": 0.005, "bank_least": 1500, "made": 256}],
     "balanced": [{}],
     "best": [
         {"size_limit": 320, "bank": 0.005, "bank_least": 4000},
