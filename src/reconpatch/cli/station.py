@@ -67,6 +67,14 @@ def serve(
     ] = None,
     data: Data = Path("reconpatch-data"),
     database: Database = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file with the outputs to the line.",
+            metavar="FILE",
+            show_default="none",
+        ),
+    ] = None,
     photos: Annotated[
         list[Path] | None,
         typer.Option(
@@ -138,10 +146,11 @@ def serve(
     """
     need_extra("serve", "serve", *_PACKAGES)
     from reconpatch.memory import bound_heaps
+    from reconpatch.station.config import Config, read_config
     from reconpatch.station.connections import BoundedListener, most_connections
     from reconpatch.station.data_folder import DataFolder
     from reconpatch.station.fit_jobs import FitJobs, check_folders
-    from reconpatch.station.service import create_app
+    from reconpatch.station.service import create_app, outputs_of
     from reconpatch.station.station import Limits, Station
 
     access = _access(host, token_file, public_url, secure=tls_cert is not None)
@@ -153,6 +162,7 @@ def serve(
         reserve_bytes=int(reserve_gb * 1e9),
         stale_after=stale_after or None,
     )
+    told = Config() if config is None else read_config(config)
     tls = _tls(tls_cert, tls_key)
     proxies = [_address(one) for one in proxy or ()]
     check_folders(photos or ())
@@ -163,7 +173,10 @@ def serve(
         station = Station(folder, models or (), database=database, limits=limits, threads=threads)
         with station:
             fits = FitJobs(station, photos or ())
-            application = create_app(station, access=access, fits=fits, max_bytes=max_bytes)
+            outputs = outputs_of(station, told.outputs)
+            application = create_app(
+                station, access=access, fits=fits, outputs=outputs, max_bytes=max_bytes
+            )
             server = _server(application, listening, tls, proxies)
             for product, served in sorted(station.products.items()):
                 say(f"{product}: version {served.version.number}")
@@ -366,5 +379,7 @@ def _log_to_stderr() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for name in ("alembic", "uvicorn"):
+    for name in ("alembic", "uvicorn", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("asyncua", "pymodbus"):  # what fails is told by the outputs, once
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import sqlalchemy as sa
 
 from reconpatch.errors import NotFoundError
+from reconpatch.station.outbox import Outbox
 from reconpatch.station.tables import changes, drift_alarms, failures, products, rescored
 
 FailureKind = Literal["photo", "upload", "storage", "other"]
@@ -128,10 +129,14 @@ class StationLog:
         station: whose rows these are.
         reading: a connection to read with.
         changing: a connection in a transaction of its own.
+        outbox: where messages about photos that failed go.
     """
 
-    def __init__(self, station: str, reading: Transaction, changing: Transaction) -> None:
+    def __init__(
+        self, station: str, reading: Transaction, changing: Transaction, outbox: Outbox
+    ) -> None:
         self._station, self._reading, self._changing = station, reading, changing
+        self._outbox = outbox
 
     # --- Photos that failed --------------------------------------------------------------------
 
@@ -143,7 +148,25 @@ class StationLog:
         numbered = sa.insert(failures).returning(failures.c.id, sort_by_parameter_order=True)
         with self._changing() as connection:
             ids = connection.execute(numbered, rows).scalars().all()
-        return [Failure(**{**vars(one), "id": int(i)}) for i, one in zip(ids, failed, strict=True)]
+            kept = [
+                Failure(**{**vars(one), "id": int(i)}) for i, one in zip(ids, failed, strict=True)
+            ]
+            self._outbox.put(connection, "failure", kept)
+        self._outbox.tell("failure", kept)
+        return kept
+
+    def failure(self, number: int) -> Failure:
+        """One failed photo.
+
+        Raises:
+            NotFoundError: there is none of this number.
+        """
+        with self._reading() as connection:
+            query = self._of(failures, None).where(failures.c.id == number)
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no failure {number}: give the id of one that is listed")
+        return _made(Failure, row)
 
     def failures(
         self, product: str | None = None, *, limit: int = 100, before: int | None = None

@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
+    from reconpatch.station.outputs.dispatch import Outputs
     from reconpatch.station.records import Record
     from reconpatch.station.station import Station
 
@@ -28,7 +29,7 @@ _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 class Metrics:
     """Counters in a registry of their own, so that several services do not share them."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: Station, outputs: Outputs) -> None:
         self._registry = CollectorRegistry()
         self._verdicts = Counter(
             "reconpatch_verdicts", "Photos inspected.", ["product", "verdict"],
@@ -49,6 +50,7 @@ class Metrics:
         stored = Gauge("reconpatch_photo_bytes", "Bytes of photos kept.", registry=self._registry)
         stored.set_function(station.records.photo_bytes)
         self._registry.register(_Drifts(station))
+        self._registry.register(_Outputs(outputs))
 
     def count_verdict(self, record: Record) -> None:
         """One more photo was inspected."""
@@ -86,3 +88,33 @@ class _Drifts(Collector):
             alarms.add_metric([product], drift.alarms)
         yield level
         yield alarms
+
+
+class _Outputs(Collector):
+    """Outputs to the line, as they are when the figures are asked for."""
+
+    def __init__(self, outputs: Outputs) -> None:
+        self._outputs = outputs
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of every output."""
+        up = GaugeMetricFamily(
+            "reconpatch_output_up", "Whether the last message was taken.", labels=["output"]
+        )
+        waiting = GaugeMetricFamily(
+            "reconpatch_output_waiting", "Messages that wait to be sent.", labels=["output"]
+        )
+        refused = GaugeMetricFamily(
+            "reconpatch_output_refused", "Messages that were refused, and wait for somebody.",
+            labels=["output"],
+        )  # fmt: skip
+        sent = CounterMetricFamily(
+            "reconpatch_output_sent", "Messages that were taken, heartbeats apart.",
+            labels=["output"],
+        )  # fmt: skip
+        for one in self._outputs.states():
+            up.add_metric([one.name], one.state == "ok")
+            waiting.add_metric([one.name], one.waiting)
+            refused.add_metric([one.name], one.refused)
+            sent.add_metric([one.name], one.sent)
+        yield from (up, waiting, refused, sent)

@@ -34,6 +34,7 @@ from reconpatch.photos.listing import GOOD_NAMES, bare_name
 from reconpatch.result import NONE_OF_THESE, Box, Region, Result, SimilarKind
 from reconpatch.station.drawing import Stroke, checked
 from reconpatch.station.log import StationLog
+from reconpatch.station.outbox import Outbox
 from reconpatch.station.tables import inspected_files, inspections, photos, services, versions
 
 Feedback = Literal["good", "defect"]
@@ -292,6 +293,7 @@ class Records:
 
     Attributes:
         log: what the station keeps beside its verdicts.
+        outbox: messages to the line that wait to be sent.
 
     Raises:
         RecordsError: the database cannot be opened, or is of a newer program.
@@ -301,7 +303,8 @@ class Records:
         self.station = station
         self._engine = _open(database)
         self._writing = self._engine.execution_options(reconpatch_writes=True)
-        self.log = StationLog(station, self._reading, self._changing)
+        self.outbox = Outbox(station, self._reading, self._changing)
+        self.log = StationLog(station, self._reading, self._changing, self.outbox)
         try:
             _migrate(self._engine)
         except BaseException:
@@ -352,10 +355,13 @@ class Records:
                 for v, size in zip(verdicts, photo_bytes, strict=False)
             ]
             self._insert_or_update(connection, photos, stored)
-        return [
-            Record(**vars(verdict), id=number, feedback=None, feedback_time=None)
-            for number, verdict in zip(ids, verdicts, strict=True)
-        ]
+            records = [
+                Record(**vars(verdict), id=number, feedback=None, feedback_time=None)
+                for number, verdict in zip(ids, verdicts, strict=True)
+            ]
+            self.outbox.put(connection, "verdict", records)
+        self.outbox.tell("verdict", records)
+        return records
 
     def get(self, record: int) -> Record:
         """One record.

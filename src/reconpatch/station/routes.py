@@ -34,6 +34,7 @@ from reconpatch.station.fit_jobs import FitJobs
 from reconpatch.station.guard import API, TooLargeError
 from reconpatch.station.log import known_product
 from reconpatch.station.metrics import Metrics
+from reconpatch.station.outputs.dispatch import Outputs
 from reconpatch.station.pictures import Picture, Pictures
 from reconpatch.station.records import COLUMNS, Page, Record, Version, as_rows
 from reconpatch.station.schemas import (
@@ -125,10 +126,12 @@ _ONE_PHOTO = _body(_form("file", _BINARY["schema"], required=True) | _RAW)
 _PHOTOS = {"type": "array", "items": _BINARY["schema"]}
 _PICTURE = _file("image/png", "image/jpeg")
 
-router = APIRouter(
-    prefix=API,
-    responses={status: {"model": Problem, "description": said} for status, said in _SAID.items()},
-)
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": said} for status, said in _SAID.items()
+}
+"""What every route may answer instead, for OpenAPI."""
+
+router = APIRouter(prefix=API, responses=PROBLEMS)
 
 
 class Service:
@@ -137,12 +140,13 @@ class Service:
     Args:
         station: what inspects and keeps.
         fits: where the page's fits are done.
+        outputs: who else is told of verdicts.
         max_bytes: larger files of photos are refused.
     """
 
-    def __init__(self, station: Station, fits: FitJobs, max_bytes: int) -> None:
-        self.station, self.fits = station, fits
-        self.metrics = Metrics(station)
+    def __init__(self, station: Station, fits: FitJobs, outputs: Outputs, max_bytes: int) -> None:
+        self.station, self.fits, self.outputs = station, fits, outputs
+        self.metrics = Metrics(station, outputs)
         self.pictures = Pictures(station)
         self._max_bytes = max_bytes
         self._open = 0
@@ -836,10 +840,7 @@ async def health(here: Here, response: Response) -> HealthOut:
     """Whether the next photo could be inspected and stored; answered within a second."""
     ready = here.station.readiness
     await asyncio.wait([asyncio.wrap_future(ready.look())], timeout=_HEALTH_SECONDS)
-    reasons = ready.reasons
-    out = here.station.out
-    if out and not here.station.products:
-        reasons.append("no product is in service")
+    reasons = here.station.unable
     response.status_code = 503 if reasons else 200
     return HealthOut(
         status="not ready" if reasons else "ok",
@@ -857,6 +858,8 @@ async def state(here: Here) -> StateOut:
     station.readiness.look()
     reasons = station.readiness.reasons
     return StateOut(
+        outputs=here.outputs.names,
+        failing=here.outputs.failing(),
         now=datetime.now(UTC),
         ready=not reasons,
         reasons=reasons,

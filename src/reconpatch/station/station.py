@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -89,6 +89,8 @@ _KEEP_NEWEST = 1_000
 _UNWRITTEN = 10_000
 _LONGEST_NAME, _LONGEST_ERROR = 255, 500
 _HOUSEKEEPING_SECONDS = 60.0
+# A batch that takes longer will hardly come to an end.
+_STUCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,7 @@ class Station:
         readiness: whether the next photo could be stored.
         decoding: bytes of memory for photos that are decoded.
         orphans: files that the records did not know at start.
+        closing: called when the last photo has been inspected, before the records are closed.
 
     Raises:
         SettingsError: neither a file is given nor has the folder a product.
@@ -216,6 +219,7 @@ class Station:
         self.live = LiveState(self.limits.stale_after)
         self.decoding = Budget(self.limits.decoded_bytes)
         self.orphans = Orphans()
+        self.closing: list[Callable[[], None]] = []
         self._out: dict[str, str] = {}
         self._busy: dict[str, What] = {}
         self._tags: dict[str, str] = {}
@@ -236,6 +240,7 @@ class Station:
         self._writing = threading.Lock()
         self._stopping = threading.Event()
         self._seconds_a_photo = 0.1
+        self._batch_began: float | None = None
         self._kinds: dict[tuple[str, int], KindsSeen] = {}
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._threads = [
@@ -299,10 +304,12 @@ class Station:
         for thread in self._threads:
             thread.join()
         self._readers.shutdown()
-        self.thumbnails.close()
-        self.readiness.close()
         with contextlib.suppress(ReconPatchError):
             self._write_failures()
+        for close in self.closing:
+            close()
+        self.thumbnails.close()
+        self.readiness.close()
         self._save_drift()
         self.records.close()
         self.data.close()
@@ -355,6 +362,19 @@ class Station:
     def waiting(self) -> int:
         """Photos in the queue."""
         return len(self._queue)
+
+    @property
+    def unable(self) -> list[str]:
+        """Why no verdict can be given now; none where one can, as far as is known."""
+        reasons = self.readiness.reasons
+        if not self._served:
+            reasons.append("no product is in service")
+        began = self._batch_began
+        if began is not None and time.perf_counter() - began > _STUCK_SECONDS:
+            reasons.append("the photos at work have come to nothing for more than a minute")
+        if not self._threads[0].is_alive():
+            reasons.append("the service stops")
+        return reasons
 
     def product(self, name: str | None) -> Served:
         """A product by its name; None is the default.
@@ -410,11 +430,12 @@ class Station:
 
     def _work(self) -> None:
         while jobs := self._queue.take(self.limits.batch):
-            began = time.perf_counter()
+            began = self._batch_began = time.perf_counter()
             # Whoever sent a photo and went away is not owed a verdict.
             jobs = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
             for product in dict.fromkeys(job.product for job in jobs):
                 self._inspect(product, [j for j in jobs if j.product == product])
+            self._batch_began = None
             if jobs:
                 seconds = (time.perf_counter() - began) / len(jobs)
                 self._seconds_a_photo += 0.2 * (seconds - self._seconds_a_photo)

@@ -202,3 +202,19 @@ sa.Index(
     drift_alarms.c.product,
     drift_alarms.c.id,
 )
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", _BigId, primary_key=True, autoincrement=True),
+    sa.Column("station", sa.String(80), nullable=False),
+    sa.Column("output", sa.String(40), nullable=False),
+    sa.Column("event", sa.String(10), nullable=False),
+    # Of the record or the failure that the message is about; neither ever goes.
+    sa.Column("subject", _BigId, nullable=False),
+    sa.Column("created", UtcTime, nullable=False),
+    # Why the receiver refused this very message; it waits for somebody to look after it.
+    sa.Column("refused", sa.Text),
+    sqlite_autoincrement=True,
+)
+sa.Index("outbox_by_output", outbox.c.station, outbox.c.output, outbox.c.id)
