@@ -33,7 +33,7 @@ def test_a_test_is_sent_from_the_page_and_what_waits_is_shown(
     page.click("button[aria-label='Send a test: erp']")
     expect(page.locator(".toast")).to_contain_text("erp has taken a test in")
     assert receiver.next()["event"] == "test"
-    expect(erp).to_contain_text("was told since")
+    expect(erp).to_contain_text("is told since")
     page.click("button[aria-label='Send a test: gone']")
     expect(page.locator(".toast.error")).to_contain_text("the receiver does not answer")
     expect(page.locator("#failing")).to_have_text("Not told: gone")

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { ask, count, during, h, sentence, time, toast } from "./dom.js";
 
 const EVERY = 3000; // milliseconds between two looks
-const STATES = { ok: "was told", failing: "is not reached", starting: "nothing was sent yet", removed: "is no longer configured" };
+const STATES = { ok: "is told", failing: "is not reached", starting: "nothing was sent yet", removed: "is no longer configured" };
 
 export function outputsView(main) {
   let closed = false;
@@ -40,7 +40,7 @@ export function outputsView(main) {
       h("td", { class: "n" }, output.sent.toLocaleString("en-GB")),
       h("td", { class: "n" }, output.waiting.toLocaleString("en-GB"), output.oldest && h("small", {}, ` since ${time(output.oldest)}`)),
       h("td", { class: "n" }, output.refused.toLocaleString("en-GB")),
-      h("td", { class: "row" }, buttons(output)));
+      h("td", {}, h("div", { class: "row" }, buttons(output))));
   }
 
   function buttons(output) {
