@@ -24,6 +24,7 @@ import reconpatch
 from reconpatch.cli import (
     engine,
     export,
+    people,
     parts,
     products,
     score,
@@ -659,7 +660,7 @@ def demo(
     print(outcome.text)
 
 
-for commands in (engine, export, score, station, submission, update, watch, products):
+for commands in (engine, export, score, station, submission, update, watch, products, people):
     commands.register(app)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from reconpatch.station.connections import BoundedListener
     from reconpatch.station.guard import Access
+    from reconpatch.station.station import Station
 
 # The same numbers as in reconpatch.station.service and station, which --help must not wait for; a
 # test compares.
@@ -42,7 +44,8 @@ RESERVE_GB = 1.0
 STALE_AFTER = 60.0
 
 _PACKAGES = (
-    "alembic", "fastapi", "prometheus_client", "python_multipart", "sqlalchemy", "uvicorn",
+    "alembic", "argon2", "fastapi", "prometheus_client", "python_multipart", "sqlalchemy",
+    "uvicorn",
 )  # fmt: skip
 # Seconds that a stopping service waits for requests under way, such as an upload that hangs.
 _LAST_ANSWERS = 30
@@ -90,6 +93,10 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the token that is asked for.", metavar="FILE")
     ] = None,
+    users: Annotated[
+        bool,
+        typer.Option("--users", help="Ask everybody who they are; see the command `users`."),
+    ] = False,
     tls_cert: Annotated[
         Path | None, typer.Option(help="Certificate (PEM) for https.", metavar="FILE")
     ] = None,
@@ -153,7 +160,7 @@ def serve(
     from reconpatch.station.service import create_app, outputs_of
     from reconpatch.station.station import Limits, Station
 
-    access = _access(host, token_file, public_url, secure=tls_cert is not None)
+    access = _access(host, token_file, public_url, secure=tls_cert is not None, users=users)
     limits = Limits(
         queue=queue,
         max_pixels=max_pixels,
@@ -172,6 +179,8 @@ def serve(
         bound_heaps()
         station = Station(folder, models or (), database=database, limits=limits, threads=threads)
         with station:
+            if users:
+                access = _with_people(access, station)
             fits = FitJobs(station, photos or ())
             outputs = outputs_of(station, told.outputs)
             application = create_app(
@@ -246,26 +255,45 @@ def _list(what: str, paths: list[Path]) -> None:
         say(f"  and {len(paths) - _NAMED:,} more: --json lists all")
 
 
-def _access(host: str, token_file: Path | None, public_url: str | None, *, secure: bool) -> Access:
-    """Who may ask: beyond this machine, only who has the token."""
+def _access(
+    host: str, token_file: Path | None, public_url: str | None, *, secure: bool, users: bool
+) -> Access:
+    """Who may ask: beyond this machine, only who has the token or is a user."""
     from reconpatch.station.guard import Access, is_loopback
 
     token = None if token_file is None else _token(token_file)
-    if public_url is not None and token is None:
+    if users and token is not None:
+        raise SettingsError(
+            "with --users programs have tokens of their own, which `reconpatch tokens` makes: "
+            "leave --token-file out"
+        )
+    if public_url is not None and token is None and not users:
         raise SettingsError(
             "with --public-url others reach the service through the proxy: give --token-file with "
-            "a token that they have to send"
+            "a token that they have to send, or --users"
         )
     origin, prefix = _public(public_url)
     secure = secure or (origin or "").startswith("https:")
     if is_loopback(host):
         return Access(token=token, secure=secure, origin=origin, prefix=prefix)
-    if token is None:
+    if token is None and not users:
         raise SettingsError(
             f"with --host {host} other machines reach the service: give --token-file with a token "
-            "that they have to send, and --tls-cert and --tls-key so that nobody reads it"
+            "that they have to send, or --users, and --tls-cert and --tls-key so that nobody reads "
+            "it"
         )
     return Access(any_host=True, token=token, secure=secure, origin=origin, prefix=prefix)
+
+
+def _with_people(access: Access, station: Station) -> Access:
+    """The same for the users of a station."""
+    people = station.records.people()
+    if not people.has_admin():
+        raise SettingsError(
+            "with --users somebody has to be admin: make one with `reconpatch users NAME --role "
+            "admin --data DATA`"
+        )
+    return replace(access, people=people)
 
 
 def _public(url: str | None) -> tuple[str | None, str]:

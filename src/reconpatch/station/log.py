@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import sqlalchemy as sa
 
 from reconpatch.errors import NotFoundError
+from reconpatch.station.audit import Audit
 from reconpatch.station.outbox import Outbox
 from reconpatch.station.tables import changes, drift_alarms, failures, products, rescored
 
@@ -130,13 +131,19 @@ class StationLog:
         reading: a connection to read with.
         changing: a connection in a transaction of its own.
         outbox: where messages about photos that failed go.
+        audit: where changes go too.
     """
 
     def __init__(
-        self, station: str, reading: Transaction, changing: Transaction, outbox: Outbox
+        self,
+        station: str,
+        reading: Transaction,
+        changing: Transaction,
+        outbox: Outbox,
+        audit: Audit,
     ) -> None:
         self._station, self._reading, self._changing = station, reading, changing
-        self._outbox = outbox
+        self._outbox, self._audit = outbox, audit
 
     # --- Photos that failed --------------------------------------------------------------------
 
@@ -224,14 +231,29 @@ class StationLog:
         *,
         by: str | None = None,
         figures: Mapping[str, Any] | None = None,
+        before: Any = None,
+        after: Any = None,
     ) -> None:
-        """Keep a change; see `Changed`."""
+        """Keep a change, see `Changed`, here and in the audit trail.
+
+        Args:
+            product: name of the product.
+            what: the kind of change.
+            note: what it came to.
+            by: who did it.
+            figures: what it was expected to do.
+            before: how it was, JSON-ready, for the audit trail.
+            after: how it is then.
+        """
         row = {
             "station": self._station, "time": datetime.now(UTC), "product": product, "what": what,
             "by": by, "note": note, "figures": None if figures is None else dict(figures),
         }  # fmt: skip
         with self._changing() as connection:
             connection.execute(sa.insert(changes).values(row))
+            self._audit.add(
+                what, product, who=by, before=before, after=after, why=note, within=connection
+            )
 
     def changes(
         self, product: str, *, limit: int = 100, before: int | None = None

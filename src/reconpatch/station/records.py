@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
@@ -32,10 +32,14 @@ from reconpatch.errors import (
 )
 from reconpatch.photos.listing import GOOD_NAMES, bare_name
 from reconpatch.result import NONE_OF_THESE, Box, Region, Result, SimilarKind
+from reconpatch.station.audit import Audit
 from reconpatch.station.drawing import Stroke, checked
 from reconpatch.station.log import StationLog
 from reconpatch.station.outbox import Outbox
 from reconpatch.station.tables import inspected_files, inspections, photos, services, versions
+
+if TYPE_CHECKING:
+    from reconpatch.station.people import People
 
 Feedback = Literal["good", "defect"]
 FEEDBACK: tuple[Feedback, ...] = ("good", "defect")
@@ -294,6 +298,7 @@ class Records:
     Attributes:
         log: what the station keeps beside its verdicts.
         outbox: messages to the line that wait to be sent.
+        audit: who did what.
 
     Raises:
         RecordsError: the database cannot be opened, or is of a newer program.
@@ -304,12 +309,19 @@ class Records:
         self._engine = _open(database)
         self._writing = self._engine.execution_options(reconpatch_writes=True)
         self.outbox = Outbox(station, self._reading, self._changing)
-        self.log = StationLog(station, self._reading, self._changing, self.outbox)
+        self.audit = Audit(station, self._reading, self._changing)
+        self.log = StationLog(station, self._reading, self._changing, self.outbox, self.audit)
         try:
             _migrate(self._engine)
         except BaseException:
             self.close()
             raise
+
+    def people(self) -> People:
+        """The users and tokens of the station."""
+        from reconpatch.station.people import People
+
+        return People(self.station, self._reading, self._changing, self.audit)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -416,6 +428,7 @@ class Records:
         kind: str | None = None,
         place: Iterable[Stroke] = (),
         expected: str | None = None,
+        by: str | None = None,
     ) -> Record:
         """Keep what an operator says a part was, in place of what was said before.
 
@@ -425,6 +438,7 @@ class Records:
             kind: of a defect; None: nobody has named it.
             place: of a defect, where it was drawn.
             expected: the `Record.etag` that this follows from; None takes any.
+            by: who says it.
 
         Raises:
             NotFoundError: there is no record of this number.
@@ -463,6 +477,11 @@ class Records:
                     feedback_count=inspections.c.feedback_count + 1,
                 )
             )
+            self.audit.add(
+                "feedback", f"record {record}", who=by,
+                before=_called(now.feedback, now.feedback_kind), after=_called(said, kind),
+                within=connection,
+            )  # fmt: skip
             return self._get(connection, record)
 
     def _check_spelling(self, connection: sa.Connection, record: Record, kind: str) -> None:
@@ -720,6 +739,11 @@ def _kind(given: str | None) -> str | None:
             f"the defect's kind is {name!r}, which is what no kind is called: give another name"
         )
     return name
+
+
+def _called(said: Feedback | None, kind: str | None) -> str | None:
+    """Feedback as the audit trail names it."""
+    return said if kind is None else f"{said}: {kind}"
 
 
 def _named(row: sa.Row[Any], kind: type[Any]) -> dict[str, Any]:

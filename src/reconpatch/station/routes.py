@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote, unquote
 
 import anyio
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -35,6 +35,7 @@ from reconpatch.station.guard import API, TooLargeError
 from reconpatch.station.log import known_product
 from reconpatch.station.metrics import Metrics
 from reconpatch.station.outputs.dispatch import Outputs
+from reconpatch.station.permissions import Person
 from reconpatch.station.pictures import Picture, Pictures
 from reconpatch.station.records import COLUMNS, Page, Record, Version, as_rows
 from reconpatch.station.schemas import (
@@ -77,6 +78,9 @@ from reconpatch.station.schemas import (
     VersionsOut,
 )
 from reconpatch.station.station import Asked, NamedBytes, Preview, Station
+
+if TYPE_CHECKING:
+    from reconpatch.station.people import People
 
 MAX_FILES = 64
 """Photos of one batch."""
@@ -142,10 +146,18 @@ class Service:
         fits: where the page's fits are done.
         outputs: who else is told of verdicts.
         max_bytes: larger files of photos are refused.
+        people: who may ask; None: there are no users.
     """
 
-    def __init__(self, station: Station, fits: FitJobs, outputs: Outputs, max_bytes: int) -> None:
-        self.station, self.fits, self.outputs = station, fits, outputs
+    def __init__(
+        self,
+        station: Station,
+        fits: FitJobs,
+        outputs: Outputs,
+        max_bytes: int,
+        people: People | None = None,
+    ) -> None:
+        self.station, self.fits, self.outputs, self.people = station, fits, outputs, people
         self.metrics = Metrics(station, outputs)
         self.pictures = Pictures(station)
         self._max_bytes = max_bytes
@@ -230,14 +242,19 @@ def _named(product: Product, here: Here) -> str:
 
 
 def _asked(
+    request: Request,
     if_match: Annotated[
         str | None,
         Header(max_length=200, description="The ETag that this follows from; without it, any."),
     ] = None,
     x_operator: Annotated[
-        str | None, Header(max_length=500, description="Who asks, for the audit trail.")
+        str | None,
+        Header(max_length=500, description="Who asks, for the audit trail; of a user their name."),
     ] = None,
 ) -> Asked:
+    person: Person | None = request.scope.get("person")
+    if person is not None:
+        x_operator = quote(person.name)
     by = "".join(c for c in unquote(x_operator or "") if c.isprintable()).strip()
     expected = None if if_match is None or if_match.strip() == "*" else if_match.strip()
     return Asked(expected, by[:_LONGEST_OPERATOR] or None)
@@ -479,7 +496,8 @@ def feedback(
     """Say what the part was, in place of what was said before."""
     place = [Stroke(stroke.width, tuple(stroke.points)) for stroke in said.place]
     told = here.station.records.feedback(
-        record, said.feedback, kind=said.kind, place=place, expected=asked.expected
+        record, said.feedback, kind=said.kind, place=place, expected=asked.expected,
+        by=asked.by,
     )
     response.headers["ETag"] = told.etag
     return told
@@ -626,9 +644,11 @@ def alarms(product: Known, here: Here, limit: Limit = 100, cursor: Cursor = None
 
 
 @router.post("/products/{product}/drift/acknowledge")
-def acknowledge(product: Known, given: AcknowledgeIn, here: Here) -> DriftOut:
-    """Say that the open alarms were seen."""
-    here.station.acknowledge(product, by=given.by, note=given.note, up_to=given.up_to)
+def acknowledge(product: Known, given: AcknowledgeIn, here: Here, request: Request) -> DriftOut:
+    """Say that the open alarms were seen; of a user their own name counts."""
+    person: Person | None = request.scope.get("person")
+    by = given.by if person is None else person.name
+    here.station.acknowledge(product, by=by, note=given.note, up_to=given.up_to)
     return _drift(here.station, product)
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from reconpatch.station.guard import API
 from reconpatch.station.outputs.dispatch import OutputState
-from reconpatch.station.routes import PROBLEMS, Here
+from reconpatch.station.routes import PROBLEMS, Here, Who
 
 Name = Annotated[str, InPath(max_length=40, description="Name of an output.")]
 
@@ -50,18 +50,24 @@ def outputs(here: Here) -> OutputsOut:
 
 
 @router.post("/{name}/test")
-def test(name: Name, here: Here) -> SentOut:
+def test(name: Name, here: Here, asked: Who) -> SentOut:
     """Send a test; the answer comes once it was taken."""
-    return SentOut(seconds=here.outputs.test(name))
+    seconds = here.outputs.test(name)
+    here.station.records.audit.add("output test", name, who=asked.by)
+    return SentOut(seconds=seconds)
 
 
 @router.post("/{name}/again")
-def again(name: Name, here: Here) -> CountOut:
+def again(name: Name, here: Here, asked: Who) -> CountOut:
     """Try again at once; messages that were refused are sent once more, behind all others."""
-    return CountOut(messages=here.outputs.send_again(name))
+    count = here.outputs.send_again(name)
+    here.station.records.audit.add("output again", name, who=asked.by, why=f"{count} messages")
+    return CountOut(messages=count)
 
 
 @router.delete("/{name}/waiting")
-def discard(name: Name, here: Here) -> CountOut:
+def discard(name: Name, here: Here, asked: Who) -> CountOut:
     """Forget all messages of an output that were not sent, for good."""
-    return CountOut(messages=here.outputs.discard(name))
+    count = here.outputs.discard(name)
+    here.station.records.audit.add("output forget", name, who=asked.by, why=f"{count} messages")
+    return CountOut(messages=count)

@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 
 import reconpatch
 from reconpatch.errors import (
+    AccessError,
     BusyError,
     ChangedError,
     ConfirmError,
@@ -43,6 +44,7 @@ from reconpatch.station.outputs.dispatch import Outputs
 from reconpatch.station.outputs.message import Status
 from reconpatch.station.routes import Service, router
 from reconpatch.station.routes_outputs import router as outputs_router
+from reconpatch.station.routes_people import router as people_router
 from reconpatch.station.station import Station
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ _STATUS: tuple[tuple[type[ReconPatchError], int], ...] = (
     (PhotoError, 422),
     (BusyError, 503),
     (LineError, 503),
+    (AccessError, 403),
     (RecordsError, 503),
     (OutputError, 503),
     (ReconPatchError, 400),
@@ -119,7 +122,7 @@ def create_app(
     )
     # Set by whoever stops the service, before it waits for requests under way.
     app.state.stopping = threading.Event()
-    app.state.service = service = Service(station, fits, outputs, max_bytes)
+    app.state.service = service = Service(station, fits, outputs, max_bytes, access.people)
     app.add_middleware(
         Guard,
         access=access,
@@ -132,6 +135,7 @@ def create_app(
     _handle_errors(app)
     app.include_router(router)
     app.include_router(outputs_router)
+    app.include_router(people_router)
     if (web / "index.html").is_file():
         # Not mounted at "/", where it would answer for a route that is asked by a wrong method.
         app.router.default = partial(_page, StaticFiles(directory=web, html=True))

@@ -774,9 +774,13 @@ class Station:
         with self._changing:
             self.product(product)
             self._check_expected(product, asked or Asked())
+            before = self.default
             self.records.log.set_default(product)
             self._default = product
-            self._tell_change(product, "default", "meant where no product is named", asked)
+            self._tell_change(
+                product, "default", "meant where no product is named", asked,
+                before=before, after=product,
+            )  # fmt: skip
 
     def retire(self, product: str, *, asked: Asked | None = None) -> None:
         """Take a product out of service for good; its records, photos and models stay.
@@ -822,9 +826,13 @@ class Station:
         note: str,
         asked: Asked | None,
         figures: dict[str, Any] | None = None,
+        before: Any = None,
+        after: Any = None,
     ) -> None:
         by = asked.by if asked is not None else None
-        self.records.log.add_change(product, what, note, by=by, figures=figures)
+        self.records.log.add_change(
+            product, what, note, by=by, figures=figures, before=before, after=after
+        )
 
     def put_into_service(
         self,
@@ -920,6 +928,7 @@ class Station:
         self, served: Served, what: What, asked: Asked, figures: dict[str, Any] | None = None
     ) -> Version:
         version, name = served.version, served.version.product
+        was = self._served.get(name)
         with contextlib.suppress(ReconPatchError):  # the records have it all
             self._save_drift()
         drift = self._drift_of(served)
@@ -934,7 +943,10 @@ class Station:
             self.records.log.set_retired(name, retired=False)
             self._retired.discard(name)
         log.info("%s: version %d in service", name, version.number)
-        self._tell_change(name, what, f"version {version.number}: {version.note}", asked, figures)
+        self._tell_change(
+            name, what, f"version {version.number}: {version.note}", asked, figures,
+            before=None if was is None else _in_service(was), after=_in_service(served),
+        )  # fmt: skip
         return version
 
     def rescore(
@@ -1051,6 +1063,14 @@ class Station:
                 "less than %.1f GB of the disk were free; %d photos were removed",
                 limits.reserve_bytes / 1e9, len(gone),
             )  # fmt: skip
+
+
+def _in_service(served: Served) -> dict[str, Any]:
+    """What is in service, as the audit trail names it."""
+    number, fingerprint = served.version.number, served.version.fingerprint
+    return {
+        "version": number, "threshold": served.inspector.threshold, "fingerprint": fingerprint,
+    }  # fmt: skip
 
 
 def _with_threshold(model: Inspector, score: float | None, rate: float | None) -> Inspector:

@@ -196,6 +196,16 @@ function bindSettings() {
   byId("open-help").addEventListener("click", openHelp);
 }
 
+/** Where the station has users: who is logged in stands where others write their name. */
+async function showMe() {
+  const me = await api.me();
+  if (!me.users) return;
+  byId("operator").closest("p").hidden = true;
+  byId("me").hidden = false;
+  byId("me").querySelector("span").textContent = `You are ${me.name}${me.role ? ` (${me.role})` : ""}.`;
+  byId("open-help").textContent = `${me.name} ?`;
+}
+
 // --- Start ---------------------------------------------------------------------------------------
 
 /** Ask for the station's state again and again, and let the header and the view say what came. */
@@ -263,6 +273,7 @@ async function start() {
   try {
     await loadProducts();
     route();
+    await showMe();
   } catch (error) {
     toast(error.message, { kind: "error" });
   }
