@@ -25,6 +25,7 @@ from reconpatch.cli import (
     engine,
     export,
     people,
+    operate,
     parts,
     products,
     score,
@@ -660,7 +661,7 @@ def demo(
     print(outcome.text)
 
 
-for commands in (engine, export, score, station, submission, update, watch, products, people):
+for commands in (engine, export, score, station, submission, update, watch, products, people, operate):
     commands.register(app)
 
 

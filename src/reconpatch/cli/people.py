@@ -185,11 +185,12 @@ def _records(command: str, data: Path, database: str | None) -> Iterator[Records
     """The records of a station's folder, which a service may be using."""
     need_extra(command, "serve", *_PACKAGES)
     from reconpatch.station.data_folder import DataFolder
-    from reconpatch.station.records import Records
+    from reconpatch.station.records import Records, check_current
 
     if not (data / "station.txt").is_file():
         DataFolder(data).close()  # makes it
     station = (data / "station.txt").read_text(encoding="utf-8").strip()
+    check_current(database or data / "records.sqlite")
     with closing(Records(database or data / "records.sqlite", station)) as records:
         yield records
 

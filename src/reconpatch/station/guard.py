@@ -308,7 +308,7 @@ class Guard:
             try:
                 person = await run_in_threadpool(access.people.who, secret)
             except ReconPatchError as error:
-                return Refusal(503, f"ask again soon: who asks cannot be found out ({error})")
+                return Refusal(503, f"who asks cannot be found out ({error}): ask again soon")
         if person is None:
             return Refusal(
                 401, "a name is needed: log in, or send 'Authorization: Bearer TOKEN' as a program"

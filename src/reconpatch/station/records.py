@@ -888,6 +888,31 @@ def _migrate(engine: sa.Engine) -> None:
         ) from error
 
 
+def check_current(database: str | Path) -> None:
+    """Refuse to open records whose tables are of an older program, which may be using them now.
+
+    Raises:
+        RecordsError: they are, or the database cannot be opened.
+    """
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    if isinstance(database, Path) and not database.exists():
+        return
+    engine = _open(database)
+    try:
+        with _database_errors(), engine.connect() as connection:
+            found = set(MigrationContext.configure(connection).get_current_heads())
+    finally:
+        engine.dispose()
+    newest = ScriptDirectory(str(Path(__file__).parent / "migrations")).get_heads()
+    if found and found != set(newest):
+        raise RecordsError(
+            "the records' tables are of another version of this program: use that, or start the "
+            "service of this one first, which brings them up to date"
+        )
+
+
 COLUMNS = (
     "id", "time", "product", "version", "name", "verdict", "score", "threshold", "p_value",
     "regions", "worst_x", "worst_y", "feedback", "feedback_time", "width", "height", "photo",
