@@ -89,7 +89,7 @@ def test_alerts_ask_for_figures_that_there_are(start: Any) -> None:  # noqa: F81
     }
     told = start().get("/api/v1/metrics").text
     there = set(re.findall(r"^# TYPE (\w+)", told, re.M))
-    assert len(asked) == 6
+    assert len(asked) == 9
     assert asked - there == set()
 
 

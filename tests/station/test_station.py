@@ -556,8 +556,9 @@ def test_feedback_is_kept(station, good_photo):
     assert station.records.count(Filter(feedback="good")) == 1
 
 
-def test_photos_past_the_limits_are_removed(start, model_file):
-    station = start(model_file, limits=Limits(keep_bytes=0))
+@pytest.mark.parametrize("limits", [{"keep_bytes": 0}, {"keep_photos": 1}])
+def test_photos_past_the_limits_are_removed(start, model_file, limits):
+    station = start(model_file, limits=Limits(**limits))
     first = inspect(station, textured(1))
     second = inspect(station, textured(2))
     station.records.feedback(second.id, "defect")
@@ -568,7 +569,7 @@ def test_photos_past_the_limits_are_removed(start, model_file):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"queue": 0}, {"batch": 0}, {"keep_days": -1}, {"keep_bytes": -1}]
+    "wrong", [{"queue": 0}, {"batch": 0}, {"keep_days": -1}, {"keep_photos": -1}]
 )
 def test_limits_that_make_no_sense(wrong):
     with pytest.raises(SettingsError, match=rf"{next(iter(wrong))} is"):

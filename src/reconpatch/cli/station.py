@@ -114,6 +114,12 @@ def serve(
     keep_gb: Annotated[
         float, typer.Option(help="Remove the oldest photos when all take more.", min=0)
     ] = KEEP_GB,
+    keep_photos: Annotated[
+        int | None,
+        typer.Option(
+            help="Remove the oldest photos when there are more.", min=0, show_default="any number"
+        ),
+    ] = None,
     reserve_gb: Annotated[
         float, typer.Option(help="Remove the oldest photos when less of the disk is free.", min=0)
     ] = RESERVE_GB,
@@ -166,6 +172,7 @@ def serve(
         max_pixels=max_pixels,
         keep_days=keep_days,
         keep_bytes=int(keep_gb * 1e9),
+        keep_photos=keep_photos,
         reserve_bytes=int(reserve_gb * 1e9),
         stale_after=stale_after or None,
     )

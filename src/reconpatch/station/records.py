@@ -617,11 +617,17 @@ class Records:
 
     # --- Photos --------------------------------------------------------------------------------
 
+    def photo_totals(self) -> tuple[int, int]:
+        """How many photos are stored, and how many bytes they take."""
+        size = sa.func.coalesce(sa.func.sum(photos.c.bytes), 0)
+        total = sa.select(sa.func.count(), size).where(self._kept())
+        with self._reading() as connection:
+            count, taken = connection.execute(total).one()
+            return int(count), int(taken)
+
     def photo_bytes(self) -> int:
         """How many bytes the stored photos take."""
-        total = sa.select(sa.func.coalesce(sa.func.sum(photos.c.bytes), 0)).where(self._kept())
-        with self._reading() as connection:
-            return int(connection.execute(total).scalar_one())
+        return self.photo_totals()[1]
 
     def kept_photos(self, asked: Sequence[str]) -> set[str]:
         """Those of the photos, each given by its SHA-256, that are stored as far as is known."""
@@ -646,7 +652,11 @@ class Records:
             return connection.execute(query).scalar_one_or_none()
 
     def give_up_photos(
-        self, *, stored_before: datetime | None = None, until_bytes: int | None = None
+        self,
+        *,
+        stored_before: datetime | None = None,
+        until_bytes: int | None = None,
+        until_photos: int | None = None,
     ) -> list[str]:
         """Mark photos as removed, oldest first; the caller then removes the files.
 
@@ -655,19 +665,23 @@ class Records:
         Args:
             stored_before: those that were last stored before this time.
             until_bytes: as many as it takes until the rest is no larger than this.
+            until_photos: as many as it takes until no more than this are left.
 
         Returns:
             SHA-256 of each; at most a thousand, so that no verdict waits long. Call again until
             there is none.
         """
         # Looked at first without keeping others from writing: mostly there is nothing to do.
-        excess = 0 if until_bytes is None else self.photo_bytes() - until_bytes
+        count, size = self.photo_totals()
+        more = 0 if until_photos is None else count - until_photos
+        excess = 0 if until_bytes is None else size - until_bytes
         with self._reading() as connection:
-            if not _too_many(connection.execute(self._removable()).all(), stored_before, excess):
+            rows = connection.execute(self._removable()).all()
+            if not _too_many(rows, stored_before, excess, more):
                 return []
         with self._changing() as connection:
             rows = connection.execute(self._removable()).all()
-            chosen = _too_many(rows, stored_before, excess)
+            chosen = _too_many(rows, stored_before, excess, more)
             gone = sa.update(photos).where(self._kept(), photos.c.sha256.in_(chosen))
             connection.execute(gone.values(removed=datetime.now(UTC)))
         return chosen
@@ -751,11 +765,14 @@ def _named(row: sa.Row[Any], kind: type[Any]) -> dict[str, Any]:
     return {field.name: getattr(row, field.name) for field in fields(kind)}
 
 
-def _too_many(rows: Iterable[sa.Row[Any]], before: datetime | None, excess: int) -> list[str]:
-    """SHA-256 of the photos, oldest first, that are too old or past an excess of bytes."""
-    chosen = []
+def _too_many(
+    rows: Iterable[sa.Row[Any]], before: datetime | None, excess: int, more: int
+) -> list[str]:
+    """SHA-256 of the photos, oldest first, that are too old, or too many by bytes or number."""
+    chosen: list[str] = []
     for row in rows:
-        if not (before is not None and row.stored < before) and excess <= 0:
+        too_old = before is not None and row.stored < before
+        if not too_old and excess <= 0 and more <= len(chosen):
             break
         chosen.append(str(row.sha256))
         excess -= row.bytes

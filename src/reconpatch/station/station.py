@@ -104,6 +104,7 @@ class Limits:
         max_pixels: larger photos are refused.
         keep_days: photos are removed when they get older; None keeps any age.
         keep_bytes: the oldest photos are removed when all take more; None keeps any amount.
+        keep_photos: the oldest photos are removed when there are more; None keeps any number.
         reserve_bytes: the oldest photos are removed when less of the disk is free.
         decoded_bytes: memory for photos that are decoded, all requests together; a photo that
             takes more is decoded alone.
@@ -116,6 +117,7 @@ class Limits:
     max_pixels: int = MAX_PIXELS
     keep_days: float | None = None
     keep_bytes: int | None = None
+    keep_photos: int | None = None
     reserve_bytes: int = 1_000_000_000
     decoded_bytes: int = 2_000_000_000
     stale_after: float | None = 60.0
@@ -124,7 +126,7 @@ class Limits:
         for name in ("queue", "queue_bytes", "batch", "max_pixels", "decoded_bytes"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}: give 1 or more")
-        for name in ("keep_days", "keep_bytes", "reserve_bytes", "stale_after"):
+        for name in ("keep_days", "keep_bytes", "keep_photos", "reserve_bytes", "stale_after"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise SettingsError(f"{name} is {value}: give 0 or more")
 
@@ -1054,6 +1056,7 @@ class Station:
         gone = self.photos.prune(
             keep_days=limits.keep_days if trusted else None,
             keep_bytes=keep_bytes,
+            keep_photos=limits.keep_photos,
             keep_newest=_KEEP_NEWEST,
             now=now,
         )

@@ -137,7 +137,9 @@ class Outputs:
 
     def close(self) -> None:
         """Send what can be sent at once, and end; what is left waits for the next start."""
-        self._records.outbox.listeners = []
+        listeners = self._records.outbox.listeners
+        if self._heard in listeners:
+            listeners.remove(self._heard)
         for thread in self._threads.values():
             thread.stop()
         for thread in self._threads.values():
