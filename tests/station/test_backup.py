@@ -218,7 +218,7 @@ def test_a_station_that_is_well(data: Path, tmp_path: Path) -> None:
     assert found["photos"][0].sentence == "the newest 6 that are to be there are, undamaged"
     assert found["models"][0].sentence.startswith("disc, version 1: ")
     assert found["folder"][0].state == "look"
-    assert "unbroken, entries: 1, head" in found["audit"][0].sentence
+    assert "unbroken, entries: 2, head" in found["audit"][0].sentence
     with DataFolder(data):
         assert findings(data)["folder"][0].sentence == "in use by a service"
 
@@ -231,13 +231,13 @@ def test_what_is_wrong_is_found_and_stops_no_other_check(data: Path, tmp_path: P
     engine = sa.create_engine(f"sqlite:///{data / 'records.sqlite'}")
     with engine.begin() as connection:
         connection.execute(sa.text("DROP TRIGGER audit_no_update"))
-        connection.execute(sa.text("UPDATE audit SET who = 'Eve' WHERE number = 1"))
+        connection.execute(sa.text("UPDATE audit SET who = 'Eve' WHERE number = 2"))
     engine.dispose()
     found = findings(data, config=config, reserve=10**18)
     assert "1 are missing or damaged" in found["photos"][0].sentence
     assert found["models"][0].sentence.startswith("disc: ")
     assert "outputs.erp.kind is 'fax'" in found["configuration"][0].sentence
-    assert "entry 1 was changed" in found["audit"][0].sentence
+    assert "entry 2 was changed" in found["audit"][0].sentence
     wrong = {name for name, all_ in found.items() if any(one.state == "fails" for one in all_)}
     assert wrong == {"photos", "models", "configuration", "audit"}
     assert found["disk"][0].state == "look"

@@ -583,6 +583,24 @@ def test_a_station_reads_what_a_model_reads(station):
     np.testing.assert_array_equal(station.photo(record).pixels, read_photo(pixels).pixels)
 
 
+def test_a_station_says_why_it_can_give_no_verdict(start, model_file, monkeypatch):
+    gate = Gate(monkeypatch)
+    gate.open.set()
+    station = start(model_file)
+    assert station.unable == []
+    gate.reached.clear()
+    gate.open.clear()
+    answer = station.submit(png(textured(1)), name="part.png")
+    assert gate.reached.wait(WAIT)
+    assert station.unable == []
+    monkeypatch.setattr(station_module, "_STUCK_SECONDS", 0)
+    assert station.unable == ["the photos at work have come to nothing for more than a minute"]
+    gate.open.set()
+    answer.result(WAIT)
+    station.close()
+    assert station.unable == ["the service stops"]
+
+
 # --- What is said instead of a verdict -----------------------------------------------------------
 
 

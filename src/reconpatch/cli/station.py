@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+import reconpatch
 from reconpatch.cli.parts import (
     MAX_PIXELS,
     Data,
@@ -190,6 +191,10 @@ def serve(
                 access = _with_people(access, station)
             fits = FitJobs(station, photos or ())
             outputs = outputs_of(station, told.outputs)
+            now = {
+                "program": reconpatch.__version__, "users": users, "outputs": outputs.names,
+            }  # fmt: skip
+            station.records.audit.add("start", folder.station, after=now)
             application = create_app(
                 station, access=access, fits=fits, outputs=outputs, max_bytes=max_bytes
             )
