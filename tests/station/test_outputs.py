@@ -340,6 +340,19 @@ def test_a_refused_message_holds_up_no_other_and_is_sent_again_when_somebody_say
     until(lambda: state(outputs, "erp").refused + state(outputs, "erp").waiting == 0)
 
 
+def test_a_record_that_somebody_removed_by_hand_holds_up_no_other(
+    records: Records, receiver: Receiver, opened: Opened
+) -> None:
+    records.outbox.outputs = {"erp": lambda *_: True}
+    first, second = records.add([VERDICT, GOOD])
+    with records._changing() as connection:
+        connection.exec_driver_sql(f"DELETE FROM inspections WHERE id = {first.id}")
+    outputs = opened(erp=webhook(receiver))
+    assert receiver.next()["id"] == second.id
+    until(lambda: state(outputs, "erp").waiting == 0)
+    assert f"there is no record {first.id}" in (state(outputs, "erp").reason or "")
+
+
 def test_one_broken_output_stops_no_other(
     records: Records, receiver: Receiver, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:

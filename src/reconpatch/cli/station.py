@@ -268,7 +268,7 @@ def _list(what: str, paths: list[Path]) -> None:
 
 
 def _access(
-    host: str, token_file: Path | None, public_url: str | None, *, secure: bool, users: bool
+    host: str, token_file: Path | None, public_url: str | None, *, secure: bool, users: bool = False
 ) -> Access:
     """Who may ask: beyond this machine, only who has the token or is a user."""
     from reconpatch.station.guard import Access, is_loopback

@@ -453,9 +453,13 @@ class _Dispatcher(threading.Thread):
 
     def _send_row(self, row: Waiting) -> None:
         log_, get = self._records.log, self._records.get
-        subject: Record | Failure = (
-            get(row.subject) if row.event == "verdict" else log_.failure(row.subject)
-        )
+        try:
+            subject: Record | Failure = (
+                get(row.subject) if row.event == "verdict" else log_.failure(row.subject)
+            )
+        except NotFoundError as error:  # somebody removed it by hand: it must not stop all others
+            self._outbox.refuse(row.id, str(error))
+            return
         sent_before = row.id <= self._before or row.id in self._tried
         self._tried.add(row.id)
         try:

@@ -202,6 +202,7 @@ async function showMe() {
   if (!me.users) return;
   byId("operator").closest("p").hidden = true;
   byId("me").hidden = false;
+  document.body.classList.add("has-users"); // who is logged in is told on the smallest screen too
   byId("me").querySelector("span").textContent = `You are ${me.name}${me.role ? ` (${me.role})` : ""}.`;
   byId("open-help").textContent = `${me.name} ?`;
 }
