@@ -252,8 +252,9 @@ class Guard:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
-                if scope["path"].startswith(API):
-                    headers.setdefault("Cache-Control", "no-store")
+                # The page is asked for anew, or who has logged out would see it from memory.
+                kept = "no-store" if scope["path"].startswith(API) else "no-cache"
+                headers.setdefault("Cache-Control", kept)
             try:
                 await send(message)
             except Exception as error:  # the wire broke: there is nobody left to be told

@@ -496,7 +496,11 @@ def feedback(
     """Say what the part was, in place of what was said before."""
     place = [Stroke(stroke.width, tuple(stroke.points)) for stroke in said.place]
     told = here.station.records.feedback(
-        record, said.feedback, kind=said.kind, place=place, expected=asked.expected,
+        record,
+        said.feedback,
+        kind=said.kind,
+        place=place,
+        expected=asked.expected,
         by=asked.by,
     )
     response.headers["ETag"] = told.etag
