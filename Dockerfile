@@ -1,4 +1,4 @@
-# The inspection station: the base install and the extra "serve", as a user without rights.
+# The inspection station, with PostgreSQL and all outputs to the line, as a user without rights.
 #
 #   docker build -t reconpatch .
 #   docker run -p 127.0.0.1:8000:8000 -v station:/station -v ./part.rcp:/models/part.rcp:ro -v ./token:/token:ro reconpatch
@@ -9,7 +9,7 @@ WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 RUN python -m venv /reconpatch \
- && /reconpatch/bin/pip install --no-cache-dir --constraint constraints.txt '.[serve]'
+ && /reconpatch/bin/pip install --no-cache-dir --constraint constraints.txt '.[serve,postgresql,webhook,mqtt,modbus,opcua]'
 
 FROM python:3.11-slim
 COPY --from=build /reconpatch /reconpatch

@@ -138,7 +138,7 @@ NO_REFUSALS = {
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    drawn = set(re.findall(r"^ +(?:[├└]── )?(\w+Error)\b", errors.__doc__ or "", re.MULTILINE))
+    drawn = set(re.findall(r"^[ │]+(?:[├└]── )?(\w+Error)\b", errors.__doc__ or "", re.MULTILINE))
     assert drawn == TREE
 
 

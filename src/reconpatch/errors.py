@@ -12,6 +12,10 @@
     ├── NotFoundError               a product, version, record or photo that is not there
     ├── RecordsError                the records' database cannot be opened or written
     ├── WorkersError                a Ray cluster cannot be reached, or a process at work died
+    ├── AccessError                 a name or a password is wrong
+    ├── AuditError                  an audit trail is broken
+    ├── LineError                   an output to the line is away
+    │   └── RefusedError            a receiver will not take this very message
     ├── BusyError                   more photos are waiting than the station takes
     ├── ChangedError                somebody else has changed it in the meantime
     └── UpdateRefusedError          a new version would miss a defect that an operator confirmed
@@ -82,6 +86,22 @@ class RecordsError(ReconPatchError):
 
 class WorkersError(ReconPatchError):
     """A Ray cluster cannot be reached or started, or a process that worked for this one died."""
+
+
+class AccessError(ReconPatchError):
+    """A name or a password is wrong."""
+
+
+class AuditError(ReconPatchError):
+    """An export of the audit trail is broken, or is none."""
+
+
+class LineError(ReconPatchError):
+    """An output to the line cannot be reached, or does not take a message."""
+
+
+class RefusedError(LineError):
+    """The receiver will not take this very message, however often it is sent."""
 
 
 class BusyError(ReconPatchError):

@@ -22,7 +22,7 @@ from reconpatch.photos.images import read_photo
 from reconpatch.station.data_folder import DataFolder
 from reconpatch.station.fit_jobs import Change, FitComparison, FitJob, FitJobs
 from reconpatch.station.guard import Access
-from reconpatch.station.service import create_app
+from reconpatch.station.service import create_app, outputs_of
 from reconpatch.station.station import Station
 from test_station import png
 
@@ -124,14 +124,29 @@ def _is_wrong(told: Any) -> bool:
 
 
 @pytest.fixture
-def line(browser: Any, tmp_path: Path, small_model_file: Path) -> Iterator[Line]:
+def outputs() -> dict[str, Any]:
+    """The settings of outputs, which a module of tests may have of its own."""
+    return {}
+
+
+@pytest.fixture
+def line(
+    browser: Any, tmp_path: Path, small_model_file: Path, outputs: dict[str, Any]
+) -> Iterator[Line]:
     options = {name: value for name, value in SMALL_FIT.items() if name != "size"}
-    with shown(browser, tmp_path, small_model_file, {**options, "size": SMALL_FIT["size"]}) as one:
+    options["size"] = SMALL_FIT["size"]
+    with shown(browser, tmp_path, small_model_file, options, outputs) as one:
         yield one
 
 
 @contextmanager
-def shown(browser: Any, tmp_path: Path, model: Path, options: dict[str, Any]) -> Iterator[Line]:
+def shown(
+    browser: Any,
+    tmp_path: Path,
+    model: Path,
+    options: dict[str, Any],
+    outputs: dict[str, Any] | None = None,
+) -> Iterator[Line]:
     """A station of one product, disc, with a folder of the good parts of `MONDAY`."""
     model = Path(shutil.copy(model, tmp_path / "disc.rcp"))
     good = tmp_path / "monday"
@@ -142,7 +157,11 @@ def shown(browser: Any, tmp_path: Path, model: Path, options: dict[str, Any]) ->
     fits = FitJobs(station, [good], options=options)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
-        uvicorn.Config(create_app(station, fits=fits), log_config=None, ws="none")
+        uvicorn.Config(
+            create_app(station, fits=fits, outputs=outputs_of(station, outputs or {})),
+            log_config=None,
+            ws="none",
+        )
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

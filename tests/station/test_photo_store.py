@@ -93,6 +93,21 @@ def test_the_total_size_is_kept_by_removing_the_oldest(store, records, tmp_path)
     assert files(tmp_path) == {kept[1].photo}
 
 
+def test_no_more_than_so_many_photos_are_kept(store, records, tmp_path):
+    kept = [keep(store, records, bytes([i]), days_ago=10 - i) for i in range(6)]
+    records.feedback(kept[0].id, "defect")
+    assert records.photo_totals() == (6, 6)
+    assert store.prune(keep_photos=6) == []
+    # That with feedback is one of the four, however old.
+    assert store.prune(keep_photos=4) == [kept[1].photo, kept[2].photo]
+    assert files(tmp_path) == {kept[i].photo for i in (0, 3, 4, 5)}
+    assert records.count() == 6
+    # By count and by bytes: whichever asks for more.
+    assert store.prune(keep_photos=3, keep_bytes=2) == [kept[3].photo, kept[4].photo]
+    assert store.prune(keep_photos=0) == [kept[5].photo]
+    assert files(tmp_path) == {kept[0].photo}
+
+
 def test_any_number_of_photos_is_removed(store, records, tmp_path, monkeypatch):
     monkeypatch.setattr("reconpatch.station.records._PAGE", 2)
     kept = [keep(store, records, bytes([i]), days_ago=10 - i) for i in range(6)]

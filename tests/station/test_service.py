@@ -21,6 +21,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+import reconpatch
 from conftest import REPOSITORY, RGB, scratched, textured
 from reconpatch.errors import BusyError
 from reconpatch.model.model import Inspector
@@ -621,12 +622,22 @@ def test_health_and_metrics(client: TestClient, good_photo: RGB) -> None:
     inspect(client, good_photo)
     client.get(f"{API}/records/999")
     client.get("/anything/at/all")
+    assert client.post(f"{API}/inspect", content=b"no photo").status_code == 422
     text = client.get(f"{API}/metrics").text
+    assert 'reconpatch_failures_total{kind="photo",product="disc"} 1.0' in text
+    assert 'reconpatch_version{product="disc"} 1.0' in text
+    assert f'reconpatch_program{{version="{reconpatch.__version__}"}} 1.0' in text
+    assert "reconpatch_ready 1.0" in text
+    figures = dict(
+        line.split() for line in text.splitlines() if re.match("reconpatch_[a-z_]+ ", line)
+    )
+    assert float(figures["reconpatch_disk_free_bytes"]) > 0
+    assert float(figures["reconpatch_memory_bytes"]) > 1e7
     verdict = "anomalous" if inspect(client, good_photo)["anomalous"] else "good"
     assert f'reconpatch_verdicts_total{{product="disc",verdict="{verdict}"}} 1.0' in text
     assert 'route="/api/v1/records/{record}",status="404"} 1.0' in text
     assert 'route="other",status="404"} 1.0' in text
-    assert "reconpatch_inspect_seconds_count 1.0" in text
+    assert "reconpatch_inspect_seconds_count 2.0" in text
     assert "reconpatch_waiting 0.0" in text
     assert 'reconpatch_drift_alarms_total{product="disc"} 0.0' in text
     assert 'reconpatch_drift_level{product="disc"}' in text

@@ -556,8 +556,9 @@ def test_feedback_is_kept(station, good_photo):
     assert station.records.count(Filter(feedback="good")) == 1
 
 
-def test_photos_past_the_limits_are_removed(start, model_file):
-    station = start(model_file, limits=Limits(keep_bytes=0))
+@pytest.mark.parametrize("limits", [{"keep_bytes": 0}, {"keep_photos": 1}])
+def test_photos_past_the_limits_are_removed(start, model_file, limits):
+    station = start(model_file, limits=Limits(**limits))
     first = inspect(station, textured(1))
     second = inspect(station, textured(2))
     station.records.feedback(second.id, "defect")
@@ -568,7 +569,7 @@ def test_photos_past_the_limits_are_removed(start, model_file):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"queue": 0}, {"batch": 0}, {"keep_days": -1}, {"keep_bytes": -1}]
+    "wrong", [{"queue": 0}, {"batch": 0}, {"keep_days": -1}, {"keep_photos": -1}]
 )
 def test_limits_that_make_no_sense(wrong):
     with pytest.raises(SettingsError, match=rf"{next(iter(wrong))} is"):
@@ -580,6 +581,24 @@ def test_a_station_reads_what_a_model_reads(station):
     pixels = (textured(1)[:, :, 0].astype(np.uint16) << 8) + 17
     record = inspect(station, pixels)
     np.testing.assert_array_equal(station.photo(record).pixels, read_photo(pixels).pixels)
+
+
+def test_a_station_says_why_it_can_give_no_verdict(start, model_file, monkeypatch):
+    gate = Gate(monkeypatch)
+    gate.open.set()
+    station = start(model_file)
+    assert station.unable == []
+    gate.reached.clear()
+    gate.open.clear()
+    answer = station.submit(png(textured(1)), name="part.png")
+    assert gate.reached.wait(WAIT)
+    assert station.unable == []
+    monkeypatch.setattr(station_module, "_STUCK_SECONDS", 0)
+    assert station.unable == ["the photos at work have come to nothing for more than a minute"]
+    gate.open.set()
+    answer.result(WAIT)
+    station.close()
+    assert station.unable == ["the service stops"]
 
 
 # --- What is said instead of a verdict -----------------------------------------------------------

@@ -24,7 +24,9 @@ import reconpatch
 from reconpatch.cli import (
     engine,
     export,
+    operate,
     parts,
+    people,
     products,
     score,
     station,
@@ -659,7 +661,18 @@ def demo(
     print(outcome.text)
 
 
-for commands in (engine, export, score, station, submission, update, watch, products):
+for commands in (
+    engine,
+    export,
+    score,
+    station,
+    submission,
+    update,
+    watch,
+    products,
+    people,
+    operate,
+):
     commands.register(app)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import socket
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
+import reconpatch
 from reconpatch.cli.parts import (
     MAX_PIXELS,
     Data,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from reconpatch.station.connections import BoundedListener
     from reconpatch.station.guard import Access
+    from reconpatch.station.station import Station
 
 # The same numbers as in reconpatch.station.service and station, which --help must not wait for; a
 # test compares.
@@ -42,7 +45,8 @@ RESERVE_GB = 1.0
 STALE_AFTER = 60.0
 
 _PACKAGES = (
-    "alembic", "fastapi", "prometheus_client", "python_multipart", "sqlalchemy", "uvicorn",
+    "alembic", "argon2", "fastapi", "prometheus_client", "python_multipart", "sqlalchemy",
+    "uvicorn",
 )  # fmt: skip
 # Seconds that a stopping service waits for requests under way, such as an upload that hangs.
 _LAST_ANSWERS = 30
@@ -67,6 +71,14 @@ def serve(
     ] = None,
     data: Data = Path("reconpatch-data"),
     database: Database = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file with the outputs to the line.",
+            metavar="FILE",
+            show_default="none",
+        ),
+    ] = None,
     photos: Annotated[
         list[Path] | None,
         typer.Option(
@@ -82,6 +94,10 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(help="File with the token that is asked for.", metavar="FILE")
     ] = None,
+    users: Annotated[
+        bool,
+        typer.Option("--users", help="Ask everybody who they are; see the command `users`."),
+    ] = False,
     tls_cert: Annotated[
         Path | None, typer.Option(help="Certificate (PEM) for https.", metavar="FILE")
     ] = None,
@@ -99,6 +115,12 @@ def serve(
     keep_gb: Annotated[
         float, typer.Option(help="Remove the oldest photos when all take more.", min=0)
     ] = KEEP_GB,
+    keep_photos: Annotated[
+        int | None,
+        typer.Option(
+            help="Remove the oldest photos when there are more.", min=0, show_default="any number"
+        ),
+    ] = None,
     reserve_gb: Annotated[
         float, typer.Option(help="Remove the oldest photos when less of the disk is free.", min=0)
     ] = RESERVE_GB,
@@ -138,21 +160,24 @@ def serve(
     """
     need_extra("serve", "serve", *_PACKAGES)
     from reconpatch.memory import bound_heaps
+    from reconpatch.station.config import Config, read_config
     from reconpatch.station.connections import BoundedListener, most_connections
     from reconpatch.station.data_folder import DataFolder
     from reconpatch.station.fit_jobs import FitJobs, check_folders
-    from reconpatch.station.service import create_app
+    from reconpatch.station.service import create_app, outputs_of
     from reconpatch.station.station import Limits, Station
 
-    access = _access(host, token_file, public_url, secure=tls_cert is not None)
+    access = _access(host, token_file, public_url, secure=tls_cert is not None, users=users)
     limits = Limits(
         queue=queue,
         max_pixels=max_pixels,
         keep_days=keep_days,
         keep_bytes=int(keep_gb * 1e9),
+        keep_photos=keep_photos,
         reserve_bytes=int(reserve_gb * 1e9),
         stale_after=stale_after or None,
     )
+    told = Config() if config is None else read_config(config)
     tls = _tls(tls_cert, tls_key)
     proxies = [_address(one) for one in proxy or ()]
     check_folders(photos or ())
@@ -162,8 +187,17 @@ def serve(
         bound_heaps()
         station = Station(folder, models or (), database=database, limits=limits, threads=threads)
         with station:
+            if users:
+                access = _with_people(access, station)
             fits = FitJobs(station, photos or ())
-            application = create_app(station, access=access, fits=fits, max_bytes=max_bytes)
+            outputs = outputs_of(station, told.outputs)
+            now = {
+                "program": reconpatch.__version__, "users": users, "outputs": outputs.names,
+            }  # fmt: skip
+            station.records.audit.add("start", folder.station, after=now)
+            application = create_app(
+                station, access=access, fits=fits, outputs=outputs, max_bytes=max_bytes
+            )
             server = _server(application, listening, tls, proxies)
             for product, served in sorted(station.products.items()):
                 say(f"{product}: version {served.version.number}")
@@ -233,26 +267,45 @@ def _list(what: str, paths: list[Path]) -> None:
         say(f"  and {len(paths) - _NAMED:,} more: --json lists all")
 
 
-def _access(host: str, token_file: Path | None, public_url: str | None, *, secure: bool) -> Access:
-    """Who may ask: beyond this machine, only who has the token."""
+def _access(
+    host: str, token_file: Path | None, public_url: str | None, *, secure: bool, users: bool = False
+) -> Access:
+    """Who may ask: beyond this machine, only who has the token or is a user."""
     from reconpatch.station.guard import Access, is_loopback
 
     token = None if token_file is None else _token(token_file)
-    if public_url is not None and token is None:
+    if users and token is not None:
+        raise SettingsError(
+            "with --users programs have tokens of their own, which `reconpatch tokens` makes: "
+            "leave --token-file out"
+        )
+    if public_url is not None and token is None and not users:
         raise SettingsError(
             "with --public-url others reach the service through the proxy: give --token-file with "
-            "a token that they have to send"
+            "a token that they have to send, or --users"
         )
     origin, prefix = _public(public_url)
     secure = secure or (origin or "").startswith("https:")
     if is_loopback(host):
         return Access(token=token, secure=secure, origin=origin, prefix=prefix)
-    if token is None:
+    if token is None and not users:
         raise SettingsError(
             f"with --host {host} other machines reach the service: give --token-file with a token "
-            "that they have to send, and --tls-cert and --tls-key so that nobody reads it"
+            "that they have to send, or --users, and --tls-cert and --tls-key so that nobody reads "
+            "it"
         )
     return Access(any_host=True, token=token, secure=secure, origin=origin, prefix=prefix)
+
+
+def _with_people(access: Access, station: Station) -> Access:
+    """The same for the users of a station."""
+    people = station.records.people()
+    if not people.has_admin():
+        raise SettingsError(
+            "with --users somebody has to be admin: make one with `reconpatch users NAME --role "
+            "admin --data DATA`"
+        )
+    return replace(access, people=people)
 
 
 def _public(url: str | None) -> tuple[str | None, str]:
@@ -366,5 +419,7 @@ def _log_to_stderr() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    for name in ("alembic", "uvicorn"):
+    for name in ("alembic", "uvicorn", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("asyncua", "pymodbus"):  # what fails is told by the outputs, once
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -26,12 +26,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, HTTPConnection, Request, cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from reconpatch.errors import AccessError, BusyError, ReconPatchError
+from reconpatch.station.permissions import refusal_of
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from reconpatch.station.people import People
 
 access_log = logging.getLogger("reconpatch.access")
 
@@ -75,6 +81,8 @@ class Access:
             no proxy.
         prefix: path under which it does, such as "/line3"; "" for none.
         cookie_name: of its own for each station of a machine, for ports do not part cookies.
+        people: users and tokens, of whom one is asked for instead of the one token; None: there
+            are none, and whoever may ask may do everything.
     """
 
     any_host: bool = False
@@ -83,6 +91,12 @@ class Access:
     origin: str | None = None
     prefix: str = ""
     cookie_name: str = COOKIE
+    people: People | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether anybody has to say who they are."""
+        return self.token is not None or self.people is not None
 
     @property
     def cookie(self) -> str:
@@ -160,6 +174,14 @@ def _from_elsewhere(method: str, headers: Mapping[str, str], host: str, own: str
         return True
 
 
+def _sent_secret(access: Access, headers: Mapping[str, str]) -> str:
+    """The token of a program, or what a browser's cookie holds; "" where there is none."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip()
+    return cookie_parser(headers.get("cookie", "")).get(access.cookie_name, "")
+
+
 def _has_token(access: Access, headers: Mapping[str, str]) -> bool:
     scheme, _, given = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and access.token is not None:
@@ -230,8 +252,9 @@ class Guard:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.update(_HEADERS)
-                if scope["path"].startswith(API):
-                    headers.setdefault("Cache-Control", "no-store")
+                # The page is asked for anew, or who has logged out would see it from memory.
+                kept = "no-store" if scope["path"].startswith(API) else "no-cache"
+                headers.setdefault("Cache-Control", kept)
             try:
                 await send(message)
             except Exception as error:  # the wire broke: there is nobody left to be told
@@ -257,9 +280,9 @@ class Guard:
             await RedirectResponse(f"{self._access.prefix}/", 308)(scope, receive, send)
         elif (method, path) == ("GET", "/") and self._opens(asked.query_params.get("token", "")):
             await self._welcome("/")(scope, receive, send)
-        elif refused := refusal(self._access, method, path, asked.headers):
+        elif refused := await self._refusal(scope, asked.headers):
             if refused.status == 401 and _is_browser(method, asked.headers):
-                page = _login_page(self._access, _address(scope), wrong=False)
+                page = _login_page(self._access, _address(scope))
                 await page(scope, receive, send)
             else:
                 await _refuse(refused, scope, receive, send)
@@ -267,12 +290,35 @@ class Guard:
             refused = _too_large(most)
             self._lost(Request(scope), refused.sentence)
             await _refuse(refused, scope, receive, send)
-        elif method == "POST" and path in (_LOGIN, _LOGOUT) and self._access.token is not None:
+        elif method == "POST" and path in (_LOGIN, _LOGOUT) and self._access.asks:
             await self._bounded(self._log_in_or_out, scope, receive, send, _LOGIN_BYTES)
         elif method == "HEAD" and path.startswith(API):
             await self._app({**scope, "method": "GET"}, receive, _without_body(send))
         else:
             await self._bounded(self._app, scope, receive, send, most)
+
+    async def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> Refusal | None:
+        """Why a request is refused; else `scope` has the person who asks, if there are people."""
+        access, method, path = self._access, scope["method"], scope["path"]
+        refused = refusal(access, method, path, headers)
+        if refused is not None or access.people is None or path in (*OPEN_PATHS, _LOGIN, _LOGOUT):
+            return refused
+        secret = _sent_secret(access, headers)
+        remembered, person = access.people.known(secret)
+        if secret and not remembered:
+            try:
+                person = await run_in_threadpool(access.people.who, secret)
+            except ReconPatchError as error:
+                return Refusal(503, f"who asks cannot be found out ({error}): ask again soon")
+        if person is None:
+            return Refusal(
+                401, "a name is needed: log in, or send 'Authorization: Bearer TOKEN' as a program"
+            )
+        scope["person"] = person
+        if path.startswith(f"{API}/"):
+            said = refusal_of(person, method, path.removeprefix(f"{API}/"))
+            return None if said is None else Refusal(403, said)
+        return None
 
     async def _bounded(
         self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, most: int
@@ -333,31 +379,48 @@ class Guard:
         own = self._access.token
         return own is not None and hmac.compare_digest(token.encode(), own.encode())
 
-    def _welcome(self, address: str) -> Response:
-        """The way to a page of the service, with a cookie for who knows the token."""
+    def _welcome(self, address: str, secret: str | None = None) -> Response:
+        """The way to a page of the service, with a cookie for who may see it."""
         access = self._access
         page = RedirectResponse(access.prefix + address, 303)
         page.set_cookie(
-            access.cookie_name, access.cookie, path=f"{access.prefix}/", httponly=True,
+            access.cookie_name, secret or access.cookie, path=f"{access.prefix}/", httponly=True,
             samesite="lax", secure=access.secure,
         )  # fmt: skip
         return page
 
     async def _log_in_or_out(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A cookie for the token of a form, or the form again; or the cookie taken away."""
+        """A cookie for what a form says, or the form again; or the cookie taken away."""
         access, request = self._access, Request(scope, receive)
         given = parse_qs((await request.body()).decode("latin-1"))
         token, address = (given.get(name, [""])[0] for name in ("token", "next"))
         if not address.startswith("/") or address.startswith(("//", "/\\")):
             address = "/"  # another site's
         if scope["path"] == _LOGOUT:
+            if access.people is not None:
+                secret = _sent_secret(access, request.headers)
+                await run_in_threadpool(access.people.log_out, secret)
             answer: Response = RedirectResponse(f"{access.prefix}/", 303)
             answer.delete_cookie(access.cookie_name, path=f"{access.prefix}/")
+        elif access.people is not None:
+            answer = await self._named(access.people, given, address)
         elif self._opens(token):
             answer = self._welcome(address)
         else:
-            answer = _login_page(access, address, wrong=True)
+            answer = _login_page(access, address, said="That is not the token of this station.")
         await answer(scope, receive, send)
+
+    async def _named(
+        self, people: People, given: Mapping[str, list[str]], address: str
+    ) -> Response:
+        """A cookie for the name and the password of a form, or the form again."""
+        name, password = (given.get(key, [""])[0] for key in ("name", "password"))
+        try:
+            secret = await run_in_threadpool(people.log_in, name, password)
+        except (AccessError, BusyError) as error:
+            said = str(error)
+            return _login_page(self._access, address, said=f"{said[0].upper()}{said[1:]}.")
+        return self._welcome(address, secret)
 
 
 _LOGIN_PAGE = """<!doctype html>
@@ -374,25 +437,38 @@ _LOGIN_PAGE = """<!doctype html>
 <main>
 <h1>Inspection station</h1>
 <form method="post" action="{prefix}/login">
-<p><label for="token">Token</label>
-<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
+<p>{fields}
 <input name="next" type="hidden" value="{next}">
 <button class="primary">Log in</button></p>
 <p role="alert">{said}</p>
 </form>
-<p>The token is in the file that the service was started with (--token-file).</p>
+<p>{help}</p>
 </main>
 </body>
 </html>
 """
 
 
-def _login_page(access: Access, address: str, *, wrong: bool) -> Response:
-    """The page that asks a person for the token, and goes on to where they wanted."""
-    said = "That is not the token of this station." if wrong else ""
+_TOKEN_FIELD = (
+    '<label for="token">Token</label> <input id="token" name="token" type="password" '
+    'autocomplete="current-password" required autofocus>'
+)
+_NAME_FIELDS = (
+    '<label for="name">Name</label> <input id="name" name="name" autocomplete="username" '
+    'maxlength="80" required autofocus></p>\n<p><label for="password">Password</label> '
+    '<input id="password" name="password" type="password" autocomplete="current-password" required>'
+)
+
+
+def _login_page(access: Access, address: str, *, said: str = "") -> Response:
+    """The page that asks a person who they are, and goes on to where they wanted."""
+    told = "The token is in the file that the service was started with (--token-file)."
+    if access.people is not None:
+        told = "An admin of this station gives names and passwords (reconpatch users)."
     page = _LOGIN_PAGE.format(
-        prefix=html.escape(access.prefix), next=html.escape(address), said=said
-    )
+        prefix=html.escape(access.prefix), next=html.escape(address), said=html.escape(said),
+        fields=_TOKEN_FIELD if access.people is None else _NAME_FIELDS, help=html.escape(told),
+    )  # fmt: skip
     return HTMLResponse(page, 401, {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
 
 

@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeVar
 import sqlalchemy as sa
 
 from reconpatch.errors import NotFoundError
+from reconpatch.station.audit import Audit
+from reconpatch.station.outbox import Outbox
 from reconpatch.station.tables import changes, drift_alarms, failures, products, rescored
 
 FailureKind = Literal["photo", "upload", "storage", "other"]
@@ -128,10 +130,20 @@ class StationLog:
         station: whose rows these are.
         reading: a connection to read with.
         changing: a connection in a transaction of its own.
+        outbox: where messages about photos that failed go.
+        audit: where changes go too.
     """
 
-    def __init__(self, station: str, reading: Transaction, changing: Transaction) -> None:
+    def __init__(
+        self,
+        station: str,
+        reading: Transaction,
+        changing: Transaction,
+        outbox: Outbox,
+        audit: Audit,
+    ) -> None:
         self._station, self._reading, self._changing = station, reading, changing
+        self._outbox, self._audit = outbox, audit
 
     # --- Photos that failed --------------------------------------------------------------------
 
@@ -143,7 +155,25 @@ class StationLog:
         numbered = sa.insert(failures).returning(failures.c.id, sort_by_parameter_order=True)
         with self._changing() as connection:
             ids = connection.execute(numbered, rows).scalars().all()
-        return [Failure(**{**vars(one), "id": int(i)}) for i, one in zip(ids, failed, strict=True)]
+            kept = [
+                Failure(**{**vars(one), "id": int(i)}) for i, one in zip(ids, failed, strict=True)
+            ]
+            self._outbox.put(connection, "failure", kept)
+        self._outbox.tell("failure", kept)
+        return kept
+
+    def failure(self, number: int) -> Failure:
+        """One failed photo.
+
+        Raises:
+            NotFoundError: there is none of this number.
+        """
+        with self._reading() as connection:
+            query = self._of(failures, None).where(failures.c.id == number)
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no failure {number}: give the id of one that is listed")
+        return _made(Failure, row)
 
     def failures(
         self, product: str | None = None, *, limit: int = 100, before: int | None = None
@@ -201,14 +231,29 @@ class StationLog:
         *,
         by: str | None = None,
         figures: Mapping[str, Any] | None = None,
+        before: Any = None,
+        after: Any = None,
     ) -> None:
-        """Keep a change; see `Changed`."""
+        """Keep a change, see `Changed`, here and in the audit trail.
+
+        Args:
+            product: name of the product.
+            what: the kind of change.
+            note: what it came to.
+            by: who did it.
+            figures: what it was expected to do.
+            before: how it was, JSON-ready, for the audit trail.
+            after: how it is then.
+        """
         row = {
             "station": self._station, "time": datetime.now(UTC), "product": product, "what": what,
             "by": by, "note": note, "figures": None if figures is None else dict(figures),
         }  # fmt: skip
         with self._changing() as connection:
             connection.execute(sa.insert(changes).values(row))
+            self._audit.add(
+                what, product, who=by, before=before, after=after, why=note, within=connection
+            )
 
     def changes(
         self, product: str, *, limit: int = 100, before: int | None = None

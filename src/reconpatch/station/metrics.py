@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -17,7 +18,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+import reconpatch
+from reconpatch.memory import resident_bytes
+
 if TYPE_CHECKING:
+    from reconpatch.station.outputs.dispatch import Outputs
     from reconpatch.station.records import Record
     from reconpatch.station.station import Station
 
@@ -28,7 +33,7 @@ _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 class Metrics:
     """Counters in a registry of their own, so that several services do not share them."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: Station, outputs: Outputs) -> None:
         self._registry = CollectorRegistry()
         self._verdicts = Counter(
             "reconpatch_verdicts", "Photos inspected.", ["product", "verdict"],
@@ -48,7 +53,27 @@ class Metrics:
         waiting.set_function(lambda: station.waiting)
         stored = Gauge("reconpatch_photo_bytes", "Bytes of photos kept.", registry=self._registry)
         stored.set_function(station.records.photo_bytes)
-        self._registry.register(_Drifts(station))
+        free = Gauge("reconpatch_disk_free_bytes", "Free on the disk.", registry=self._registry)
+        free.set_function(lambda: shutil.disk_usage(station.data.path).free)
+        memory = Gauge("reconpatch_memory_bytes", "Of the process.", registry=self._registry)
+        memory.set_function(resident_bytes)
+        ready = Gauge(
+            "reconpatch_ready", "Whether the next photo would get its verdict.",
+            registry=self._registry,
+        )  # fmt: skip
+        ready.set_function(lambda: not station.unable)
+        self._failures = Counter(
+            "reconpatch_failures", "Photos without a verdict, by kind.", ["product", "kind"],
+            registry=self._registry,
+        )  # fmt: skip
+        station.records.outbox.listeners.append(self._heard)
+        self._registry.register(_Products(station))
+        self._registry.register(_Outputs(outputs))
+
+    def _heard(self, event: str, subjects: Sequence[Any]) -> None:
+        if event == "failure":
+            for failure in subjects:
+                self._failures.labels(failure.product, failure.kind).inc()
 
     def count_verdict(self, record: Record) -> None:
         """One more photo was inspected."""
@@ -64,8 +89,8 @@ class Metrics:
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
 
-class _Drifts(Collector):
-    """Drift by product, as it is when the figures are asked for."""
+class _Products(Collector):
+    """Versions and drift by product, as they are when the figures are asked for."""
 
     def __init__(self, station: Station) -> None:
         self._station = station
@@ -80,9 +105,46 @@ class _Drifts(Collector):
             "reconpatch_drift_alarms", "Drift alarms of the version in service.",
             labels=["product"],
         )  # fmt: skip
-        for product in self._station.products:
+        version = GaugeMetricFamily(
+            "reconpatch_version", "Number of the version in service.", labels=["product"]
+        )
+        program = GaugeMetricFamily(
+            "reconpatch_program", "1, with the program's version.", labels=["version"]
+        )
+        program.add_metric([reconpatch.__version__], 1)
+        for product, served in self._station.products.items():
+            version.add_metric([product], served.version.number)
             drift = self._station.drift(product).monitor
             level.add_metric([product], drift.level)
             alarms.add_metric([product], drift.alarms)
-        yield level
-        yield alarms
+        yield from (program, version, level, alarms)
+
+
+class _Outputs(Collector):
+    """Outputs to the line, as they are when the figures are asked for."""
+
+    def __init__(self, outputs: Outputs) -> None:
+        self._outputs = outputs
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of every output."""
+        up = GaugeMetricFamily(
+            "reconpatch_output_up", "Whether the last message was taken.", labels=["output"]
+        )
+        waiting = GaugeMetricFamily(
+            "reconpatch_output_waiting", "Messages that wait to be sent.", labels=["output"]
+        )
+        refused = GaugeMetricFamily(
+            "reconpatch_output_refused", "Messages that were refused, and wait for somebody.",
+            labels=["output"],
+        )  # fmt: skip
+        sent = CounterMetricFamily(
+            "reconpatch_output_sent", "Messages that were taken, heartbeats apart.",
+            labels=["output"],
+        )  # fmt: skip
+        for one in self._outputs.states():
+            up.add_metric([one.name], one.state == "ok")
+            waiting.add_metric([one.name], one.waiting)
+            refused.add_metric([one.name], one.refused)
+            sent.add_metric([one.name], one.sent)
+        yield from (up, waiting, refused, sent)

@@ -115,6 +115,7 @@ class PhotoStore:
         *,
         keep_days: float | None = None,
         keep_bytes: int | None = None,
+        keep_photos: int | None = None,
         keep_newest: int = 0,
         now: datetime | None = None,
     ) -> list[str]:
@@ -125,6 +126,7 @@ class PhotoStore:
         Args:
             keep_days: remove what was last stored longer ago than this; None keeps any age.
             keep_bytes: remove until no more than this is left; None keeps any amount.
+            keep_photos: remove until no more than so many are left; None keeps any number.
             keep_newest: so many of the newest are kept whatever their age.
             now: the time; None asks the clock.
 
@@ -141,7 +143,9 @@ class PhotoStore:
         removed: list[str] = []
         while True:
             with self._keeping:
-                gone = self._records.give_up_photos(stored_before=before, until_bytes=keep_bytes)
+                gone = self._records.give_up_photos(
+                    stored_before=before, until_bytes=keep_bytes, until_photos=keep_photos
+                )
                 for sha256 in gone:
                     self.path(sha256).unlink(missing_ok=True)
             removed += gone

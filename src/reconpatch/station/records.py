@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
@@ -32,9 +32,14 @@ from reconpatch.errors import (
 )
 from reconpatch.photos.listing import GOOD_NAMES, bare_name
 from reconpatch.result import NONE_OF_THESE, Box, Region, Result, SimilarKind
+from reconpatch.station.audit import Audit
 from reconpatch.station.drawing import Stroke, checked
 from reconpatch.station.log import StationLog
+from reconpatch.station.outbox import Outbox
 from reconpatch.station.tables import inspected_files, inspections, photos, services, versions
+
+if TYPE_CHECKING:
+    from reconpatch.station.people import People
 
 Feedback = Literal["good", "defect"]
 FEEDBACK: tuple[Feedback, ...] = ("good", "defect")
@@ -292,6 +297,8 @@ class Records:
 
     Attributes:
         log: what the station keeps beside its verdicts.
+        outbox: messages to the line that wait to be sent.
+        audit: who did what.
 
     Raises:
         RecordsError: the database cannot be opened, or is of a newer program.
@@ -301,12 +308,20 @@ class Records:
         self.station = station
         self._engine = _open(database)
         self._writing = self._engine.execution_options(reconpatch_writes=True)
-        self.log = StationLog(station, self._reading, self._changing)
+        self.outbox = Outbox(station, self._reading, self._changing)
+        self.audit = Audit(station, self._reading, self._changing)
+        self.log = StationLog(station, self._reading, self._changing, self.outbox, self.audit)
         try:
             _migrate(self._engine)
         except BaseException:
             self.close()
             raise
+
+    def people(self) -> People:
+        """The users and tokens of the station."""
+        from reconpatch.station.people import People
+
+        return People(self.station, self._reading, self._changing, self.audit)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -352,10 +367,13 @@ class Records:
                 for v, size in zip(verdicts, photo_bytes, strict=False)
             ]
             self._insert_or_update(connection, photos, stored)
-        return [
-            Record(**vars(verdict), id=number, feedback=None, feedback_time=None)
-            for number, verdict in zip(ids, verdicts, strict=True)
-        ]
+            records = [
+                Record(**vars(verdict), id=number, feedback=None, feedback_time=None)
+                for number, verdict in zip(ids, verdicts, strict=True)
+            ]
+            self.outbox.put(connection, "verdict", records)
+        self.outbox.tell("verdict", records)
+        return records
 
     def get(self, record: int) -> Record:
         """One record.
@@ -410,6 +428,7 @@ class Records:
         kind: str | None = None,
         place: Iterable[Stroke] = (),
         expected: str | None = None,
+        by: str | None = None,
     ) -> Record:
         """Keep what an operator says a part was, in place of what was said before.
 
@@ -419,6 +438,7 @@ class Records:
             kind: of a defect; None: nobody has named it.
             place: of a defect, where it was drawn.
             expected: the `Record.etag` that this follows from; None takes any.
+            by: who says it.
 
         Raises:
             NotFoundError: there is no record of this number.
@@ -457,6 +477,11 @@ class Records:
                     feedback_count=inspections.c.feedback_count + 1,
                 )
             )
+            self.audit.add(
+                "feedback", f"record {record}", who=by,
+                before=_called(now.feedback, now.feedback_kind), after=_called(said, kind),
+                within=connection,
+            )  # fmt: skip
             return self._get(connection, record)
 
     def _check_spelling(self, connection: sa.Connection, record: Record, kind: str) -> None:
@@ -592,11 +617,17 @@ class Records:
 
     # --- Photos --------------------------------------------------------------------------------
 
+    def photo_totals(self) -> tuple[int, int]:
+        """How many photos are stored, and how many bytes they take."""
+        size = sa.func.coalesce(sa.func.sum(photos.c.bytes), 0)
+        total = sa.select(sa.func.count(), size).where(self._kept())
+        with self._reading() as connection:
+            count, taken = connection.execute(total).one()
+            return int(count), int(taken)
+
     def photo_bytes(self) -> int:
         """How many bytes the stored photos take."""
-        total = sa.select(sa.func.coalesce(sa.func.sum(photos.c.bytes), 0)).where(self._kept())
-        with self._reading() as connection:
-            return int(connection.execute(total).scalar_one())
+        return self.photo_totals()[1]
 
     def kept_photos(self, asked: Sequence[str]) -> set[str]:
         """Those of the photos, each given by its SHA-256, that are stored as far as is known."""
@@ -621,7 +652,11 @@ class Records:
             return connection.execute(query).scalar_one_or_none()
 
     def give_up_photos(
-        self, *, stored_before: datetime | None = None, until_bytes: int | None = None
+        self,
+        *,
+        stored_before: datetime | None = None,
+        until_bytes: int | None = None,
+        until_photos: int | None = None,
     ) -> list[str]:
         """Mark photos as removed, oldest first; the caller then removes the files.
 
@@ -630,19 +665,23 @@ class Records:
         Args:
             stored_before: those that were last stored before this time.
             until_bytes: as many as it takes until the rest is no larger than this.
+            until_photos: as many as it takes until no more than this are left.
 
         Returns:
             SHA-256 of each; at most a thousand, so that no verdict waits long. Call again until
             there is none.
         """
         # Looked at first without keeping others from writing: mostly there is nothing to do.
-        excess = 0 if until_bytes is None else self.photo_bytes() - until_bytes
+        count, size = self.photo_totals()
+        more = 0 if until_photos is None else count - until_photos
+        excess = 0 if until_bytes is None else size - until_bytes
         with self._reading() as connection:
-            if not _too_many(connection.execute(self._removable()).all(), stored_before, excess):
+            rows = connection.execute(self._removable()).all()
+            if not _too_many(rows, stored_before, excess, more):
                 return []
         with self._changing() as connection:
             rows = connection.execute(self._removable()).all()
-            chosen = _too_many(rows, stored_before, excess)
+            chosen = _too_many(rows, stored_before, excess, more)
             gone = sa.update(photos).where(self._kept(), photos.c.sha256.in_(chosen))
             connection.execute(gone.values(removed=datetime.now(UTC)))
         return chosen
@@ -716,16 +755,24 @@ def _kind(given: str | None) -> str | None:
     return name
 
 
+def _called(said: Feedback | None, kind: str | None) -> str | None:
+    """Feedback as the audit trail names it."""
+    return said if kind is None else f"{said}: {kind}"
+
+
 def _named(row: sa.Row[Any], kind: type[Any]) -> dict[str, Any]:
     """The columns of a row that a dataclass has."""
     return {field.name: getattr(row, field.name) for field in fields(kind)}
 
 
-def _too_many(rows: Iterable[sa.Row[Any]], before: datetime | None, excess: int) -> list[str]:
-    """SHA-256 of the photos, oldest first, that are too old or past an excess of bytes."""
-    chosen = []
+def _too_many(
+    rows: Iterable[sa.Row[Any]], before: datetime | None, excess: int, more: int
+) -> list[str]:
+    """SHA-256 of the photos, oldest first, that are too old, or too many by bytes or number."""
+    chosen: list[str] = []
     for row in rows:
-        if not (before is not None and row.stored < before) and excess <= 0:
+        too_old = before is not None and row.stored < before
+        if not too_old and excess <= 0 and more <= len(chosen):
             break
         chosen.append(str(row.sha256))
         excess -= row.bytes
@@ -856,6 +903,31 @@ def _migrate(engine: sa.Engine) -> None:
             f"the records' database is of a newer version of this program ({error}): install a "
             "newer reconpatch"
         ) from error
+
+
+def check_current(database: str | Path) -> None:
+    """Refuse to open records whose tables are of an older program, which may be using them now.
+
+    Raises:
+        RecordsError: they are, or the database cannot be opened.
+    """
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    if isinstance(database, Path) and not database.exists():
+        return
+    engine = _open(database)
+    try:
+        with _database_errors(), engine.connect() as connection:
+            found = set(MigrationContext.configure(connection).get_current_heads())
+    finally:
+        engine.dispose()
+    newest = ScriptDirectory(str(Path(__file__).parent / "migrations")).get_heads()
+    if found and found != set(newest):
+        raise RecordsError(
+            "the records' tables are of another version of this program: use that, or start the "
+            "service of this one first, which brings them up to date"
+        )
 
 
 COLUMNS = (

@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import quote, unquote
 
 import anyio
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -34,6 +34,8 @@ from reconpatch.station.fit_jobs import FitJobs
 from reconpatch.station.guard import API, TooLargeError
 from reconpatch.station.log import known_product
 from reconpatch.station.metrics import Metrics
+from reconpatch.station.outputs.dispatch import Outputs
+from reconpatch.station.permissions import Person
 from reconpatch.station.pictures import Picture, Pictures
 from reconpatch.station.records import COLUMNS, Page, Record, Version, as_rows
 from reconpatch.station.schemas import (
@@ -76,6 +78,9 @@ from reconpatch.station.schemas import (
     VersionsOut,
 )
 from reconpatch.station.station import Asked, NamedBytes, Preview, Station
+
+if TYPE_CHECKING:
+    from reconpatch.station.people import People
 
 MAX_FILES = 64
 """Photos of one batch."""
@@ -125,10 +130,12 @@ _ONE_PHOTO = _body(_form("file", _BINARY["schema"], required=True) | _RAW)
 _PHOTOS = {"type": "array", "items": _BINARY["schema"]}
 _PICTURE = _file("image/png", "image/jpeg")
 
-router = APIRouter(
-    prefix=API,
-    responses={status: {"model": Problem, "description": said} for status, said in _SAID.items()},
-)
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": said} for status, said in _SAID.items()
+}
+"""What every route may answer instead, for OpenAPI."""
+
+router = APIRouter(prefix=API, responses=PROBLEMS)
 
 
 class Service:
@@ -137,12 +144,21 @@ class Service:
     Args:
         station: what inspects and keeps.
         fits: where the page's fits are done.
+        outputs: who else is told of verdicts.
         max_bytes: larger files of photos are refused.
+        people: who may ask; None: there are no users.
     """
 
-    def __init__(self, station: Station, fits: FitJobs, max_bytes: int) -> None:
-        self.station, self.fits = station, fits
-        self.metrics = Metrics(station)
+    def __init__(
+        self,
+        station: Station,
+        fits: FitJobs,
+        outputs: Outputs,
+        max_bytes: int,
+        people: People | None = None,
+    ) -> None:
+        self.station, self.fits, self.outputs, self.people = station, fits, outputs, people
+        self.metrics = Metrics(station, outputs)
         self.pictures = Pictures(station)
         self._max_bytes = max_bytes
         self._open = 0
@@ -226,14 +242,19 @@ def _named(product: Product, here: Here) -> str:
 
 
 def _asked(
+    request: Request,
     if_match: Annotated[
         str | None,
         Header(max_length=200, description="The ETag that this follows from; without it, any."),
     ] = None,
     x_operator: Annotated[
-        str | None, Header(max_length=500, description="Who asks, for the audit trail.")
+        str | None,
+        Header(max_length=500, description="Who asks, for the audit trail; of a user their name."),
     ] = None,
 ) -> Asked:
+    person: Person | None = request.scope.get("person")
+    if person is not None:
+        x_operator = quote(person.name)
     by = "".join(c for c in unquote(x_operator or "") if c.isprintable()).strip()
     expected = None if if_match is None or if_match.strip() == "*" else if_match.strip()
     return Asked(expected, by[:_LONGEST_OPERATOR] or None)
@@ -475,7 +496,12 @@ def feedback(
     """Say what the part was, in place of what was said before."""
     place = [Stroke(stroke.width, tuple(stroke.points)) for stroke in said.place]
     told = here.station.records.feedback(
-        record, said.feedback, kind=said.kind, place=place, expected=asked.expected
+        record,
+        said.feedback,
+        kind=said.kind,
+        place=place,
+        expected=asked.expected,
+        by=asked.by,
     )
     response.headers["ETag"] = told.etag
     return told
@@ -622,9 +648,11 @@ def alarms(product: Known, here: Here, limit: Limit = 100, cursor: Cursor = None
 
 
 @router.post("/products/{product}/drift/acknowledge")
-def acknowledge(product: Known, given: AcknowledgeIn, here: Here) -> DriftOut:
-    """Say that the open alarms were seen."""
-    here.station.acknowledge(product, by=given.by, note=given.note, up_to=given.up_to)
+def acknowledge(product: Known, given: AcknowledgeIn, here: Here, request: Request) -> DriftOut:
+    """Say that the open alarms were seen; of a user their own name counts."""
+    person: Person | None = request.scope.get("person")
+    by = given.by if person is None else person.name
+    here.station.acknowledge(product, by=by, note=given.note, up_to=given.up_to)
     return _drift(here.station, product)
 
 
@@ -836,10 +864,7 @@ async def health(here: Here, response: Response) -> HealthOut:
     """Whether the next photo could be inspected and stored; answered within a second."""
     ready = here.station.readiness
     await asyncio.wait([asyncio.wrap_future(ready.look())], timeout=_HEALTH_SECONDS)
-    reasons = ready.reasons
-    out = here.station.out
-    if out and not here.station.products:
-        reasons.append("no product is in service")
+    reasons = here.station.unable
     response.status_code = 503 if reasons else 200
     return HealthOut(
         status="not ready" if reasons else "ok",
@@ -857,6 +882,8 @@ async def state(here: Here) -> StateOut:
     station.readiness.look()
     reasons = station.readiness.reasons
     return StateOut(
+        outputs=here.outputs.names,
+        failing=here.outputs.failing(),
         now=datetime.now(UTC),
         ready=not reasons,
         reasons=reasons,

@@ -151,6 +151,8 @@ class StateOut(BaseModel):
     default: str | None
     stale_after: float | None = Field(description="Seconds; null: a verdict is never stale.")
     products: list[ProductState]
+    outputs: list[str] = Field(description="Names of the outputs to the line.")
+    failing: dict[str, str] = Field(description="Why outputs fail, by their names.")
 
 
 class FailuresOut(BaseModel):

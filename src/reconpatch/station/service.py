@@ -10,7 +10,7 @@ import contextlib
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,11 @@ from starlette.requests import ClientDisconnect
 
 import reconpatch
 from reconpatch.errors import (
+    AccessError,
     BusyError,
     ChangedError,
     ConfirmError,
+    LineError,
     NotFoundError,
     OutputError,
     PhotoError,
@@ -38,11 +40,17 @@ from reconpatch.errors import (
 )
 from reconpatch.station.fit_jobs import FitJobs
 from reconpatch.station.guard import API, COOKIE, Access, Guard
+from reconpatch.station.outputs.dispatch import Outputs
+from reconpatch.station.outputs.message import Status
 from reconpatch.station.routes import Service, router
+from reconpatch.station.routes_outputs import router as outputs_router
+from reconpatch.station.routes_people import router as people_router
 from reconpatch.station.station import Station
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
+
+    from reconpatch.station.outputs.settings import OutputSettings
 
 log = logging.getLogger("reconpatch.service")
 
@@ -61,6 +69,8 @@ _STATUS: tuple[tuple[type[ReconPatchError], int], ...] = (
     (ChangedError, 412),
     (PhotoError, 422),
     (BusyError, 503),
+    (LineError, 503),
+    (AccessError, 403),
     (RecordsError, 503),
     (OutputError, 503),
     (ReconPatchError, 400),
@@ -72,6 +82,7 @@ def create_app(
     *,
     access: Access | None = None,
     fits: FitJobs | None = None,
+    outputs: Outputs | None = None,
     max_bytes: int = MAX_BYTES,
     web: Path = WEB,
 ) -> FastAPI:
@@ -81,10 +92,12 @@ def create_app(
         station: what inspects and keeps.
         access: who may ask; by default programs and the page on this machine.
         fits: where the page's fits are done; by default without folders to choose from.
+        outputs: who else is told of verdicts; closed with the station. By default nobody.
         max_bytes: larger files of photos are refused.
         web: folder of the page's files; without an index.html in it there is no page.
     """
     fits = fits if fits is not None else FitJobs(station)
+    outputs = outputs if outputs is not None else outputs_of(station, {})
     access = access or Access()
     if access.cookie_name == COOKIE:  # ports do not part cookies; stations have their own names
         own = re.sub("[^A-Za-z0-9-]", "-", station.data.station)
@@ -109,7 +122,7 @@ def create_app(
     )
     # Set by whoever stops the service, before it waits for requests under way.
     app.state.stopping = threading.Event()
-    app.state.service = service = Service(station, fits, max_bytes)
+    app.state.service = service = Service(station, fits, outputs, max_bytes, access.people)
     app.add_middleware(
         Guard,
         access=access,
@@ -121,10 +134,24 @@ def create_app(
     )
     _handle_errors(app)
     app.include_router(router)
+    app.include_router(outputs_router)
+    app.include_router(people_router)
     if (web / "index.html").is_file():
         # Not mounted at "/", where it would answer for a route that is asked by a wrong method.
         app.router.default = partial(_page, StaticFiles(directory=web, html=True))
     return app
+
+
+def outputs_of(station: Station, settings: Mapping[str, OutputSettings]) -> Outputs:
+    """The outputs of a station, which end with it."""
+
+    def status() -> Status:
+        station.readiness.look()
+        return Status(station.unable, sorted(station.products), station.waiting)
+
+    outputs = Outputs(settings, station.records, status)
+    station.closing.append(outputs.close)
+    return outputs
 
 
 async def _page(files: StaticFiles, scope: Scope, receive: Receive, send: Send) -> None:

@@ -18,7 +18,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -89,6 +89,8 @@ _KEEP_NEWEST = 1_000
 _UNWRITTEN = 10_000
 _LONGEST_NAME, _LONGEST_ERROR = 255, 500
 _HOUSEKEEPING_SECONDS = 60.0
+# A batch that takes longer will hardly come to an end.
+_STUCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Limits:
         max_pixels: larger photos are refused.
         keep_days: photos are removed when they get older; None keeps any age.
         keep_bytes: the oldest photos are removed when all take more; None keeps any amount.
+        keep_photos: the oldest photos are removed when there are more; None keeps any number.
         reserve_bytes: the oldest photos are removed when less of the disk is free.
         decoded_bytes: memory for photos that are decoded, all requests together; a photo that
             takes more is decoded alone.
@@ -114,6 +117,7 @@ class Limits:
     max_pixels: int = MAX_PIXELS
     keep_days: float | None = None
     keep_bytes: int | None = None
+    keep_photos: int | None = None
     reserve_bytes: int = 1_000_000_000
     decoded_bytes: int = 2_000_000_000
     stale_after: float | None = 60.0
@@ -122,7 +126,7 @@ class Limits:
         for name in ("queue", "queue_bytes", "batch", "max_pixels", "decoded_bytes"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}: give 1 or more")
-        for name in ("keep_days", "keep_bytes", "reserve_bytes", "stale_after"):
+        for name in ("keep_days", "keep_bytes", "keep_photos", "reserve_bytes", "stale_after"):
             if (value := getattr(self, name)) is not None and value < 0:
                 raise SettingsError(f"{name} is {value}: give 0 or more")
 
@@ -191,6 +195,7 @@ class Station:
         readiness: whether the next photo could be stored.
         decoding: bytes of memory for photos that are decoded.
         orphans: files that the records did not know at start.
+        closing: called when the last photo has been inspected, before the records are closed.
 
     Raises:
         SettingsError: neither a file is given nor has the folder a product.
@@ -216,6 +221,7 @@ class Station:
         self.live = LiveState(self.limits.stale_after)
         self.decoding = Budget(self.limits.decoded_bytes)
         self.orphans = Orphans()
+        self.closing: list[Callable[[], None]] = []
         self._out: dict[str, str] = {}
         self._busy: dict[str, What] = {}
         self._tags: dict[str, str] = {}
@@ -236,6 +242,7 @@ class Station:
         self._writing = threading.Lock()
         self._stopping = threading.Event()
         self._seconds_a_photo = 0.1
+        self._batch_began: float | None = None
         self._kinds: dict[tuple[str, int], KindsSeen] = {}
         self._readers = ThreadPoolExecutor(_READERS, "read")
         self._threads = [
@@ -299,10 +306,12 @@ class Station:
         for thread in self._threads:
             thread.join()
         self._readers.shutdown()
-        self.thumbnails.close()
-        self.readiness.close()
         with contextlib.suppress(ReconPatchError):
             self._write_failures()
+        for close in self.closing:
+            close()
+        self.thumbnails.close()
+        self.readiness.close()
         self._save_drift()
         self.records.close()
         self.data.close()
@@ -355,6 +364,19 @@ class Station:
     def waiting(self) -> int:
         """Photos in the queue."""
         return len(self._queue)
+
+    @property
+    def unable(self) -> list[str]:
+        """Why no verdict can be given now; none where one can, as far as is known."""
+        reasons = self.readiness.reasons
+        if not self._served:
+            reasons.append("no product is in service")
+        began = self._batch_began
+        if began is not None and time.perf_counter() - began > _STUCK_SECONDS:
+            reasons.append("the photos at work have come to nothing for more than a minute")
+        if not self._threads[0].is_alive():
+            reasons.append("the service stops")
+        return reasons
 
     def product(self, name: str | None) -> Served:
         """A product by its name; None is the default.
@@ -410,11 +432,12 @@ class Station:
 
     def _work(self) -> None:
         while jobs := self._queue.take(self.limits.batch):
-            began = time.perf_counter()
+            began = self._batch_began = time.perf_counter()
             # Whoever sent a photo and went away is not owed a verdict.
             jobs = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
             for product in dict.fromkeys(job.product for job in jobs):
                 self._inspect(product, [j for j in jobs if j.product == product])
+            self._batch_began = None
             if jobs:
                 seconds = (time.perf_counter() - began) / len(jobs)
                 self._seconds_a_photo += 0.2 * (seconds - self._seconds_a_photo)
@@ -753,9 +776,13 @@ class Station:
         with self._changing:
             self.product(product)
             self._check_expected(product, asked or Asked())
+            before = self.default
             self.records.log.set_default(product)
             self._default = product
-            self._tell_change(product, "default", "meant where no product is named", asked)
+            self._tell_change(
+                product, "default", "meant where no product is named", asked,
+                before=before, after=product,
+            )  # fmt: skip
 
     def retire(self, product: str, *, asked: Asked | None = None) -> None:
         """Take a product out of service for good; its records, photos and models stay.
@@ -801,9 +828,13 @@ class Station:
         note: str,
         asked: Asked | None,
         figures: dict[str, Any] | None = None,
+        before: Any = None,
+        after: Any = None,
     ) -> None:
         by = asked.by if asked is not None else None
-        self.records.log.add_change(product, what, note, by=by, figures=figures)
+        self.records.log.add_change(
+            product, what, note, by=by, figures=figures, before=before, after=after
+        )
 
     def put_into_service(
         self,
@@ -899,6 +930,7 @@ class Station:
         self, served: Served, what: What, asked: Asked, figures: dict[str, Any] | None = None
     ) -> Version:
         version, name = served.version, served.version.product
+        was = self._served.get(name)
         with contextlib.suppress(ReconPatchError):  # the records have it all
             self._save_drift()
         drift = self._drift_of(served)
@@ -913,7 +945,10 @@ class Station:
             self.records.log.set_retired(name, retired=False)
             self._retired.discard(name)
         log.info("%s: version %d in service", name, version.number)
-        self._tell_change(name, what, f"version {version.number}: {version.note}", asked, figures)
+        self._tell_change(
+            name, what, f"version {version.number}: {version.note}", asked, figures,
+            before=None if was is None else _in_service(was), after=_in_service(served),
+        )  # fmt: skip
         return version
 
     def rescore(
@@ -1021,6 +1056,7 @@ class Station:
         gone = self.photos.prune(
             keep_days=limits.keep_days if trusted else None,
             keep_bytes=keep_bytes,
+            keep_photos=limits.keep_photos,
             keep_newest=_KEEP_NEWEST,
             now=now,
         )
@@ -1030,6 +1066,14 @@ class Station:
                 "less than %.1f GB of the disk were free; %d photos were removed",
                 limits.reserve_bytes / 1e9, len(gone),
             )  # fmt: skip
+
+
+def _in_service(served: Served) -> dict[str, Any]:
+    """What is in service, as the audit trail names it."""
+    number, fingerprint = served.version.number, served.version.fingerprint
+    return {
+        "version": number, "threshold": served.inspector.threshold, "fingerprint": fingerprint,
+    }  # fmt: skip
 
 
 def _with_threshold(model: Inspector, score: float | None, rate: float | None) -> Inspector:

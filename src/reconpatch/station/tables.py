@@ -202,3 +202,73 @@ sa.Index(
     drift_alarms.c.product,
     drift_alarms.c.id,
 )
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", _BigId, primary_key=True, autoincrement=True),
+    sa.Column("station", sa.String(80), nullable=False),
+    sa.Column("output", sa.String(40), nullable=False),
+    sa.Column("event", sa.String(10), nullable=False),
+    # Of the record or the failure that the message is about; neither ever goes.
+    sa.Column("subject", _BigId, nullable=False),
+    sa.Column("created", UtcTime, nullable=False),
+    # Why the receiver refused this very message; it waits for somebody to look after it.
+    sa.Column("refused", sa.Text),
+    sqlite_autoincrement=True,
+)
+sa.Index("outbox_by_output", outbox.c.station, outbox.c.output, outbox.c.id)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("station", sa.String(80), primary_key=True),
+    sa.Column("name", sa.String(80), primary_key=True),
+    sa.Column("role", sa.String(10), nullable=False),
+    sa.Column("password", sa.Text, nullable=False),
+    sa.Column("created", UtcTime, nullable=False),
+    sa.Column("disabled", UtcTime),
+)
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    # SHA-256 of what the browser's cookie holds.
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("station", sa.String(80), nullable=False),
+    sa.Column("user", sa.String(80), nullable=False),
+    sa.Column("created", UtcTime, nullable=False),
+    sa.Column("seen", UtcTime, nullable=False),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", _BigId, primary_key=True, autoincrement=True),
+    sa.Column("station", sa.String(80), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, unique=True),
+    sa.Column("name", sa.String(80), nullable=False),
+    sa.Column("scopes", _Json, nullable=False),
+    sa.Column("created", UtcTime, nullable=False),
+    sa.Column("expires", UtcTime),
+    sa.Column("revoked", UtcTime),
+    sqlite_autoincrement=True,
+)
+
+# The database itself refuses to change or remove a row: see the migration.
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("station", sa.String(80), primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("time", UtcTime, nullable=False),
+    sa.Column("who", sa.String(80)),
+    sa.Column("what", sa.String(20), nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    # JSON as text: to SQLite a column of JSON is one of numbers, and makes 0 of 0.0.
+    sa.Column("before", sa.Text),
+    sa.Column("after", sa.Text),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("previous", sa.String(64), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+)

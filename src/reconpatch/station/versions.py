@@ -126,7 +126,11 @@ class ModelVersions:
         known = {version.sha256 for version in self._records.versions(product)}
         if hashlib.sha256(content).hexdigest() not in known:
             note = f"the file {file.name}, given at start"
-            self.add(product, model, note=note, content=content)
+            version = self.add(product, model, note=note, content=content).version
+            self._records.audit.add(
+                "model", product, after={"version": version.number, "sha256": version.sha256},
+                why=note,
+            )  # fmt: skip
         return product
 
     def add(

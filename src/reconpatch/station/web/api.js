@@ -87,6 +87,11 @@ export const previewVersion = (name, number) => ask("GET", `${product(name)}/ver
 export const rescored = (name, number, query) => ask("GET", `${product(name)}/versions/${number}/rescored`, { query });
 export const rollBack = (name, given, etag) => ask("POST", `${product(name)}/rollback`, { json: given, etag });
 export const update = (name, query, etag) => ask("POST", `${product(name)}/update`, { query, etag });
+export const me = () => ask("GET", "/me");
+export const outputs = () => ask("GET", "/outputs");
+export const testOutput = (name) => ask("POST", `/outputs/${encodeURIComponent(name)}/test`);
+export const sendAgain = (name) => ask("POST", `/outputs/${encodeURIComponent(name)}/again`);
+export const discardWaiting = (name) => ask("DELETE", `/outputs/${encodeURIComponent(name)}/waiting`);
 export const orphans = () => ask("GET", "/orphans");
 export const fit = () => ask("GET", "/fit", { patience: PATIENCE });
 export const startFit = (given, etag) => ask("POST", "/fit", { json: given, etag });

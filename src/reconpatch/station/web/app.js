@@ -8,10 +8,11 @@ import { historyView } from "./history.js";
 import { listenForKeys, shortcuts } from "./keys.js";
 import { liveView } from "./live.js";
 import { modelsView } from "./models.js";
+import { outputsView } from "./outputs.js";
 import { thresholdView } from "./threshold.js";
 import { BRIEFLY, trouble } from "./trouble.js";
 
-const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, fit: fitView, models: modelsView };
+const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, fit: fitView, models: modelsView, outputs: outputsView };
 const EVERY = 1000; // milliseconds between two questions for the station's state
 const CHANGING = { threshold: "changing the threshold", rollback: "going back to a version", update: "learning", fit: "taking over a fit" };
 
@@ -195,6 +196,17 @@ function bindSettings() {
   byId("open-help").addEventListener("click", openHelp);
 }
 
+/** Where the station has users: who is logged in stands where others write their name. */
+async function showMe() {
+  const me = await api.me();
+  if (!me.users) return;
+  byId("operator").closest("p").hidden = true;
+  byId("me").hidden = false;
+  document.body.classList.add("has-users"); // who is logged in is told on the smallest screen too
+  byId("me").querySelector("span").textContent = `You are ${me.name}${me.role ? ` (${me.role})` : ""}.`;
+  byId("open-help").textContent = `${me.name} ?`;
+}
+
 // --- Start ---------------------------------------------------------------------------------------
 
 /** Ask for the station's state again and again, and let the header and the view say what came. */
@@ -245,6 +257,11 @@ function showService() {
   byId("others").hidden = !out.length;
   byId("others").textContent = `Out of service: ${out.map((one) => one.name).join(", ")}`;
   byId("others").title = out.map((one) => `${one.name}: ${one.reason}`).join("\n");
+  const failing = Object.keys(service.state?.failing || {});
+  byId("outputs").hidden = !service.state?.outputs.length;
+  byId("failing").hidden = !failing.length;
+  byId("failing").textContent = `Not told: ${failing.join(", ")}`;
+  byId("failing").title = failing.map((one) => `${one}: ${service.state.failing[one]}`).join("\n");
   if (shown && shown.told) shown.told();
 }
 
@@ -257,6 +274,7 @@ async function start() {
   try {
     await loadProducts();
     route();
+    await showMe();
   } catch (error) {
     toast(error.message, { kind: "error" });
   }
