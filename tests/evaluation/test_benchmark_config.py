@@ -102,6 +102,6 @@ def test_best_is_its_two_members() -> None:
 
 def test_fast_gives_way_to_what_is_set() -> None:
     (fast,) = load_config("fast").fit_settings("patchcore", 1)
-    assert (fast.size_limit, fast.bank, fast.training.made) == (224, 0.005, 160)
+    assert (fast.size_limit, fast.bank, fast.training.made) == (224, 0.005, 256)
     (changed,) = load_config("fast").fit_settings("patchcore", 1, {"bank": 0.02})
     assert (changed.size_limit, changed.bank) == (224, 0.02)
