@@ -576,6 +576,16 @@ def test_a_service_that_takes_questions_and_gives_no_answer_counts_as_dead(line:
     line.expect_verdict("last.png", "ANOMALOUS")  # by itself, once there is an answer
 
 
+@pytest.mark.parametrize("body", ["", '{"now": "2026-', "<p>Log in to the guest network</p>"])
+def test_half_an_answer_is_none_and_the_page_goes_on_after_it(line: Line, body: str) -> None:
+    line.inspect("part.png", textured(1000))
+    line.expect_verdict("part.png", "GOOD")
+    line.page.route("**/api/v1/state", lambda route: route.fulfill(status=200, body=body))
+    line.expect_no_verdict("answer cannot be read")
+    line.page.unroute("**/api/v1/state")
+    line.expect_verdict("part.png", "GOOD")
+
+
 def test_a_database_that_stops_leaves_no_verdict(line: Line) -> None:
     line.inspect("last.png", textured(1000))
     line.expect_verdict("last.png", "GOOD")

@@ -27,7 +27,9 @@ async function ask(method, path, { query = {}, json, body, headers = {}, etag = 
   } catch {
     throw new ServiceError("The service does not answer: is it running?", 0);
   }
-  const values = await answer.json().catch(() => ({}));
+  const values = answer.status === 204 ? {} : await answer.json().catch(() => (answer.ok ? null : {}));
+  // Cut off, given up while it came, or somebody else's page: half an answer is none.
+  if (!values) throw new ServiceError("The service's answer cannot be read: is the connection good?", 0);
   if (answer.ok) {
     const now = answer.headers.get("ETag");
     if (now && values.etag === undefined) values.etag = now;
