@@ -124,14 +124,15 @@ def defects_to_learn(
             kind = KINDS[(n + turn * DEFECTS_A_PHOTO + k - first) % len(KINDS)]
             made = make_defect(pixels.transpose(1, 2, 0), donor.transpose(1, 2, 0), kind, rng)
             pixels, mask = _inspected(made, view, original, extractor.grid)
-            shares.append(coverage(mask, extractor.grid)[view.cells])
-        if not any(covered.any() for covered in shares):
+            covered = coverage(mask, extractor.grid)[view.cells]
+            if covered.any():
+                shares.append(covered)
+        if not shares:
             continue
         features = extractor(as_unit(pixels[None]))[0][view.cells]
         for covered in shares:
-            if covered.any():
-                chosen = covered > min(LEARNT_COVERAGE, 0.999 * float(covered.max()))
-                found.append(DefectPatches(features[chosen], photos[numbers[n]].group))
+            chosen = covered > min(LEARNT_COVERAGE, 0.999 * float(covered.max()))
+            found.append(DefectPatches(features[chosen], photos[numbers[n]].group))
     return found
 
 
