@@ -22,6 +22,7 @@ from reconpatch.photos.images import read_photo
 from reconpatch.station.data_folder import DataFolder
 from reconpatch.station.fit_jobs import Change, FitComparison, FitJob, FitJobs
 from reconpatch.station.guard import Access
+from reconpatch.station.page_settings import PageSettings
 from reconpatch.station.service import create_app, outputs_of
 from reconpatch.station.station import Station
 from test_station import png
@@ -146,6 +147,7 @@ def shown(
     model: Path,
     options: dict[str, Any],
     outputs: dict[str, Any] | None = None,
+    settings: PageSettings | None = None,
 ) -> Iterator[Line]:
     """A station of one product, disc, with a folder of the good parts of `MONDAY`."""
     model = Path(shutil.copy(model, tmp_path / "disc.rcp"))
@@ -158,7 +160,9 @@ def shown(
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(station, fits=fits, outputs=outputs_of(station, outputs or {})),
+            create_app(
+                station, fits=fits, outputs=outputs_of(station, outputs or {}), page=settings
+            ),
             log_config=None,
             ws="none",
         )

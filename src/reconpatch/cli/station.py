@@ -74,7 +74,7 @@ def serve(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file with the outputs to the line.",
+            help="TOML file: outputs to the line, and how the page is set up.",
             metavar="FILE",
             show_default="none",
         ),
@@ -196,7 +196,12 @@ def serve(
             }  # fmt: skip
             station.records.audit.add("start", folder.station, after=now)
             application = create_app(
-                station, access=access, fits=fits, outputs=outputs, max_bytes=max_bytes
+                station,
+                access=access,
+                fits=fits,
+                outputs=outputs,
+                page=told.page,
+                max_bytes=max_bytes,
             )
             server = _server(application, listening, tls, proxies)
             for product, served in sorted(station.products.items()):

@@ -1,6 +1,7 @@
 """The station's configuration: one TOML file, for what does not fit into options.
 
     [outputs.NAME]      where verdicts go; see `station/outputs/settings.py`
+    [page]              its language; see `station/page_settings.py`
 
 Every error names the file, the key, what was given and what is allowed.
 """
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from reconpatch.errors import SettingsError
 from reconpatch.station.outputs.settings import KINDS, NAME, OutputSettings
+from reconpatch.station.page_settings import PageSettings
 
 Table = TypeVar("Table", bound=BaseModel)
 
@@ -27,10 +29,12 @@ class Config:
 
     Attributes:
         outputs: the outputs to the line, by their names.
+        page: how the page is set up.
         path: of the file, or None.
     """
 
     outputs: Mapping[str, OutputSettings] = field(default_factory=dict)
+    page: PageSettings = field(default_factory=PageSettings)
     path: Path | None = None
 
 
@@ -48,7 +52,7 @@ def read_config(path: Path) -> Config:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML ({error}): mend the file") from error
-    _check_keys(values, ["outputs"], f"{path}")
+    _check_keys(values, ["outputs", "page"], f"{path}")
     outputs = {}
     for name, table in _tables(values.get("outputs", {}), f"{path}: outputs").items():
         if not NAME.fullmatch(name):
@@ -57,7 +61,10 @@ def read_config(path: Path) -> Config:
                 "and _, the first a letter or digit"
             )
         outputs[name] = _output(table, f"{path}: outputs.{name}", path.parent)
-    return Config(outputs, path)
+    page = checked(
+        PageSettings, _table(values.get("page", {}), f"{path}: page"), f"{path}: page", path.parent
+    )
+    return Config(outputs, page, path)
 
 
 def _output(table: Mapping[str, Any], where: str, folder: Path) -> OutputSettings:
@@ -89,6 +96,12 @@ def checked(model: type[Table], values: Mapping[str, Any], where: str, folder: P
         allowed = first["msg"].removeprefix("Value error, ").replace("Input should be", "give")
         given = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"
         raise SettingsError(f"{place}{given}: {allowed}") from None
+
+
+def _table(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SettingsError(f"{where} is {value!r}: write it as a table, [page]")
+    return value
 
 
 def _tables(value: Any, where: str) -> dict[str, dict[str, Any]]:

@@ -42,8 +42,10 @@ from reconpatch.station.fit_jobs import FitJobs
 from reconpatch.station.guard import API, COOKIE, Access, Guard
 from reconpatch.station.outputs.dispatch import Outputs
 from reconpatch.station.outputs.message import Status
+from reconpatch.station.page_settings import PageSettings
 from reconpatch.station.routes import Service, router
 from reconpatch.station.routes_outputs import router as outputs_router
+from reconpatch.station.routes_page import router as page_router
 from reconpatch.station.routes_people import router as people_router
 from reconpatch.station.station import Station
 
@@ -83,6 +85,7 @@ def create_app(
     access: Access | None = None,
     fits: FitJobs | None = None,
     outputs: Outputs | None = None,
+    page: PageSettings | None = None,
     max_bytes: int = MAX_BYTES,
     web: Path = WEB,
 ) -> FastAPI:
@@ -93,6 +96,7 @@ def create_app(
         access: who may ask; by default programs and the page on this machine.
         fits: where the page's fits are done; by default without folders to choose from.
         outputs: who else is told of verdicts; closed with the station. By default nobody.
+        page: how the page is set up; by default in the language of the browser.
         max_bytes: larger files of photos are refused.
         web: folder of the page's files; without an index.html in it there is no page.
     """
@@ -123,6 +127,7 @@ def create_app(
     # Set by whoever stops the service, before it waits for requests under way.
     app.state.stopping = threading.Event()
     app.state.service = service = Service(station, fits, outputs, max_bytes, access.people)
+    app.state.page = page or PageSettings()
     app.add_middleware(
         Guard,
         access=access,
@@ -136,6 +141,7 @@ def create_app(
     app.include_router(router)
     app.include_router(outputs_router)
     app.include_router(people_router)
+    app.include_router(page_router)
     if (web / "index.html").is_file():
         # Not mounted at "/", where it would answer for a route that is asked by a wrong method.
         app.router.default = partial(_page, StaticFiles(directory=web, html=True))

@@ -1,5 +1,7 @@
 // The service, as the page asks it. Addresses are relative to the page's, which may be under a prefix.
 
+import { t } from "./words.js";
+
 const ROOT = "api/v1";
 const PATIENCE = 10000; // milliseconds that a question which is asked again and again may take
 
@@ -25,11 +27,11 @@ async function ask(method, path, { query = {}, json, body, headers = {}, etag = 
   try {
     answer = await fetch(address(path, query), options);
   } catch {
-    throw new ServiceError("The service does not answer: is it running?", 0);
+    throw new ServiceError(t("error.silent"), 0);
   }
   const values = answer.status === 204 ? {} : await answer.json().catch(() => (answer.ok ? null : {}));
   // Cut off, given up while it came, or somebody else's page: half an answer is none.
-  if (!values) throw new ServiceError("The service's answer cannot be read: is the connection good?", 0);
+  if (!values) throw new ServiceError(t("error.unreadable"), 0);
   if (answer.ok) {
     const now = answer.headers.get("ETag");
     if (now && values.etag === undefined) values.etag = now;
@@ -37,7 +39,7 @@ async function ask(method, path, { query = {}, json, body, headers = {}, etag = 
   }
   if (answer.status === 401) logIn();
   const wait = Number(answer.headers.get("Retry-After") || 0);
-  throw new ServiceError(values.error || `The service answered ${answer.status}`, answer.status, values, wait);
+  throw new ServiceError(values.error || t("error.status", { status: String(answer.status) }), answer.status, values, wait);
 }
 
 /** The page anew, which asks for the token then; once, in case that does not help. */

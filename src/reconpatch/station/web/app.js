@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { rollBack } from "./changes.js";
-import { byId, h, sentence, time, toast, toastAll } from "./dom.js";
+import { byId, h, said, sentence, time, toast, toastAll } from "./dom.js";
 import { fitView } from "./fit.js";
 import { historyView } from "./history.js";
 import { listenForKeys, shortcuts } from "./keys.js";
@@ -10,11 +10,11 @@ import { liveView } from "./live.js";
 import { modelsView } from "./models.js";
 import { outputsView } from "./outputs.js";
 import { thresholdView } from "./threshold.js";
-import { BRIEFLY, trouble } from "./trouble.js";
+import { briefly, trouble } from "./trouble.js";
+import { fillIn, language, languages, loadWords, t } from "./words.js";
 
 const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, fit: fitView, models: modelsView, outputs: outputsView };
 const EVERY = 1000; // milliseconds between two questions for the station's state
-const CHANGING = { threshold: "changing the threshold", rollback: "going back to a version", update: "learning", fit: "taking over a fit" };
 
 const state = { products: [], out: [], retired: [], default: null, product: null };
 const service = { state: null, at: 0, answered: null, problem: null, unready: null }; // see trouble.js
@@ -65,25 +65,25 @@ function choose(name) {
 /** Somebody else changed it first (412): say who and what, and show it. False for any other error. */
 function tellConflict(error, redraw) {
   if (error.status !== 412) return false;
-  toast(`Nothing was changed. ${sentence(error.message)}`, { kind: "error" });
-  loadProducts().then(redraw).catch((failed) => toast(failed.message, { kind: "error" }));
+  toast([t("conflict"), " ", said(sentence(error.message))], { kind: "error" });
+  loadProducts().then(redraw).catch((failed) => toast(said(failed), { kind: "error" }));
   return true;
 }
 
 /** Say which version is in service now; Undo goes back, and redraws the view if it is still there. */
-function tellSwap(version, before, redraw, how = "") {
+function tellSwap(version, before, redraw, told = t("swap.told", { version: version.number })) {
   const view = shown;
   async function undo() {
     try {
       const back = await rollBack(version.product, before, version.etag);
       await loadProducts();
       if (shown === view) await redraw();
-      if (back) toast(`Version ${back.number} is in service again.`);
+      if (back) toast(t("swap.again", { version: back.number }));
     } catch (error) {
-      if (!tellConflict(error, () => shown === view && redraw())) toast(error.message, { kind: "error" });
+      if (!tellConflict(error, () => shown === view && redraw())) toast(said(error), { kind: "error" });
     }
   }
-  toast(`Version ${version.number} is in service${how}.`, { actions: [["Undo", undo]] });
+  toast(told, { actions: [[t("undo"), undo]] });
 }
 
 // --- Views ---------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ function show(name, rest = []) {
     else link.removeAttribute("aria-current");
   }
   document.body.dataset.view = name;
-  document.title = `${name[0].toUpperCase()}${name.slice(1)} – ReConPatch`;
+  document.title = `${t(`view.${name}`)} – ReConPatch`;
   const main = byId("main");
   main.replaceChildren();
   shown = { name, ...VIEWS[name](main, page, rest) };
@@ -117,11 +117,11 @@ async function inspect(files, serial = "") {
   inspecting += 1;
   try {
     for (const file of files) {
-      const name = file.name || "photo";
+      const name = file.name || "photo.png";
       try {
         sent.add((await api.inspect(file, serial ? `${serial} ${name}` : name, state.product)).id);
       } catch (error) {
-        failed.push(error.message);
+        failed.push(said(error));
       }
     }
   } finally {
@@ -135,7 +135,7 @@ async function inspect(files, serial = "") {
 function filesOf(transfer) {
   const items = [...transfer.items].filter((item) => item.kind === "file");
   const folders = items.map((item) => item.webkitGetAsEntry?.()).filter((entry) => entry?.isDirectory).map((entry) => entry.name);
-  if (folders.length) toast(`${folders.join(", ")} is a folder, and a page can take photos only: open it and drop the photos in it.`, { kind: "error" });
+  if (folders.length) toast(t("drop.folder", { n: folders.length, names: folders.join(", ") }), { kind: "error" });
   return [...transfer.files].filter((file) => !folders.includes(file.name));
 }
 
@@ -178,7 +178,7 @@ function command(event) {
 /** What a scan gun typed, with no text field in focus. */
 function scanned(text) {
   if (shown && shown.scanned) shown.scanned(text);
-  else toast(`“${text}” was scanned; Live has a field for serial numbers.`);
+  else toast(t("scan.elsewhere", { text }));
 }
 
 function openHelp() {
@@ -194,6 +194,10 @@ function bindSettings() {
   name.value = api.operator.name;
   name.addEventListener("change", () => { api.operator.name = name.value; });
   byId("open-help").addEventListener("click", openHelp);
+  const spoken = byId("language");
+  spoken.replaceChildren(...Object.entries(languages()).map(([code, called]) => h("option", { value: code, lang: code }, called)));
+  spoken.value = language.code;
+  spoken.addEventListener("change", () => { language.code = spoken.value; location.reload(); });
 }
 
 /** Where the station has users: who is logged in stands where others write their name. */
@@ -203,7 +207,7 @@ async function showMe() {
   byId("operator").closest("p").hidden = true;
   byId("me").hidden = false;
   document.body.classList.add("has-users"); // who is logged in is told on the smallest screen too
-  byId("me").querySelector("span").textContent = `You are ${me.name}${me.role ? ` (${me.role})` : ""}.`;
+  byId("me").querySelector("span").textContent = me.role ? t("me.user", { name: me.name, role: t(`role.${me.role}`) }) : t("me.program", { name: me.name });
   byId("open-help").textContent = `${me.name} ?`;
 }
 
@@ -235,7 +239,7 @@ async function followProducts() {
   await loadProducts();
   if (!shown) route();
   else if (before !== state.product) {
-    toast(`${before} is no longer in service: this is ${state.product}.`, { kind: "error" });
+    toast(t("product.gone", { before, now: state.product }), { kind: "error" });
     show(shown.name);
   }
 }
@@ -246,26 +250,33 @@ function showService() {
   const calm = !wrong || wrong.kind === "none" || wrong.kind === "unknown";
   sign.className = `service ${calm ? "up" : "down"}`;
   const product = service.state?.products.find((one) => one.name === state.product);
-  const brief = [wrong ? BRIEFLY[wrong.kind] : "running", calm && CHANGING[product?.busy]].filter(Boolean).join(", ");
-  const text = wrong?.kind === "silent" && wrong.since ? `${brief} since ${time(wrong.since)}` : brief;
+  const brief = [briefly(wrong ? wrong.kind : "running"), calm && product?.busy && t(`busy.${product.busy}`)].filter(Boolean).join(", ");
+  const text = wrong?.kind === "silent" && wrong.since ? t("brief.since", { what: brief, time: time(wrong.since) }) : brief;
   if (sign.textContent !== text) sign.textContent = text; // a status that is set again is read out again
   sign.title = wrong ? wrong.why : "";
   const alarms = product?.drift || 0;
   byId("drift").hidden = !alarms;
-  byId("drift").textContent = alarms > 1 ? `${alarms} drift alarms` : "Drift alarm";
+  byId("drift").textContent = t("drift.pill", { n: alarms });
   const out = (service.state?.products || []).filter((one) => one.state === "out" && one.name !== state.product);
   byId("others").hidden = !out.length;
-  byId("others").textContent = `Out of service: ${out.map((one) => one.name).join(", ")}`;
+  byId("others").textContent = t("others.pill", { names: out.map((one) => one.name).join(", ") });
   byId("others").title = out.map((one) => `${one.name}: ${one.reason}`).join("\n");
   const failing = Object.keys(service.state?.failing || {});
   byId("outputs").hidden = !service.state?.outputs.length;
   byId("failing").hidden = !failing.length;
-  byId("failing").textContent = `Not told: ${failing.join(", ")}`;
+  byId("failing").textContent = t("failing.pill", { names: failing.join(", ") });
   byId("failing").title = failing.map((one) => `${one}: ${service.state.failing[one]}`).join("\n");
   if (shown && shown.told) shown.told();
 }
 
 async function start() {
+  try {
+    await loadWords();
+  } catch {
+    byId("main").textContent = "The page cannot be loaded: the service does not answer. Load it again."; // no words yet
+    return;
+  }
+  fillIn(document);
   addEventListener("hashchange", route);
   listenForKeys({ command, scanned });
   bindSettings();
@@ -276,7 +287,7 @@ async function start() {
     route();
     await showMe();
   } catch (error) {
-    toast(error.message, { kind: "error" });
+    toast(said(error), { kind: "error" });
   }
   document.addEventListener("visibilitychange", showService); // a page in the background is hardly ever at work
   setInterval(showService, EVERY); // an age goes on, and so does silence, while no answer comes

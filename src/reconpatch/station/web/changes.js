@@ -1,7 +1,8 @@
 // Changes of what is in service that the service asks to confirm, because confirmed defects would be missed.
 
 import * as api from "./api.js";
-import { ask, count, h, sentence } from "./dom.js";
+import { ask, h, sentence } from "./dom.js";
+import { t } from "./words.js";
 
 const LOOKS = 60; // at what confirmed parts score, before somebody is asked without knowing it
 
@@ -10,7 +11,7 @@ export async function rollBack(product, number, etag) {
   return confirmed({
     change: (confirm) => api.rollBack(product, { number, confirm }, etag),
     look: () => api.previewVersion(product, number),
-    title: `Go back to version ${number} all the same?`,
+    title: t("changes.back_title", { version: String(number) }),
   });
 }
 
@@ -26,7 +27,7 @@ export async function confirmed({ change, look, title }) {
     } catch (error) {
       const figures = error.status === 409 && error.values.confirmed;
       if (!figures) throw error;
-      if (!figures.unscored || looks >= LOOKS) return (await ask(title, described(error), "Yes, do it all the same")) ? change(true) : null;
+      if (!figures.unscored || looks >= LOOKS) return (await ask(title, described(error), t("changes.yes"))) ? change(true) : null;
     }
     await look();
   }
@@ -36,18 +37,18 @@ export async function confirmed({ change, look, title }) {
 function described(error) {
   const c = error.values.confirmed;
   const line = (text, now, then, of) => h("tr", { class: then > now ? "worse" : "" },
-    h("th", { scope: "row" }, text), h("td", { class: "n" }, `${now} of ${of}`), h("td", { class: "n" }, `${then} of ${of}`));
+    h("th", { scope: "row" }, text), h("td", { class: "n" }, t("of", { n: now, of })), h("td", { class: "n" }, t("of", { n: then, of })));
   return [
     h("p", { class: "note error" }, sentence(error.message)),
     h("table", { class: "confirmed" },
-      h("caption", {}, "What it would make of the parts that somebody has judged"),
-      h("thead", {}, h("tr", {}, ["", "now", "then"].map((text) => h("th", { scope: "col", class: text && "n" }, text)))),
+      h("caption", {}, t("changes.caption")),
+      h("thead", {}, h("tr", {}, ["", t("changes.now"), t("changes.then")].map((text) => h("th", { scope: "col", class: text && "n" }, text)))),
       h("tbody", {},
-        line("defects missed", c.missed_now, c.missed_then, c.defects),
-        line("good parts flagged", c.false_alarms_now, c.false_alarms_then, c.goods))),
-    c.unscored > 0 && h("p", {}, `${count(c.unscored, "confirmed part")} ${c.unscored === 1 ? "is" : "are"} not scored yet and may change this.`),
-    c.gone > 0 && h("p", {}, `${count(c.gone, "confirmed part")} can no longer be scored: the photo is not stored any more.`),
-    c.missed.length > 0 && h("details", {}, h("summary", {}, "Which would be missed"),
+        line(t("changes.missed"), c.missed_now, c.missed_then, c.defects),
+        line(t("changes.flagged"), c.false_alarms_now, c.false_alarms_then, c.goods))),
+    c.unscored > 0 && h("p", {}, t("changes.unscored", { n: c.unscored })),
+    c.gone > 0 && h("p", {}, t("changes.gone", { n: c.gone })),
+    c.missed.length > 0 && h("details", {}, h("summary", {}, t("changes.which")),
       h("ul", {}, c.missed.map((one) => h("li", {}, one.name)))),
   ];
 }

@@ -2,7 +2,8 @@
 // the heat map.
 
 import * as api from "./api.js";
-import { count, during, h } from "./dom.js";
+import { during, h } from "./dom.js";
+import { t } from "./words.js";
 
 const NARROW = 0.01; // of the photo's longer side, the thinnest brush
 const MOST_STROKES = 200; // as the service takes them
@@ -18,19 +19,19 @@ export function defectDetails(stage, { keep, hold }) {
   let strokes = [];
   let open = false; // whether the last of them goes on; not where there are as many as the service takes
   const known = h("datalist", { id: "kinds" });
-  const kind = h("input", { id: "kind", maxlength: 64, list: "kinds", autocomplete: "off", placeholder: "such as scratch", onfocus: hold });
-  const draw = h("button", { type: "button", id: "draw", "aria-pressed": "false", onclick: () => { hold(); pen(draw.getAttribute("aria-pressed") !== "true"); } }, "Draw where it is");
-  const brush = h("input", { type: "range", id: "brush", min: 1, max: 12, value: 4, "aria-label": "Width of the brush" });
-  const clear = h("button", { type: "button", class: "quiet", onclick: () => { strokes = []; drawn(); } }, "Clear the drawing");
+  const kind = h("input", { id: "kind", maxlength: 64, list: "kinds", autocomplete: "off", placeholder: t("details.kind_hint"), onfocus: hold });
+  const draw = h("button", { type: "button", id: "draw", "aria-pressed": "false", onclick: () => { hold(); pen(draw.getAttribute("aria-pressed") !== "true"); } }, t("details.draw"));
+  const brush = h("input", { type: "range", id: "brush", min: 1, max: 12, value: 4, "aria-label": t("details.brush") });
+  const clear = h("button", { type: "button", class: "quiet", onclick: () => { strokes = []; drawn(); } }, t("details.clear"));
   const where = h("p", { class: "where" });
-  const save = h("button", { type: "submit", class: "primary", id: "keep" }, "Keep");
-  const form = h("form", { class: "details", hidden: true, "aria-label": "Which defect, and where", onsubmit: send },
-    h("label", {}, "Kind of defect ", kind, known), h("div", { class: "row" }, draw, brush, clear), where, save);
+  const save = h("button", { type: "submit", class: "primary", id: "keep" }, t("details.keep"));
+  const form = h("form", { class: "details", hidden: true, "aria-label": t("details.label"), onsubmit: send },
+    h("label", {}, t("details.kind"), " ", kind, known), h("div", { class: "row" }, draw, brush, clear), where, save);
 
   function drawn() {
     stage.draw(strokes);
     clear.hidden = !strokes.length;
-    where.textContent = strokes.length ? `Drawn with ${count(strokes.length, "stroke")}.` : "Not drawn: it is learned from where the heat map is highest.";
+    where.textContent = strokes.length ? t("details.drawn", { n: strokes.length }) : t("details.not_drawn");
   }
 
   const points = () => strokes.reduce((sum, one) => sum + one.points.length, 0);

@@ -1,5 +1,7 @@
 // Elements, texts and numbers; everything a user or a photo is called goes in as text, never as HTML.
 
+import { clock, day, significant, t } from "./words.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** An element: h("p", {class: "x", onclick: f}, "text", other). False children are left out. */
@@ -29,21 +31,26 @@ export function sentence(text) {
   return /[.!?]$/.test(begun) ? begun : `${begun}.`;
 }
 
+/** What the service says, which is English whatever the language of the page: a text, or an error. */
+export function said(text) {
+  const own = text instanceof Error && !text.status; // a sentence of this page
+  return h("span", { lang: !own && document.documentElement.lang !== "en" && "en" }, text instanceof Error ? text.message : text);
+}
+
 export const byId = (id) => document.getElementById(id);
 
 /** A score as people compare them: four significant digits. */
 export function number(value) {
   if (value === null || value === undefined) return "–";
-  return Math.abs(value) >= 1000 ? value.toFixed(0) : Number(value.toPrecision(4)).toString();
+  return significant(Math.abs(value) >= 1000 ? Math.round(value) : value, Math.abs(value) >= 1000 ? 21 : 4);
 }
+
+/** The same for a field that takes a number, which is written with a point in all languages. */
+export const plainNumber = (value) => String(Math.abs(value) >= 1000 ? Math.round(value) : Number(value.toPrecision(4)));
 
 export function percent(share) {
   if (share === 0) return "0 %";
-  return `${Number((100 * share).toPrecision(share < 0.1 ? 2 : 3))} %`;
-}
-
-export function count(n, one, many = `${one}s`) {
-  return `${n.toLocaleString("en-GB")} ${n === 1 ? one : many}`;
+  return `${significant(100 * share, share < 0.1 ? 2 : 3)} %`;
 }
 
 const sameDay = (a, b) => a.toDateString() === b.toDateString();
@@ -51,16 +58,14 @@ const sameDay = (a, b) => a.toDateString() === b.toDateString();
 /** A time of this place; today's without the date. */
 export function time(iso) {
   const when = new Date(iso);
-  const clock = when.toLocaleTimeString("en-GB");
-  if (sameDay(when, new Date())) return clock;
-  return `${when.toLocaleDateString("en-CA")} ${clock}`;
+  return sameDay(when, new Date()) ? clock(when) : `${day(when)} ${clock(when)}`;
 }
 
-/** A length of time in words: "40 s", "3 min 5 s", "2 h 10 min", "4 days". */
-export function duration(seconds) {
+/** A length of time: "40 s", "3 min 5 s", "2 h 10 min", "4 days"; `form` "ago" where it is so long ago. */
+export function duration(seconds, form = "days") {
   const whole = Math.floor(seconds);
   const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor(whole / 3600), Math.floor(whole / 60)];
-  if (days > 1) return `${days} days`;
+  if (days > 1) return t(`duration.${form}`, { n: days });
   if (hours) return `${hours} h ${minutes % 60} min`;
   if (minutes) return minutes < 10 ? `${minutes} min ${whole % 60} s` : `${minutes} min`;
   return `${whole} s`;
@@ -78,7 +83,7 @@ export function showPicture(image, src, gone) {
     const answer = await fetch(src, { method: "HEAD" }).catch(() => null);
     if (!mine()) return;
     const busy = answer && (answer.ok || answer.status === 503);
-    if (!busy || !tries) { gone(answer ? "The photo is no longer stored; its record is." : "The photo does not come: the service does not answer."); return; }
+    if (!busy || !tries) { gone(answer ? t("picture.gone") : t("picture.silent")); return; }
     tries -= 1;
     setTimeout(() => { if (mine()) image.src = src; }, 1000 * (Number(answer.headers.get("Retry-After")) || 1));
   };
@@ -86,7 +91,7 @@ export function showPicture(image, src, gone) {
 }
 
 /**
- * Say something that happened; `actions` are buttons, [text, what it does] each.
+ * Say something that happened, as a text or elements; `actions` are buttons, [text, what it does] each.
  *
  * There is one place for it: a message takes the place of the one before, but for an error, which
  * stays until it is closed or another error comes.
@@ -97,7 +102,7 @@ export function toast(text, { kind = "info", actions = [], picture = null } = {}
     picture && h("img", { alt: "", src: picture, onerror: (event) => event.target.remove() }),
     h("span", {}, text),
     actions.map(([label, does]) => h("button", { type: "button", onclick: () => { away(); does(); } }, label)),
-    h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: away }, "×"));
+    h("button", { type: "button", class: "quiet", "aria-label": t("close"), onclick: away }, "×"));
   for (const before of byId("toasts").querySelectorAll(`.toast.${kind}`)) before.remove();
   byId("toasts").append(box);
   if (kind !== "error") setTimeout(away, actions.length ? 20000 : 6000);
@@ -106,8 +111,8 @@ export function toast(text, { kind = "info", actions = [], picture = null } = {}
 /** Say what went wrong with several things, in one message. */
 export function toastAll(errors) {
   if (!errors.length) return;
-  const more = errors.length > 3 ? [`And ${errors.length - 3} more.`] : [];
-  toast([...errors.slice(0, 3), ...more].join("\n"), { kind: "error" });
+  const more = errors.length > 3 ? [t("more", { n: errors.length - 3 })] : [];
+  toast([...errors.slice(0, 3), ...more].flatMap((one, at) => (at ? ["\n", one] : [one])), { kind: "error" });
 }
 
 /** Ask whether to go on: true for the button `yes`, false for No, Escape, and all else. */
@@ -115,7 +120,7 @@ export function ask(title, children, yes) {
   const dialog = h("dialog", { class: "ask", "aria-labelledby": "ask-title" },
     h("h2", { id: "ask-title" }, title), children,
     h("form", { method: "dialog", class: "row" },
-      h("button", { value: "no", autofocus: true }, "No, leave it"), h("button", { value: "yes", class: "danger" }, yes)));
+      h("button", { value: "no", autofocus: true }, t("no")), h("button", { value: "yes", class: "danger" }, yes)));
   return new Promise((done) => {
     dialog.addEventListener("close", () => { dialog.remove(); done(dialog.returnValue === "yes"); });
     document.body.append(dialog);
@@ -143,7 +148,7 @@ export async function during(button, work, doing = "") {
   try {
     return await work();
   } catch (error) {
-    toast(error.message, { kind: "error" });
+    toast(said(error), { kind: "error" });
     return undefined;
   } finally {
     if (told) told.remove();

@@ -2,8 +2,9 @@
 // stand among them.
 
 import * as api from "./api.js";
-import { h, number, showPicture, time, toast } from "./dom.js";
-import { CALLED, kindText, merged } from "./items.js";
+import { h, number, said, showPicture, time, toast } from "./dom.js";
+import { called, kindOf, kindText, markOf, merged, verdictOf } from "./items.js";
+import { t } from "./words.js";
 
 const PAGE = 50;
 const MOST = 1000; // failures asked for at once
@@ -16,28 +17,28 @@ export function historyView(main, page) {
 
   const select = (name, options, value = "") => h("select", { id: `filter-${name}`, onchange: first, value }, options.map(([key, text]) => h("option", { value: key, selected: key === value }, text)));
   const filters = {
-    product: select("product", [["", "all"], ...[...page.names, ...page.retired].map((name) => [name, name])], page.product),
-    verdict: select("verdict", [["", "all"], ["good", "good"], ["anomalous", "anomalous"], ["failed", "no verdict"]]),
-    feedback: select("feedback", [["", "all"], ["any", "any"], ["none", "none"], ["good", "called good"], ["defect", "called a defect"]]),
+    product: select("product", [["", t("history.all")], ...[...page.names, ...page.retired].map((name) => [name, name])], page.product),
+    verdict: select("verdict", [["", t("history.all")], ["good", t("verdict.good")], ["anomalous", t("verdict.anomalous")], ["failed", t("verdict.none_small")]]),
+    feedback: select("feedback", [["", t("history.all")], ["any", t("history.any")], ["none", t("history.none")], ["good", called("good")], ["defect", called("defect")]]),
     since: h("input", { type: "datetime-local", id: "filter-since", onchange: first }),
     until: h("input", { type: "datetime-local", id: "filter-until", onchange: first }),
   };
-  const names = { product: "Product", verdict: "Verdict", feedback: "Feedback", since: "From", until: "Before" };
+  const names = { product: t("product"), verdict: t("history.verdict"), feedback: t("history.feedback"), since: t("history.from"), until: t("history.before") };
   const rows = h("tbody");
-  const none = h("p", { class: "note", hidden: true }, "No record fits.");
-  const newer = h("button", { type: "button", onclick: () => turn(-1) }, "← Newer");
-  const older = h("button", { type: "button", onclick: () => turn(1) }, "Older →");
+  const none = h("p", { class: "note", hidden: true }, t("history.empty"));
+  const newer = h("button", { type: "button", onclick: () => turn(-1) }, t("history.newer"));
+  const older = h("button", { type: "button", onclick: () => turn(1) }, t("history.older"));
   const where = h("span", { role: "status" });
-  const csv = h("a", { class: "button", download: "records.csv" }, "CSV of all that fit");
+  const csv = h("a", { class: "button", download: "records.csv" }, t("history.csv"));
   let next = null;
 
   main.append(h("div", { class: "history" },
-    h("h1", {}, "History"),
+    h("h1", {}, t("view.history")),
     h("form", { class: "row controls", onsubmit: (event) => event.preventDefault() },
       Object.entries(filters).map(([name, control]) => h("label", {}, names[name], " ", control)),
-      h("button", { type: "button", class: "quiet", onclick: clear }, "Clear")),
+      h("button", { type: "button", class: "quiet", onclick: clear }, t("history.clear"))),
     h("div", { class: "scroll" }, h("table", {},
-      h("thead", {}, h("tr", {}, [["Photo"], ["Time"], ["Name"], ["Verdict"], ["Score", "n"], ["Threshold", "n wide"], ["p", "n wide"], ["Version", "n wide"], ["Feedback"]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows)),
+      h("thead", {}, h("tr", {}, [[t("history.photo")], [t("history.time")], [t("history.name")], [t("history.verdict")], [t("history.score"), "n"], [t("history.threshold"), "n wide"], ["p", "n wide"], [t("history.version"), "n wide"], [t("history.feedback")]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows)),
     none,
     h("div", { class: "row" }, newer, where, older, csv)));
   first();
@@ -86,7 +87,7 @@ export function historyView(main, page) {
         between = given.verdict || !["", "none"].includes(given.feedback) ? [] : await failures(given, found);
       }
     } catch (error) {
-      toast(error.message, { kind: "error" });
+      toast(said(error), { kind: "error" });
       return;
     }
     if (mine !== asked) return;
@@ -97,7 +98,7 @@ export function historyView(main, page) {
     none.hidden = all.length > 0;
     newer.disabled = cursors.length < 2;
     older.disabled = !next;
-    where.textContent = all.length ? `page ${cursors.length}` : "";
+    where.textContent = all.length ? t("history.page", { n: cursors.length }) : "";
   }
 
   /** The failures between the times at which a page of records begins and ends. */
@@ -123,13 +124,12 @@ function row(record) {
   const open = `#live/${record.id}`;
   const image = h("img", { alt: "", loading: "lazy" });
   showPicture(image, api.picture(record.id, "picture", { size: 96 }), () => { image.hidden = true; });
-  const kind = record.anomalous ? "anomalous" : "good";
-  const feedback = [CALLED[record.feedback], record.feedback_kind].filter(Boolean).join(": ");
+  const feedback = [called(record.feedback), record.feedback_kind].filter(Boolean).join(": ");
   return h("tr", {},
     h("td", { class: "thumb" }, h("a", { href: open, tabindex: -1, "aria-hidden": "true" }, image)),
     h("td", {}, h("time", { datetime: record.time, title: record.time }, time(record.time))),
     h("td", { class: "name" }, h("a", { href: open }, record.name)),
-    h("td", {}, h("span", { class: `pill ${kind}` }, record.anomalous ? "✕ anomalous" : "✓ good"), record.kind && h("small", {}, ` ${kindText(record.kind)}`)),
+    h("td", {}, h("span", { class: `pill ${kindOf(record)}` }, `${markOf(record)} ${verdictOf(record)}`), record.kind && h("small", {}, ` ${kindText(record.kind)}`)),
     h("td", { class: "n" }, number(record.score)),
     h("td", { class: "n wide" }, number(record.threshold)),
     h("td", { class: "n wide" }, number(record.p_value)),
@@ -143,6 +143,6 @@ function failureRow(failure) {
     h("td", { class: "thumb" }),
     h("td", {}, h("time", { datetime: failure.time, title: failure.time }, time(failure.time))),
     h("td", { class: "name" }, failure.name),
-    h("td", {}, h("span", { class: "pill failed" }, "! no verdict")),
-    h("td", { colspan: 5, class: "why" }, failure.error));
+    h("td", {}, h("span", { class: "pill failed" }, `! ${t("verdict.none_small")}`)),
+    h("td", { colspan: 5, class: "why" }, said(failure.error)));
 }

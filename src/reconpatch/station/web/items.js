@@ -1,16 +1,21 @@
 // Records of verdicts, and failures: photos that came to none; both are rows of a history.
 
+import { fixed, t } from "./words.js";
+
 /** What a record or a failure is known by; a failure that is not in the database yet has no number. */
 export const keyOf = (item) => (item.error ? `failure ${item.time}` : item.id);
 export const kindOf = (record) => (record.anomalous ? "anomalous" : "good");
 export const markOf = (record) => (record.anomalous ? "✕" : "✓");
-export const wordOf = (record) => (record.anomalous ? "ANOMALOUS" : "GOOD");
+/** The verdict in large letters, and as a word of a sentence. */
+export const wordOf = (record) => t(`verdict.large.${kindOf(record)}`);
+export const verdictOf = (record) => t(`verdict.${kindOf(record)}`);
 /** The kind of confirmed defects that a verdict is most like, or that it is like none of them. */
 export function kindText({ name, similarity, near }) {
-  const much = similarity.toFixed(2);
-  return near ? `${name} (similarity ${much})` : `none of these (most similar: ${name}, ${much})`;
+  const values = { name, similarity: fixed(similarity, 2) };
+  return near ? t("kind.near", values) : t("kind.far", values);
 }
-export const CALLED = { good: "called good", defect: "called a defect" };
+/** What was said of a part, in words; "" where nothing was. */
+export const called = (feedback) => (feedback ? t(`called.${feedback}`) : "");
 
 /** Records and failures, each newest first, as one list; records keep their order, whatever the clock did. */
 export function merged(records, failures) {

@@ -2,12 +2,13 @@
 // with heat map and frames, what it was compared with, and a strip of the photos before it.
 
 import * as api from "./api.js";
-import { duration, h, number, photoChooser, sentence, showPicture, speak, time, toast } from "./dom.js";
+import { duration, h, number, photoChooser, said, sentence, showPicture, speak, time, toast } from "./dom.js";
 import { defectDetails, detailsOf } from "./details.js";
-import { CALLED, keyOf, kindOf, markOf, merged, wordOf } from "./items.js";
+import { called, keyOf, kindOf, markOf, merged, verdictOf, wordOf } from "./items.js";
 import { explained, photoStage } from "./stage.js";
 import { age, failed, since, trouble } from "./trouble.js";
 import { webcamPanel } from "./webcam.js";
+import { rich, t } from "./words.js";
 
 const STRIP = 24;
 const EVERY = 3000; // milliseconds between two looks at the records when the state names none that is new
@@ -31,36 +32,36 @@ export function liveView(main, page, [wanted]) {
 
   // --- What is on the screen ---------------------------------------------------------------------
 
-  const verdict = h("p", { class: "verdict none", id: "verdict" }, "No photo yet");
+  const verdict = h("p", { class: "verdict none", id: "verdict" }, t("live.none"));
   const reason = h("p", { class: "reason", id: "reason" });
   const facts = h("p", { class: "facts" });
   const stage = photoStage();
-  const why = h("section", { class: "why", "aria-label": "Why" });
+  const why = h("section", { class: "why", "aria-label": t("why.title") });
   const told = h("p", { class: "said" });
-  const good = h("button", { type: "button", class: "say good", onclick: () => say("good", moment()) }, "This was good ", h("kbd", {}, "G"));
-  const defect = h("button", { type: "button", class: "say defect", onclick: () => say("defect", moment()) }, "This was a defect ", h("kbd", {}, "D"));
-  const back = h("button", { type: "button", class: "quiet", onclick: () => say(null, chosen) }, "Take back");
+  const good = h("button", { type: "button", class: "say good", onclick: () => say("good", moment()) }, t("live.was_good"), " ", h("kbd", {}, "G"));
+  const defect = h("button", { type: "button", class: "say defect", onclick: () => say("defect", moment()) }, t("live.was_defect"), " ", h("kbd", {}, "D"));
+  const back = h("button", { type: "button", class: "quiet", onclick: () => say(null, chosen) }, t("live.take_back"));
   const details = defectDetails(stage, { keep: (part, said) => say("defect", part, said), hold });
-  const feedback = h("section", { class: "feedback", "aria-label": "What was it really?" }, good, defect, told, back, details.element);
-  const strip = h("ol", { class: "strip", "aria-label": "Last photos, newest first" });
-  const newest = h("button", { type: "button", class: "newest", onclick: followNewest }, "Follow the newest ", h("kbd", {}, "N"));
-  const choose = photoChooser("file", inspectAll, "Choose photos ", h("kbd", {}, "O"));
-  const serial = h("input", { id: "serial", maxlength: 100, autocomplete: "off", placeholder: "typed or scanned" });
+  const feedback = h("section", { class: "feedback", "aria-label": t("live.really") }, good, defect, told, back, details.element);
+  const strip = h("ol", { class: "strip", "aria-label": t("live.last_label") });
+  const newest = h("button", { type: "button", class: "newest", onclick: followNewest }, t("live.follow"), " ", h("kbd", {}, "N"));
+  const choose = photoChooser("file", inspectAll, t("live.choose"), " ", h("kbd", {}, "O"));
+  const serial = h("input", { id: "serial", maxlength: 100, autocomplete: "off", placeholder: t("live.serial_hint") });
   const webcam = webcamPanel((blob) => inspectAll([blob]));
-  const wall = h("button", { type: "button", onclick: toggleWall }, "Wall view ", h("kbd", {}, "W"));
-  const wallHint = h("button", { type: "button", class: "wall-hint quiet", onclick: toggleWall }, "Leave the wall view ", h("kbd", {}, "Esc"));
+  const wall = h("button", { type: "button", onclick: toggleWall }, t("live.wall"), " ", h("kbd", {}, "W"));
+  const wallHint = h("button", { type: "button", class: "wall-hint quiet", onclick: toggleWall }, t("live.leave_wall"), " ", h("kbd", {}, "Esc"));
   const box = h("div", { class: "live" },
     h("div", { class: "shown" }, h("div", { class: "headline" }, verdict, reason, facts), stage.element),
     h("div", { class: "beside" }, feedback, why,
-      h("section", { class: "source", "aria-label": "Photos" },
-        h("h2", {}, "Inspect"),
-        h("p", {}, "Drop photos anywhere, or"),
+      h("section", { class: "source", "aria-label": t("live.photos") },
+        h("h2", {}, t("live.inspect")),
+        h("p", {}, t("live.drop")),
         h("div", { class: "row" },
           choose, webcam.button),
         webcam.element,
-        h("p", { class: "serial" }, h("label", {}, "Serial number ", serial), h("small", {}, "goes before the name of the next photo that is sent from this page")))),
-    h("section", { class: "last", "aria-label": "Last photos" },
-      h("div", { class: "row" }, h("h2", {}, "Last photos"), newest, wall), strip));
+        h("p", { class: "serial" }, h("label", {}, t("live.serial"), " ", serial), h("small", {}, t("live.serial_note"))))),
+    h("section", { class: "last", "aria-label": t("live.last") },
+      h("div", { class: "row" }, h("h2", {}, t("live.last")), newest, wall), strip));
 
   main.append(box, wallHint);
   show(null);
@@ -80,7 +81,7 @@ export function liveView(main, page, [wanted]) {
       follow = false;
       goTo(record);
     } catch (error) {
-      toast(error.message, { kind: "error" });
+      toast(said(error), { kind: "error" });
       follow = true;
     }
   }
@@ -183,7 +184,7 @@ export function liveView(main, page, [wanted]) {
     said = "";
     headline();
     if (!chosen || said) return;
-    speak(chosen.error ? failed(chosen) : `${chosen.name}: ${kindOf(chosen)}, score ${number(chosen.score)}`);
+    speak(chosen.error ? failed(chosen) : t("live.spoken", { name: chosen.name, verdict: verdictOf(chosen), score: number(chosen.score) }));
   }
 
   /** The verdict while it holds; else what stands in its place, since when, and why. */
@@ -193,7 +194,7 @@ export function liveView(main, page, [wanted]) {
     const begun = chosen || (now && now.kind !== "none" && now.kind !== "unknown");
     box.classList.toggle("doubt", Boolean(now) && isNewest);
     if (chosen && !isNewest) showEarlier(now);
-    else if (!begun) put("none", "", "No photo yet", "", "Drop a photo anywhere on this page, choose one, or let a program send them.");
+    else if (!begun) put("none", "", t("live.none"), "", t("live.begin"));
     else if (now) { showTrouble(now); return; }
     else if (chosen.error) { showTrouble(failure(chosen)); return; }
     else {
@@ -206,20 +207,20 @@ export function liveView(main, page, [wanted]) {
   /** Trouble where the record of a newer photo does not come. */
   function overdue() {
     if (late === null || performance.now() - late < OVERDUE) return null;
-    return { kind: "silent", why: "A newer photo was inspected, and its record does not come.", since: null, seconds: null };
+    return { kind: "silent", why: t("live.overdue"), since: null, seconds: null };
   }
 
   /** A photo that somebody looks back at: its verdict is that of then, never filled like that of now. */
   function showEarlier(now) {
-    const words = now ? `No verdict now: ${now.why} ${since(now)}` : items[0]?.key === chosen.key ? "The page stays at this photo." : "Not the newest photo.";
-    if (chosen.error) put("trouble earlier", "!", "NO VERDICT", sentence(failed(chosen)), [h("b", { class: "name" }, chosen.name), ` · ${time(chosen.time)}`]);
+    const words = now ? t("live.none_now", { why: now.why, since: since(now) }) : items[0]?.key === chosen.key ? t("live.stays") : t("live.not_newest");
+    if (chosen.error) put("trouble earlier", "!", t("verdict.none"), sentence(failed(chosen)), [h("b", { class: "name" }, chosen.name), ` · ${time(chosen.time)}`]);
     else put(`${kindOf(chosen)} earlier`, markOf(chosen), wordOf(chosen), words, factsOf(chosen, null));
   }
 
   function showTrouble(now) {
-    const last = chosen && !chosen.error ? ["The photo before: ", h("b", { class: "name" }, chosen.name), ` · ${time(chosen.time)}`] : "";
-    put(`trouble ${now.kind}`, "!", "NO VERDICT", `${now.why} ${since(now)}`, last);
-    const told = `No verdict: ${now.why.replace(/\d+ (s|min|h)\b/g, "")}`;
+    const last = chosen && !chosen.error ? [...rich("live.photo_before", { name: h("b", { class: "name" }, chosen.name) }), ` · ${time(chosen.time)}`] : "";
+    put(`trouble ${now.kind}`, "!", t("verdict.none"), `${now.why} ${since(now)}`, last);
+    const told = t("live.none_spoken", { why: now.why.replace(/\d+ (s|min|h)\b/g, "") });
     if (told !== said) speak(told);
     said = told;
   }
@@ -244,8 +245,8 @@ export function liveView(main, page, [wanted]) {
   function factsOf(record, seconds) {
     return [
       h("b", { class: "name" }, record.name), ` · ${time(record.time)}`,
-      seconds === null ? "" : h("span", { class: "age" }, ` (${duration(seconds)} ago)`), " · score ", h("b", {}, number(record.score)),
-      ` ${record.anomalous ? ">" : "≤"} threshold ${number(record.threshold)} · version ${record.version}`,
+      seconds === null ? "" : h("span", { class: "age" }, ` (${t("ago", { time: duration(seconds, "ago") })})`), " · ",
+      ...rich("live.figures", { score: h("b", {}, number(record.score)), sign: record.anomalous ? ">" : "≤", threshold: number(record.threshold), version: record.version }),
     ];
   }
 
@@ -254,7 +255,7 @@ export function liveView(main, page, [wanted]) {
     defect.setAttribute("aria-pressed", chosen.feedback === "defect");
     back.hidden = !chosen.feedback;
     const kind = chosen.feedback_kind ? ` (${chosen.feedback_kind})` : "";
-    told.textContent = chosen.feedback ? `Called ${chosen.feedback === "good" ? "good" : "a defect"}${kind}, ${time(chosen.feedback_time)}.` : "";
+    told.textContent = chosen.feedback ? t(`live.said.${chosen.feedback}`, { kind, time: time(chosen.feedback_time) }) : "";
     details.show(chosen);
   }
 
@@ -271,15 +272,15 @@ export function liveView(main, page, [wanted]) {
   /** Say what a part was; a defect that is called one again keeps its kind and place. */
   async function say(what, part, more = what === "defect" && part ? detailsOf(part) : {}) {
     if (!part) return;
-    if (part.error) { toast(`${part.name} has no verdict to speak of.`, { kind: "error" }); return; }
+    if (part.error) { toast(t("live.nothing_to_say", { name: part.name }), { kind: "error" }); return; }
     const passed = before && part.key === before.key && chosen && !chosen.error ? chosen : null;
     try {
       const record = await api.feedback(part, what, more);
       update(record);
       tellMarked(part, record, passed);
     } catch (error) {
-      const again = error.status === 412 ? [] : [["Try again", () => say(what, part, more)]];
-      toast(`${part.name}: what you said was not kept. ${sentence(error.message)}`, { kind: "error", actions: again });
+      const again = error.status === 412 ? [] : [[t("try_again"), () => say(what, part, more)]];
+      toast([t("live.not_kept", { name: part.name }), " ", said(error)], { kind: "error", actions: again });
     }
     look();
   }
@@ -293,14 +294,14 @@ export function liveView(main, page, [wanted]) {
 
   /** Which part was marked, with undo; and where the page had just gone on, the part after it. */
   function tellMarked(part, record, passed) {
-    const words = CALLED[record.feedback] || "nothing is said of it any more";
+    const words = called(record.feedback) || t("called.nothing");
     const undo = () => say(part.feedback, { ...record, key: record.id }, part.feedback === "defect" ? detailsOf(part) : {});
     const other = async () => { await undo(); say(record.feedback, passed); };
-    const actions = [["Undo", undo]];
-    if (passed) actions.unshift(["It was the one after", other]);
+    const actions = [[t("undo"), undo]];
+    if (passed) actions.unshift([t("live.one_after"), other]);
     marked = record.feedback ? { part, record } : null;
-    const which = passed ? `The photo before, ${record.name}` : record.name;
-    toast(`${which}: ${words}.`, { actions, picture: api.picture(record.id, "picture", { size: 96 }) });
+    const told = passed ? t("live.marked_before", { name: record.name, words }) : t("live.marked", { name: record.name, words });
+    toast(told, { actions, picture: api.picture(record.id, "picture", { size: 96 }) });
   }
 
   /** Take back what is said of the part on the screen, or else what was said last. */
@@ -331,7 +332,7 @@ export function liveView(main, page, [wanted]) {
     drop: inspectAll,
     scanned(text) {
       serial.value = text.slice(0, 100);
-      toast(`Serial number of the next photo: ${serial.value}`);
+      toast(t("live.scanned", { serial: serial.value }));
     },
     moment,
     told() {
@@ -369,15 +370,15 @@ function stripTile(item, onPick) {
   const told = h("span", { class: "told" });
   const button = h("button", { type: "button", onclick: onPick }, image,
     h("span", { class: "tag", "aria-hidden": "true" }, item.error ? "!" : markOf(item)), told,
-    h("span", { class: "score" }, item.error ? "no verdict" : number(item.score)));
+    h("span", { class: "score" }, item.error ? t("verdict.none_small") : number(item.score)));
   const element = h("li", { class: item.error ? "failed" : kindOf(item) }, button);
   return {
     element,
     show(now, current) {
-      const verdict = now.error ? "no verdict" : `${kindOf(now)}, score ${number(now.score)}`;
-      button.setAttribute("aria-label", [now.name, verdict, CALLED[now.feedback]].filter(Boolean).join(", "));
+      const verdict = now.error ? t("verdict.none_small") : t("live.tile", { verdict: verdictOf(now), score: number(now.score) });
+      button.setAttribute("aria-label", [now.name, verdict, called(now.feedback)].filter(Boolean).join(", "));
       button.title = `${now.name}\n${time(now.time)}${now.error ? `\n${now.error}` : ""}`;
-      told.textContent = now.feedback || "";
+      told.textContent = now.feedback ? t(`told.${now.feedback}`) : "";
       told.className = `told ${now.feedback || ""}`;
       if (current) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");

@@ -3,7 +3,8 @@
 
 import * as api from "./api.js";
 import { rollBack } from "./changes.js";
-import { ask, count, during, h, number, percent, time, toast } from "./dom.js";
+import { ask, during, h, number, percent, said, time, toast } from "./dom.js";
+import { t, whole } from "./words.js";
 
 const LINES = 50; // of a history
 
@@ -13,18 +14,18 @@ export function modelsView(main, page) {
   const rows = h("tbody");
   const detail = h("section", { class: "detail", "aria-live": "polite" });
   const learn = h("section", { class: "learn" });
-  const teach = h("section", { class: "learn", "aria-label": "Learn from confirmed defects" });
-  const title = h("h1", {}, `Model of ${page.product}`);
-  const drifted = h("section", { class: "drifted", "aria-label": "Drift" });
-  const trail = h("details", { class: "trail", ontoggle: () => trail.open && drawTrail() }, h("summary", {}, "Who changed what"), h("div", {}));
-  const products = h("section", { class: "products", "aria-label": "Products" });
+  const teach = h("section", { class: "learn", "aria-label": t("models.teach") });
+  const title = h("h1", {}, t("models.title", { product: page.product }));
+  const drifted = h("section", { class: "drifted", "aria-label": t("models.drift") });
+  const trail = h("details", { class: "trail", ontoggle: () => trail.open && drawTrail() }, h("summary", {}, t("models.trail")), h("div", {}));
+  const products = h("section", { class: "products", "aria-label": t("models.products") });
   const strays = h("p", { class: "note warn", hidden: true });
   const summary = h("div", { class: "effect" });
 
   main.append(h("div", { class: "models" }, title, summary, drifted, learn, teach,
-    h("h2", {}, "Versions"),
+    h("h2", {}, t("models.versions")),
     h("div", { class: "scroll" }, h("table", {},
-      h("thead", {}, h("tr", {}, [["Version", "n"], ["Made"], ["How"], ["From", "n"], ["Threshold", "n"], [""]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows)),
+      h("thead", {}, h("tr", {}, [[t("models.version"), "n"], [t("models.made"), ""], [t("models.how"), ""], [t("models.from"), "n"], [t("view.threshold"), "n"], [""]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows)),
     detail, trail, products, strays));
   load();
 
@@ -35,7 +36,7 @@ export function modelsView(main, page) {
       drawProducts();
       const [{ versions }, told, drift, stray, defects, fits] = await Promise.all([api.versions(page.product), feedback(), page.facts && api.drift(page.product), api.orphans(), api.defects(page.product), api.fit()]);
       if (closed) return;
-      strays.textContent = stray.sentence || "";
+      strays.replaceChildren(said(stray.sentence || ""));
       strays.hidden = !stray.sentence;
       overview(versions.find((one) => one.in_service));
       rows.replaceChildren(...versions.reverse().map(row));
@@ -44,7 +45,7 @@ export function modelsView(main, page) {
       drawDrift(drift);
       if (trail.open) drawTrail();
     } catch (error) {
-      toast(error.message, { kind: "error" });
+      toast(said(error), { kind: "error" });
     }
   }
 
@@ -65,15 +66,15 @@ export function modelsView(main, page) {
     const { facts } = page;
     if (!facts || !version) {
       const out = page.out.find((one) => one.name === page.product);
-      summary.replaceChildren(h("p", { class: "note error", role: "alert" }, `Out of service: ${out ? out.error : "no version is in service"}. Put another version into service, or fit a new model.`));
+      summary.replaceChildren(h("p", { class: "note error", role: "alert" }, out ? t("models.out", { why: out.error }) : t("models.out_none")));
       return;
     }
     const figure = (value, words) => h("p", { class: "figure" }, h("b", {}, value), h("span", {}, words));
     summary.replaceChildren(
-      figure(String(version.number), `version in service, since ${time(version.in_service_since)}`),
-      figure(number(facts.threshold), "threshold"),
-      figure(percent(facts.false_alarm_rate), "of good photos flagged by mistake, expected"),
-      figure(facts.good_photos.toLocaleString("en-GB"), "good photos known"));
+      figure(String(version.number), t("models.in_service_since", { time: time(version.in_service_since) })),
+      figure(number(facts.threshold), t("view.threshold")),
+      figure(percent(facts.false_alarm_rate), t("models.expected")),
+      figure(whole(facts.good_photos), t("models.good_known")));
     show(version.number, false);
   }
 
@@ -83,14 +84,14 @@ export function modelsView(main, page) {
     drifted.hidden = !drift;
     if (!drift) return;
     const past = h("div", {});
-    const history = h("details", { ontoggle: () => history.open && drawAlarms(past) }, h("summary", {}, "All alarms"), past);
-    drifted.replaceChildren(h("h2", {}, "Drift"), ...(drift.open.length ? openAlarms(drift.open) : [h("p", { role: "status" }, `No open alarm. ${count(drift.photos, "photo")} of this version looked at.`)]), history);
+    const history = h("details", { ontoggle: () => history.open && drawAlarms(past) }, h("summary", {}, t("models.all_alarms")), past);
+    drifted.replaceChildren(h("h2", {}, t("models.drift")), ...(drift.open.length ? openAlarms(drift.open) : [h("p", { role: "status" }, t("models.no_alarm", { n: drift.photos }))]), history);
   }
 
   function openAlarms(alarms) {
     const by = h("input", { id: "ack-by", maxlength: 80, required: true, value: api.operator.name, autocomplete: "name" });
     const note = h("input", { id: "ack-note", maxlength: 500 });
-    const seen = h("button", { type: "submit", class: "primary", id: "acknowledge" }, alarms.length > 1 ? `Acknowledge all ${alarms.length}` : "Acknowledge");
+    const seen = h("button", { type: "submit", class: "primary", id: "acknowledge" }, t("models.acknowledge", { n: alarms.length }));
     function send(event) {
       event.preventDefault();
       api.operator.name = by.value;
@@ -98,9 +99,9 @@ export function modelsView(main, page) {
       change(seen, () => api.acknowledge(page.product, given));
     }
     return [
-      h("ul", { class: "alarms" }, alarms.map((alarm) => h("li", { class: "note warn" }, h("b", {}, "⚠ "), `${time(alarm.time)} · version ${alarm.version}: ${alarm.message}`))),
+      h("ul", { class: "alarms" }, alarms.map((alarm) => h("li", { class: "note warn" }, h("b", {}, "⚠ "), t("models.alarm", { time: time(alarm.time), version: alarm.version }), " ", said(alarm.message)))),
       h("form", { class: "row controls", onsubmit: send },
-        h("label", {}, "Seen by ", by), h("label", {}, "What was done ", note), seen),
+        h("label", {}, t("models.seen_by"), " ", by), h("label", {}, t("models.done"), " ", note), seen),
     ];
   }
 
@@ -108,10 +109,10 @@ export function modelsView(main, page) {
     try {
       const { alarms } = await api.alarms(page.product, { limit: LINES });
       past.replaceChildren(alarms.length ? h("ul", { class: "alarms" }, alarms.map((alarm) => h("li", {},
-        `${time(alarm.time)} · version ${alarm.version}: ${alarm.message} `,
-        h("i", {}, alarm.acknowledged ? `Acknowledged by ${alarm.acknowledged_by}, ${time(alarm.acknowledged)}${alarm.note ? `: ${alarm.note}` : ""}.` : "Open.")))) : "None yet.");
+        t("models.alarm", { time: time(alarm.time), version: alarm.version }), " ", said(alarm.message), " ",
+        h("i", {}, alarm.acknowledged ? `${t("models.acknowledged", { by: alarm.acknowledged_by, time: time(alarm.acknowledged) })} ${alarm.note || ""}` : t("models.open"))))) : t("models.no_alarms"));
     } catch (error) {
-      past.replaceChildren(error.message);
+      past.replaceChildren(said(error));
     }
   }
 
@@ -121,15 +122,15 @@ export function modelsView(main, page) {
     try {
       const { changes } = await api.changes(page.product, { limit: LINES });
       trail.lastChild.replaceChildren(h("div", { class: "scroll" }, h("table", {},
-        h("thead", {}, h("tr", {}, ["When", "What", "By", "Note"].map((text) => h("th", { scope: "col" }, text)))),
-        h("tbody", {}, changes.map((one) => h("tr", {}, h("td", {}, h("time", { datetime: one.time }, time(one.time))), h("td", {}, one.what), h("td", {}, one.by || "–"), h("td", {}, one.note, told(one.figures))))))));
+        h("thead", {}, h("tr", {}, [t("models.when"), t("models.what"), t("models.by"), t("models.note")].map((text) => h("th", { scope: "col" }, text)))),
+        h("tbody", {}, changes.map((one) => h("tr", {}, h("td", {}, h("time", { datetime: one.time }, time(one.time))), h("td", {}, said(one.what)), h("td", {}, one.by || "–"), h("td", {}, said(one.note), told(one.figures))))))));
     } catch (error) {
-      trail.lastChild.replaceChildren(error.message);
+      trail.lastChild.replaceChildren(said(error));
     }
   }
 
   /** What somebody was shown of confirmed parts and confirmed. */
-  const told = (figures) => (figures && figures.defects ? h("small", {}, ` (${figures.missed_then} of ${figures.defects} confirmed defects missed)`) : null);
+  const told = (figures) => (figures && figures.defects ? h("small", {}, ` (${t("models.missed", { missed: figures.missed_then, n: figures.defects })})`) : null);
 
   // --- Products ----------------------------------------------------------------------------------
 
@@ -139,26 +140,26 @@ export function modelsView(main, page) {
       return button;
     };
     const line = (name, words, ...buttons) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, words), h("td", {}, h("div", { class: "row" }, ...buttons)));
-    const retire = async (one) => (await ask(`Retire ${one.name}?`, [h("p", {}, "It inspects no more photos until it is restored. Its records, photos and versions stay.")], "Retire") ? api.retire(one.name, one.etag) : null);
-    products.replaceChildren(h("h2", {}, "Products"), h("p", {}, "A program that names no product gets the default."),
+    const retire = async (one) => (await ask(t("models.retire_title", { product: one.name }), [h("p", {}, t("models.retire_text"))], t("models.retire")) ? api.retire(one.name, one.etag) : null);
+    products.replaceChildren(h("h2", {}, t("models.products")), h("p", {}, t("models.default_text")),
       h("table", {}, h("tbody", {},
-        page.products.map((one) => line(one.name, one.name === page.default ? "in service, the default" : "in service", one.name !== page.default && [
-          does("Make it the default", () => api.makeDefault(one.name, one.etag), { "data-default": one.name }), does("Retire", () => retire(one), { "data-retire": one.name })])),
-        page.out.map((one) => line(one.name, h("span", { class: "note error" }, `out of service: ${one.error}`))),
-        page.retired.map((name) => line(name, "retired", does("Restore", () => api.restore(name), { "data-restore": name }))))));
+        page.products.map((one) => line(one.name, one.name === page.default ? t("models.is_default") : t("models.in_service"), one.name !== page.default && [
+          does(t("models.make_default"), () => api.makeDefault(one.name, one.etag), { "data-default": one.name }), does(t("models.retire"), () => retire(one), { "data-retire": one.name })])),
+        page.out.map((one) => line(one.name, h("span", { class: "note error" }, t("models.out_of_service"), " ", said(one.error)))),
+        page.retired.map((name) => line(name, t("models.retired"), does(t("models.restore"), () => api.restore(name), { "data-restore": name }))))));
   }
 
   // --- Versions ----------------------------------------------------------------------------------
 
   function row(version) {
-    const back = h("button", { type: "button", "data-version": version.number, onclick: () => goBack(version, back) }, "Put into service");
+    const back = h("button", { type: "button", "data-version": version.number, onclick: () => goBack(version, back) }, t("put_into_service"));
     return h("tr", { class: version.in_service ? "current" : "" },
-      h("td", { class: "n" }, h("button", { type: "button", class: "link", "aria-label": `Where version ${version.number} comes from`, onclick: () => show(version.number, true) }, version.number)),
+      h("td", { class: "n" }, h("button", { type: "button", class: "link", "aria-label": t("models.where_from", { version: version.number }), onclick: () => show(version.number, true) }, version.number)),
       h("td", {}, h("time", { datetime: version.created }, time(version.created))),
-      h("td", {}, version.note),
+      h("td", {}, said(version.note)),
       h("td", { class: "n" }, version.parent ?? "–"),
       h("td", { class: "n" }, number(version.threshold)),
-      h("td", {}, version.in_service ? h("b", {}, "in service") : back));
+      h("td", {}, version.in_service ? h("b", {}, t("models.in_service")) : back));
   }
 
   function goBack(version, button) {
@@ -167,7 +168,7 @@ export function modelsView(main, page) {
       const now = await rollBack(page.product, version.number, etag);
       if (now && before) page.tellSwap(now, before, load);
       return now;
-    }, "Putting it into service …");
+    }, t("putting"));
   }
 
   async function show(number_, scroll) {
@@ -175,16 +176,16 @@ export function modelsView(main, page) {
     try {
       version = await api.version(page.product, number_);
     } catch (error) {
-      detail.replaceChildren(h("p", { class: "note error" }, error.message));
+      detail.replaceChildren(h("p", { class: "note error" }, said(error)));
       return;
     }
     if (closed) return;
-    const facts = [["Promise", version.promise], ["Good photos", version.good_photos.toLocaleString("en-GB")],
-      ["File", `${version.file}, SHA-256 ${version.sha256}`], ["Fingerprint", version.fingerprint]];
-    detail.replaceChildren(h("h2", {}, `Version ${version.number}`),
+    const facts = [[t("models.promise"), said(version.promise)], [t("fit.good_photos"), whole(version.good_photos)],
+      [t("models.file"), `${version.file}, SHA-256 ${version.sha256}`], [t("models.fingerprint"), version.fingerprint]];
+    detail.replaceChildren(h("h2", {}, t("models.version_title", { version: version.number })),
       h("dl", { class: "figures" }, facts.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)])),
-      h("details", {}, h("summary", {}, "Provenance"), tree(version.provenance)),
-      h("details", {}, h("summary", {}, "Settings"), version.settings.map(tree)));
+      h("details", {}, h("summary", {}, t("models.provenance")), tree(version.provenance)),
+      h("details", {}, h("summary", {}, t("models.settings")), version.settings.map(tree)));
     if (scroll) detail.scrollIntoView({ behavior: "smooth", block: "nearest" });
   }
 
@@ -197,21 +198,21 @@ export function modelsView(main, page) {
   }
 
   function drawLearn({ alarms, defects }) {
-    const attempt = h("button", { type: "button", id: "try", disabled: !alarms, onclick: tryIt }, "See what it would change");
+    const attempt = h("button", { type: "button", id: "try", disabled: !alarms, onclick: tryIt }, t("models.try"));
     const result = h("div", { class: "result", role: "status" });
-    learn.replaceChildren(h("h2", {}, "Learn from feedback"),
-      h("p", {}, alarms ? `${count(alarms, "flagged photo")} called good can be learned; ${count(defects, "photo")} called a defect ${defects === 1 ? "checks" : "check"} that nothing is unlearned.`
-        : "Nothing to learn yet: on Live, say of a flagged photo that it was good."),
+    learn.replaceChildren(h("h2", {}, t("models.learn")),
+      h("p", {}, alarms ? `${t("models.can_learn", { n: alarms })} ${t("models.checks", { n: defects })}`
+        : t("models.nothing_to_learn")),
       attempt, result);
 
     function tryIt() {
       during(attempt, async () => {
-        result.replaceChildren("Learning a copy …");
+        result.replaceChildren(t("models.trying"));
         try {
           const { comparison } = await api.update(page.product, { dry: true }, etag);
           result.replaceChildren(...outcome(comparison));
         } catch (error) {
-          result.replaceChildren(h("p", { class: "note error" }, error.message));
+          result.replaceChildren(h("p", { class: "note error" }, said(error)));
         }
       });
     }
@@ -219,12 +220,12 @@ export function modelsView(main, page) {
 
   /** The other way to learn: the model is made anew by a fit, which the view Fit shows. */
   function drawTeach({ confirmed, drawn, unnamed, kinds }, fits) {
-    const named = [...kinds.filter((one) => one.confirmed).map((one) => `${one.name} ${one.confirmed}`), unnamed && `of no kind ${unnamed}`].filter(Boolean);
+    const named = [...kinds.filter((one) => one.confirmed).map((one) => `${one.name} ${one.confirmed}`), unnamed && t("models.no_kind", { n: unnamed })].filter(Boolean);
     const known = kinds.filter((one) => one.known).map((one) => one.name);
-    const sources = [...fits.folders.map((one) => [one.name, `${one.name} (${count(one.photos, "photo")})`]), ...(fits.dropped ? [["", `dropped photos (${fits.dropped})`]] : [])];
+    const sources = [...fits.folders.map((one) => [one.name, t("fit.folder", { name: one.name, n: one.photos })]), ...(fits.dropped ? [["", t("fit.dropped", { n: fits.dropped })]] : [])];
     const folder = h("select", { id: "learn-folder" }, sources.map(([value, text]) => h("option", { value }, text)));
     const busy = fits.job !== null && fits.job.state === "running";
-    const begin = h("button", { type: "submit", class: "primary", id: "learn", disabled: !confirmed || !sources.length || busy }, `Learn from ${count(confirmed, "confirmed defect")}`);
+    const begin = h("button", { type: "submit", class: "primary", id: "learn", disabled: !confirmed || !sources.length || busy }, t("models.learn_from", { n: confirmed }));
     function start(event) {
       event.preventDefault();
       during(begin, async () => {
@@ -232,20 +233,20 @@ export function modelsView(main, page) {
         location.hash = "fit";
       });
     }
-    teach.replaceChildren(...[h("h2", {}, "Learn from confirmed defects"),
-      h("p", {}, confirmed ? `${count(confirmed, "photo")} called a defect, ${drawn} of them drawn: ${named.join(", ")}.` : "Nothing to learn yet: on Live, say of a photo that it was a defect."),
-      known.length > 0 && h("p", {}, `The version in service names these kinds: ${known.join(", ")}.`),
-      h("p", {}, "The model is made anew, so it takes the good photos that it was fitted on. Nothing is in service before it is compared and somebody says so."),
-      sources.length ? h("form", { class: "row controls", onsubmit: start }, h("label", {}, "Good photos of the model ", folder), begin)
-        : h("p", { class: "note" }, "No folder was named when the service was started (serve --photos DIR).")].filter(Boolean));
+    teach.replaceChildren(...[h("h2", {}, t("models.teach")),
+      h("p", {}, confirmed ? t("models.confirmed", { n: confirmed, drawn, kinds: named.join(", ") }) : t("models.nothing_to_teach")),
+      known.length > 0 && h("p", {}, t("models.kinds", { kinds: known.join(", ") })),
+      h("p", {}, t("models.teach_text")),
+      sources.length ? h("form", { class: "row controls", onsubmit: start }, h("label", {}, t("models.good_photos"), " ", folder), begin)
+        : h("p", { class: "note" }, t("fit.no_folder"))].filter(Boolean));
   }
 
   function outcome(comparison) {
     const { missed, changes } = comparison;
-    const go = h("button", { type: "button", class: missed.length ? "danger" : "primary", id: "update", onclick: () => update(go, missed.length > 0) }, missed.length ? "Update all the same" : "Update");
+    const go = h("button", { type: "button", class: missed.length ? "danger" : "primary", id: "update", onclick: () => update(go, missed.length > 0) }, missed.length ? t("models.update_anyway") : t("models.update"));
     return [
-      h("ul", { class: "changes" }, changes.map((text) => h("li", {}, text))),
-      missed.length ? h("p", { class: "note error", role: "alert" }, `It would miss ${count(missed.length, "confirmed defect")} that the model finds now: ${missed.slice(0, 5).join(", ")}.`) : h("p", { class: "note ok" }, "No confirmed defect would be missed."),
+      h("ul", { class: "changes" }, changes.map((text) => h("li", {}, said(text)))),
+      missed.length ? h("p", { class: "note error", role: "alert" }, t("models.would_miss", { n: missed.length, names: missed.slice(0, 5).join(", ") })) : h("p", { class: "note ok" }, t("models.nothing_missed")),
       go,
     ];
   }
@@ -255,7 +256,7 @@ export function modelsView(main, page) {
     change(button, async () => {
       const { version, etag: now } = await api.update(page.product, { force }, etag);
       page.tellSwap({ ...version, etag: version.etag ?? now }, before, load);
-    }, "Learning, then putting it into service …");
+    }, t("models.updating"));
   }
 
   return { close() { closed = true; } };
@@ -265,5 +266,5 @@ export function modelsView(main, page) {
 function tree(values) {
   if (values === null || typeof values !== "object") return h("span", {}, values === null ? "–" : String(values));
   if (Array.isArray(values) && values.every((value) => typeof value !== "object")) return h("span", {}, values.join(", ") || "–");
-  return h("dl", { class: "tree" }, Object.entries(values).flatMap(([name, value]) => [h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, tree(value))]));
+  return h("dl", { class: "tree", lang: "en" }, Object.entries(values).flatMap(([name, value]) => [h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, tree(value))]));
 }

@@ -1,8 +1,9 @@
 // The photo with what was found on it, and what its worst patch was compared with.
 
 import * as api from "./api.js";
-import { count, h, number, percent, showPicture, svg } from "./dom.js";
+import { h, number, percent, showPicture, svg } from "./dom.js";
 import { kindText } from "./items.js";
+import { rich, significant, t } from "./words.js";
 
 export function photoStage() {
   const photo = h("img", { class: "photo", alt: "" });
@@ -15,10 +16,10 @@ export function photoStage() {
   const box = h("div", { class: "picture" }, photo, heat, frames, drawing, gone);
   const element = h("figure", { class: "stage" }, box,
     h("figcaption", {},
-      h("label", { for: "opacity" }, "Heat map"), opacity,
-      h("span", { class: "scale", role: "img", "aria-label": "Colours of the heat map: nothing below three quarters of the threshold, yellow at it, deep red at twice the threshold and beyond" }),
-      h("span", { class: "scale-text" }, "1 × … 2 × threshold"),
-      h("label", {}, framed, " Frames")));
+      h("label", { for: "opacity" }, t("stage.heat")), opacity,
+      h("span", { class: "scale", role: "img", "aria-label": t("stage.scale") }),
+      h("span", { class: "scale-text" }, t("stage.scale_text")),
+      h("label", {}, framed, " ", t("stage.frames"))));
   let last = Number(opacity.value) || 60;
   let shown = null;
   let pen = null; // what somebody draws with
@@ -76,7 +77,7 @@ export function photoStage() {
       const size = 1600;
       gone.hidden = true;
       photo.hidden = heat.hidden = true; // the photo before does not stay under a verdict that is not its own
-      photo.alt = `${record.name}, ${count(record.regions.length, "anomalous region")}`;
+      photo.alt = t("stage.alt", { name: record.name, n: record.regions.length });
       showPicture(photo, api.picture(record.id, "picture", { size }), (reason) => { gone.textContent = reason; gone.hidden = false; });
       showPicture(heat, api.picture(record.id, "heatmap", { size }), () => {});
       sides = [width, height];
@@ -115,9 +116,9 @@ export function photoStage() {
 /** The closest good patch beside the worst one, and the figures behind the verdict. */
 export function explained(record) {
   const { closest, regions } = record;
-  const none = h("p", { class: "note", hidden: true }, "The model holds no pictures of its good photos.");
-  const whole = h("img", { class: "closest", alt: `The good photo ${closest.photo}, its closest patch framed` });
-  const [ours, theirs] = [crop("The worst patch and what is around it"), crop("The closest good patch and what is around it")];
+  const none = h("p", { class: "note", hidden: true }, t("why.no_pictures"));
+  const whole = h("img", { class: "closest", alt: t("why.whole_alt", { name: closest.photo }) });
+  const [ours, theirs] = [crop(t("why.worst_alt")), crop(t("why.closest_alt"))];
   const worst = regions.length ? [...regions].sort((a, b) => b.peak_value - a.peak_value)[0] : null;
   whole.addEventListener("load", () => { if (closest.thumbnail_box) theirs.draw(whole, closest.thumbnail_box, 1); });
   showPicture(whole, api.picture(record.id, "closest"), () => { whole.hidden = theirs.hidden = true; none.hidden = false; });
@@ -125,16 +126,16 @@ export function explained(record) {
   photo.addEventListener("load", () => { if (closest.patch_box) ours.draw(photo, closest.patch_box, photo.naturalWidth / record.width); });
   showPicture(photo, api.picture(record.id, "picture", { size: 1600 }), () => {});
   return [
-    h("h2", {}, "Why"),
+    h("h2", {}, t("why.title")),
     h("div", { class: "compared" },
-      h("figure", {}, ours, h("figcaption", {}, "Worst patch of this photo")),
-      h("figure", {}, theirs, none, h("figcaption", {}, "Closest good patch"))),
-    h("figure", { class: "whole" }, whole, h("figcaption", {}, "It is in ", h("b", {}, closest.photo))),
+      h("figure", {}, ours, h("figcaption", {}, t("why.worst"))),
+      h("figure", {}, theirs, none, h("figcaption", {}, t("why.closest")))),
+    h("figure", { class: "whole" }, whole, h("figcaption", {}, rich("why.it_is_in", { name: h("b", {}, closest.photo) }))),
     h("dl", { class: "figures" },
-      h("dt", {}, "Score"), h("dd", {}, `${number(record.score)}, threshold ${number(record.threshold)}`),
-      h("dt", {}, "Among good photos"), h("dd", {}, `at most about ${percent(record.p_value)} score this high (p = ${Number(record.p_value.toPrecision(2))})`),
-      record.kind && h("dt", {}, "Kind of defect"), record.kind && h("dd", { id: "kind-of-defect" }, kindText(record.kind)),
-      h("dt", {}, "Regions"), h("dd", {}, regions.length ? `${regions.length}; the worst at ${worst.peak.join(", ")}` : "none")),
+      h("dt", {}, t("why.score")), h("dd", {}, t("why.figures", { score: number(record.score), threshold: number(record.threshold) })),
+      h("dt", {}, t("why.among")), h("dd", {}, t("why.p", { share: percent(record.p_value), p: significant(record.p_value, 2) })),
+      record.kind && h("dt", {}, t("why.kind")), record.kind && h("dd", { id: "kind-of-defect" }, kindText(record.kind)),
+      h("dt", {}, t("why.regions")), h("dd", {}, regions.length ? t("why.worst_at", { n: regions.length, place: worst.peak.join(", ") }) : t("why.no_regions"))),
   ];
 }
 

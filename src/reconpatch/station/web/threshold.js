@@ -2,7 +2,9 @@
 
 import * as api from "./api.js";
 import { confirmed } from "./changes.js";
-import { count, during, h, number, percent, svg, toast } from "./dom.js";
+import { during, h, number, percent, plainNumber, said, svg, toast } from "./dom.js";
+import { called } from "./items.js";
+import { t, whole } from "./words.js";
 
 const [HEIGHT, LEFT, BOTTOM, TOP] = [340, 46, 44, 26];
 const RESCORED = 200; // photos of the past that are scored again, at most
@@ -24,27 +26,27 @@ export function thresholdView(main, page) {
   const rate = h("input", { type: "number", id: "rate", step: "any", min: 0.0001, max: 99, placeholder: "1", onchange: () => byRate() });
   const effect = h("div", { class: "effect", "aria-live": "polite" });
   const promise = h("p", { class: "promise" });
-  const apply = h("button", { type: "button", class: "primary", onclick: put }, "Apply");
-  const reset = h("button", { type: "button", onclick: () => move(data.threshold) }, "Back to the one in service");
-  const again = h("button", { type: "button", id: "rescore", onclick: rescore }, "Score them again");
+  const apply = h("button", { type: "button", class: "primary", onclick: put }, t("threshold.apply"));
+  const reset = h("button", { type: "button", onclick: () => move(data.threshold) }, t("threshold.reset"));
+  const again = h("button", { type: "button", id: "rescore", onclick: rescore }, t("threshold.again"));
   const past = h("p", { class: "note warn", role: "status", hidden: true }, h("span", {}), " ", again);
-  const handle = svg("g", { class: "handle", tabindex: 0, role: "slider", "aria-label": "Threshold", onkeydown: press });
+  const handle = svg("g", { class: "handle", tabindex: 0, role: "slider", "aria-label": t("view.threshold"), onkeydown: press });
   const line = svg("line", { y1: TOP - 8, y2: HEIGHT - BOTTOM });
   const grip = svg("rect", { y: TOP - 24, width: 86, height: 22, rx: 4 });
   const label = svg("text", { y: TOP - 8, "text-anchor": "middle" });
   handle.append(svg("rect", { class: "catch", y: 0, width: 44, height: HEIGHT - BOTTOM, x: -22 }), line, grip, label);
 
   main.append(h("div", { class: "threshold" },
-    h("h1", {}, `Threshold of ${page.product}`),
-    h("p", {}, "A photo is anomalous when it scores more than the threshold. Drag the line, or move it with the arrow keys."),
+    h("h1", {}, t("threshold.title", { product: page.product })),
+    h("p", {}, t("threshold.about")),
     past,
     h("div", { class: "chart" }, chart),
     h("ul", { class: "legend" },
-      h("li", {}, h("i", { class: "key good" }), "recent photos below the line"), h("li", {}, h("i", { class: "key anomalous" }), "above it"),
-      h("li", {}, h("i", { class: "key calibration" }), "good photos of the calibration, each as if new"),
-      h("li", {}, h("i", { class: "key dot good" }), "called good"), h("li", {}, h("i", { class: "key dot defect" }), "called a defect")),
+      h("li", {}, h("i", { class: "key good" }), t("threshold.key.below")), h("li", {}, h("i", { class: "key anomalous" }), t("threshold.key.above")),
+      h("li", {}, h("i", { class: "key calibration" }), t("threshold.key.calibration")),
+      h("li", {}, h("i", { class: "key dot good" }), called("good")), h("li", {}, h("i", { class: "key dot defect" }), called("defect"))),
     h("div", { class: "row controls" },
-      h("label", {}, "Threshold ", exact), h("label", {}, "or false-alarm rate, % ", rate), apply, reset),
+      h("label", {}, t("view.threshold"), " ", exact), h("label", {}, t("threshold.rate"), " ", rate), apply, reset),
     effect, promise));
   load();
 
@@ -54,7 +56,7 @@ export function thresholdView(main, page) {
       etag = page.facts?.etag;
       data = await api.scores(page.product);
     } catch (error) {
-      toast(error.message, { kind: "error" });
+      toast(said(error), { kind: "error" });
       return;
     }
     if (closed) return;
@@ -70,7 +72,7 @@ export function thresholdView(main, page) {
     const last = (await api.records({ product: page.product, limit: RESCORED }).catch(() => ({ records: [] }))).records;
     const others = last.filter((record) => !known.has(record.id)).length;
     past.hidden = !others;
-    tellPast(`${others.toLocaleString("en-GB")} of the last ${count(last.length, "photo")} were judged by a version that scores otherwise.`);
+    tellPast(t("threshold.others", { others, n: last.length }));
   }
 
   const tellPast = (text) => { past.firstChild.textContent = text; };
@@ -89,7 +91,7 @@ export function thresholdView(main, page) {
           if (!known.has(one.id)) data.recent.push({ id: one.id, score: one.rescored, anomalous: one.anomalous, feedback: one.feedback });
         }
         cursor = found.cursor;
-        tellPast(`${count(done, "photo")} of the past scored.`);
+        tellPast(t("threshold.scored", { n: done }));
         draw();
         move(value, { ask: false });
       } while (cursor && done < RESCORED);
@@ -122,7 +124,7 @@ export function thresholdView(main, page) {
     chart.replaceChildren(...grid(top, y),
       ...ours.map((share, i) => share && svg("rect", { class: "bar", "data-from": edge(i), x: LEFT + i * step + 0.5, width: step - 1, y: Math.min(y(share), HEIGHT - BOTTOM - 3), height: Math.max(3, HEIGHT - BOTTOM - y(share)) })).filter(Boolean),
       svg("path", { class: "calibration", d: outline(theirs, y, step) }),
-      ...data.recent.filter((one) => one.feedback).map((one) => svg("circle", { class: `dot ${one.feedback}`, cx: x(one.score), cy: HEIGHT - BOTTOM - 8, r: 5 }, svg("title", {}, `called ${one.feedback}, ${number(one.score)}`))),
+      ...data.recent.filter((one) => one.feedback).map((one) => svg("circle", { class: `dot ${one.feedback}`, cx: x(one.score), cy: HEIGHT - BOTTOM - 8, r: 5 }, svg("title", {}, `${called(one.feedback)}, ${number(one.score)}`))),
       svg("line", { class: "in-service", x1: x(data.threshold), x2: x(data.threshold), y1: TOP, y2: HEIGHT - BOTTOM }),
       handle);
   }
@@ -146,7 +148,7 @@ export function thresholdView(main, page) {
       svg("text", { class: "tick", x: LEFT - 6, y: y(share) + 4, "text-anchor": "end" }, percent(Number(share.toPrecision(1 + (share >= 0.1))))),
     ]);
     const marks = ticks(axis.low, axis.high, WIDTH / 100).map((score) => svg("text", { class: "tick", x: x(score), y: HEIGHT - BOTTOM + 18, "text-anchor": "middle" }, number(score)));
-    const title = svg("text", { class: "tick", x: WIDTH - 12, y: HEIGHT - 8, "text-anchor": "end" }, axis.beyond ? `image score; ${axis.beyond} beyond are in the last bar` : "image score");
+    const title = svg("text", { class: "tick", x: WIDTH - 12, y: HEIGHT - 8, "text-anchor": "end" }, axis.beyond ? t("threshold.axis_beyond", { n: axis.beyond }) : t("threshold.axis"));
     return [...lines.flat(), ...marks, title, svg("line", { class: "axis", x1: LEFT, x2: WIDTH - 12, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM })];
   }
 
@@ -164,7 +166,7 @@ export function thresholdView(main, page) {
     handle.setAttribute("aria-valuemax", axis.high);
     handle.setAttribute("aria-valuenow", value);
     handle.setAttribute("aria-valuetext", number(value));
-    if (document.activeElement !== exact) exact.value = number(value);
+    if (document.activeElement !== exact) exact.value = plainNumber(value);
     for (const bar of chart.querySelectorAll(".bar")) bar.classList.toggle("above", Number(bar.dataset.from) >= value);
     const unchanged = value === data.threshold;
     apply.disabled = reset.disabled = unchanged;
@@ -178,13 +180,13 @@ export function thresholdView(main, page) {
     const { recent } = data;
     const now = recent.filter((one) => one.anomalous).length;
     effect.replaceChildren(
-      figure("then", above(recent).toLocaleString("en-GB"), `of the last ${count(recent.length, "photo")} anomalous; ${now.toLocaleString("en-GB")} were`),
+      figure("then", whole(above(recent)), t("threshold.then", { n: recent.length, now })),
       goods, defects, expected);
   }
 
-  const goods = figure("goods", "…", "called good would be flagged");
-  const defects = figure("defects", "…", "called a defect would be missed");
-  const expected = figure("expected", "…", "of good photos flagged by mistake");
+  const goods = figure("goods", "…", t("threshold.goods"));
+  const defects = figure("defects", "…", t("threshold.defects"));
+  const expected = figure("expected", "…", t("threshold.expected"));
 
   async function expect(query = value === data.threshold ? {} : { score: value }) {
     const mine = ++asked;
@@ -192,22 +194,22 @@ export function thresholdView(main, page) {
       const told = await api.preview(page.product, query);
       if (closed || mine !== asked) return told;
       const [low, high] = told.false_alarm_range;
-      expected.replaceChildren(h("b", {}, percent(told.false_alarm_rate)), h("span", {}, `of good photos flagged by mistake, expected (90 % range ${percent(low)} to ${percent(high)})`));
-      promise.textContent = told.promise;
+      expected.replaceChildren(h("b", {}, percent(told.false_alarm_rate)), h("span", {}, t("threshold.expected_range", { low: percent(low), high: percent(high) })));
+      promise.replaceChildren(said(told.promise));
       tellConfirmed(told.confirmed);
       if (told.confirmed.unscored) timer = setTimeout(() => expect(query), 2000);
       return told;
     } catch (error) {
-      promise.textContent = error.message;
+      promise.replaceChildren(said(error));
       return null;
     }
   }
 
   /** What the line makes of all parts that somebody has judged, however old. */
   function tellConfirmed(c) {
-    const later = c.unscored ? `; ${count(c.unscored, "more part")} being scored` : "";
-    goods.replaceChildren(h("b", {}, `${c.false_alarms_then} of ${c.goods}`), h("span", {}, `called good would be flagged; ${c.false_alarms_now} now${later}`));
-    defects.replaceChildren(h("b", {}, `${c.missed_then} of ${c.defects}`), h("span", {}, `called a defect would be missed; ${c.missed_now} now${later}`));
+    const later = c.unscored ? `; ${t("threshold.unscored", { n: c.unscored })}` : "";
+    goods.replaceChildren(h("b", {}, t("of", { n: c.false_alarms_then, of: c.goods })), h("span", {}, `${t("threshold.goods_now", { now: c.false_alarms_now })}${later}`));
+    defects.replaceChildren(h("b", {}, t("of", { n: c.missed_then, of: c.defects })), h("span", {}, `${t("threshold.defects_now", { now: c.missed_now })}${later}`));
     defects.classList.toggle("worse", c.missed_then > c.missed_now);
   }
 
@@ -250,16 +252,16 @@ export function thresholdView(main, page) {
         version = await confirmed({
           change: (confirm) => api.setThreshold(page.product, { score: value, confirm }, etag),
           look: () => api.preview(page.product, { score: value }),
-          title: `Use the threshold ${number(value)} all the same?`,
+          title: t("threshold.ask", { threshold: number(value) }),
         });
       } catch (error) {
         if (page.tellConflict(error, load)) return;
         throw error;
       }
       if (!version) return;
-      page.tellSwap(version, before, load, `, with the threshold ${number(version.threshold)}`);
+      page.tellSwap(version, before, load, t("threshold.told", { version: version.number, threshold: number(version.threshold) }));
       await load();
-    }, "Putting it into service …").then(() => move(value));
+    }, t("putting")).then(() => move(value));
   }
 
   const resized = new ResizeObserver(() => { if (data) { draw(); move(value, { ask: false }); } });

@@ -1,6 +1,7 @@
 // What stands in place of a verdict: why there is none now, or none that still holds.
 
 import { duration, sentence, time } from "./dom.js";
+import { t } from "./words.js";
 
 const SILENT = 5000; // milliseconds without an answer after which the service counts as gone
 
@@ -15,9 +16,9 @@ const SILENT = 5000; // milliseconds without an answer after which the service c
 export function trouble(service, name) {
   const { state, problem } = service;
   const silence = performance.now() - service.at;
-  if (!state && !problem && silence < SILENT) return { kind: "unknown", why: "Waiting for the first answer.", since: null, seconds: null };
+  if (!state && !problem && silence < SILENT) return { kind: "unknown", why: t("trouble.waiting"), since: null, seconds: null };
   if (problem || silence > SILENT) {
-    const why = sentence(problem || "The service does not answer");
+    const why = sentence(problem || t("trouble.silent"));
     return { kind: "silent", why, since: service.answered, seconds: state ? silence / 1000 : null };
   }
   const product = state.products.find((one) => one.name === name);
@@ -25,14 +26,14 @@ export function trouble(service, name) {
     kind, why: sentence(why), since: since ? new Date(since) : null,
     seconds: since ? Math.max(0, (new Date(state.now) - new Date(since) + silence) / 1000) : null,
   });
-  if (!state.ready) return told("unready", state.reasons.join("; ") || "The station cannot store photos", service.unready);
-  if (!product) return told("out", `${name} is not in service`, null);
-  if (product.state === "out") return told("out", `${name} is out of service: ${product.reason}`, product.since);
+  if (!state.ready) return told("unready", state.reasons.join("; ") || t("trouble.unready"), service.unready);
+  if (!product) return told("out", t("trouble.out", { name }), null);
+  if (product.state === "out") return told("out", t("trouble.out_why", { name, why: product.reason }), product.since);
   if (product.failure) return told("failed", failed(product.failure), product.failure.time);
-  if (!product.last) return told("none", product.reason || "No photo yet", product.since);
+  if (!product.last) return told("none", t("live.none"), product.since);
   const age = product.last.age + silence / 1000;
   if (product.state !== "ok" || (state.stale_after !== null && age >= state.stale_after)) {
-    return { ...told("stale", `No photo for ${duration(age)}`, product.last.time), seconds: null };
+    return { ...told("stale", t("trouble.stale", { time: duration(age, "ago") }), product.last.time), seconds: null };
   }
   return null;
 }
@@ -46,13 +47,11 @@ export function age(service, name) {
 /** Since when, and how long: "since 14:02:11 (3 min)". */
 export function since({ since: when, seconds }) {
   if (!when) return "";
-  return `Since ${time(when)}${seconds === null ? "" : ` (${duration(seconds)})`}.`;
+  return seconds === null ? t("since", { time: time(when) }) : t("since_for", { time: time(when), duration: duration(seconds) });
 }
 
 /** What the header says of it, in few words. */
-export const BRIEFLY = {
-  silent: "no answer", unready: "not ready", out: "out of service", failed: "photo failed", stale: "no photo", none: "no photo yet", unknown: "…",
-};
+export const briefly = (kind) => t(`brief.${kind}`);
 
 /** What a failure says, with the photo's name, which its sentence mostly has. */
 export const failed = ({ name, error }) => (error.includes(name) ? error : `${name}: ${error}`);

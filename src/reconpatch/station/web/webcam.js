@@ -1,14 +1,15 @@
 // The webcam: browsers give it to pages of this machine or over https only.
 
 import { during, h, toast } from "./dom.js";
+import { t } from "./words.js";
 
 /** A button and a panel; `inspect` is given each frame as a PNG file. */
 export function webcamPanel(inspect) {
-  const video = h("video", { muted: true, playsinline: true, "aria-label": "Webcam" });
-  const take = h("button", { type: "button", onclick: capture }, "Inspect this frame ", h("kbd", {}, "Space"));
+  const video = h("video", { muted: true, playsinline: true, "aria-label": t("webcam.title") });
+  const take = h("button", { type: "button", onclick: capture }, t("webcam.take"), " ", h("kbd", {}, t("key.space")));
   const note = h("p", { class: "note", role: "status", hidden: true });
   const element = h("div", { class: "webcam" }, note, video, take);
-  const button = h("button", { type: "button", "aria-pressed": "false", onclick: toggle }, "Webcam ", h("kbd", {}, "C"));
+  const button = h("button", { type: "button", "aria-pressed": "false", onclick: toggle }, t("webcam.title"), " ", h("kbd", {}, "C"));
   let stream = null;
   draw();
 
@@ -24,18 +25,14 @@ export function webcamPanel(inspect) {
 
   async function start() {
     if (!navigator.mediaDevices || !navigator.mediaDevices.getUserMedia) {
-      tell("The webcam is not available: browsers allow it on https or on this machine (http://127.0.0.1) only. Start the service with --tls-cert and --tls-key.");
+      tell(t("webcam.https"));
       return;
     }
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1920 } }, audio: false });
     } catch (error) {
-      const reasons = {
-        NotFoundError: "this machine has none",
-        NotAllowedError: "the browser was not allowed to use it",
-        NotReadableError: "another program uses it",
-      };
-      tell(`The webcam is not available: ${reasons[error.name] || error.message}.`);
+      const known = ["NotFoundError", "NotAllowedError", "NotReadableError"].includes(error.name);
+      tell(t("webcam.not_available", { why: known ? t(`webcam.why.${error.name}`) : error.message }));
       return;
     }
     tell("");
@@ -62,7 +59,7 @@ export function webcamPanel(inspect) {
       const canvas = h("canvas", { width: video.videoWidth, height: video.videoHeight });
       canvas.getContext("2d").drawImage(video, 0, 0);
       const blob = await new Promise((done) => canvas.toBlob(done, "image/png"));
-      if (!blob) { toast("The frame could not be read.", { kind: "error" }); return; }
+      if (!blob) { toast(t("webcam.unread"), { kind: "error" }); return; }
       const stamp = new Date().toISOString().slice(0, 19).replaceAll(":", "");
       await inspect(new File([blob], `webcam-${stamp}.png`, { type: "image/png" }));
     });
