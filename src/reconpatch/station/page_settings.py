@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -28,13 +28,22 @@ def _known(code: str) -> str:
     return code
 
 
+Signals = Literal["off", "ng", "all"]
+
+
 class PageSettings(BaseModel):
-    """The table [page] of a station's file.
+    """The table [page] of a station's file: what holds where nobody at the page chose otherwise.
 
     Attributes:
-        language: of the page where nobody at it has chosen another; none: the browser's.
+        language: none: the browser's.
+        verdicts: the words for a verdict, GOOD and ANOMALOUS or OK and NG.
+        sound: at which verdicts there is a sound; "ng": at all that is not good.
+        light: at which the edge of the screen lights up, likewise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     language: Annotated[str, AfterValidator(_known)] | None = None
+    verdicts: Literal["good-anomalous", "ok-ng"] = "good-anomalous"
+    sound: Signals = "off"
+    light: Signals = "off"

@@ -92,6 +92,12 @@ export const rescored = (name, number, query) => ask("GET", `${product(name)}/ve
 export const rollBack = (name, given, etag) => ask("POST", `${product(name)}/rollback`, { json: given, etag });
 export const update = (name, query, etag) => ask("POST", `${product(name)}/update`, { query, etag });
 export const me = () => ask("GET", "/me");
+export const changePassword = (old, now) => ask("PUT", "/me/password", { json: { old, new: now } });
+export const users = () => ask("GET", "/users");
+export const setUser = (name, given) => ask("PUT", `/users/${encodeURIComponent(name)}`, { json: given });
+export const tokens = () => ask("GET", "/tokens");
+export const makeToken = (given) => ask("POST", "/tokens", { json: given });
+export const revokeToken = (id) => ask("DELETE", `/tokens/${id}`);
 export const outputs = () => ask("GET", "/outputs");
 export const testOutput = (name) => ask("POST", `/outputs/${encodeURIComponent(name)}/test`);
 export const sendAgain = (name) => ask("POST", `/outputs/${encodeURIComponent(name)}/again`);

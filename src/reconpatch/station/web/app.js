@@ -5,15 +5,18 @@ import { rollBack } from "./changes.js";
 import { byId, h, said, sentence, time, toast, toastAll } from "./dom.js";
 import { fitView } from "./fit.js";
 import { historyView } from "./history.js";
-import { listenForKeys, shortcuts } from "./keys.js";
+import { listenForKeys } from "./keys.js";
 import { liveView } from "./live.js";
 import { modelsView } from "./models.js";
 import { outputsView } from "./outputs.js";
+import { peopleView } from "./people.js";
+import { bar } from "./roles.js";
+import { bindSettings } from "./settings.js";
 import { thresholdView } from "./threshold.js";
 import { briefly, trouble } from "./trouble.js";
-import { fillIn, language, languages, loadWords, t } from "./words.js";
+import { fillIn, loadWords, t } from "./words.js";
 
-const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, fit: fitView, models: modelsView, outputs: outputsView };
+const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, fit: fitView, models: modelsView, outputs: outputsView, people: peopleView };
 const EVERY = 1000; // milliseconds between two questions for the station's state
 
 const state = { products: [], out: [], retired: [], default: null, product: null };
@@ -185,27 +188,14 @@ function openHelp() {
   if (!byId("help").open) byId("help").showModal();
 }
 
-function bindSettings() {
-  const keys = byId("use-shortcuts");
-  keys.checked = shortcuts.on;
-  shortcuts.on = keys.checked; // says so to the style sheet
-  keys.addEventListener("change", () => { shortcuts.on = keys.checked; });
-  const name = byId("operator");
-  name.value = api.operator.name;
-  name.addEventListener("change", () => { api.operator.name = name.value; });
-  byId("open-help").addEventListener("click", openHelp);
-  const spoken = byId("language");
-  spoken.replaceChildren(...Object.entries(languages()).map(([code, called]) => h("option", { value: code, lang: code }, called)));
-  spoken.value = language.code;
-  spoken.addEventListener("change", () => { language.code = spoken.value; location.reload(); });
-}
-
 /** Where the station has users: who is logged in stands where others write their name. */
 async function showMe() {
   const me = await api.me();
+  bar(me);
   if (!me.users) return;
   byId("operator").closest("p").hidden = true;
   byId("me").hidden = false;
+  byId("people").hidden = !me.role;
   document.body.classList.add("has-users"); // who is logged in is told on the smallest screen too
   byId("me").querySelector("span").textContent = me.role ? t("me.user", { name: me.name, role: t(`role.${me.role}`) }) : t("me.program", { name: me.name });
   byId("open-help").textContent = `${me.name} ?`;
@@ -280,12 +270,13 @@ async function start() {
   addEventListener("hashchange", route);
   listenForKeys({ command, scanned });
   bindSettings();
+  byId("open-help").addEventListener("click", openHelp);
   byId("product").addEventListener("change", (event) => { choose(event.target.value); show(shown.name); showService(); });
   listenForDrops();
   try {
+    await showMe();
     await loadProducts();
     route();
-    await showMe();
   } catch (error) {
     toast(said(error), { kind: "error" });
   }

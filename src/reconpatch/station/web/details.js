@@ -24,7 +24,7 @@ export function defectDetails(stage, { keep, hold }) {
   const brush = h("input", { type: "range", id: "brush", min: 1, max: 12, value: 4, "aria-label": t("details.brush") });
   const clear = h("button", { type: "button", class: "quiet", onclick: () => { strokes = []; drawn(); } }, t("details.clear"));
   const where = h("p", { class: "where" });
-  const save = h("button", { type: "submit", class: "primary", id: "keep" }, t("details.keep"));
+  const save = h("button", { type: "submit", class: "primary", id: "keep", "data-needs": "feedback" }, t("details.keep"));
   const form = h("form", { class: "details", hidden: true, "aria-label": t("details.label"), onsubmit: send },
     h("label", {}, t("details.kind"), " ", kind, known), h("div", { class: "row" }, draw, brush, clear), where, save);
 

@@ -132,10 +132,10 @@ export function speak(text) {
   byId("spoken").textContent = text;
 }
 
-/** A button that asks for photos, and the hidden input behind it; `take` is given the files. */
-export function photoChooser(id, take, ...text) {
-  const input = h("input", { type: "file", id, multiple: true, accept: "image/*,.tif,.tiff,.bmp,.webp", class: "unseen", onchange: () => { const files = [...input.files]; input.value = ""; take(files); } });
-  return [h("button", { type: "button", onclick: () => input.click() }, ...text), input];
+/** A button that asks for photos, and the hidden input behind it; `take`, which takes the scope `needs`, is given the files. */
+export function photoChooser(id, take, needs, ...text) {
+  const input = h("input", { type: "file", id, multiple: true, accept: "image/*,.tif,.tiff,.bmp,.webp", class: "unseen", tabindex: -1, "aria-hidden": "true", onchange: () => { const files = [...input.files]; input.value = ""; take(files); } });
+  return [h("button", { type: "button", "data-needs": needs, onclick: () => input.click() }, ...text), input];
 }
 
 /** Run what a button asks for: disabled meanwhile, with `doing` beside it; its error shown. */

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { ask, during, h, number, photoChooser, said, sentence, toast, toastAll } from "./dom.js";
+import { verdictWord } from "./items.js";
 import { t, whole } from "./words.js";
 
 const EVERY = 1000;
@@ -22,16 +23,16 @@ export function fitView(main, page) {
     h("option", { value: "fast" }, t("fit.fast")),
     h("option", { value: "balanced", selected: true }, t("fit.balanced")),
     h("option", { value: "best" }, t("fit.best")));
-  const begin = h("button", { type: "submit", class: "primary" }, t("fit.begin"));
+  const begin = h("button", { type: "submit", class: "primary", "data-needs": "change" }, t("fit.begin"));
   const dropped = h("p", { class: "dropped" });
-  const forget = h("button", { type: "button", class: "quiet", onclick: () => during(forget, async () => show(await api.clearDropped(etag))) }, t("fit.forget"));
+  const forget = h("button", { type: "button", class: "quiet", "data-needs": "change", onclick: () => during(forget, async () => show(await api.clearDropped(etag))) }, t("fit.forget"));
   const form = h("form", { onsubmit: start },
     h("fieldset", {},
       h("legend", {}, t("fit.good_photos")),
       h("label", { for: "fit-folder" }, t("fit.from"), " "), folder, arriving,
       h("div", { class: "dropzone" },
         h("p", {}, t("fit.drop")),
-        h("div", { class: "row" }, photoChooser("fit-files", drop, t("fit.choose")), forget), dropped)),
+        h("div", { class: "row" }, photoChooser("fit-files", drop, "change", t("fit.choose")), forget), dropped)),
     h("div", { class: "row controls" },
       h("label", {}, t("product"), " ", product, h("datalist", { id: "fit-products" }, page.products.map((one) => h("option", { value: one.name })))),
       h("label", {}, t("fit.quality"), " ", quality), begin));
@@ -115,7 +116,7 @@ export function fitView(main, page) {
   }
 
   function atWork(job) {
-    const cancel = h("button", { type: "button", id: "fit-cancel", onclick: () => during(cancel, async () => show(await api.cancelFit(etag))) }, t("fit.cancel"));
+    const cancel = h("button", { type: "button", id: "fit-cancel", "data-needs": "change", onclick: () => during(cancel, async () => show(await api.cancelFit(etag))) }, t("fit.cancel"));
     queueMicrotask(() => progress(job));
     return [h("p", { class: "step", role: "status" }), h("progress", { max: 1, "aria-label": t("fit.step") }), h("p", { class: "took" }), cancel];
   }
@@ -131,8 +132,8 @@ export function fitView(main, page) {
   }
 
   function ready(job) {
-    const serve = h("button", { type: "button", class: "primary", id: "fit-serve", onclick: () => put(job, serve) }, t("put_into_service"));
-    const away = h("button", { type: "button", onclick: () => during(away, async () => show(await api.cancelFit(etag))) }, t("fit.away"));
+    const serve = h("button", { type: "button", class: "primary", id: "fit-serve", "data-needs": "change", onclick: () => put(job, serve) }, t("put_into_service"));
+    const away = h("button", { type: "button", "data-needs": "change", onclick: () => during(away, async () => show(await api.cancelFit(etag))) }, t("fit.away"));
     return [
       h("p", {}, t("fit.learned", { n: job.good_photos, seconds: Math.round(job.seconds), threshold: number(job.threshold) }), " ", said(job.promise)),
       ...job.learned.map((text) => h("p", {}, said(sentence(text)))),
@@ -172,7 +173,7 @@ function compared(job) {
       h("caption", {}, t("fit.compared", { n: c.photos })),
       h("thead", {}, h("tr", {}, ["", t("fit.old"), t("fit.new")].map((text) => h("th", { scope: "col" }, text)))),
       h("tbody", {},
-        line(t("verdict.anomalous"), c.anomalous, c.photos),
+        line(verdictWord("small", "anomalous"), c.anomalous, c.photos),
         line(t("fit.false_alarms"), c.false_alarms, c.goods, false),
         line(t("fit.found"), c.found, c.defects, true),
         c.unseen.length > 0 && line(t("fit.found_unseen"), c.unseen_found, c.unseen.length, true),

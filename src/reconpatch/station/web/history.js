@@ -3,7 +3,7 @@
 
 import * as api from "./api.js";
 import { h, number, said, showPicture, time, toast } from "./dom.js";
-import { called, kindOf, kindText, markOf, merged, verdictOf } from "./items.js";
+import { called, kindOf, kindText, markOf, merged, verdictOf, verdictWord } from "./items.js";
 import { t } from "./words.js";
 
 const PAGE = 50;
@@ -18,7 +18,7 @@ export function historyView(main, page) {
   const select = (name, options, value = "") => h("select", { id: `filter-${name}`, onchange: first, value }, options.map(([key, text]) => h("option", { value: key, selected: key === value }, text)));
   const filters = {
     product: select("product", [["", t("history.all")], ...[...page.names, ...page.retired].map((name) => [name, name])], page.product),
-    verdict: select("verdict", [["", t("history.all")], ["good", t("verdict.good")], ["anomalous", t("verdict.anomalous")], ["failed", t("verdict.none_small")]]),
+    verdict: select("verdict", [["", t("history.all")], ["good", verdictWord("small", "good")], ["anomalous", verdictWord("small", "anomalous")], ["failed", t("verdict.none_small")]]),
     feedback: select("feedback", [["", t("history.all")], ["any", t("history.any")], ["none", t("history.none")], ["good", called("good")], ["defect", called("defect")]]),
     since: h("input", { type: "datetime-local", id: "filter-since", onchange: first }),
     until: h("input", { type: "datetime-local", id: "filter-until", onchange: first }),

@@ -6,7 +6,10 @@ import { duration, h, number, photoChooser, said, sentence, showPicture, speak, 
 import { defectDetails, detailsOf } from "./details.js";
 import { called, keyOf, kindOf, markOf, merged, verdictOf, wordOf } from "./items.js";
 import { explained, photoStage } from "./stage.js";
-import { age, failed, since, trouble } from "./trouble.js";
+import { chosen as choice } from "./settings.js";
+import { beep, flash } from "./signals.js";
+import { shape } from "./shapes.js";
+import { age, failed, shapeFor, since, trouble, wordFor } from "./trouble.js";
 import { webcamPanel } from "./webcam.js";
 import { rich, t } from "./words.js";
 
@@ -25,7 +28,8 @@ export function liveView(main, page, [wanted]) {
   let closed = false;
   let asked = 0; // counts looks, so that an answer that was overtaken is dropped
   let looking = 0; // looks at work
-  let said = ""; // the trouble that was read out last
+  let readOut = ""; // the trouble that was read out last
+  let signalled = null; // what sounded last, so that it sounds once
   let late = null; // since when the state has known of something that the records have not brought
   let marked = null; // what was said last: {part: as it was before, record: as it is}
   const tiles = new Map();
@@ -38,14 +42,14 @@ export function liveView(main, page, [wanted]) {
   const stage = photoStage();
   const why = h("section", { class: "why", "aria-label": t("why.title") });
   const told = h("p", { class: "said" });
-  const good = h("button", { type: "button", class: "say good", onclick: () => say("good", moment()) }, t("live.was_good"), " ", h("kbd", {}, "G"));
-  const defect = h("button", { type: "button", class: "say defect", onclick: () => say("defect", moment()) }, t("live.was_defect"), " ", h("kbd", {}, "D"));
-  const back = h("button", { type: "button", class: "quiet", onclick: () => say(null, chosen) }, t("live.take_back"));
+  const good = h("button", { type: "button", class: "say good", "data-needs": "feedback", onclick: () => say("good", moment()) }, t("live.was_good"), " ", h("kbd", {}, "G"));
+  const defect = h("button", { type: "button", class: "say defect", "data-needs": "feedback", onclick: () => say("defect", moment()) }, t("live.was_defect"), " ", h("kbd", {}, "D"));
+  const back = h("button", { type: "button", class: "quiet", "data-needs": "feedback", onclick: () => say(null, chosen) }, t("live.take_back"));
   const details = defectDetails(stage, { keep: (part, said) => say("defect", part, said), hold });
   const feedback = h("section", { class: "feedback", "aria-label": t("live.really") }, good, defect, told, back, details.element);
   const strip = h("ol", { class: "strip", "aria-label": t("live.last_label") });
   const newest = h("button", { type: "button", class: "newest", onclick: followNewest }, t("live.follow"), " ", h("kbd", {}, "N"));
-  const choose = photoChooser("file", inspectAll, t("live.choose"), " ", h("kbd", {}, "O"));
+  const choose = photoChooser("file", inspectAll, "inspect", t("live.choose"), " ", h("kbd", {}, "O"));
   const serial = h("input", { id: "serial", maxlength: 100, autocomplete: "off", placeholder: t("live.serial_hint") });
   const webcam = webcamPanel((blob) => inspectAll([blob]));
   const wall = h("button", { type: "button", onclick: toggleWall }, t("live.wall"), " ", h("kbd", {}, "W"));
@@ -181,9 +185,9 @@ export function liveView(main, page, [wanted]) {
       why.replaceChildren(...explained(chosen));
       showFeedback();
     } else details.show(null);
-    said = "";
+    readOut = "";
     headline();
-    if (!chosen || said) return;
+    if (!chosen || readOut) return;
     speak(chosen.error ? failed(chosen) : t("live.spoken", { name: chosen.name, verdict: verdictOf(chosen), score: number(chosen.score) }));
   }
 
@@ -195,13 +199,13 @@ export function liveView(main, page, [wanted]) {
     box.classList.toggle("doubt", Boolean(now) && isNewest);
     if (chosen && !isNewest) showEarlier(now);
     else if (!begun) put("none", "", t("live.none"), "", t("live.begin"));
-    else if (now) { showTrouble(now); return; }
-    else if (chosen.error) { showTrouble(failure(chosen)); return; }
+    else if (now || chosen.error) { showTrouble(now || failure(chosen)); return; }
     else {
       const warnings = (page.service.state?.warnings || []).map(sentence).join(" ");
-      put(kindOf(chosen), markOf(chosen), wordOf(chosen), warnings, factsOf(chosen, age(page.service, page.product)));
+      signal(`verdict ${chosen.key}`, kindOf(chosen));
+      put(kindOf(chosen), kindOf(chosen), wordOf(chosen), warnings, factsOf(chosen, age(page.service, page.product)));
     }
-    said = "";
+    readOut = "";
   }
 
   /** Trouble where the record of a newer photo does not come. */
@@ -213,22 +217,35 @@ export function liveView(main, page, [wanted]) {
   /** A photo that somebody looks back at: its verdict is that of then, never filled like that of now. */
   function showEarlier(now) {
     const words = now ? t("live.none_now", { why: now.why, since: since(now) }) : items[0]?.key === chosen.key ? t("live.stays") : t("live.not_newest");
-    if (chosen.error) put("trouble earlier", "!", t("verdict.none"), sentence(failed(chosen)), [h("b", { class: "name" }, chosen.name), ` · ${time(chosen.time)}`]);
-    else put(`${kindOf(chosen)} earlier`, markOf(chosen), wordOf(chosen), words, factsOf(chosen, null));
+    if (chosen.error) put("trouble earlier", "none", t("state.none"), sentence(failed(chosen)), [h("b", { class: "name" }, chosen.name), ` · ${time(chosen.time)}`]);
+    else put(`${kindOf(chosen)} earlier`, kindOf(chosen), wordOf(chosen), words, factsOf(chosen, null));
+  }
+
+  /** Sound and light for what is new, as somebody chose; not for what was there when the page came. */
+  function signal(key, kind) {
+    if (key === signalled) return;
+    const first = signalled === null;
+    signalled = key;
+    if (first) return;
+    const wanted = (name) => choice(name) === "all" || (choice(name) === "ng" && kind !== "good");
+    if (wanted("sound")) beep(kind);
+    if (wanted("light")) flash(kind);
   }
 
   function showTrouble(now) {
+    signal(`${now.kind} ${chosen?.key}`, "trouble");
     const last = chosen && !chosen.error ? [...rich("live.photo_before", { name: h("b", { class: "name" }, chosen.name) }), ` · ${time(chosen.time)}`] : "";
-    put(`trouble ${now.kind}`, "!", t("verdict.none"), `${now.why} ${since(now)}`, last);
+    put(`trouble ${now.kind}`, shapeFor(now.kind), wordFor(now.kind), `${now.why} ${since(now)}`, last);
     const told = t("live.none_spoken", { why: now.why.replace(/\d+ (s|min|h)\b/g, "") });
-    if (told !== said) speak(told);
-    said = told;
+    if (told !== readOut) speak(told);
+    readOut = told;
   }
 
   function put(kind, mark, word, words, about) {
     if (verdict.dataset.key !== `${kind} ${word}`) {
       verdict.className = `verdict ${kind}`;
-      verdict.replaceChildren(mark && h("span", { class: "mark", "aria-hidden": "true" }, mark), word);
+      verdict.replaceChildren(...[mark && shape(mark), word].filter(Boolean));
+      verdict.style.setProperty("--letters", word.length);
       verdict.dataset.key = `${kind} ${word}`;
     }
     if (reason.textContent !== words) reason.textContent = words;

@@ -91,7 +91,7 @@ export function modelsView(main, page) {
   function openAlarms(alarms) {
     const by = h("input", { id: "ack-by", maxlength: 80, required: true, value: api.operator.name, autocomplete: "name" });
     const note = h("input", { id: "ack-note", maxlength: 500 });
-    const seen = h("button", { type: "submit", class: "primary", id: "acknowledge" }, t("models.acknowledge", { n: alarms.length }));
+    const seen = h("button", { type: "submit", class: "primary", id: "acknowledge", "data-needs": "feedback" }, t("models.acknowledge", { n: alarms.length }));
     function send(event) {
       event.preventDefault();
       api.operator.name = by.value;
@@ -136,7 +136,7 @@ export function modelsView(main, page) {
 
   function drawProducts() {
     const does = (text, work, attributes = {}) => {
-      const button = h("button", { type: "button", ...attributes, onclick: () => change(button, work) }, text);
+      const button = h("button", { type: "button", "data-needs": "change", ...attributes, onclick: () => change(button, work) }, text);
       return button;
     };
     const line = (name, words, ...buttons) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, words), h("td", {}, h("div", { class: "row" }, ...buttons)));
@@ -152,7 +152,7 @@ export function modelsView(main, page) {
   // --- Versions ----------------------------------------------------------------------------------
 
   function row(version) {
-    const back = h("button", { type: "button", "data-version": version.number, onclick: () => goBack(version, back) }, t("put_into_service"));
+    const back = h("button", { type: "button", "data-needs": "change", "data-version": version.number, onclick: () => goBack(version, back) }, t("put_into_service"));
     return h("tr", { class: version.in_service ? "current" : "" },
       h("td", { class: "n" }, h("button", { type: "button", class: "link", "aria-label": t("models.where_from", { version: version.number }), onclick: () => show(version.number, true) }, version.number)),
       h("td", {}, h("time", { datetime: version.created }, time(version.created))),
@@ -198,7 +198,7 @@ export function modelsView(main, page) {
   }
 
   function drawLearn({ alarms, defects }) {
-    const attempt = h("button", { type: "button", id: "try", disabled: !alarms, onclick: tryIt }, t("models.try"));
+    const attempt = h("button", { type: "button", id: "try", "data-needs": "change", disabled: !alarms, onclick: tryIt }, t("models.try"));
     const result = h("div", { class: "result", role: "status" });
     learn.replaceChildren(h("h2", {}, t("models.learn")),
       h("p", {}, alarms ? `${t("models.can_learn", { n: alarms })} ${t("models.checks", { n: defects })}`
@@ -225,7 +225,7 @@ export function modelsView(main, page) {
     const sources = [...fits.folders.map((one) => [one.name, t("fit.folder", { name: one.name, n: one.photos })]), ...(fits.dropped ? [["", t("fit.dropped", { n: fits.dropped })]] : [])];
     const folder = h("select", { id: "learn-folder" }, sources.map(([value, text]) => h("option", { value }, text)));
     const busy = fits.job !== null && fits.job.state === "running";
-    const begin = h("button", { type: "submit", class: "primary", id: "learn", disabled: !confirmed || !sources.length || busy }, t("models.learn_from", { n: confirmed }));
+    const begin = h("button", { type: "submit", class: "primary", id: "learn", "data-needs": "change", disabled: !confirmed || !sources.length || busy }, t("models.learn_from", { n: confirmed }));
     function start(event) {
       event.preventDefault();
       during(begin, async () => {
@@ -243,7 +243,7 @@ export function modelsView(main, page) {
 
   function outcome(comparison) {
     const { missed, changes } = comparison;
-    const go = h("button", { type: "button", class: missed.length ? "danger" : "primary", id: "update", onclick: () => update(go, missed.length > 0) }, missed.length ? t("models.update_anyway") : t("models.update"));
+    const go = h("button", { type: "button", class: missed.length ? "danger" : "primary", id: "update", "data-needs": "change", onclick: () => update(go, missed.length > 0) }, missed.length ? t("models.update_anyway") : t("models.update"));
     return [
       h("ul", { class: "changes" }, changes.map((text) => h("li", {}, said(text)))),
       missed.length ? h("p", { class: "note error", role: "alert" }, t("models.would_miss", { n: missed.length, names: missed.slice(0, 5).join(", ") })) : h("p", { class: "note ok" }, t("models.nothing_missed")),

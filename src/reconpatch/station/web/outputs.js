@@ -45,7 +45,7 @@ export function outputsView(main) {
 
   function buttons(output) {
     const { name } = output;
-    const button = (text, work, kind) => h("button", { type: "button", class: kind, "aria-label": `${text}: ${name}`, onclick: (event) => during(event.currentTarget, async () => { await work(); rows.dataset.shown = ""; await load(); }) }, text);
+    const button = (text, work, needs = "change", kind = null) => h("button", { type: "button", class: kind, "data-needs": needs, "aria-label": `${text}: ${name}`, onclick: (event) => during(event.currentTarget, async () => { await work(); rows.dataset.shown = ""; await load(); }) }, text);
     const unsent = output.waiting + output.refused;
     return [
       output.state !== "removed" && button(t("outputs.test"), async () => {
@@ -59,7 +59,7 @@ export function outputsView(main) {
       unsent > 0 && button(t("outputs.forget"), async () => {
         const sure = await ask(t("outputs.forget_title"), h("p", {}, t("outputs.forget_text", { name, n: unsent })), t("outputs.forget_yes"));
         if (sure) toast(t("outputs.forgotten", { name, n: (await api.discardWaiting(name)).messages }));
-      }, "danger"),
+      }, "admin", "danger"),
     ];
   }
 

@@ -26,7 +26,7 @@ export function thresholdView(main, page) {
   const rate = h("input", { type: "number", id: "rate", step: "any", min: 0.0001, max: 99, placeholder: "1", onchange: () => byRate() });
   const effect = h("div", { class: "effect", "aria-live": "polite" });
   const promise = h("p", { class: "promise" });
-  const apply = h("button", { type: "button", class: "primary", onclick: put }, t("threshold.apply"));
+  const apply = h("button", { type: "button", class: "primary", "data-needs": "change", onclick: put }, t("threshold.apply"));
   const reset = h("button", { type: "button", onclick: () => move(data.threshold) }, t("threshold.reset"));
   const again = h("button", { type: "button", id: "rescore", onclick: rescore }, t("threshold.again"));
   const past = h("p", { class: "note warn", role: "status", hidden: true }, h("span", {}), " ", again);

@@ -3,6 +3,7 @@
 import { duration, sentence, time } from "./dom.js";
 import { t } from "./words.js";
 
+const STATES = { unready: "unready", out: "unready", stale: "stale", paused: "paused" }; // others: no verdict
 const SILENT = 5000; // milliseconds without an answer after which the service counts as gone
 
 /**
@@ -51,6 +52,10 @@ export function since({ since: when, seconds }) {
 }
 
 /** What the header says of it, in few words. */
+/** The word that stands in place of a verdict, large, and the shape beside it. */
+export const wordFor = (kind) => t(`state.${STATES[kind] ?? "none"}`);
+export const shapeFor = (kind) => STATES[kind] ?? "none";
+
 export const briefly = (kind) => t(`brief.${kind}`);
 
 /** What a failure says, with the photo's name, which its sentence mostly has. */

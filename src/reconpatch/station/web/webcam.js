@@ -6,7 +6,7 @@ import { t } from "./words.js";
 /** A button and a panel; `inspect` is given each frame as a PNG file. */
 export function webcamPanel(inspect) {
   const video = h("video", { muted: true, playsinline: true, "aria-label": t("webcam.title") });
-  const take = h("button", { type: "button", onclick: capture }, t("webcam.take"), " ", h("kbd", {}, t("key.space")));
+  const take = h("button", { type: "button", "data-needs": "inspect", onclick: capture }, t("webcam.take"), " ", h("kbd", {}, t("key.space")));
   const note = h("p", { class: "note", role: "status", hidden: true });
   const element = h("div", { class: "webcam" }, note, video, take);
   const button = h("button", { type: "button", "aria-pressed": "false", onclick: toggle }, t("webcam.title"), " ", h("kbd", {}, "C"));
