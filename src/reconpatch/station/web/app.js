@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { rollBack } from "./changes.js";
-import { byId, h, said, sentence, time, toast, toastAll } from "./dom.js";
+import { byId, h, said, sentence, time, toast } from "./dom.js";
 import { fitView } from "./fit.js";
 import { historyView } from "./history.js";
 import { listenForKeys } from "./keys.js";
@@ -14,6 +14,8 @@ import { bar } from "./roles.js";
 import { bindSettings } from "./settings.js";
 import { thresholdView } from "./threshold.js";
 import { briefly, trouble } from "./trouble.js";
+import { bindUndo, undoable } from "./undo.js";
+import { uploadPanel } from "./uploads.js";
 import { fillIn, loadWords, t } from "./words.js";
 
 const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, fit: fitView, models: modelsView, outputs: outputsView, people: peopleView };
@@ -42,6 +44,7 @@ const page = {
 
 let shown = null; // the view on the screen: {name, keys, drop, scanned, told, close}
 let inspecting = 0; // calls of `inspect` at work
+let uploads = null; // the panel of many photos, once there were some
 const sent = new Set(); // records of photos that this page sent
 
 async function loadProducts() {
@@ -86,7 +89,7 @@ function tellSwap(version, before, redraw, told = t("swap.told", { version: vers
       if (!tellConflict(error, () => shown === view && redraw())) toast(said(error), { kind: "error" });
     }
   }
-  toast(told, { actions: [[t("undo"), undo]] });
+  toast(told, { actions: [[t("undo"), undoable(told, undo)]] });
 }
 
 // --- Views ---------------------------------------------------------------------------------------
@@ -114,24 +117,30 @@ function show(name, rest = []) {
 
 // --- Photos --------------------------------------------------------------------------------------
 
-/** Inspect files one after the other; the live view finds them in the records. How many have a verdict. */
+/**
+ * Inspect photos; the live view finds them in the records. How many have a verdict.
+ *
+ * Of several the panel tells what came of each; of one only what failed.
+ */
 async function inspect(files, serial = "") {
-  const failed = [];
+  const product = state.product; // that of now, whatever is chosen meanwhile
+  const send = async (file) => {
+    const name = file.name || "photo.png";
+    const record = await api.inspect(file, serial ? `${serial} ${name}` : name, product);
+    sent.add(record.id);
+    return record;
+  };
   inspecting += 1;
   try {
-    for (const file of files) {
-      const name = file.name || "photo.png";
-      try {
-        sent.add((await api.inspect(file, serial ? `${serial} ${name}` : name, state.product)).id);
-      } catch (error) {
-        failed.push(said(error));
-      }
-    }
+    if (files.length > 1) return await (uploads ??= uploadPanel()).add(files, send);
+    for (const file of files) await send(file);
+    return files.length;
+  } catch (error) {
+    toast(said(error), { kind: "error" });
+    return 0;
   } finally {
     inspecting -= 1;
   }
-  toastAll(failed);
-  return files.length - failed.length;
 }
 
 /** What was dropped, without folders, of which it says what to do with them. */
@@ -270,6 +279,7 @@ async function start() {
   addEventListener("hashchange", route);
   listenForKeys({ command, scanned });
   bindSettings();
+  bindUndo();
   byId("open-help").addEventListener("click", openHelp);
   byId("product").addEventListener("change", (event) => { choose(event.target.value); show(shown.name); showService(); });
   listenForDrops();

@@ -6,6 +6,7 @@ import { during, h } from "./dom.js";
 import { t } from "./words.js";
 
 const NARROW = 0.01; // of the photo's longer side, the thinnest brush
+const MOST_KINDS = 12; // to choose from by one press, the most frequent ones
 const MOST_STROKES = 200; // as the service takes them
 const MOST_POINTS = 2000; // of all strokes together
 
@@ -19,14 +20,15 @@ export function defectDetails(stage, { keep, hold }) {
   let strokes = [];
   let open = false; // whether the last of them goes on; not where there are as many as the service takes
   const known = h("datalist", { id: "kinds" });
-  const kind = h("input", { id: "kind", maxlength: 64, list: "kinds", autocomplete: "off", placeholder: t("details.kind_hint"), onfocus: hold });
+  const kind = h("input", { id: "kind", maxlength: 64, list: "kinds", autocomplete: "off", placeholder: t("details.kind_hint"), onfocus: hold, oninput: mark });
+  const chips = h("div", { class: "row kinds", role: "group", "aria-label": t("details.known") });
   const draw = h("button", { type: "button", id: "draw", "aria-pressed": "false", onclick: () => { hold(); pen(draw.getAttribute("aria-pressed") !== "true"); } }, t("details.draw"));
   const brush = h("input", { type: "range", id: "brush", min: 1, max: 12, value: 4, "aria-label": t("details.brush") });
   const clear = h("button", { type: "button", class: "quiet", onclick: () => { strokes = []; drawn(); } }, t("details.clear"));
   const where = h("p", { class: "where" });
   const save = h("button", { type: "submit", class: "primary", id: "keep", "data-needs": "feedback" }, t("details.keep"));
   const form = h("form", { class: "details", hidden: true, "aria-label": t("details.label"), onsubmit: send },
-    h("label", {}, t("details.kind"), " ", kind, known), h("div", { class: "row" }, draw, brush, clear), where, save);
+    chips, h("label", {}, t("details.kind"), " ", kind, known), h("div", { class: "row" }, draw, brush, clear), where, save);
 
   function drawn() {
     stage.draw(strokes);
@@ -49,6 +51,11 @@ export function defectDetails(stage, { keep, hold }) {
     });
   }
 
+  /** Which of the kinds to choose from is in the field. */
+  function mark() {
+    for (const one of chips.children) one.setAttribute("aria-pressed", one.dataset.kind === kind.value.trim());
+  }
+
   function send(event) {
     event.preventDefault();
     const said = { kind: kind.value.trim() || null, place: strokes };
@@ -66,6 +73,7 @@ export function defectDetails(stage, { keep, hold }) {
       part = now;
       strokes = next ? detailsOf(now).place.map((one) => ({ ...one, points: [...one.points] })) : [];
       kind.value = next ? now.feedback_kind || "" : "";
+      mark();
       pen(false);
       drawn();
       if (next) suggest(now.product);
@@ -76,6 +84,9 @@ export function defectDetails(stage, { keep, hold }) {
     try {
       const { kinds } = await api.defects(product);
       known.replaceChildren(...kinds.map((one) => h("option", { value: one.name })));
+      const most = [...kinds].sort((a, b) => b.confirmed - a.confirmed).slice(0, MOST_KINDS);
+      chips.replaceChildren(...most.map((one) => h("button", { type: "button", "data-kind": one.name, onclick: () => { hold(); kind.value = kind.value === one.name ? "" : one.name; mark(); } }, one.name)));
+      mark();
     } catch { /* a kind can be typed all the same */ }
   }
 }

@@ -2,14 +2,16 @@
 // with heat map and frames, what it was compared with, and a strip of the photos before it.
 
 import * as api from "./api.js";
-import { duration, h, number, photoChooser, said, sentence, showPicture, speak, time, toast } from "./dom.js";
+import { openComparison } from "./compare.js";
 import { defectDetails, detailsOf } from "./details.js";
+import { duration, h, number, photoChooser, said, sentence, showPicture, speak, time, toast } from "./dom.js";
 import { called, keyOf, kindOf, markOf, merged, verdictOf, wordOf } from "./items.js";
-import { explained, photoStage } from "./stage.js";
 import { chosen as choice } from "./settings.js";
-import { beep, flash } from "./signals.js";
 import { shape } from "./shapes.js";
+import { beep, flash } from "./signals.js";
+import { explained, photoStage } from "./stage.js";
 import { age, failed, shapeFor, since, trouble, wordFor } from "./trouble.js";
+import { undoable } from "./undo.js";
 import { webcamPanel } from "./webcam.js";
 import { rich, t } from "./words.js";
 
@@ -182,7 +184,7 @@ export function liveView(main, page, [wanted]) {
     for (const element of [stage.element, feedback, why]) element.hidden = !judged;
     if (judged) {
       stage.show(chosen);
-      why.replaceChildren(...explained(chosen));
+      why.replaceChildren(...explained(chosen), h("button", { type: "button", id: "compare", onclick: compare }, t("compare.open"), " ", h("kbd", {}, "K")));
       showFeedback();
     } else details.show(null);
     readOut = "";
@@ -287,14 +289,14 @@ export function liveView(main, page, [wanted]) {
   }
 
   /** Say what a part was; a defect that is called one again keeps its kind and place. */
-  async function say(what, part, more = what === "defect" && part ? detailsOf(part) : {}) {
+  async function say(what, part, more = what === "defect" && part ? detailsOf(part) : {}, isUndo = false) {
     if (!part) return;
     if (part.error) { toast(t("live.nothing_to_say", { name: part.name }), { kind: "error" }); return; }
     const passed = before && part.key === before.key && chosen && !chosen.error ? chosen : null;
     try {
       const record = await api.feedback(part, what, more);
       update(record);
-      tellMarked(part, record, passed);
+      tellMarked(part, record, passed, isUndo);
     } catch (error) {
       const again = error.status === 412 ? [] : [[t("try_again"), () => say(what, part, more)]];
       toast([t("live.not_kept", { name: part.name }), " ", said(error)], { kind: "error", actions: again });
@@ -310,15 +312,16 @@ export function liveView(main, page, [wanted]) {
   }
 
   /** Which part was marked, with undo; and where the page had just gone on, the part after it. */
-  function tellMarked(part, record, passed) {
+  function tellMarked(part, record, passed, isUndo) {
     const words = called(record.feedback) || t("called.nothing");
-    const undo = () => say(part.feedback, { ...record, key: record.id }, part.feedback === "defect" ? detailsOf(part) : {});
+    const marking = passed ? t("live.marked_before", { name: record.name, words }) : t("live.marked", { name: record.name, words });
+    const sayBefore = () => say(part.feedback, { ...record, key: record.id }, part.feedback === "defect" ? detailsOf(part) : {}, true);
+    const undo = isUndo ? sayBefore : undoable(marking, sayBefore);
     const other = async () => { await undo(); say(record.feedback, passed); };
     const actions = [[t("undo"), undo]];
     if (passed) actions.unshift([t("live.one_after"), other]);
     marked = record.feedback ? { part, record } : null;
-    const told = passed ? t("live.marked_before", { name: record.name, words }) : t("live.marked", { name: record.name, words });
-    toast(told, { actions, picture: api.picture(record.id, "picture", { size: 96 }) });
+    toast(marking, { actions, picture: api.picture(record.id, "picture", { size: 96 }) });
   }
 
   /** Take back what is said of the part on the screen, or else what was said last. */
@@ -334,6 +337,12 @@ export function liveView(main, page, [wanted]) {
     const done = await page.inspect(files, typed);
     if (!done && !serial.value) serial.value = typed; // for the photo that is sent instead
     look();
+  }
+
+  function compare() {
+    if (!chosen || chosen.error) return;
+    hold(); // the next part does not come in its place meanwhile
+    openComparison(chosen);
   }
 
   function toggleWall() {
@@ -367,7 +376,7 @@ export function liveView(main, page, [wanted]) {
     keys: {
       ArrowLeft: () => step(-1), ArrowRight: () => step(1), n: followNewest,
       g: (part) => say("good", part), d: (part) => say("defect", part), u: takeBack,
-      h: stage.toggleHeat, r: stage.toggleFrames, o: () => choose[0].click(), c: webcam.toggle,
+      h: stage.toggleHeat, r: stage.toggleFrames, k: compare, o: () => choose[0].click(), c: webcam.toggle,
       " ": webcam.capture, w: toggleWall,
       Escape: () => document.body.classList.remove("wall"),
     },
