@@ -544,7 +544,7 @@ def test_undo_goes_back_on_the_product_that_was_changed(line: Line, small_model:
     line.go("threshold")
     page.locator(".handle[aria-valuenow]").press("ArrowRight")
     page.get_by_role("button", name="Apply").click()
-    undo = page.get_by_role("button", name="Undo")
+    undo = page.locator("#toasts").get_by_role("button", name="Undo")
     undo.wait_for()
     page.select_option("#product", "ring")
     undo.click()
@@ -798,7 +798,7 @@ def test_a_threshold_that_would_miss_confirmed_defects_is_asked_about(line: Line
     expect(page.locator(".toast")).to_contain_text("Version 2 is in service")
     assert line.served.version.threshold == 900
     # The way back is free: nothing is missed that is not missed now.
-    page.get_by_role("button", name="Undo").click()
+    page.locator("#toasts").get_by_role("button", name="Undo").click()
     expect(page.locator(".toast")).to_contain_text("Version 1 is in service again.")
     line.go("models")
     page.click("button[data-version='2']")

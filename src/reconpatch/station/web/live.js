@@ -56,7 +56,7 @@ export function liveView(main, page, [wanted]) {
   const webcam = webcamPanel((blob) => inspectAll([blob]));
   const wall = h("button", { type: "button", onclick: toggleWall }, t("live.wall"), " ", h("kbd", {}, "W"));
   const wallHint = h("button", { type: "button", class: "wall-hint quiet", onclick: toggleWall }, t("live.leave_wall"), " ", h("kbd", {}, "Esc"));
-  const box = h("div", { class: "live" },
+  const box = h("div", { class: "live" }, h("h1", { class: "unseen" }, t("view.live")),
     h("div", { class: "shown" }, h("div", { class: "headline" }, verdict, reason, facts), stage.element),
     h("div", { class: "beside" }, feedback, why,
       h("section", { class: "source", "aria-label": t("live.photos") },

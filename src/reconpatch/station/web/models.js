@@ -25,7 +25,7 @@ export function modelsView(main, page) {
   main.append(h("div", { class: "models" }, title, summary, drifted, learn, teach,
     h("h2", {}, t("models.versions")),
     h("div", { class: "scroll" }, h("table", {},
-      h("thead", {}, h("tr", {}, [[t("models.version"), "n"], [t("models.made"), ""], [t("models.how"), ""], [t("models.from"), "n"], [t("view.threshold"), "n"], [""]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows)),
+      h("thead", {}, h("tr", {}, [[t("models.version"), "n"], [t("models.made"), ""], [t("models.how"), ""], [t("models.from"), "n"], [t("view.threshold"), "n"], [h("span", { class: "unseen" }, t("actions"))]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows)),
     detail, trail, products, strays));
   load();
 

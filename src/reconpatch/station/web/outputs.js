@@ -13,7 +13,7 @@ export function outputsView(main) {
   const none = h("p", { class: "note", hidden: true }, t("outputs.none"));
   main.append(h("div", { class: "models" }, h("h1", {}, t("outputs.title")), none,
     h("div", { class: "scroll" }, h("table", {},
-      h("thead", {}, h("tr", {}, [[t("outputs.output")], [t("outputs.state")], [t("outputs.sent"), "n"], [t("outputs.waiting"), "n"], [t("outputs.refused"), "n"], [""]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows))));
+      h("thead", {}, h("tr", {}, [[t("outputs.output")], [t("outputs.state")], [t("outputs.sent"), "n"], [t("outputs.waiting"), "n"], [t("outputs.refused"), "n"], [h("span", { class: "unseen" }, t("actions"))]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows))));
   load();
 
   async function load() {

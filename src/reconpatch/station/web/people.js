@@ -53,7 +53,7 @@ export function peopleView(main) {
 
   function forAdmins() {
     return h("div", { class: "sections" },
-      section(t("people.users"), h("div", { class: "scroll" }, h("table", {}, heads(t("people.name"), t("people.role"), t("people.state"), ""), users)),
+      section(t("people.users"), h("div", { class: "scroll" }, h("table", {}, heads(t("people.name"), t("people.role"), t("people.state"), h("span", { class: "unseen" }, t("actions"))), users)),
         h("h3", {}, t("people.add")),
         form(t("people.add"), t("people.add_button"), async (given) => {
           await api.setUser(given.get("name"), { role: given.get("role"), password: given.get("password") });
@@ -62,7 +62,7 @@ export function peopleView(main) {
         }, field(t("people.name"), h("input", { name: "name", maxlength: 80, required: true, autocomplete: "off" })), field(t("people.role"), roles("operator", { name: "role" })), field(t("people.password"), secret("password"))),
         h("dl", { class: "figures" }, ROLES.flatMap((role) => [h("dt", {}, t(`role.${role}`)), h("dd", {}, t(`people.may.${role}`))]))),
       section(t("people.tokens"), h("p", {}, t("people.tokens_about")),
-        h("div", { class: "scroll" }, h("table", {}, heads(t("people.name"), t("people.scopes"), t("people.state"), ""), tokens)),
+        h("div", { class: "scroll" }, h("table", {}, heads(t("people.name"), t("people.scopes"), t("people.state"), h("span", { class: "unseen" }, t("actions"))), tokens)),
         h("h3", {}, t("people.make")),
         form(t("people.make"), t("people.make_button"), async (given) => {
           const days = given.get("days");
