@@ -52,7 +52,8 @@ def test_no_view_breaks_a_rule_in_any_language(
         wrong: dict[str, list[str]] = {}
         for code in languages():
             page.evaluate("code => localStorage.setItem('language', code)", code)
-            page.goto(one.url)
+            page.reload()
+            sync_api.expect(page.locator("html")).to_have_attribute("lang", code)
             for view, ready in VIEWS.items():
                 one.go(view)
                 page.wait_for_selector(ready, state="attached")
