@@ -12,7 +12,9 @@ from reconpatch.features.store import PatchStore
 from reconpatch.method.representation import Representation
 
 PHOTOS, PLACES, CHANNELS = 7, 6, 4
-F = np.random.default_rng(1).normal(size=(PHOTOS, PLACES, CHANNELS)).astype(np.float32)
+# All of them are numbers of half precision too.
+F = np.random.default_rng(1).normal(size=(PHOTOS, PLACES, CHANNELS)).astype(np.float16)
+F = F.astype(np.float32)
 
 
 def filled(memory: int | None, photos: int = PHOTOS, **options: Any) -> PatchStore:
@@ -23,10 +25,42 @@ def filled(memory: int | None, photos: int = PHOTOS, **options: Any) -> PatchSto
 
 
 @pytest.fixture(params=["in memory", "on disk", "on disk, two photos at hand", "mapped"])
-def store(request: pytest.FixtureRequest) -> Any:
+def where(request: pytest.FixtureRequest) -> dict[str, Any]:
     memory = {"on disk": 0, "on disk, two photos at hand": 300}.get(request.param)
-    with filled(memory, mapped=request.param == "mapped") as store:
+    return {"memory": memory, "mapped": request.param == "mapped"}
+
+
+@pytest.fixture(params=[False, True], ids=["single", "half"])
+def store(request: pytest.FixtureRequest, where: dict[str, Any]) -> Any:
+    with filled(**where, half=request.param) as store:
         yield store
+
+
+def test_half_precision_is_half_of_the_bytes_and_comes_out_single(where: dict[str, Any]) -> None:
+    with filled(**where, half=True) as half, filled(**where) as single:
+        for store in (half, single):
+            given = store.photo(2), store.some(1, 3), store.take(np.array([5])), store.mean()
+            assert [x.dtype for x in given] == [np.float32] * 3 + [np.float64]
+        if half.addressable:
+            assert half.flat.nbytes * 2 == single.flat.nbytes
+        third = np.full((1, PLACES, CHANNELS), 1 / 3, np.float32)
+        with PatchStore(1, PLACES, CHANNELS, **where, half=True) as store:
+            store.add(third)
+            found = store.photo(0)
+        assert 0 < np.abs(found - third).max() < 2**-12 / 3 * 2
+
+
+def test_r_is_single_even_where_it_is_no_shorter_than_p() -> None:
+    with filled(None, half=True) as store:
+        store.represent(Representation(None, np.full(CHANNELS, 1 / 3, np.float32)))
+        assert store.flat.dtype == np.float32
+        np.testing.assert_allclose(store.photo(3), F[3] + np.float32(1 / 3), rtol=1e-6)
+
+
+def test_what_is_closed_holds_no_memory() -> None:
+    with filled(None) as store:
+        held = store.flat.nbytes
+    assert (held, store.flat.nbytes, len(store)) == (F.nbytes, 0, 0)
 
 
 def test_what_went_in_comes_out(store: PatchStore) -> None:

@@ -198,7 +198,7 @@ def test_a_fit_that_is_too_large_for_the_machine_says_so_and_leaves_nothing(
 
 
 def test_a_large_bank_does_not_fit_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_machine(monkeypatch, 8)
+    on_machine(monkeypatch, 6)
     with pytest.raises(SettingsError, match="a smaller --size or --bank"):
         open_store(sized(2_000, 1600, LITE, bank=0.9), 0)
 

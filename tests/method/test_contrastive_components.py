@@ -340,7 +340,7 @@ def test_rows_of_one_part_alone_are_given_one_of_another(monkeypatch):
     monkeypatch.setattr(cc, "ROWS", 1)
     patches, parts = np.float32([[0, 0], [3, 4]]), np.array([0, 1])
     for seed in range(4):
-        found = cc._OtherParts.of(patches, parts, rng(seed))
+        found = cc._OtherParts.of(patches, parts, np.arange(2), rng(seed))
         assert sorted(found.parts.tolist()) == [0, 1]
         np.testing.assert_array_equal(found.differences(patches, parts), [[-3, -4], [3, 4]])
         np.testing.assert_allclose(found.mean_distance(patches, parts, np.eye(2)), 5.0)
@@ -349,7 +349,7 @@ def test_rows_of_one_part_alone_are_given_one_of_another(monkeypatch):
 def test_copies_leave_fewer_rows_than_were_wanted():
     patches = np.repeat(np.float32([[0, 0], [3, 4], [6, 8]]), 20, axis=0)
     parts = np.arange(60) % 2
-    found = cc._OtherParts.of(patches, parts, rng())
+    found = cc._OtherParts.of(patches, parts, np.arange(60), rng())
     assert len(found.rows) <= 4
     f = components(patches, parts, [DefectPatches(np.float32([[1, 9]]), 0)], dim=2)
     assert np.isfinite(f).all()

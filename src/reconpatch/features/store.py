@@ -5,6 +5,9 @@
 
 Frozen features never change, so they are extracted once and read as often as it takes. Whatever
 reads them goes photo by photo or block by block, so that no step needs them all at once.
+
+Coordinates in a principal basis may be kept in half precision, which is half of a fit's memory:
+they are rounded by 2^-12 at most, where neighbours differ by a tenth or more. r = f(p) is float32.
 """
 
 from __future__ import annotations
@@ -22,15 +25,15 @@ from reconpatch.files import cannot_write, read_into
 from reconpatch.method.memory_bank import Floats
 from reconpatch.method.representation import Representation
 
-_ITEM = 4  # bytes of a float32
-
 MOST_AT_HAND = 2**22
 """Patches that a bank is picked among at once: of more, in parts. A number, and never the memory of
 the machine, so that equal settings give equal models everywhere: 2,600 photos at 320 pixels."""
 
 
 class PatchStore:
-    """(n, P, C) float32 patch features of n photos; a context manager, and its file goes with it.
+    """(n, P, C) patch features of n photos; a context manager, and they go with it.
+
+    Whatever gives some of them gives float32.
 
     Attributes:
         places: P, patches of a photo.
@@ -45,6 +48,7 @@ class PatchStore:
             parts. None for no limit.
         mapped: keep them in a file in any case, and let the system hold in memory what of it there
             is room for. All steps see the same arrays as if they were in memory.
+        half: keep p in half precision.
         folder: where the file is; None takes the system's folder for temporary files. It has no
             name there and outlives no process.
 
@@ -60,30 +64,34 @@ class PatchStore:
         *,
         memory: int | None = None,
         mapped: bool = False,
+        half: bool = False,
         folder: Path | None = None,
     ) -> None:
         self.places, self.channels = places, channels
+        self._dtype = np.dtype(np.float16 if half else np.float32)
         self._count = 0
         self._folder = folder
         self._file: BinaryIO | None = None
         self._mapped = mapped
         self.at_hand = MOST_AT_HAND
-        size = photos * places * channels * _ITEM
+        size = photos * places * self._patch_bytes
         if memory is not None:
-            self.at_hand = max(places, min(MOST_AT_HAND, memory // (channels * _ITEM)))
+            self.at_hand = max(places, min(MOST_AT_HAND, memory // (channels * 4)))  # float32
         if mapped and size:
             self._file = self._new_file()
             self._array = self._map(self._file, size).reshape(photos, places, channels)
         elif memory is None or size <= memory:
-            self._array = np.empty((photos, places, channels), np.float32)
+            self._array = np.empty((photos, places, channels), self._dtype)
         else:
-            self._array = np.empty((0, places, channels), np.float32)
+            self._array = np.empty((0, places, channels), self._dtype)
             self._file = self._new_file()
 
     def __enter__(self) -> PatchStore:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._array = np.empty((0, self.places, self.channels), self._dtype)
+        self._count = 0
         if self._file is not None:
             self._file.close()
 
@@ -97,7 +105,10 @@ class PatchStore:
 
     @property
     def flat(self) -> Floats:
-        """(n P, C) features of all photos, not to be changed; only where they are `addressable`."""
+        """(n P, C) features of all photos, not to be changed; only where they are `addressable`.
+
+        As they are kept, so perhaps in half precision: to be converted a part at a time.
+        """
         return self._array[: self._count].reshape(-1, self.channels)
 
     @property
@@ -127,11 +138,10 @@ class PatchStore:
     def some(self, start: int, end: int) -> Floats:
         """(end - start, P, C) features of photos in a row; not to be changed."""
         if self._file is None or self._mapped:
-            part: Floats = self._array[start:end]
-            return part
-        data = np.empty((end - start, self.places, self.channels), np.float32)
-        read_into(self._file, start * self.places * self.channels * _ITEM, data)
-        return data
+            return self._array[start:end].astype(np.float32, copy=False)
+        data = np.empty((end - start, self.places, self.channels), self._dtype)
+        read_into(self._file, start * self.places * self._patch_bytes, data)
+        return data.astype(np.float32, copy=False)
 
     @classmethod
     def of(cls, features: Floats) -> PatchStore:
@@ -153,11 +163,12 @@ class PatchStore:
     def take(self, patches: npt.NDArray[np.int64]) -> Floats:
         """(K, C) features of patches, counted through all photos, in the order given."""
         if self._file is None or self._mapped:
-            return self._array.reshape(-1, self.channels)[patches]
-        found = np.empty((len(patches), self.channels), np.float32)
+            chosen = self._array.reshape(-1, self.channels)[patches]
+            return chosen.astype(np.float32, copy=False)
+        found = np.empty((len(patches), self.channels), self._dtype)
         for i in np.argsort(patches, kind="stable"):  # forward through the file
-            read_into(self._file, int(patches[i]) * self.channels * _ITEM, found[i])
-        return found
+            read_into(self._file, int(patches[i]) * self._patch_bytes, found[i])
+        return found.astype(np.float32, copy=False)
 
     def mean(self) -> npt.NDArray[np.float64]:
         """(C,) mean over all patches."""
@@ -170,13 +181,14 @@ class PatchStore:
     def represent(self, f: Representation) -> None:
         """Replace every p by r = f(p); p is not needed any more."""
         dim = self.channels if f.weight is None else len(f.weight)
-        if dim == self.channels:  # in its own place
+        if dim == self.channels and self._dtype == np.float32:  # in its own place
             for start, block in self.blocks(2**16):
                 self._replace(start, f(block))
             return
         changed = self.represented(f)
         self.__exit__()
-        self._file, self._array, self.channels = changed._file, changed._array, dim
+        self._file, self._array, self._dtype = changed._file, changed._array, changed._dtype
+        self._count, self.channels = changed._count, dim
 
     def represented(self, f: Representation) -> PatchStore:
         """A store of r = f(p) of every patch, in memory where this one is; p stays."""
@@ -192,6 +204,10 @@ class PatchStore:
         for _, block in self.blocks(2**16):
             changed.add(f(block))
         return changed
+
+    @property
+    def _patch_bytes(self) -> int:
+        return self.channels * self._dtype.itemsize
 
     def _replace(self, start: int, features: Floats) -> None:
         if self._file is None:
@@ -216,11 +232,11 @@ class PatchStore:
             mapping = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         except OSError as error:
             raise cannot_write(self._folder or Path(tempfile.gettempdir()), error) from error
-        return np.frombuffer(mapping, np.float32)
+        return np.frombuffer(mapping, self._dtype)
 
     def _write(self, file: BinaryIO, start: int, features: Floats) -> None:
-        data = np.ascontiguousarray(features).data.cast("B")
-        file.seek(start * self.places * self.channels * _ITEM)
+        data = np.ascontiguousarray(features, self._dtype).data.cast("B")
+        file.seek(start * self.places * self._patch_bytes)
         try:
             while data:
                 data = data[file.write(data) :]

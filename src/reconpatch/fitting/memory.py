@@ -15,7 +15,7 @@ from typing import Literal
 from reconpatch.errors import SettingsError
 from reconpatch.features.store import MOST_AT_HAND, PatchStore
 from reconpatch.memory import machine_bytes, resident_bytes
-from reconpatch.method.contrastive_components import PATCHES
+from reconpatch.method.contrastive_components import PATCHES, SEARCHED
 from reconpatch.method.coreset import bank_rows
 from reconpatch.method.settings import FitSettings
 from reconpatch.model.good_photos import CALIBRATED
@@ -60,9 +60,21 @@ class Fit:
         return (self.settings.training.dim if learns else 0) or self.channels
 
     @property
+    def half(self) -> bool:
+        """Whether p is kept in half precision: coordinates in a basis that no step is taken on."""
+        training = self.settings.training
+        steps = training.total_steps(max(1, self.photos * self.places))
+        return training.init == "contrastive" and training.basis > 0 and not steps
+
+    @property
     def feature_bytes(self) -> int:
         """Bytes of p of the photos that are kept."""
-        return self.kept * self.places * self.channels * _ITEM
+        return self.kept * self.places * self.channels * (_ITEM // 2 if self.half else _ITEM)
+
+    @property
+    def represented_bytes(self) -> int:
+        """Bytes of r of the photos that are kept."""
+        return self.kept * self.places * self.dim * _ITEM
 
     def at_hand(self, limit: int) -> int:
         """Patches that a step may hold at a time within a limit; 0 for none."""
@@ -73,14 +85,13 @@ class Fit:
         """Bytes of temporary files: p, and beside it r while it takes the place of p."""
         if where == "memory":
             return 0
-        other = self.dim if self.dim != self.channels else 0
-        return self.feature_bytes // self.channels * (self.channels + other)
+        return self.feature_bytes + (self.represented_bytes if self._moves else 0)
 
     def memory(self, where: Where, limit: int = 0) -> int:
         """Bytes that the fit takes at its peak, beside the libraries and the engine."""
         p = self.feature_bytes if where == "memory" else 0
-        r = p // self.channels * self.dim
-        both = p + r if self.dim != self.channels else p
+        r = self.represented_bytes if where == "memory" else 0
+        both = p + r if self._moves else p
         block = _BLOCK * (self.channels + self.dim) * _ITEM
         banks = self._bank_bytes()
         return max(
@@ -90,6 +101,11 @@ class Fit:
             r + self._calibration_bytes() + banks,
         )
 
+    @property
+    def _moves(self) -> bool:
+        """Whether r has no room in the place of p."""
+        return self.half or self.dim != self.channels
+
     def _training_bytes(self, where: Where, limit: int) -> int:
         patches = self.kept * self.places
         taken = min(patches, self.at_hand(limit)) if where == "parts" else 0
@@ -98,8 +114,8 @@ class Fit:
             training.init == "relevant_components" and self.dim < self.channels
         )
         copies = (taken or patches) * 2 if whole else 0
-        if training.init == "contrastive":  # a sample, and what it is compared with
-            copies = 2 * min(taken or patches, PATCHES)
+        if training.init == "contrastive":  # a sample in the directions that are searched
+            copies = min(taken or patches, PATCHES) * SEARCHED // self.channels
         return (taken + copies) * self.channels * _ITEM + 8 * patches
 
     def _picking_bytes(self, where: Where, limit: int) -> int:
@@ -151,10 +167,10 @@ def open_store(fit: Fit, limit: int) -> PatchStore:
         memory = limit // LIMIT_SHARE
         if fit.feature_bytes > memory:
             _check_disk(fit, "parts")
-        return PatchStore(fit.kept, fit.places, fit.channels, memory=memory)
+        return PatchStore(fit.kept, fit.places, fit.channels, memory=memory, half=fit.half)
     room = machine_bytes()
     if libraries + fit.memory("memory") <= MACHINE_SHARE * room:
-        return PatchStore(fit.kept, fit.places, fit.channels)
+        return PatchStore(fit.kept, fit.places, fit.channels, half=fit.half)
     if libraries + fit.memory("mapped") > room:
         raise SettingsError(
             f"the fit takes about {_size(libraries + fit.memory('mapped'))} of memory for "
@@ -163,7 +179,7 @@ def open_store(fit: Fit, limit: int) -> PatchStore:
             "patches in parts"
         )
     _check_disk(fit, "mapped")
-    return PatchStore(fit.kept, fit.places, fit.channels, mapped=True)
+    return PatchStore(fit.kept, fit.places, fit.channels, mapped=True, half=fit.half)
 
 
 def _check_limit(fit: Fit, limit: int, libraries: int) -> None:

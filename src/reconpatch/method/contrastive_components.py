@@ -197,7 +197,8 @@ def contrastive_components(
     another part: f's distances are those of PatchCore and of the contrastive components together.
 
     Args:
-        patches: (N, K) float32 good patches in the principal basis, widest direction first.
+        patches: (N, K) float32 or float16 good patches in the principal basis, widest direction
+            first.
         parts: (N,) the part that each patch is of, two different ones at least.
         contrast: made defects, and the principal directions of the outputs.
         dim: D, at least d; D - d contrastive components are taken.
@@ -234,14 +235,14 @@ class ContrastiveComponents:
         rng: np.random.Generator,
     ) -> None:
         drawn = np.sort(rng.permutation(len(patches))[:PATCHES])
-        self._search = search = _OtherParts.of(patches[drawn], parts[drawn], rng)
+        self._search = search = _OtherParts.of(patches, parts, drawn, rng)
         self._good = np.zeros((patches.shape[1],) * 2)
         for start in range(0, len(drawn), _BLOCK):
             block = drawn[start : start + _BLOCK]
-            differences = search.differences(patches[block], parts[block])
+            differences = search.differences(_singles(patches[block]), parts[block])
             self._good += (differences.T @ differences) / len(drawn)
         some = drawn[rng.permutation(len(drawn))[: 2 * _BLOCK]]
-        self._some = patches[some], parts[some]
+        self._some = _singles(patches[some]), parts[some]
         self._dim, self._share = dim, share
         self._power, self._gain, self._shrink = power, gain, shrink
 
@@ -300,6 +301,11 @@ def _generalised(
     return found
 
 
+def _singles(patches: Floats) -> Floats:
+    """Patches in float32, of which some are kept in half precision."""
+    return patches.astype(np.float32, copy=False)
+
+
 @dataclass(frozen=True, eq=False)
 class _OtherParts:
     """Good patches among which the nearest one on another part is searched."""
@@ -309,15 +315,23 @@ class _OtherParts:
 
     @classmethod
     def of(
-        cls, patches: Floats, parts: npt.NDArray[np.int64], rng: np.random.Generator
+        cls,
+        patches: Floats,
+        parts: npt.NDArray[np.int64],
+        drawn: npt.NDArray[np.int64],
+        rng: np.random.Generator,
     ) -> _OtherParts:
-        """A coreset of (N, K) patches, of two different parts at least."""
-        first = int(rng.integers(len(patches)))
-        count = min(ROWS, len(patches))
-        picked = greedy_coreset(patches[:, :SEARCHED], count, first=first).indices
+        """A coreset of those of the (N, K) patches that are drawn, of two parts at least."""
+        first = int(rng.integers(len(drawn)))
+        count = min(ROWS, len(drawn))
+        searched = np.concatenate(
+            [_singles(patches[block, :SEARCHED]) for block in np.array_split(drawn, 16)]
+        )
+        picked = drawn[greedy_coreset(searched, count, first=first).indices]
         if len(np.unique(parts[picked])) == 1:  # every patch needs one of another part
-            picked = np.append(picked, np.flatnonzero(parts != parts[picked[0]])[:1])
-        return cls(patches[picked], parts[picked])
+            others = drawn[parts[drawn] != parts[picked[0]]]
+            picked = np.append(picked, others[:1])
+        return cls(_singles(patches[picked]), parts[picked])
 
     def differences(self, patches: Floats, parts: npt.NDArray[np.int64]) -> Floats:
         """(N, K) patches less their nearest row of another part."""

@@ -269,7 +269,7 @@ def make_representation(
     that the first is measured against.
 
     Args:
-        patches: (P, C) float32.
+        patches: (P, C) float32; of a "contrastive" f without steps float16 will do.
         method: one of the three.
         settings: see `TrainingSettings`.
         seed: decides all that is random.

@@ -12,7 +12,7 @@ without a threshold, so that another threshold is held to it without a run of an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -82,14 +82,18 @@ def measure(
         runs: what is said of them, by the engine that says it.
     """
     found: dict[str, Measured] = {}
-    for start in range(0, len(photos), _BATCH):
-        prepared = as_unit(np.stack(photos[start : start + _BATCH]))
+    for prepared in _batches(photos):
         expected = reference(prepared)
         smallest = resolution(model, expected)
         for name, run in runs.items():
             part = Measured.of(name, run(prepared), expected, smallest, engine_here(name))
             found[name] = found[name].joined(part) if name in found else part
     return list(found.values())
+
+
+def _batches(photos: Sequence[Bytes]) -> Iterator[Floats]:
+    for start in range(0, len(photos), _BATCH):
+        yield as_unit(np.stack(photos[start : start + _BATCH]))
 
 
 def compare(
@@ -131,13 +135,13 @@ def checked_sample(model: ModelContents, reference: Run | None = None) -> Sample
         agreements = _at_thresholds(sample.measured, model)
         require(agreements)
         return sample if agreements == sample.agreements else replace(sample, agreements=agreements)
-    outputs: list[Output] = []
-
-    def remembered(prepared: Floats) -> Output:
-        outputs.append(reference(prepared) if reference else own_reference(model, prepared))
-        return outputs[-1]
-
-    measured = measure(model, sample.photos(), remembered, on_engines(model))
+    expect = reference or (lambda prepared: own_reference(model, prepared))
+    photos, runs = sample.photos(), on_engines(model)
+    outputs = [expect(prepared) for prepared in _batches(photos)]
+    measured: list[Measured] = []
+    while runs:  # one after the other: each holds a graph of its own
+        name, again = next(iter(runs)), iter(outputs)
+        measured += measure(model, photos, lambda _: next(again), {name: runs.pop(name)})  # noqa: B023 - used at once
     agreements = _at_thresholds(measured, model)
     require(agreements)
     return replace(
