@@ -68,6 +68,7 @@ SCORINGS = [
     ScoringSettings(top=0.05, smooth=0.75, principal=8, contrast=3.0),
     ScoringSettings(principal=8, contrast=0.25),
     ScoringSettings(top=0.05, smooth=0.75, principal=8, contrast=3.0, density=1.0),
+    ScoringSettings(top=0.05, smooth=0.75, principal=8, contrast=3.0, density=1.0, overall=1.5),
     ScoringSettings(density=0.5),
 ]
 

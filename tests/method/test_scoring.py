@@ -249,6 +249,40 @@ def test_contrast_changes_the_image_score_and_neither_search_nor_map(contrast, t
     assert (again.image_score, again.worst) == (pytest.approx(found.image_score), found.worst)
 
 
+# The mean of all distances beside that of the most distant ones
+
+
+def test_a_little_wrong_everywhere_outscores_noise_by_hand():
+    layout = Layout.whole((2, 4), (2, 4))
+    noise, worn = np.float32([4, 0, 0, 0, 0, 0, 0, 0]), np.float32([3] * 8)
+    of = {
+        overall: [
+            scoring.top_score(x, ScoringSettings(top=0.125, overall=overall), layout)
+            for x in (noise, worn)
+        ]
+        for overall in (0.0, 2.0)
+    }
+    assert of == {0.0: [4.0, 3.0], 2.0: [4.0 + 2 * 0.5, 3.0 + 2 * 3.0]}
+
+
+def test_the_mean_is_of_all_distances_as_they_are_and_not_smoothed():
+    layout = Layout.whole((3, 3), (3, 3))
+    patches = normal((9,), seed=4) ** 2
+    one, two = (
+        scoring.top_score(patches, ScoringSettings(top=0.2, smooth=1.0, overall=o), layout)
+        for o in (0.0, 1.5)
+    )
+    assert two - one == pytest.approx(1.5 * sum(patches.tolist()) / 9, rel=1e-6)
+
+
+def test_the_weight_of_the_mean_evens_out_how_much_both_vary():
+    top, overall = np.array([1.0, 5.0]), np.array([3.0, 4.0])  # they vary by 2 and 0.5
+    assert scoring.overall_weight(top, overall, 0.5) == 0.5 * 2.0 / 0.5
+    assert scoring.overall_weight(top, np.array([3.0, 3.001]), 0.5) == scoring.MOST_OVERALL
+    assert scoring.overall_weight(top, np.array([3.0, 3.0]), 0.5) == 0.0
+    assert scoring.overall_weight(np.array([1.0, 1.0]), overall, 0.5) == 0.0
+
+
 # ScoringSettings
 
 
@@ -263,6 +297,10 @@ def test_contrast_changes_the_image_score_and_neither_search_nor_map(contrast, t
         ({"contrast": 101.0}, "contrast is 101.0"),
         ({"contrast": math.nan}, "contrast is nan"),
         ({"contrast": 3.0, "b": 2}, "contrast is 3.0 and b is 2: .* give one of contrast=1"),
+        ({"overall": -1.0, "top": 0.1}, "overall is -1.0: give 0 to 10"),
+        ({"overall": 10.5, "top": 0.1}, "overall is 10.5"),
+        ({"overall": math.nan, "top": 0.1}, "overall is nan"),
+        ({"overall": 1.0}, "overall is 1.0 and top is 0: .* give a top above 0"),
         ({"blur": -0.1}, "blur is -0.1: give 0 to 100"),
         ({"blur": 100.5}, "blur is 100.5"),
         ({"blur": math.nan}, "blur is nan"),
@@ -280,6 +318,7 @@ def test_settings_become_a_dictionary_and_come_back():
         "reweight": "every",
         "top": 0.0,
         "smooth": 0.0,
+        "overall": 0.0,
         "blur": 2.5,
         "principal": 0,
         "contrast": 1.0,
@@ -291,6 +330,7 @@ def test_settings_become_a_dictionary_and_come_back():
         "reweight": "largest",
         "top": 0.0,
         "smooth": 0.0,
+        "overall": 0.0,
         "blur": 4.0,
         "principal": 0,
         "contrast": 1.0,

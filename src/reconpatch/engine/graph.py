@@ -138,7 +138,13 @@ class _Steps(FeatureSteps):
         if scoring.top > 0:
             count = self.integers(top_count(scoring.top, self.places))
             largest = self.node("TopK", self.smooth(distances, scoring.smooth), count, axis=1)
-            self.node("ReduceMean", largest, axes=[1], keepdims=0, to="score")
+            if scoring.overall == 0:
+                self.node("ReduceMean", largest, axes=[1], keepdims=0, to="score")
+                return
+            top = self.node("ReduceMean", largest, axes=[1], keepdims=0)
+            mean = self.node("ReduceMean", distances, axes=[1], keepdims=0)
+            weight = self.constant("overall", scoring.overall)
+            self.node("Add", top, self.node("Mul", mean, weight), to="score")
         elif b == 1:
             self.node("ReduceMax", distances, axes=[1], keepdims=0, to="score")
         else:

@@ -201,6 +201,10 @@ class Banked(Protocol):
         """Its thresholds, by the good photos."""
 
     @property
+    def scoring(self) -> ScoringSettings:
+        """How distances become a score."""
+
+    @property
     def turned(self) -> bool:
         """Whether turned copies of good photos are in the bank."""
 
@@ -328,7 +332,7 @@ def learn(
 
     def scored(by: Banked, of: Iterable[int]) -> dict[int, float]:
         return {
-            i: score_patches(by.f(defects[i].features), by.bank, scoring, layout).image_score
+            i: score_patches(by.f(defects[i].features), by.bank, by.scoring, layout).image_score
             for i in of
         }
 

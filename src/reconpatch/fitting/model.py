@@ -72,6 +72,7 @@ from reconpatch.method.coreset import bank_rows, greedy_coreset, random_projecti
 from reconpatch.method.defect_kinds import learn_kinds
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.representation import Representation, Trainer, make_representation
+from reconpatch.method.scoring import ScoringSettings, overall_weight
 from reconpatch.method.settings import (
     FitSettings,
     automatic_tile,
@@ -217,6 +218,8 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         report(1, 1)
     layout = preprocessing.layout(extractor.grid, sizes.first)
     settings = _bounded_bank(settings, layout, len(sources)).fitted_to(extractor.channels)
+    if settings.overall_share > 0:  # chosen anew, whatever an earlier fit has chosen
+        settings = replace(settings, scoring=replace(settings.scoring, overall=0.0))
     reading = Reading(sources, names, settings, preprocessing, layout, options)
     basis, onto = None, None
     if settings.training.basis:
@@ -276,6 +279,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             )  # fmt: skip
             del p
         fitted, guarded = fit.with_banks(f, patches)
+    settings = replace(settings, scoring=fitted.scoring)
     kinds = learn_kinds(shown_by(confirmed, fitted, settings.scoring, layout))
     if options.explain is not None and len(defects):
         explain(
@@ -341,6 +345,7 @@ class _Fitted:
     radius: float
     scores: GoodScores
     calibration: Calibration
+    scoring: ScoringSettings
     trial: Trial | None = None
     turns: TurnsDecision | None = None
 
@@ -418,6 +423,10 @@ class _Fit:
                 photo, photos, bank, settings.scoring, self.layout, covering=covering,
                 progress=self._report(f"{prefix}calibrate"),
             )  # fmt: skip
+            scoring = settings.scoring
+            if settings.overall_share > 0:
+                weight = overall_weight(scores.image_scores, scores.overall, settings.overall_share)
+                scoring, scores = replace(scoring, overall=weight), scores.with_overall(weight)
             image_scores = by_part(scores.image_scores, photos, scores.photos)
             calibration = Calibration(
                 image_scores,
@@ -425,12 +434,12 @@ class _Fit:
                 settings.false_alarm_rate,
                 _calibrated_on(len(scores.photos), len(photos), len(image_scores)),
             )
-        fitted = _Fitted(f, bank, covering.radius, scores, calibration, turns=turns)
+        fitted = _Fitted(f, bank, covering.radius, scores, calibration, scoring, turns=turns)
         if not len(self.defects):
             return fitted
         with self.clock.step(f"{prefix}try on made defects"):
             trial = judge_on_defects(
-                self.defects, f, bank, photos, scores, settings.scoring, self.layout,
+                self.defects, f, bank, photos, scores, scoring, self.layout,
                 threshold=calibration.image_threshold.value, grid=self.extractor.grid,
             )  # fmt: skip
         return replace(fitted, trial=trial)

@@ -8,12 +8,17 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from reconpatch.errors import SettingsError
 from reconpatch.method.memory_bank import Floats, Ints, MemoryBank, distances
 from reconpatch.photos.layout import Layout
 
 Reweight = Literal["largest", "every"]
+Scores = npt.NDArray[np.float64]
+
+MOST_OVERALL = 10.0
+"""The largest `ScoringSettings.overall`."""
 
 _BLOCK = 512  # side of the parts that a large map is drawn in, in pixels
 _NO_WEIGHT = 1e-6  # of an average: nothing that is inspected is near
@@ -35,6 +40,10 @@ class ScoringSettings:
         smooth: standard deviation, in places of the grid, of a Gaussian blur of the distances
             before that mean is taken: a defect covers more than one place, what is odd by chance
             does not. 0 for none; only with top above 0.
+        overall: how much the mean of all of a photo's distances counts beside that mean of the
+            most distant ones: what is wrong a little everywhere, such as a part that is worn, dull
+            or of another lot, is told from noise by it. 0 for not at all; only with top above 0. A
+            fit chooses it by the good photos: see `FitSettings.overall_share`.
         blur: standard deviation of the Gaussian blur of the map, in pixels of the model's input.
         principal: leading dimensions of r that are principal directions; see
             `reconpatch.method.contrastive_components`. The others are contrastive components.
@@ -51,6 +60,7 @@ class ScoringSettings:
     reweight: Reweight = "largest"
     top: float = 0.0
     smooth: float = 0.0
+    overall: float = 0.0
     blur: float = 4.0
     principal: int = 0
     contrast: float = 1.0
@@ -74,6 +84,13 @@ class ScoringSettings:
             raise SettingsError(
                 f"smooth is {self.smooth} and top is 0: the largest distance alone is not "
                 "smoothed, so give a top above 0, such as 0.005, or smooth=0"
+            )
+        if not 0 <= self.overall <= MOST_OVERALL:
+            raise SettingsError(f"overall is {self.overall}: give 0 to {MOST_OVERALL:g}")
+        if self.overall > 0 and self.top == 0:
+            raise SettingsError(
+                f"overall is {self.overall} and top is 0: the largest distance alone is no mean, "
+                "so give a top above 0, such as 0.005, or overall=0"
             )
         if self.principal < 0:
             raise SettingsError(f"principal is {self.principal}: give 0 or more dimensions of r")
@@ -200,12 +217,34 @@ def weighted_distances(
 
 
 def top_score(patch_distances: Floats, settings: ScoringSettings, layout: Layout) -> float:
-    """Compute the image score of (P,) distances for `top` above 0: smooth, then `top_mean`."""
+    """Compute the image score of (P,) distances for `top` above 0.
+
+    The mean of the most distant ones after they are smoothed, and `overall` times that of them all.
+    """
+    smoothed = patch_distances
     if settings.smooth > 0:
-        smoothed = _averaged(patch_distances, layout, layout.grid, settings.smooth)
-        patch_distances = smoothed.ravel()[layout.cell_of]
-    count = min(top_count(settings.top, layout.counted), len(patch_distances))
-    return top_mean(patch_distances, count)
+        drawn = _averaged(patch_distances, layout, layout.grid, settings.smooth)
+        smoothed = drawn.ravel()[layout.cell_of]
+    count = min(top_count(settings.top, layout.counted), len(smoothed))
+    score = top_mean(smoothed, count)
+    if settings.overall > 0:
+        score += settings.overall * float(patch_distances.mean(dtype=np.float64))
+    return score
+
+
+def overall_weight(top: Scores, overall: Scores, share: float) -> float:
+    """Choose `ScoringSettings.overall` by the good photos, each as if it were new.
+
+    Args:
+        top: (n,) image scores with overall = 0.
+        overall: (n,) means of all distances.
+        share: how much the second counts beside the first, each by its standard deviation.
+
+    Returns:
+        At most `MOST_OVERALL`; 0 where one of them does not vary.
+    """
+    spread = float(overall.std())
+    return min(share * float(top.std()) / spread, MOST_OVERALL) if spread > 0 else 0.0
 
 
 def top_mean(patch_distances: Floats, count: int) -> float:

@@ -151,6 +151,9 @@ class FitSettings:
             photos that are seen whole.
         defects: good photos on which a defect is made, to estimate how well the model does; 0
             for no estimate. See `reconpatch.fitting.quality`.
+        overall_share: how much the mean of all of a photo's distances counts in the image score, as
+            a share of what the most distant ones count, each by how much it varies among the good
+            photos: from it the fit makes `scoring.overall`. 0 takes that as it is given.
         guard: whether f, once trained, has to do no worse than the identity on those defects; if
             it does, the identity takes its place.
         false_alarm_rate: see `reconpatch.method.calibration`.
@@ -178,6 +181,7 @@ class FitSettings:
     candidates: int = 0
     turns: Literal["never", "auto", "always"] = "never"
     defects: int = 0
+    overall_share: float = 0.0
     guard: bool = False
     false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
     seed: int = 0
@@ -200,6 +204,13 @@ class FitSettings:
             raise SettingsError(f"defects is {self.defects}: give 0 (no estimate) or more photos")
         if self.turns not in ("never", "auto", "always"):
             raise SettingsError(f"turns is {self.turns!r}: give never, auto or always")
+        if not 0 <= self.overall_share <= 10:
+            raise SettingsError(f"overall_share is {self.overall_share}: give 0 to 10")
+        if self.overall_share > 0 and self.scoring.top == 0:
+            raise SettingsError(
+                f"overall_share is {self.overall_share} and top is 0: the largest distance alone "
+                "is no mean, so give a top above 0, such as 0.005, or overall_share=0"
+            )
         if self.guard and self.defects < 2:
             raise SettingsError(
                 f"guard is on and defects is {self.defects}: the guard compares on made defects, "
@@ -385,6 +396,7 @@ _DEFAULT = FitSettings(
     expanded=True,
     bank_least=4000,
     turns="auto",
+    overall_share=0.5,
     defects=64,
     training=TrainingSettings(
         dim=128,
@@ -404,6 +416,7 @@ _DEFAULT = FitSettings(
 # What PatchCore does not have, and what is f's alone: `--method patchcore` on the default recipe.
 _PATCHCORE = {
     "turns": "never",
+    "overall_share": 0.0,
     "expanded": False,
     "basis": 0,
     "init": "identity",
@@ -467,6 +480,9 @@ def settings_for(recipe: str = "default", **changes: Any) -> FitSettings:
         changes.setdefault("density", 0.0)
     if changes.get("top") == 0:
         changes.setdefault("smooth", 0.0)  # which is not smoothed
+        changes.setdefault("overall_share", 0.0)  # and is no mean
+    if "overall" in changes or "scoring" in changes:
+        changes.setdefault("overall_share", 0.0)  # whoever says how much means it
     if changes.get("defects") == 0:
         changes.setdefault("guard", False)  # which could not compare on none
     if isinstance(changes.get("size"), int):

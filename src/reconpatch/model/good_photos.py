@@ -401,6 +401,17 @@ class GoodScores:
     features: Floats
     weighted: Floats
 
+    def with_overall(self, overall: float) -> GoodScores:
+        """These scores, made without `ScoringSettings.overall`, with it."""
+        scores = self.image_scores + overall * self.overall
+        return replace(self, image_scores=scores)
+
+    @property
+    def overall(self) -> npt.NDArray[np.float64]:
+        """(n,) means of all of a photo's distances as the image score takes them."""
+        means: npt.NDArray[np.float64] = self.weighted.mean(axis=1, dtype=np.float64)
+        return means
+
 
 ODD_GAP = 1.25
 """From a good photo's score to the next lower one, as a ratio, for it to stand apart."""
