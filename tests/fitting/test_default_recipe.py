@@ -15,6 +15,8 @@ from reconpatch.errors import SettingsError
 from reconpatch.features.backbones import load_graph, spec
 from reconpatch.features.extractor import FeatureExtractor
 from reconpatch.features.feature_graph import feature_graph
+from reconpatch.fitting import model as fitting
+from reconpatch.fitting import turns
 from reconpatch.fitting.update import update
 from reconpatch.method.scoring import score_patches
 from reconpatch.model.model import Model
@@ -194,6 +196,29 @@ def test_a_bank_of_one_row_decides_nothing_on_turned_copies() -> None:
 
 
 # --- 16 bits --------------------------------------------------------------------------------------
+
+
+def test_quarter_turns_are_made_where_half_turns_help_or_copies_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+
+    def remembered(*given: Any) -> Any:
+        made.append(given[-1])
+        return turns.turned(*given)
+
+    monkeypatch.setattr(fitting, "turned", remembered)
+    photos = [textured(seed) for seed in range(4)]
+    for helps, asked in ((False, "auto"), (True, "auto"), (False, "always")):
+        made.clear()
+        monkeypatch.setattr(
+            fitting, "decide", lambda *_, helps=helps: turns.TurnsDecision(helps, 1.0, 1.0, 4)
+        )
+        fit(photos, turns=asked)
+        assert made == ([(2,), (1, 3)] if helps or asked == "always" else [(2,)])
+    made.clear()
+    fit(photos, turns="always", size=(64, 96))
+    assert made == [(2,)]
 
 
 @pytest.mark.parametrize("surveyed", [40, 2])
