@@ -58,7 +58,7 @@ def explain(
     maps: list[list[Floats]] = [[] for _ in kinds]
     for k in chosen:
         rows = bank.rows[group_of_row != photos[defects.photos[k]].group]
-        r = f(defects.features[k])
+        r = defects.represented(k, f)
         for found, dims in zip(maps, kinds, strict=True):
             distances, _ = bare_bank(rows[:, :dims]).nearest(r[:, :dims])
             found.append(anomaly_map(distances, grid, defects.masks[k].shape, scoring.blur))

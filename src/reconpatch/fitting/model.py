@@ -256,12 +256,14 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         _check_enough(photos, options.group)
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))
-            defects = make_defects(chosen, settings.seed, extractor)
+            defects = make_defects(chosen, settings.seed, extractor, half=sizes_of_fit.half)
             contrast = None
             if basis is not None and settings.training.init == "contrastive":
                 made = settings.training.made if settings.method == "reconpatch" else 0
-                learnt = defects_to_learn(read.prepared, photos, made, settings.seed, extractor)
-                contrast = Contrast(learnt, basis.outputs)
+                contrast = Contrast(
+                    defects_to_learn(read.prepared, photos, made, settings.seed, extractor),
+                    basis.outputs,
+                )
         fit = _Fit(
             photos, defects, settings, layout, extractor, clock, options, steps, read.prepared
         )
@@ -285,6 +287,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
                 progress=report_to(options, "train f"),
             )  # fmt: skip
             del p
+            contrast = None  # neither is needed any more, and both are large
         fitted, guarded = fit.with_banks(f, patches)
     settings = replace(settings, scoring=fitted.scoring)
     kinds = learn_kinds(shown_by(confirmed, fitted, settings.scoring, layout))

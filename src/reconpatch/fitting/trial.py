@@ -56,7 +56,7 @@ class Defects:
         kinds: see `reconpatch.fitting.made_defects.JUDGED_KINDS`: none that f learns from.
         views: the part of the photo that each is made on.
         masks: (H, W) bool each, at the model's pixels.
-        features: (p, C) float32 patch features each, of all patches of that view.
+        features: (p, C) patch features each, of all patches of that view; float32, or float16.
         pixels: (3, H, W) uint8 each, the view with its defect.
     """
 
@@ -70,14 +70,22 @@ class Defects:
     def __len__(self) -> int:
         return len(self.photos)
 
+    def represented(self, k: int, f: Representation) -> Floats:
+        """(p, D) float32 r = f(p) of the k-th defect's view."""
+        return f(self.features[k].astype(np.float32, copy=False))
+
 
 def make_defects(
-    prepared: Mapping[int, tuple[View, Bytes]], seed: int, extractor: Extractor
+    prepared: Mapping[int, tuple[View, Bytes]],
+    seed: int,
+    extractor: Extractor,
+    *,
+    half: bool = False,
 ) -> Defects:
     """Make a defect on each of the (3, H, W) uint8 prepared photos or tiles, by photo index.
 
     Where a part of a view is not inspected it stays as it was; a defect that would lie there alone
-    is left out.
+    is left out. With `half` their features are kept in half precision.
     """
     found = Defects([], [])
     pictures = (x.transpose(1, 2, 0) for _, x in prepared.values())
@@ -90,7 +98,8 @@ def make_defects(
         found.views.append(view)
         found.kinds.append(made.kind)
         found.masks.append(mask)
-        found.features.append(extractor(as_unit(pixels[None]))[0])
+        features = extractor(as_unit(pixels[None]))[0]
+        found.features.append(features.astype(np.float16) if half else features)
         found.pixels.append(pixels)
     return found
 
@@ -235,7 +244,7 @@ def judge_on_defects(
     scores, maps = np.empty(len(defects)), []
     for k, (i, view) in enumerate(zip(defects.photos, defects.views, strict=True)):
         others = bank.without(group_of_row == photos[i].group)
-        r = f(defects.features[k])
+        r = defects.represented(k, f)
         distances, nearest = others.nearest(r)
         if layout.in_tiles:
             whole = np.zeros(layout.places, np.float32)  # of a photo that was not scored itself
