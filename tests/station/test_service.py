@@ -831,3 +831,25 @@ def test_the_page_of_the_docs_names_every_route(client: TestClient) -> None:
     for path in client.get(f"{API}/openapi.json").json()["paths"]:
         last = re.sub(r"/\{(\w+)\}", r"/\1", path.removeprefix(f"{API}/")).rsplit("/", 1)[-1]
         assert re.search(rf"\b{last}\b", text, flags=re.IGNORECASE), path
+
+
+def test_lots_and_serial_numbers_are_kept_and_found(start: Any) -> None:
+    client = start()
+    photo = png(textured(1))
+    for lot, serial in (("L 7", "A1"), (" L 7 ", "A2"), ("=8", None)):
+        given = {"lot": lot, "serial": serial} if serial else {"lot": lot}
+        client.post(f"{API}/inspect", params=given, content=photo)
+    form = [("files", ("a.png", photo, "image/png"))]
+    client.post(f"{API}/inspect-batch", params={"lot": "L 7"}, files=form)
+    client.post(f"{API}/inspect", params={"lot": " "}, content=photo)
+
+    def found(**given: str) -> list[tuple[str | None, str | None]]:
+        records = client.get(f"{API}/records", params=given).json()["records"]
+        return [(record["lot"], record["serial"]) for record in records]
+
+    assert found(lot="L 7") == [("L 7", None), ("L 7", "A2"), ("L 7", "A1")]
+    assert found(serial="A1") == [("L 7", "A1")]
+    assert found(lot="L 9") == found(lot="\0") == []
+    assert found()[0] == (None, None)
+    rows = list(csv.DictReader(io.StringIO(client.get(f"{API}/records.csv").text)))
+    assert [(row["lot"], row["serial"]) for row in rows][1:3] == [("L 7", ""), ("'=8", "")]

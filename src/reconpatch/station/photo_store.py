@@ -15,12 +15,13 @@ import re
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconpatch.errors import NotFoundError
 from reconpatch.files import atomic_write, make_folder, sweep_leftovers
-from reconpatch.station.records import FileKey, Record, Records, Verdict, Version
+from reconpatch.station.records import FileKey, Part, Record, Records, Verdict, Version
 
 if TYPE_CHECKING:
     from reconpatch.result import Result
@@ -48,6 +49,7 @@ class PhotoStore:
         version: Version,
         inspected: Sequence[tuple[bytes, Result]],
         files: Sequence[FileKey | None] = (),
+        parts: Sequence[Part] = (),
     ) -> list[Record]:
         """Store photos and commit their verdicts; both are on the disk when this returns.
 
@@ -58,6 +60,7 @@ class PhotoStore:
             version: which judged.
             inspected: the bytes of each photo's file, and what the inspection came to.
             files: of each photo, the file it was found in; see `Records.add`.
+            parts: of each photo, which part it shows; none: of no photo is it known.
 
         Raises:
             OutputError: a photo cannot be written.
@@ -67,11 +70,11 @@ class PhotoStore:
         new: list[str] = []
         with self._keeping:
             try:
-                for content, result in inspected:
+                for (content, result), part in zip_longest(inspected, parts):
                     sha256, is_new = self.add(content)
                     if is_new:
                         new.append(sha256)
-                    verdicts.append(Verdict.of(result, version, sha256))
+                    verdicts.append(Verdict.of(result, version, sha256, part))
                 sizes = [len(content) for content, _ in inspected]
                 return self._records.add(verdicts, files=files, photo_bytes=sizes)
             except BaseException:

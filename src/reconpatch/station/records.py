@@ -54,6 +54,25 @@ _MIGRATION_LOCK = 4_702_113
 
 
 @dataclass(frozen=True)
+class Part:
+    """Which part a photo shows, as far as whoever sent it said so.
+
+    Attributes:
+        lot: that the part belongs to, 1 to 100 characters.
+        serial: the part's serial number, likewise.
+    """
+
+    lot: str | None = None
+    serial: str | None = None
+
+    @classmethod
+    def of(cls, lot: str | None, serial: str | None = None) -> Part:
+        """The part of what was given, as it is kept: storable text, without spaces around it."""
+        kept = (None if text is None else _storable(text).strip() or None for text in (lot, serial))
+        return cls(*kept)
+
+
+@dataclass(frozen=True)
 class Closest:
     """The good patch that the worst patch of a photo was compared with.
 
@@ -95,15 +114,18 @@ class Verdict:
     regions: tuple[Region, ...]
     closest: Closest
     kind: SimilarKind | None = field(default=None, kw_only=True)
+    lot: str | None = field(default=None, kw_only=True)
+    serial: str | None = field(default=None, kw_only=True)
 
     @classmethod
-    def of(cls, result: Result, version: Version, photo: str) -> Verdict:
+    def of(cls, result: Result, version: Version, photo: str, part: Part | None = None) -> Verdict:
         """The verdict of an inspection that has just ended.
 
         Args:
             result: what the inspection came to.
             version: which judged.
             photo: SHA-256 of the photo's file.
+            part: which part it shows, where whoever sent it said so.
         """
         height, width = result.heatmap.shape
         good = result.closest
@@ -132,6 +154,8 @@ class Verdict:
                 good.sha256,
             ),
             kind=result.kind,
+            lot=part.lot if part else None,
+            serial=part.serial if part else None,
         )
 
 
@@ -163,6 +187,8 @@ class Record(Verdict):
         regions: the anomalous areas, the worst first.
         closest: the good patch that the worst one was compared with.
         kind: see `Result.kind`.
+        lot: see `Part`, as is the serial number.
+        serial: see there.
         feedback: what an operator said the part was, or None.
         feedback_time: when, in UTC.
         feedback_kind: the kind of a defect, where the operator named one.
@@ -269,6 +295,8 @@ class Filter:
         since: from this time on.
         until: before this time.
         photo: SHA-256 of the photo's file.
+        lot: that the part belongs to.
+        serial: the part's serial number.
     """
 
     product: str | None = None
@@ -278,6 +306,8 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
     photo: str | None = None
+    lot: str | None = None
+    serial: str | None = None
 
 
 @dataclass(frozen=True)
@@ -549,7 +579,7 @@ class Records:
     def _matching(self, wanted: Filter) -> sa.Select[Any]:
         column = inspections.c
         conditions = [self._own(inspections)]
-        for name in ("product", "version", "anomalous", "photo"):
+        for name in ("product", "version", "anomalous", "photo", "lot", "serial"):
             if (value := getattr(wanted, name)) is not None:
                 conditions.append(column[name] == value)
         if wanted.feedback in FEEDBACK:
@@ -933,7 +963,7 @@ def check_current(database: str | Path) -> None:
 COLUMNS = (
     "id", "time", "product", "version", "name", "verdict", "score", "threshold", "p_value",
     "regions", "worst_x", "worst_y", "feedback", "feedback_time", "width", "height", "photo",
-    "fingerprint", "kind", "similarity", "feedback_kind", "drawn",
+    "fingerprint", "kind", "similarity", "feedback_kind", "drawn", "lot", "serial",
 )  # fmt: skip
 """Columns of `as_rows`."""
 

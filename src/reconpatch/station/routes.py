@@ -224,6 +224,8 @@ Product = Annotated[str, InPath(max_length=64, description="Name of a product.")
 ProductName = Annotated[
     str | None, Query(max_length=64, description="Name of a product; without it, the default.")
 ]
+Lot = Annotated[str | None, Query(max_length=100, description="The lot that the part belongs to.")]
+Serial = Annotated[str | None, Query(max_length=100, description="The part's serial number.")]
 VersionNumber = Annotated[Number, InPath()]
 RecordNumber = Annotated[RecordId, InPath(description="Number of a record.")]
 Size = Annotated[
@@ -297,6 +299,8 @@ async def inspect(
     here: Here,
     product: ProductName = None,
     name: Annotated[str | None, Query(max_length=255, description="For raw bytes.")] = None,
+    lot: Lot = None,
+    serial: Serial = None,
 ) -> Record:
     """Inspect a photo: the file `file` of a form, or the body itself.
 
@@ -316,7 +320,7 @@ async def inspect(
         except (ClientDisconnect, TooLargeError, HTTPException) as error:
             await run_in_threadpool(here.station.upload_failed, product, name, _why(error))
             raise
-        answer = here.station.submit(content, name=name, product=product)
+        answer = here.station.submit(content, name=name, product=product, lot=lot, serial=serial)
         return here.counted(await asyncio.wrap_future(answer))
 
 
@@ -332,7 +336,9 @@ def _why(error: Exception) -> str:
 @router.post(
     "/inspect-batch", openapi_extra=_body(_form("files", _PHOTOS, required=True), required=True)
 )
-async def inspect_batch(request: Request, here: Here, product: ProductName = None) -> BatchOut:
+async def inspect_batch(
+    request: Request, here: Here, product: ProductName = None, lot: Lot = None
+) -> BatchOut:
     """Inspect up to 64 photos: the files `files` of a form.
 
     What cannot be inspected has an error in its place; the others have their records.
@@ -346,14 +352,14 @@ async def inspect_batch(request: Request, here: Here, product: ProductName = Non
             step = here.station.limits.batch
             for first in range(0, len(files), step):
                 some = files[first : first + step]
-                items += await asyncio.gather(*(_item(here, file, product) for file in some))
+                items += await asyncio.gather(*(_item(here, file, product, lot) for file in some))
             return BatchOut(items=items)
 
 
-async def _item(here: Service, file: UploadFile, product: str | None) -> BatchItem:
+async def _item(here: Service, file: UploadFile, product: str | None, lot: str | None) -> BatchItem:
     name = _name_of(file)
     try:
-        record = await _inspected(here, await here.content(file), name, product)
+        record = await _inspected(here, await here.content(file), name, product, lot)
     except PhotoError as error:
         return BatchItem(name=name, error=str(error))
     except HTTPException as error:
@@ -362,11 +368,13 @@ async def _item(here: Service, file: UploadFile, product: str | None) -> BatchIt
     return BatchItem(name=name, record=record)
 
 
-async def _inspected(here: Service, content: bytes, name: str, product: str | None) -> Record:
+async def _inspected(
+    here: Service, content: bytes, name: str, product: str | None, lot: str | None
+) -> Record:
     """The record of a photo of a batch that has begun, and so is finished, when there is room."""
     while True:
         try:
-            answer = here.station.submit(content, name=name, product=product)
+            answer = here.station.submit(content, name=name, product=product, lot=lot)
         except BusyError:
             await asyncio.sleep(0.05)
         else:
@@ -419,12 +427,16 @@ def _csv(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
     writer = csv.DictWriter(out, COLUMNS)
     writer.writeheader()
     for row in rows:
-        writer.writerow({**row, "name": _harmless(row["name"])})
+        writer.writerow(row | {name: _harmless(row[name]) for name in _FREE if row[name]})
         if out.tell() > 65_536:
             yield out.getvalue()
             out.seek(0)
             out.truncate()
     yield out.getvalue()
+
+
+# What people or other programs wrote.
+_FREE = ("name", "lot", "serial", "feedback_kind")
 
 
 def _harmless(cell: str) -> str:

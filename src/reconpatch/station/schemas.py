@@ -16,7 +16,7 @@ from reconpatch.station.confirmed import Confirmed
 from reconpatch.station.drawing import MOST_POINTS, MOST_STROKES
 from reconpatch.station.fit_jobs import FitFolder, FitJob
 from reconpatch.station.log import Alarm, Changed, Failure
-from reconpatch.station.records import Feedback, Filter, Record, Version
+from reconpatch.station.records import Feedback, Filter, Part, Record, Version
 from reconpatch.station.state import ProductState
 
 # What PostgreSQL's and SQLite's columns hold.
@@ -344,10 +344,13 @@ class RecordFilter(_Given):
     since: Time | None = Field(None, description="From this time on; with a zone.")
     until: Time | None = Field(None, description="Before this time; with a zone.")
     photo: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="SHA-256 of the file.")
+    lot: str | None = Field(None, max_length=100)
+    serial: str | None = Field(None, max_length=100)
 
     def wanted(self) -> Filter:
         """The same for the records."""
         given = self.model_dump(include={field.name for field in fields(Filter)})
+        given |= vars(Part.of(self.lot, self.serial))  # as they are kept
         return Filter(anomalous=self.verdict and self.verdict == "anomalous", **given)
 
 

@@ -58,7 +58,7 @@ from reconpatch.station.data_folder import DataFolder
 from reconpatch.station.log import Failure, FailureKind, What, known_product
 from reconpatch.station.orphans import Orphans
 from reconpatch.station.photo_store import PhotoStore
-from reconpatch.station.records import Feedback, Filter, Record, Records, Told, Version
+from reconpatch.station.records import Feedback, Filter, Part, Record, Records, Told, Version
 from reconpatch.station.state import LiveState, ProductState, Readiness, plain_reason
 from reconpatch.station.thumbnails import Thumbnails
 from reconpatch.station.version_drift import VersionDrift
@@ -177,6 +177,7 @@ class _Job:
     content: bytes
     name: str
     answer: Future[Record]
+    part: Part
 
 
 class Station:
@@ -407,13 +408,23 @@ class Station:
             for name in self._all_products
         ]
 
-    def submit(self, content: bytes, *, name: str, product: str | None = None) -> Future[Record]:
+    def submit(
+        self,
+        content: bytes,
+        *,
+        name: str,
+        product: str | None = None,
+        lot: str | None = None,
+        serial: str | None = None,
+    ) -> Future[Record]:
         """Queue a photo for inspection.
 
         Args:
             content: the bytes of its file.
             name: what it is called.
             product: name of the product; None is the default.
+            lot: see `Part`.
+            serial: see `Part`.
 
         Returns:
             The record, once it is on the disk; or the reason why there is none, a
@@ -424,7 +435,8 @@ class Station:
             NotFoundError: there is no such product.
         """
         answer: Future[Record] = Future()
-        job = _Job(self.product(product).version.product, content, name, answer)
+        named = self.product(product).version.product
+        job = _Job(named, content, name, answer, Part.of(lot, serial))
         if not self._queue.put(job):
             waiting = len(self._queue)
             raise BusyError(waiting, max(1, round(waiting * self._seconds_a_photo)))
@@ -481,7 +493,9 @@ class Station:
             return
         # Only what is stored and committed is answered.
         contents = [job.content for job in jobs]
-        records = self.photos.keep(served.version, list(zip(contents, results, strict=True)))
+        inspected = list(zip(contents, results, strict=True))
+        parts = [job.part for job in jobs]
+        records = self.photos.keep(served.version, inspected, parts=parts)
         self.readiness.stored()
         for job, record in zip(jobs, records, strict=True):
             self.live.verdict(record)

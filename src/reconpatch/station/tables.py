@@ -71,6 +71,8 @@ inspections = sa.Table(
     sa.Column("feedback_kind", sa.String(64)),
     sa.Column("feedback_place", _OptionalJson),
     sa.Column("feedback_count", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("lot", sa.String(100)),
+    sa.Column("serial", sa.String(100)),
     # An id is never given twice, also not that of a row which somebody deleted by hand.
     sqlite_autoincrement=True,
 )
@@ -79,6 +81,8 @@ sa.Index("inspections_by_station", inspections.c.station, inspections.c.id)
 sa.Index("inspections_by_product", inspections.c.station, inspections.c.product, inspections.c.id)
 sa.Index("inspections_by_photo", inspections.c.station, inspections.c.photo)
 sa.Index("inspections_by_feedback", inspections.c.station, inspections.c.feedback)
+sa.Index("inspections_by_lot", inspections.c.station, inspections.c.lot, inspections.c.id)
+sa.Index("inspections_by_serial", inspections.c.station, inspections.c.serial, inspections.c.id)
 
 failures = sa.Table(
     "failures",
