@@ -74,7 +74,7 @@ def serve(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file: outputs to the line, and how the page is set up.",
+            help="TOML file: outputs to the line, shifts, and how the page is set up.",
             metavar="FILE",
             show_default="none",
         ),
@@ -201,6 +201,7 @@ def serve(
                 fits=fits,
                 outputs=outputs,
                 page=told.page,
+                shifts=told.shifts,
                 max_bytes=max_bytes,
             )
             server = _server(application, listening, tls, proxies)

@@ -2,6 +2,7 @@
 
     [outputs.NAME]      where verdicts go; see `station/outputs/settings.py`
     [page]              its language; see `station/page_settings.py`
+    [shifts]            names and starting times; see `station/shifts.py`
 
 Every error names the file, the key, what was given and what is allowed.
 """
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from reconpatch.errors import SettingsError
 from reconpatch.station.outputs.settings import KINDS, NAME, OutputSettings
 from reconpatch.station.page_settings import PageSettings
+from reconpatch.station.shifts import Shifts
 
 Table = TypeVar("Table", bound=BaseModel)
 
@@ -30,11 +32,13 @@ class Config:
     Attributes:
         outputs: the outputs to the line, by their names.
         page: how the page is set up.
+        shifts: of the plant.
         path: of the file, or None.
     """
 
     outputs: Mapping[str, OutputSettings] = field(default_factory=dict)
     page: PageSettings = field(default_factory=PageSettings)
+    shifts: Shifts = field(default_factory=Shifts)
     path: Path | None = None
 
 
@@ -52,7 +56,7 @@ def read_config(path: Path) -> Config:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML ({error}): mend the file") from error
-    _check_keys(values, ["outputs", "page"], f"{path}")
+    _check_keys(values, ["outputs", "page", "shifts"], f"{path}")
     outputs = {}
     for name, table in _tables(values.get("outputs", {}), f"{path}: outputs").items():
         if not NAME.fullmatch(name):
@@ -61,10 +65,20 @@ def read_config(path: Path) -> Config:
                 "and _, the first a letter or digit"
             )
         outputs[name] = _output(table, f"{path}: outputs.{name}", path.parent)
-    page = checked(
-        PageSettings, _table(values.get("page", {}), f"{path}: page"), f"{path}: page", path.parent
+    return Config(
+        outputs,
+        _one(PageSettings, values, "page", path),
+        _one(Shifts, values, "shifts", path),
+        path,
     )
-    return Config(outputs, page, path)
+
+
+def _one(model: type[Table], values: Mapping[str, Any], name: str, path: Path) -> Table:
+    """A table of the file that there is once, as its model."""
+    where, table = f"{path}: {name}", values.get(name, {})
+    if not isinstance(table, dict):
+        raise SettingsError(f"{where} is {table!r}: write it as a table, [{name}]")
+    return checked(model, table, where, path.parent)
 
 
 def _output(table: Mapping[str, Any], where: str, folder: Path) -> OutputSettings:
@@ -96,12 +110,6 @@ def checked(model: type[Table], values: Mapping[str, Any], where: str, folder: P
         allowed = first["msg"].removeprefix("Value error, ").replace("Input should be", "give")
         given = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"
         raise SettingsError(f"{place}{given}: {allowed}") from None
-
-
-def _table(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise SettingsError(f"{where} is {value!r}: write it as a table, [page]")
-    return value
 
 
 def _tables(value: Any, where: str) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from reconpatch.errors import NotFoundError
 from reconpatch.station.audit import Audit
+from reconpatch.station.counters import Counters
 from reconpatch.station.outbox import Outbox
 from reconpatch.station.tables import changes, drift_alarms, failures, products, rescored
 
@@ -132,6 +133,7 @@ class StationLog:
         changing: a connection in a transaction of its own.
         outbox: where messages about photos that failed go.
         audit: where changes go too.
+        counters: where photos that failed are counted.
     """
 
     def __init__(
@@ -141,9 +143,10 @@ class StationLog:
         changing: Transaction,
         outbox: Outbox,
         audit: Audit,
+        counters: Counters,
     ) -> None:
         self._station, self._reading, self._changing = station, reading, changing
-        self._outbox, self._audit = outbox, audit
+        self._outbox, self._audit, self._counters = outbox, audit, counters
 
     # --- Photos that failed --------------------------------------------------------------------
 
@@ -158,6 +161,7 @@ class StationLog:
             kept = [
                 Failure(**{**vars(one), "id": int(i)}) for i, one in zip(ids, failed, strict=True)
             ]
+            self._counters.add_failures(connection, kept)
             self._outbox.put(connection, "failure", kept)
         self._outbox.tell("failure", kept)
         return kept
@@ -176,10 +180,33 @@ class StationLog:
         return _made(Failure, row)
 
     def failures(
-        self, product: str | None = None, *, limit: int = 100, before: int | None = None
+        self,
+        product: str | None = None,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 100,
+        before: int | None = None,
     ) -> tuple[list[Failure], int | None]:
-        """Failed photos, newest first, and where the next page begins."""
-        return self._page(failures, Failure, product, limit, before)
+        """Failed photos, newest first, and where the next page begins.
+
+        Args:
+            product: name of the product; None takes all.
+            since: from this time on.
+            until: before this time.
+            limit: at most so many.
+            before: only those with smaller ids.
+        """
+        column = failures.c
+        wanted = [column.time >= since] if since is not None else []
+        wanted += [column.time < until] if until is not None else []
+        if wanted:
+            with self._reading() as connection:
+                bounds = self._counters.failure_bounds(connection, product, since, until)
+            if bounds is None:
+                return [], None
+            wanted.append(column.id.between(*bounds))
+        return self._page(failures, Failure, product, limit, before, wanted)
 
     def has_failure(self, product: str, name: str, error: str) -> bool:
         """Whether this very failure is kept already."""
@@ -353,9 +380,15 @@ class StationLog:
         return query if product is None else query.where(table.c.product == product)
 
     def _page(
-        self, table: sa.Table, kind: type[Row], product: str | None, limit: int, before: int | None
+        self,
+        table: sa.Table,
+        kind: type[Row],
+        product: str | None,
+        limit: int,
+        before: int | None,
+        wanted: Sequence[sa.ColumnElement[bool]] = (),
     ) -> tuple[list[Row], int | None]:
-        query = self._of(table, product).order_by(table.c.id.desc())
+        query = self._of(table, product).where(*wanted).order_by(table.c.id.desc())
         if before is not None:
             query = query.where(table.c.id < before)
         with self._reading() as connection:

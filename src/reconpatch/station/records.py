@@ -33,6 +33,7 @@ from reconpatch.errors import (
 from reconpatch.photos.listing import GOOD_NAMES, bare_name
 from reconpatch.result import NONE_OF_THESE, Box, Region, Result, SimilarKind
 from reconpatch.station.audit import Audit
+from reconpatch.station.counters import Counters
 from reconpatch.station.drawing import Stroke, checked
 from reconpatch.station.log import StationLog
 from reconpatch.station.outbox import Outbox
@@ -329,6 +330,7 @@ class Records:
         log: what the station keeps beside its verdicts.
         outbox: messages to the line that wait to be sent.
         audit: who did what.
+        counters: verdicts by quarter of an hour.
 
     Raises:
         RecordsError: the database cannot be opened, or is of a newer program.
@@ -340,7 +342,10 @@ class Records:
         self._writing = self._engine.execution_options(reconpatch_writes=True)
         self.outbox = Outbox(station, self._reading, self._changing)
         self.audit = Audit(station, self._reading, self._changing)
-        self.log = StationLog(station, self._reading, self._changing, self.outbox, self.audit)
+        self.counters = Counters(station, self._reading)
+        self.log = StationLog(
+            station, self._reading, self._changing, self.outbox, self.audit, self.counters
+        )
         try:
             _migrate(self._engine)
         except BaseException:
@@ -401,6 +406,7 @@ class Records:
                 Record(**vars(verdict), id=number, feedback=None, feedback_time=None)
                 for number, verdict in zip(ids, verdicts, strict=True)
             ]
+            self.counters.add(connection, records)
             self.outbox.put(connection, "verdict", records)
         self.outbox.tell("verdict", records)
         return records
@@ -424,13 +430,29 @@ class Records:
             limit: at most so many.
             before: a page's `cursor`, for the one that follows.
         """
-        query = self._matching(wanted or Filter()).order_by(inspections.c.id.desc())
+        wanted = wanted or Filter()
+        query = self._matching(wanted)
         if before is not None:
             query = query.where(inspections.c.id < before)
-        with self._reading() as connection:
-            rows = connection.execute(query.limit(limit + 1)).all()
+        rows = self._newest(query, wanted, limit + 1)
         records = [_record(row) for row in rows[:limit]]
         return Page(records, records[-1].id if len(rows) > limit and records else None)
+
+    def values(self, wanted: Filter, columns: Sequence[str], *, limit: int) -> list[sa.Row[Any]]:
+        """Columns of records as they are kept, newest first; see `page`."""
+        query = self._matching(wanted).with_only_columns(*(inspections.c[one] for one in columns))
+        return self._newest(query, wanted, limit)
+
+    def _newest(self, query: sa.Select[Any], wanted: Filter, limit: int) -> list[sa.Row[Any]]:
+        """The newest rows of what is asked for."""
+        with self._reading() as connection:
+            if wanted.version or wanted.since or wanted.until:  # there is no index of these
+                bounds = self.counters.bounds(connection, **_counted(wanted))
+                if bounds is None:
+                    return []
+                query = query.where(inspections.c.id.between(*bounds))
+            query = query.order_by(inspections.c.id.desc()).limit(limit)
+            return list(connection.execute(query))
 
     def export(self, wanted: Filter | None = None) -> Iterator[Record]:
         """All records that are asked for, newest first, without holding them all in memory."""
@@ -485,7 +507,7 @@ class Records:
             )
         when = datetime.now(UTC) if said is not None else None
         with self._changing() as connection:
-            now = self._get(connection, record)
+            now = self._get(connection, record, lock=True)
             if kind is not None:
                 self._check_spelling(connection, now, kind)
             drawn = checked(place, now.height, now.width)
@@ -512,7 +534,9 @@ class Records:
                 before=_called(now.feedback, now.feedback_kind), after=_called(said, kind),
                 within=connection,
             )  # fmt: skip
-            return self._get(connection, record)
+            told = self._get(connection, record)
+            self.counters.change(connection, now, told)
+            return told
 
     def _check_spelling(self, connection: sa.Connection, record: Record, kind: str) -> None:
         """Refuse a kind that others of the product are called by in another spelling."""
@@ -569,8 +593,10 @@ class Records:
             rows = connection.execute(query.order_by(inspections.c.id.desc()).limit(limit))
             return [_record(row) for row in rows]
 
-    def _get(self, connection: sa.Connection, record: int) -> Record:
+    def _get(self, connection: sa.Connection, record: int, *, lock: bool = False) -> Record:
         query = sa.select(inspections).where(self._own(inspections), inspections.c.id == record)
+        if lock:  # two who say something at once would both follow from what was said before
+            query = query.with_for_update()
         row = connection.execute(query).one_or_none()
         if row is None:
             raise NotFoundError(f"there is no record {record}: give the id of one that is listed")
@@ -579,14 +605,16 @@ class Records:
     def _matching(self, wanted: Filter) -> sa.Select[Any]:
         column = inspections.c
         conditions = [self._own(inspections)]
+        told = wanted.feedback in (*FEEDBACK, "any")
         for name in ("product", "version", "anomalous", "photo", "lot", "serial"):
             if (value := getattr(wanted, name)) is not None:
-                conditions.append(column[name] == value)
-        if wanted.feedback in FEEDBACK:
-            conditions.append(column.feedback == wanted.feedback)
+                # Few parts are spoken of: by that index, not by the one of a product or a verdict.
+                conditions.append((_no_index(column[name]) if told else column[name]) == value)
+        if told:
+            said = FEEDBACK if wanted.feedback == "any" else (wanted.feedback,)
+            conditions.append(column.feedback.in_(said))
         elif wanted.feedback is not None:
-            given = wanted.feedback == "any"
-            conditions.append(column.feedback.is_not(None) if given else column.feedback.is_(None))
+            conditions.append(column.feedback.is_(None))
         if wanted.since is not None:
             conditions.append(column.time >= wanted.since)
         if wanted.until is not None:
@@ -788,6 +816,17 @@ def _kind(given: str | None) -> str | None:
 def _called(said: Feedback | None, kind: str | None) -> str | None:
     """Feedback as the audit trail names it."""
     return said if kind is None else f"{said}: {kind}"
+
+
+def _no_index(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The values of a column, as what no index is of."""
+    return sa.func.coalesce(column, column)
+
+
+def _counted(wanted: Filter) -> dict[str, Any]:
+    """What of a filter the counters know."""
+    names = ("product", "version", "lot", "anomalous", "feedback", "since", "until")
+    return {name: getattr(wanted, name) for name in names}
 
 
 def _named(row: sa.Row[Any], kind: type[Any]) -> dict[str, Any]:

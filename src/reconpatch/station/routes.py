@@ -72,6 +72,7 @@ from reconpatch.station.schemas import (
     ScoresOut,
     StateOut,
     ThresholdIn,
+    Time,
     UpdateOut,
     VersionDetail,
     VersionOut,
@@ -521,10 +522,17 @@ def feedback(
 
 @router.get("/failures")
 def failures(
-    here: Here, product: ProductName = None, limit: Limit = 100, cursor: Cursor = None
+    here: Here,
+    product: ProductName = None,
+    since: Annotated[Time | None, Query(description="From this time on; with a zone.")] = None,
+    until: Annotated[Time | None, Query(description="Before this time; with a zone.")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
 ) -> FailuresOut:
     """Photos without a verdict, newest first."""
-    found, after = here.station.records.log.failures(product, limit=limit, before=cursor)
+    found, after = here.station.records.log.failures(
+        product, since=since, until=until, limit=limit, before=cursor
+    )
     return FailuresOut(failures=found, cursor=after)
 
 

@@ -47,6 +47,8 @@ from reconpatch.station.routes import Service, router
 from reconpatch.station.routes_outputs import router as outputs_router
 from reconpatch.station.routes_page import router as page_router
 from reconpatch.station.routes_people import router as people_router
+from reconpatch.station.routes_shifts import router as shifts_router
+from reconpatch.station.shifts import Shifts
 from reconpatch.station.station import Station
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ def create_app(
     fits: FitJobs | None = None,
     outputs: Outputs | None = None,
     page: PageSettings | None = None,
+    shifts: Shifts | None = None,
     max_bytes: int = MAX_BYTES,
     web: Path = WEB,
 ) -> FastAPI:
@@ -97,6 +100,7 @@ def create_app(
         fits: where the page's fits are done; by default without folders to choose from.
         outputs: who else is told of verdicts; closed with the station. By default nobody.
         page: how the page is set up; by default in the language of the browser.
+        shifts: of the plant; by default the days of UTC.
         max_bytes: larger files of photos are refused.
         web: folder of the page's files; without an index.html in it there is no page.
     """
@@ -126,6 +130,7 @@ def create_app(
     )
     # Set by whoever stops the service, before it waits for requests under way.
     app.state.stopping = threading.Event()
+    app.state.shifts = shifts or Shifts()
     app.state.service = service = Service(station, fits, outputs, max_bytes, access.people)
     app.state.page = page or PageSettings()
     app.add_middleware(
@@ -142,6 +147,7 @@ def create_app(
     app.include_router(outputs_router)
     app.include_router(people_router)
     app.include_router(page_router)
+    app.include_router(shifts_router)
     if (web / "index.html").is_file():
         # Not mounted at "/", where it would answer for a route that is asked by a wrong method.
         app.router.default = partial(_page, StaticFiles(directory=web, html=True))

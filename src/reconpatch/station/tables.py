@@ -84,6 +84,21 @@ sa.Index("inspections_by_feedback", inspections.c.station, inspections.c.feedbac
 sa.Index("inspections_by_lot", inspections.c.station, inspections.c.lot, inspections.c.id)
 sa.Index("inspections_by_serial", inspections.c.station, inspections.c.serial, inspections.c.id)
 
+sa.Index(
+    "inspections_by_verdict",
+    inspections.c.station,
+    inspections.c.product,
+    inspections.c.anomalous,
+    inspections.c.id,
+)
+
+sa.Index(
+    "inspections_by_anomalous",
+    inspections.c.station,
+    inspections.c.anomalous,
+    inspections.c.id,
+)
+
 failures = sa.Table(
     "failures",
     metadata,
@@ -205,6 +220,32 @@ sa.Index(
     drift_alarms.c.station,
     drift_alarms.c.product,
     drift_alarms.c.id,
+)
+
+# Verdicts and failures of a quarter of an hour; see `station/counters.py`.
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("station", sa.String(80), primary_key=True),
+    # Since 1970, in UTC.
+    sa.Column("quarter", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("product", sa.String(80), primary_key=True),
+    # 0: of photos without a verdict; and "": of no lot.
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("lot", sa.String(100), primary_key=True),
+    sa.Column("inspected", sa.Integer, nullable=False),
+    sa.Column("anomalous", sa.Integer, nullable=False),
+    # Of the anomalous ones, those called good and called a defect; the same of the others.
+    sa.Column("false_alarms", sa.Integer, nullable=False),
+    sa.Column("defects", sa.Integer, nullable=False),
+    sa.Column("goods", sa.Integer, nullable=False),
+    sa.Column("misses", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    # Of the scores of photos that are not anomalous.
+    sa.Column("passed_sum", sa.Double, nullable=False),
+    # The lowest and the highest id of these records, or failures.
+    sa.Column("first", _BigId, nullable=False),
+    sa.Column("last", _BigId, nullable=False),
 )
 
 outbox = sa.Table(
