@@ -12,7 +12,7 @@ from conftest import scratched, textured
 from reconpatch.station.outputs.settings import WebhookSettings
 from reconpatch.station.page_settings import languages
 from reconpatch.station.station import Station
-from test_page import PATIENCE, Line, browser, line, shown, sync_api  # noqa: F401  (fixtures)
+from test_page import PATIENCE, Line, browser, line, outputs, shown, sync_api  # noqa: F401  (fixtures)
 from test_page_people import entered, served  # noqa: F401  (a fixture)
 from test_people import PASSWORD, quick_hashes  # noqa: F401  (a fixture)
 
@@ -42,8 +42,8 @@ def test_no_view_breaks_a_rule_in_any_language(
     small_model_file: Path,
     colours: str,
 ) -> None:
-    outputs = {"erp": WebhookSettings(url="http://127.0.0.1:1/")}
-    with shown(browser, tmp_path, small_model_file, {}, outputs) as one:
+    told = {"erp": WebhookSettings(url="http://127.0.0.1:1/")}
+    with shown(browser, tmp_path, small_model_file, {}, told) as one:
         page = one.page
         page.emulate_media(color_scheme=colours)
         one.inspect("part.png", textured(1))
@@ -193,7 +193,8 @@ def test_a_role_is_told_what_it_may_not_do_and_an_admin_lets_others_in(
     users.locator("form button").click()
     expect(users.locator("tbody tr")).to_have_count(4)
     users.locator("tr", has_text="Eve").locator("select").select_option("engineer")
-    expect(page.locator(".toast")).to_contain_text("Eve")
+    changed = {"en": "Eve was changed", "de": "Eve wurde geändert"}[code]
+    expect(page.locator(".toast")).to_contain_text(changed)
     people = station.records.people()
     assert next(one.role for one in people.users() if one.name == "Eve") == "engineer"
     users.locator("tr", has_text="Eve").locator("button").nth(1).click()

@@ -37,6 +37,7 @@ from reconpatch.station.counters import Counters
 from reconpatch.station.drawing import Stroke, checked
 from reconpatch.station.log import StationLog
 from reconpatch.station.outbox import Outbox
+from reconpatch.station.search import Search, peak_of
 from reconpatch.station.tables import inspected_files, inspections, photos, services, versions
 
 if TYPE_CHECKING:
@@ -298,6 +299,7 @@ class Filter:
         photo: SHA-256 of the photo's file.
         lot: that the part belongs to.
         serial: the part's serial number.
+        search: what else is looked for.
     """
 
     product: str | None = None
@@ -309,6 +311,7 @@ class Filter:
     photo: str | None = None
     lot: str | None = None
     serial: str | None = None
+    search: Search = field(default_factory=Search)
 
 
 @dataclass(frozen=True)
@@ -387,7 +390,9 @@ class Records:
         """
         if not verdicts:
             return []
-        rows = [{**asdict(verdict), "station": self.station} for verdict in verdicts]
+        rows = [
+            {**asdict(verdict), **peak_of(verdict), "station": self.station} for verdict in verdicts
+        ]
         numbered = sa.insert(inspections).returning(inspections.c.id, sort_by_parameter_order=True)
         with self._changing() as connection:
             ids = [int(number) for number in connection.execute(numbered, rows).scalars()]
@@ -608,8 +613,10 @@ class Records:
         told = wanted.feedback in (*FEEDBACK, "any")
         for name in ("product", "version", "anomalous", "photo", "lot", "serial"):
             if (value := getattr(wanted, name)) is not None:
-                # Few parts are spoken of: by that index, not by the one of a product or a verdict.
-                conditions.append((_no_index(column[name]) if told else column[name]) == value)
+                # Few parts are spoken of, and a search has its own index: not by the one of a
+                # product or a verdict.
+                other = told or (wanted.search.scans and name in ("product", "anomalous"))
+                conditions.append((_no_index(column[name]) if other else column[name]) == value)
         if told:
             said = FEEDBACK if wanted.feedback == "any" else (wanted.feedback,)
             conditions.append(column.feedback.in_(said))
@@ -619,6 +626,7 @@ class Records:
             conditions.append(column.time >= wanted.since)
         if wanted.until is not None:
             conditions.append(column.time < wanted.until)
+        conditions += wanted.search.conditions()
         return sa.select(inspections).where(*conditions)
 
     # --- Files of `watch` ----------------------------------------------------------------------

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
 from reconpatch.method.settings import Quality
 from reconpatch.station.confirmed import Confirmed
@@ -17,6 +17,7 @@ from reconpatch.station.drawing import MOST_POINTS, MOST_STROKES
 from reconpatch.station.fit_jobs import FitFolder, FitJob
 from reconpatch.station.log import Alarm, Changed, Failure
 from reconpatch.station.records import Feedback, Filter, Part, Record, Version
+from reconpatch.station.search import Search, place_of
 from reconpatch.station.state import ProductState
 
 # What PostgreSQL's and SQLite's columns hold.
@@ -346,12 +347,25 @@ class RecordFilter(_Given):
     photo: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="SHA-256 of the file.")
     lot: str | None = Field(None, max_length=100)
     serial: str | None = Field(None, max_length=100)
+    id: RecordId | None = Field(None, description="Number of a record.")
+    name: str | None = Field(None, min_length=1, max_length=255, description="A part of the name.")
+    score_least: FiniteFloat | None = Field(None, description="From this score on.")
+    score_most: FiniteFloat | None = Field(None, description="Up to this score.")
+    place: str | None = Field(
+        None,
+        max_length=100,
+        description="Where the worst region is: left, top, right, bottom in shares of the photo.",
+    )
 
     def wanted(self) -> Filter:
         """The same for the records."""
-        given = self.model_dump(include={field.name for field in fields(Filter)})
+        given = self.model_dump(include={field.name for field in fields(Filter)} - {"search"})
         given |= vars(Part.of(self.lot, self.serial))  # as they are kept
-        return Filter(anomalous=self.verdict and self.verdict == "anomalous", **given)
+        place = None if self.place is None else place_of(self.place)
+        search = Search(self.id, self.name, self.score_least, self.score_most, place)
+        return Filter(
+            anomalous=self.verdict and self.verdict == "anomalous", search=search, **given
+        )
 
 
 class RecordQuery(RecordFilter):

@@ -73,11 +73,13 @@ inspections = sa.Table(
     sa.Column("feedback_count", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.Column("lot", sa.String(100)),
     sa.Column("serial", sa.String(100)),
+    # Of the worst region, in shares of the photo; see search.py.
+    sa.Column("peak_x", sa.Double),
+    sa.Column("peak_y", sa.Double),
     # An id is never given twice, also not that of a row which somebody deleted by hand.
     sqlite_autoincrement=True,
 )
 # Records are listed newest first, of all products as well as of one.
-sa.Index("inspections_by_station", inspections.c.station, inspections.c.id)
 sa.Index("inspections_by_product", inspections.c.station, inspections.c.product, inspections.c.id)
 sa.Index("inspections_by_photo", inspections.c.station, inspections.c.photo)
 sa.Index("inspections_by_feedback", inspections.c.station, inspections.c.feedback)
@@ -97,6 +99,12 @@ sa.Index(
     inspections.c.station,
     inspections.c.anomalous,
     inspections.c.id,
+)
+
+sa.Index(
+    "inspections_by_search",
+    *(inspections.c[name] for name in ("station", "id", "product", "anomalous", "score")),
+    *(inspections.c[name] for name in ("peak_x", "peak_y", "name")),
 )
 
 failures = sa.Table(
