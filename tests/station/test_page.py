@@ -458,6 +458,27 @@ def test_history_is_filtered_and_turned(line: Line) -> None:
         page.click("text=CSV of all that fit")
     lines = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
     assert len(lines) == 2
+    page.click(".search summary")
+    for field, value in (("name", "7<"), ("id", "8"), ("score_least", "1"), ("serial", "SN-1")):
+        page.fill(f"#filter-{field}", value)
+        page.keyboard.press("Tab")
+        shown = 0 if field == "serial" else 1
+        expect(names).to_have_count(shown)
+    page.fill("#filter-serial", "")
+    page.keyboard.press("Tab")
+    expect(names).to_have_count(1)
+    worst = line.station.records.get(8).regions[0].peak
+    places = (
+        ("top", "middle", "bottom")[worst[1] // 32],
+        ("left", "centre", "right")[worst[0] // 32],
+    )
+    words = " ".join(places).replace("middle centre", "in the middle")
+    page.select_option("#filter-place", label=words)
+    expect(names).to_have_count(1)
+    other = "bottom right" if words != "bottom right" else "top left"
+    page.select_option("#filter-place", label=other)
+    expect(names).to_have_count(0)
+    page.select_option("#filter-place", "")
     page.fill("#filter-since", "2099-01-01T00:00")
     expect(page.locator("text=No record fits.")).to_be_visible()
     page.get_by_role("button", name="Clear").click()
@@ -677,9 +698,15 @@ def test_what_a_scan_gun_types_is_text(line: Line, focus: str, text: str) -> Non
     assert page.locator("body.wall, dialog[open]").count() == 0
     assert page.evaluate("location.hash") in ("", "#live")
     assert line.said() == [None]
-    line.drop("photo.png", textured(1001))
-    line.expect_verdict(f"{text} photo.png", "GOOD")
+    page.wait_for_function(
+        "t => document.querySelector('.toast')?.textContent.includes(t)", arg=text
+    )
+    line.inspect("photo.png", textured(1001))  # whoever sends the next photo
+    line.expect_verdict("photo.png", "GOOD")
+    expect(page.locator(".facts")).to_contain_text(f"serial number {text}")
     expect(page.locator("#serial")).to_have_value("")
+    newest, before = line.station.records.page().records
+    assert (newest.serial, before.serial) == (text, None)
 
 
 def test_shortcuts_of_single_keys_can_be_switched_off(line: Line) -> None:

@@ -34,6 +34,7 @@ _RULES: tuple[tuple[str, str, Scope | None], ...] = (
     ("DELETE", r"outputs/[^/]+/waiting", "admin"),
     ("GET", r".*", "read"),
     ("POST", r"inspect|inspect-batch", "inspect"),
+    ("PUT", r"products/[^/]+/next-part", "inspect"),
     ("POST|PUT|DELETE", r"records/.*", "feedback"),
     ("POST", r"products/[^/]+/drift/acknowledge", "feedback"),
     ("POST|PUT|DELETE", r"(products|fit|outputs)(/.*)?", "change"),

@@ -69,6 +69,7 @@ class ProductState:
         drift: drift alarms that nobody has acknowledged.
         etag: names what is in service; None where nothing is.
         busy: what is being changed at the moment, such as "threshold"; None where nothing is.
+        serial: number that was scanned for the next part; None where none was.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ProductState:
     drift: int
     etag: str | None
     busy: str | None
+    serial: str | None
 
 
 class LiveState:
@@ -134,6 +136,7 @@ class LiveState:
         drift: int = 0,
         etag: str | None = None,
         busy: str | None = None,
+        serial: str | None = None,
     ) -> ProductState:
         """What there is to say of a product.
 
@@ -143,6 +146,7 @@ class LiveState:
             drift: open alarms.
             etag: what is in service.
             busy: what is being changed.
+            serial: that waits for a photo.
         """
         with self._lock:
             seen, failure = self._verdicts.get(product), self._failures.get(product)
@@ -151,7 +155,7 @@ class LiveState:
             record, at = seen
             last = LastVerdict(record.id, record.time, self._clock() - at, record.anomalous)
         state, reason, since = self._judged(last, failure, out)
-        return ProductState(product, state, reason, since, last, failure, drift, etag, busy)
+        return ProductState(product, state, reason, since, last, failure, drift, etag, busy, serial)
 
     def _judged(
         self, last: LastVerdict | None, failure: Failure | None, out: str | None

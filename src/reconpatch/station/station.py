@@ -56,6 +56,7 @@ from reconpatch.station.clock import SteadyClock
 from reconpatch.station.confirmed import Confirmed, Scale, confirmed
 from reconpatch.station.data_folder import DataFolder
 from reconpatch.station.log import Failure, FailureKind, What, known_product
+from reconpatch.station.next_parts import NextParts
 from reconpatch.station.orphans import Orphans
 from reconpatch.station.photo_store import PhotoStore
 from reconpatch.station.records import Feedback, Filter, Part, Record, Records, Told, Version
@@ -178,6 +179,7 @@ class _Job:
     name: str
     answer: Future[Record]
     part: Part
+    bound: str | None  # the serial number, where it was scanned for this photo
 
 
 class Station:
@@ -236,6 +238,7 @@ class Station:
             raise
         self.readiness = Readiness(data.path, self.records.check, self.limits.reserve_bytes)
         self._clock = SteadyClock()
+        self.next_parts = NextParts()
         self._queue = _Queue(self.limits.queue, self.limits.queue_bytes)
         self._changing = threading.RLock()
         self._drifting = threading.Lock()
@@ -404,6 +407,7 @@ class Station:
                 drift=self._open_alarms.get(name, 0),
                 etag=self.etag(name),
                 busy=self._busy.get(name),
+                serial=self.next_parts.of(name),
             )
             for name in self._all_products
         ]
@@ -424,7 +428,7 @@ class Station:
             name: what it is called.
             product: name of the product; None is the default.
             lot: see `Part`.
-            serial: see `Part`.
+            serial: see `Part`; None: what was scanned for the next part, see `NextParts`.
 
         Returns:
             The record, once it is on the disk; or the reason why there is none, a
@@ -436,8 +440,11 @@ class Station:
         """
         answer: Future[Record] = Future()
         named = self.product(product).version.product
-        job = _Job(named, content, name, answer, Part.of(lot, serial))
-        if not self._queue.put(job):
+        part = Part.of(lot, serial)
+        taken = self.next_parts.take(named, part)
+        bound = taken.serial if part.serial is None else None
+        if not self._queue.put(_Job(named, content, name, answer, taken, bound)):
+            self.next_parts.give_back(named, bound)
             waiting = len(self._queue)
             raise BusyError(waiting, max(1, round(waiting * self._seconds_a_photo)))
         return answer
@@ -477,6 +484,7 @@ class Station:
         said = said or "the photo could not be inspected: the service's log says why"
         self.failed(*(self._failure(job.product, job.name, kind, said) for job in jobs))
         for job in jobs:
+            self.next_parts.give_back(job.product, job.bound)
             job.answer.set_exception(error)
 
     def _judge(self, served: Served, jobs: Sequence[_Job], photos: Sequence[Photo]) -> None:

@@ -69,6 +69,7 @@ const sleep = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds
 
 export const state = () => ask("GET", "/state", { patience: PATIENCE });
 export const products = () => ask("GET", "/products");
+export const bindSerial = (name, serial) => ask("PUT", `${product(name)}/next-part`, { json: { serial } });
 export const makeDefault = (name, etag) => ask("POST", `${product(name)}/default`, { etag });
 export const retire = (name, etag) => ask("POST", `${product(name)}/retire`, { etag });
 export const restore = (name) => ask("POST", `${product(name)}/restore`);

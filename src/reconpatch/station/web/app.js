@@ -122,11 +122,10 @@ function show(name, rest = []) {
  *
  * Of several the panel tells what came of each; of one only what failed.
  */
-async function inspect(files, serial = "") {
+async function inspect(files) {
   const product = state.product; // that of now, whatever is chosen meanwhile
   const send = async (file) => {
-    const name = file.name || "photo.png";
-    const record = await api.inspect(file, serial ? `${serial} ${name}` : name, product);
+    const record = await api.inspect(file, file.name || "photo.png", product);
     sent.add(record.id);
     return record;
   };

@@ -6,6 +6,12 @@ import { h, number, said, showPicture, time, toast } from "./dom.js";
 import { called, kindOf, kindText, markOf, merged, verdictOf, verdictWord } from "./items.js";
 import { t } from "./words.js";
 
+const ALWAYS = ["product", "verdict", "feedback", "since", "until"];
+const SEARCHED = ["name", "serial", "lot", "id", "score_least", "score_most", "place"];
+const ROWS = [["top", 0, "0.3333"], ["middle", "0.3333", "0.6667"], ["bottom", "0.6667", 1]];
+const COLUMNS = [["left", 0, "0.3333"], ["centre", "0.3333", "0.6667"], ["right", "0.6667", 1]];
+/** Ninths of the photo, and each as the service takes it: left, top, right, bottom. */
+const PLACES = ROWS.flatMap(([row, top, bottom]) => COLUMNS.map(([column, left, right]) => [`${row}_${column}`, [left, top, right, bottom].join()]));
 const PAGE = 50;
 const MOST = 1000; // failures asked for at once
 
@@ -22,8 +28,16 @@ export function historyView(main, page) {
     feedback: select("feedback", [["", t("history.all")], ["any", t("history.any")], ["none", t("history.none")], ["good", called("good")], ["defect", called("defect")]]),
     since: h("input", { type: "datetime-local", id: "filter-since", onchange: first }),
     until: h("input", { type: "datetime-local", id: "filter-until", onchange: first }),
+    name: h("input", { id: "filter-name", maxlength: 255, onchange: first, autocomplete: "off" }),
+    lot: h("input", { id: "filter-lot", maxlength: 100, onchange: first, autocomplete: "off" }),
+    serial: h("input", { id: "filter-serial", maxlength: 100, onchange: first, autocomplete: "off" }),
+    id: h("input", { type: "number", id: "filter-id", min: 1, step: 1, onchange: first }),
+    score_least: h("input", { type: "number", id: "filter-score_least", step: "any", onchange: first }),
+    score_most: h("input", { type: "number", id: "filter-score_most", step: "any", onchange: first }),
+    place: select("place", [["", t("history.anywhere")], ...PLACES.map(([key, place]) => [place, t(`place.${key}`)])]),
   };
-  const names = { product: t("product"), verdict: t("history.verdict"), feedback: t("history.feedback"), since: t("history.from"), until: t("history.before") };
+  const names = { product: t("product"), verdict: t("history.verdict"), feedback: t("history.feedback"), since: t("history.from"), until: t("history.before"), name: t("history.name"), lot: t("history.lot"), serial: t("live.serial"), id: t("history.id"), score_least: t("history.score_least"), score_most: t("history.score_most"), place: t("history.place") };
+  const labelled = (name) => h("label", {}, names[name], " ", filters[name]);
   const rows = h("tbody");
   const none = h("p", { class: "note", hidden: true }, t("history.empty"));
   const newer = h("button", { type: "button", onclick: () => turn(-1) }, t("history.newer"));
@@ -35,7 +49,7 @@ export function historyView(main, page) {
   main.append(h("div", { class: "history" },
     h("h1", {}, t("view.history")),
     h("form", { class: "row controls", onsubmit: (event) => event.preventDefault() },
-      Object.entries(filters).map(([name, control]) => h("label", {}, names[name], " ", control)),
+      ALWAYS.map(labelled), h("details", { class: "search" }, h("summary", {}, t("history.search")), h("div", { class: "row controls" }, SEARCHED.map(labelled))),
       h("button", { type: "button", class: "quiet", onclick: clear }, t("history.clear"))),
     h("div", { class: "scroll" }, h("table", {},
       h("thead", {}, h("tr", {}, [[t("history.photo")], [t("history.time")], [t("history.name")], [t("history.verdict")], [t("history.score"), "n"], [t("history.threshold"), "n wide"], ["p", "n wide"], [t("history.version"), "n wide"], [t("history.feedback")]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows)),
@@ -74,7 +88,8 @@ export function historyView(main, page) {
     const only = given.verdict === "failed";
     csv.href = api.address("/records.csv", given);
     csv.hidden = only; // the CSV is one of records
-    for (const name of ["feedback", "since", "until"]) filters[name].disabled = only;
+    for (const name of ["feedback", "since", "until", ...SEARCHED]) filters[name].disabled = only;
+    const searched = SEARCHED.some((name) => given[name]);
     let found;
     let between;
     try {
@@ -84,7 +99,7 @@ export function historyView(main, page) {
         between = [];
       } else {
         found = await api.records({ ...given, limit: PAGE, cursor: cursors.at(-1) });
-        between = given.verdict || !["", "none"].includes(given.feedback) ? [] : await failures(given, found);
+        between = given.verdict || searched || !["", "none"].includes(given.feedback) ? [] : await failures(given, found);
       }
     } catch (error) {
       toast(said(error), { kind: "error" });
@@ -128,7 +143,7 @@ function row(record) {
   return h("tr", {},
     h("td", { class: "thumb" }, h("a", { href: open, tabindex: -1, "aria-hidden": "true" }, image)),
     h("td", {}, h("time", { datetime: record.time, title: record.time }, time(record.time))),
-    h("td", { class: "name" }, h("a", { href: open }, record.name)),
+    h("td", { class: "name" }, h("a", { href: open }, record.name), (record.serial || record.lot) && h("small", {}, ` ${[record.serial, record.lot].filter(Boolean).join(" · ")}`)),
     h("td", {}, h("span", { class: `pill ${kindOf(record)}` }, `${markOf(record)} ${verdictOf(record)}`), record.kind && h("small", {}, ` ${kindText(record.kind)}`)),
     h("td", { class: "n" }, number(record.score)),
     h("td", { class: "n wide" }, number(record.threshold)),

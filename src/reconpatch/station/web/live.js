@@ -32,6 +32,7 @@ export function liveView(main, page, [wanted]) {
   let looking = 0; // looks at work
   let readOut = ""; // the trouble that was read out last
   let signalled = null; // what sounded last, so that it sounds once
+  let bound = ""; // the serial number of the next part, as the station knows it
   let late = null; // since when the state has known of something that the records have not brought
   let marked = null; // what was said last: {part: as it was before, record: as it is}
   const tiles = new Map();
@@ -52,7 +53,7 @@ export function liveView(main, page, [wanted]) {
   const strip = h("ol", { class: "strip", "aria-label": t("live.last_label") });
   const newest = h("button", { type: "button", class: "newest", onclick: followNewest }, t("live.follow"), " ", h("kbd", {}, "N"));
   const choose = photoChooser("file", inspectAll, "inspect", t("live.choose"), " ", h("kbd", {}, "O"));
-  const serial = h("input", { id: "serial", maxlength: 100, autocomplete: "off", placeholder: t("live.serial_hint") });
+  const serial = h("input", { id: "serial", maxlength: 100, autocomplete: "off", placeholder: t("live.serial_hint"), onchange: () => bind(serial.value) });
   const webcam = webcamPanel((blob) => inspectAll([blob]));
   const wall = h("button", { type: "button", onclick: toggleWall }, t("live.wall"), " ", h("kbd", {}, "W"));
   const wallHint = h("button", { type: "button", class: "wall-hint quiet", onclick: toggleWall }, t("live.leave_wall"), " ", h("kbd", {}, "Esc"));
@@ -254,7 +255,7 @@ export function liveView(main, page, [wanted]) {
     reason.hidden = !words;
     // Only the age goes on from second to second: what is selected to be copied stays selected.
     const key = `${kind} ${word} ${chosen?.key}`;
-    const parts = [about].flat();
+    const parts = [about].flat().filter(Boolean);
     if (facts.dataset.key !== key) facts.replaceChildren(...parts);
     else facts.querySelector(".age")?.replaceWith(parts.find((part) => part.className === "age"));
     facts.dataset.key = key;
@@ -263,7 +264,7 @@ export function liveView(main, page, [wanted]) {
   /** What the name, the time and the figures of a record are; with its age where it is the newest. */
   function factsOf(record, seconds) {
     return [
-      h("b", { class: "name" }, record.name), ` · ${time(record.time)}`,
+      h("b", { class: "name" }, record.name), record.serial && ` · ${t("live.of_serial", { serial: record.serial })}`, ` · ${time(record.time)}`,
       seconds === null ? "" : h("span", { class: "age" }, ` (${t("ago", { time: duration(seconds, "ago") })})`), " · ",
       ...rich("live.figures", { score: h("b", {}, number(record.score)), sign: record.anomalous ? ">" : "≤", threshold: number(record.threshold), version: record.version }),
     ];
@@ -332,11 +333,28 @@ export function liveView(main, page, [wanted]) {
 
   async function inspectAll(files) {
     follow = true;
-    const typed = serial.value.trim();
-    serial.value = "";
-    const done = await page.inspect(files, typed);
-    if (!done && !serial.value) serial.value = typed; // for the photo that is sent instead
+    if (serial.value.trim() !== bound) await bind(serial.value); // typed, and not left yet
+    await page.inspect(files);
     look();
+  }
+
+  /** Bind what was typed or scanned to the next part of the product, whoever sends its photo. */
+  async function bind(text) {
+    try {
+      bound = (await api.bindSerial(page.product, text.trim().slice(0, 100) || null)).serial ?? "";
+      serial.value = bound;
+      if (bound) toast(t("live.scanned", { serial: bound }));
+    } catch (error) {
+      toast(said(error), { kind: "error" });
+    }
+  }
+
+  /** What is bound now: a photo may have taken it, or another page has scanned. */
+  function tellBound() {
+    const now = page.service.state?.products.find((one) => one.name === page.product);
+    if (!now || (now.serial ?? "") === bound || serial.value !== bound) return; // else somebody is typing
+    bound = now.serial ?? "";
+    serial.value = bound;
   }
 
   function compare() {
@@ -357,14 +375,14 @@ export function liveView(main, page, [wanted]) {
     },
     drop: inspectAll,
     scanned(text) {
-      serial.value = text.slice(0, 100);
-      toast(t("live.scanned", { serial: serial.value }));
+      bind(text);
     },
     moment,
     told() {
       const isBehind = behind();
       late = isBehind ? late ?? performance.now() : null;
       headline();
+      tellBound();
       if (isBehind && !looking) look(); // one that is slow is not overtaken by the next
     },
     close() {
