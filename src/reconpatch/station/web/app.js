@@ -204,7 +204,6 @@ async function showMe() {
   byId("operator").closest("p").hidden = true;
   byId("me").hidden = false;
   byId("people").hidden = !me.role;
-  document.body.classList.add("has-users"); // who is logged in is told on the smallest screen too
   byId("me").querySelector("span").textContent = me.role ? t("me.user", { name: me.name, role: t(`role.${me.role}`) }) : t("me.program", { name: me.name });
   byId("open-help").textContent = `${me.name} ?`;
 }
