@@ -20,6 +20,8 @@ const EVERY = 3000; // milliseconds between two looks at the records when the st
 const OVERDUE = 5000; // milliseconds that the record of a photo that the state tells of may take
 const REACTION = 800; // milliseconds in which nobody can have judged a part that has just come
 
+const ours = new Map(); // records as what was said of them here left them, so that undoing goes on from there
+
 export function liveView(main, page, [wanted]) {
   let records = [];
   let items = []; // records and failures, newest first
@@ -296,6 +298,7 @@ export function liveView(main, page, [wanted]) {
     const passed = before && part.key === before.key && chosen && !chosen.error ? chosen : null;
     try {
       const record = await api.feedback(part, what, more);
+      ours.set(record.id, record);
       update(record);
       tellMarked(part, record, passed, isUndo);
     } catch (error) {
@@ -316,7 +319,7 @@ export function liveView(main, page, [wanted]) {
   function tellMarked(part, record, passed, isUndo) {
     const words = called(record.feedback) || t("called.nothing");
     const marking = passed ? t("live.marked_before", { name: record.name, words }) : t("live.marked", { name: record.name, words });
-    const sayBefore = () => say(part.feedback, { ...record, key: record.id }, part.feedback === "defect" ? detailsOf(part) : {}, true);
+    const sayBefore = () => say(part.feedback, { ...(ours.get(record.id) ?? record), key: record.id }, part.feedback === "defect" ? detailsOf(part) : {}, true);
     const undo = isUndo ? sayBefore : undoable(marking, sayBefore);
     const other = async () => { await undo(); say(record.feedback, passed); };
     const actions = [[t("undo"), undo]];

@@ -33,6 +33,11 @@ function draw() {
 
 /** Let the header's button undo the last thing. */
 export function bindUndo() {
-  byId("undo").addEventListener("click", () => { if (done.length) run(done.at(-1)); });
+  let busy = false; // what is undone next goes on from what was undone before
+  byId("undo").addEventListener("click", async () => {
+    if (busy || !done.length) return;
+    busy = true;
+    try { await run(done.at(-1)); } finally { busy = false; }
+  });
   draw();
 }
