@@ -67,6 +67,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "default": {},
     "default, auto size": {"size": "auto"},
+    "best": {"size": "auto", "quality": "best"},
+    "without the mean of all distances": {"overall_share": 0.0},
     "no turns": {"turns": "never"},
     "contrastive alone": {"contrast_share": 100.0, "contrast": 1.0},
     "share 1": {"contrast_share": 1.0},
@@ -147,8 +149,7 @@ def record(
     truth = np.array(labels)
     found = image_metrics(truth, np.array(scores)) | (pixel_metrics(masks, maps) if maps else {})
     wanted = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
-    member = model.members[0]
-    quality = member.provenance["quality"]
+    quality = model.provenance.get("quality")
     good_scores = np.array(scores)[~truth]
     return {
         "category": category,
@@ -158,7 +159,7 @@ def record(
         "forecast": 100 * quality["auroc"] if quality else None,
         "flagged_good": int(np.sum(np.array(flagged)[~truth])),
         "flagged_at": {
-            f"{rate:g}": flagged_at(member.calibration.scores, good_scores, rate) for rate in RATES
+            f"{rate:g}": flagged_at(model.calibration.scores, good_scores, rate) for rate in RATES
         },
         "good": int((~truth).sum()),
         "found": int(np.sum(np.array(flagged)[truth])),
@@ -179,7 +180,10 @@ def flagged_at(calibration: Any, good: Any, rate: float) -> dict[str, Any]:
 
 
 def _as_json(variant: str, seed: int) -> Any:
-    return json.loads(json.dumps(settings_for(**settings_of(variant, seed)).to_dict()))
+    given = settings_of(variant, seed)
+    if "quality" in given:  # of several members, each with settings of its own
+        return given
+    return json.loads(json.dumps(settings_for(**given).to_dict()))
 
 
 # --- Commands -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ import reconpatch
 from conftest import REPOSITORY, command, fill, save, scratched, textured
 from reconpatch.errors import MissingExtraError, OutputError, PhotoError, WorkersError
 from reconpatch.model.model import Model
+from reconpatch.result import SimilarKind
 
 pa = pytest.importorskip("pyarrow", reason="the extra 'score' is not installed")
 import pyarrow.parquet as pq  # noqa: E402
 
-from reconpatch.scale import distributed_fit, score_table, sources  # noqa: E402
+from reconpatch.scale import distributed_fit, score_many, score_table, sources  # noqa: E402
 from reconpatch.scale.score_many import PhotoScorer, _explained, score_photos  # noqa: E402
 from reconpatch.scale.score_table import SCHEMA, Counts, ScoreTable  # noqa: E402
 
@@ -233,11 +235,36 @@ class TestAStoppedRun:
         assert len(rows(output)) == 1
 
 
+def test_a_row_names_the_kind_of_defect(small_model: Any) -> None:
+    result = small_model.inspect(textured(0))
+    for kind, cells in (
+        (None, (None, None)),
+        (SimilarKind("dent", 0.75, True), ("dent", 0.75)),
+        (SimilarKind("dent", 0.25, False), ("none of these", 0.25)),
+    ):
+        row = score_many._row(replace(result, kind=kind))
+        assert (row["kind"], row["similarity"]) == cells
+
+
 class TestTheTable:
     @pytest.fixture
     def one(self) -> Any:
         """A row."""
         return pa.Table.from_pylist([{"id": "a", "anomalous": False}], SCHEMA)
+
+    def test_files_from_before_there_were_kinds_are_gone_on_with(
+        self, tmp_path: Path, one: Any
+    ) -> None:
+        with ScoreTable(tmp_path, {}) as table:
+            table.add(one)
+        path = tmp_path / "scores-000001.parquet"
+        pq.write_table(one.drop_columns(["kind", "similarity"]), path)
+        with ScoreTable(tmp_path, {}) as table:
+            assert table.counts == Counts(1, 0, 0)
+            table.add(one)
+        pq.write_table(one.drop_columns(["peak"]), path)
+        with pytest.raises(OutputError, match="is no whole file of scores"):
+            ScoreTable(tmp_path, {}).__enter__()
 
     def test_a_file_is_written_when_it_is_full_or_old(
         self, tmp_path: Path, one: Any, monkeypatch: pytest.MonkeyPatch

@@ -243,6 +243,8 @@ def _row(result: Result) -> dict[str, Any]:
         **dict(zip(("x0", "y0", "x1", "y1"), box, strict=True)),
         "peak": float(np.nanmax(result.heatmap)),
         "map_threshold": result.map_threshold,
+        "kind": result.kind.label if result.kind else None,
+        "similarity": result.kind.similarity if result.kind else None,
     }
 
 

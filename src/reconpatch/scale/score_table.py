@@ -52,6 +52,8 @@ SCHEMA = pa.schema(
         ("y1", pa.int32()),
         ("peak", pa.float64()),
         ("map_threshold", pa.float64()),
+        ("kind", pa.string()),
+        ("similarity", pa.float64()),
         ("model", pa.string()),
         ("seconds", pa.float32()),
         ("error", pa.string()),
@@ -62,10 +64,13 @@ SCHEMA = pa.schema(
 id: of the source. sha256: of the photo's file. path: of the photo, or null where it is in a Parquet
 file that names none. score, threshold, anomalous, p_value: as in `reconpatch.result.Result`.
 x0, y0, x1, y1: box of the worst region, in pixels of the photo; null where there is none. peak: the
-largest value of the photo's map. map_threshold: above it a region begins. model: fingerprint.
-seconds: of one worker, for reading and inspecting. error: why a photo could not be inspected, and
+largest value of the photo's map. map_threshold: above it a region begins. kind, similarity: of the
+confirmed defects that an anomalous photo is most like (`reconpatch.result.SimilarKind`); null where
+the model knows none. model: fingerprint. seconds: of one worker, for reading and inspecting. error: why a photo could not be inspected, and
 all but id, path, model (and sha256 where it could be read) are null; else null.
 """
+
+_LATER = ("kind", "similarity")  # files of earlier versions have none
 
 _FILE = re.compile(r"scores-(\d{6,})\.parquet")
 
@@ -228,7 +233,13 @@ def _files(folder: Path) -> dict[int, Path]:
 
 def _read_file(path: Path) -> pa.Table:
     try:
-        return pq.read_table(path).select(SCHEMA.names)
+        found = pq.read_table(path)
+        for name in _LATER:
+            if name not in found.column_names:
+                found = found.append_column(
+                    SCHEMA.field(name), [pa.nulls(len(found), SCHEMA.field(name).type)]
+                )
+        return found.select(SCHEMA.names)
     except (OSError, KeyError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise OutputError(
