@@ -66,8 +66,9 @@ file that names none. score, threshold, anomalous, p_value: as in `reconpatch.re
 x0, y0, x1, y1: box of the worst region, in pixels of the photo; null where there is none. peak: the
 largest value of the photo's map. map_threshold: above it a region begins. kind, similarity: of the
 confirmed defects that an anomalous photo is most like (`reconpatch.result.SimilarKind`); null where
-the model knows none. model: fingerprint. seconds: of one worker, for reading and inspecting. error: why a photo could not be inspected, and
-all but id, path, model (and sha256 where it could be read) are null; else null.
+the model knows none. model: fingerprint. seconds: of one worker, for reading and inspecting. error:
+why a photo could not be inspected, and all but id, path, model (and sha256 where it could be read)
+are null; else null.
 """
 
 _LATER = ("kind", "similarity")  # files of earlier versions have none
