@@ -35,17 +35,19 @@ VIEWS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize(("colours", "width"), [("light", 1280), ("dark", 360)])
 def test_no_view_breaks_a_rule_in_any_language(
     browser: Any,  # noqa: F811
     tmp_path: Path,
     small_model_file: Path,
     colours: str,
+    width: int,
 ) -> None:
     told = {"erp": WebhookSettings(url="http://127.0.0.1:1/")}
     with shown(browser, tmp_path, small_model_file, {}, told) as one:
         page = one.page
         page.emulate_media(color_scheme=colours)
+        page.set_viewport_size({"width": width, "height": 800})
         one.inspect("part.png", textured(1))
         one.inspect("scratch.png", scratched(textured(2)))
         one.ask("POST", "records/2/feedback", json={"feedback": "defect", "kind": "scratch"})
@@ -58,6 +60,7 @@ def test_no_view_breaks_a_rule_in_any_language(
                 one.go(view)
                 page.wait_for_selector(ready, state="attached")
                 wrong[f"{code} {view}"] = violations(page)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, view
             one.go("live")
             page.wait_for_selector(".verdict.anomalous")
             page.keyboard.press("k")

@@ -10,6 +10,7 @@ import pytest
 
 from reconpatch.errors import SettingsError
 from reconpatch.station.config import read_config
+from reconpatch.station.login_page import language_of, login_page
 from reconpatch.station.page_settings import WORDS, PageSettings, languages
 
 CATALOGUES = {
@@ -19,6 +20,7 @@ USE = re.compile(
     r"(?:(?<=\.\.\.)|(?<![\w.]))(?:t|rich)\(\s*(?:\"([\w.]+)\"|`([\w.]+\.)\$\{[^`]*\}`)"
 )
 IN_HTML = re.compile(r'data-t(?:-title|-label)?="([^"]+)"')
+LOGIN = WORDS.parents[1] / "login_page.py"
 IN_MODULE = {"language.name", "language.tag"}  # read by words.js, and by the station
 
 
@@ -29,6 +31,7 @@ def used() -> tuple[set[str], set[str]]:
         for key, beginning in USE.findall(file.read_text(encoding="utf-8")):
             keys |= {key} if key else set()
             beginnings |= {beginning} if beginning else set()
+    keys |= set(re.findall(r'text\["([^"]+)"\]', LOGIN.read_text(encoding="utf-8")))
     html = (WORDS.parent / "index.html").read_text(encoding="utf-8")
     return keys | set(IN_HTML.findall(html)), beginnings
 
@@ -77,3 +80,19 @@ def test_a_language_that_there_is_none_of_is_refused(tmp_path: Path) -> None:
     file.write_text("page = 3\n", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"page is 3: write it as a table"):
         read_config(file)
+
+
+@pytest.mark.parametrize(
+    ("station", "accepted", "language"),
+    [
+        ("de", "en-US,en;q=0.9", "de"), (None, "de-AT,de;q=0.9,en;q=0.8", "de"),
+        (None, "fr,de;q=0.5", "de"), (None, "fr", "en"), (None, "", "en"),
+    ],
+)  # fmt: skip
+def test_a_login_is_asked_for_in_the_language_of_the_station_or_the_browser(
+    station: str | None, accepted: str, language: str
+) -> None:
+    assert language_of(station, accepted) == language
+    page = login_page(language, prefix="", address="/", names=True, said="", wrong_token=False)
+    assert f'<html lang="{language}">' in page
+    assert CATALOGUES[language]["login.password"] in page

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import html
 import ipaddress
 import logging
 import time
@@ -32,6 +31,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection, Request, cookie
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from reconpatch.errors import AccessError, BusyError, ReconPatchError
+from reconpatch.station.login_page import language_of, login_page
 from reconpatch.station.permissions import refusal_of
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class Access:
         cookie_name: of its own for each station of a machine, for ports do not part cookies.
         people: users and tokens, of whom one is asked for instead of the one token; None: there
             are none, and whoever may ask may do everything.
+        language: of the page that asks; None: the browser's.
     """
 
     any_host: bool = False
@@ -92,6 +93,7 @@ class Access:
     prefix: str = ""
     cookie_name: str = COOKIE
     people: People | None = None
+    language: str | None = None
 
     @property
     def asks(self) -> bool:
@@ -282,7 +284,7 @@ class Guard:
             await self._welcome("/")(scope, receive, send)
         elif refused := await self._refusal(scope, asked.headers):
             if refused.status == 401 and _is_browser(method, asked.headers):
-                page = _login_page(self._access, _address(scope))
+                page = self._login_page(asked.headers, _address(scope))
                 await page(scope, receive, send)
             else:
                 await _refuse(refused, scope, receive, send)
@@ -403,15 +405,19 @@ class Guard:
             answer: Response = RedirectResponse(f"{access.prefix}/", 303)
             answer.delete_cookie(access.cookie_name, path=f"{access.prefix}/")
         elif access.people is not None:
-            answer = await self._named(access.people, given, address)
+            answer = await self._named(access.people, given, request.headers, address)
         elif self._opens(token):
             answer = self._welcome(address)
         else:
-            answer = _login_page(access, address, said="That is not the token of this station.")
+            answer = self._login_page(request.headers, address, wrong_token=True)
         await answer(scope, receive, send)
 
     async def _named(
-        self, people: People, given: Mapping[str, list[str]], address: str
+        self,
+        people: People,
+        given: Mapping[str, list[str]],
+        headers: Mapping[str, str],
+        address: str,
     ) -> Response:
         """A cookie for the name and the password of a form, or the form again."""
         name, password = (given.get(key, [""])[0] for key in ("name", "password"))
@@ -419,57 +425,23 @@ class Guard:
             secret = await run_in_threadpool(people.log_in, name, password)
         except (AccessError, BusyError) as error:
             said = str(error)
-            return _login_page(self._access, address, said=f"{said[0].upper()}{said[1:]}.")
+            return self._login_page(headers, address, said=f"{said[0].upper()}{said[1:]}.")
         return self._welcome(address, secret)
 
-
-_LOGIN_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Log in – ReConPatch</title>
-<link rel="icon" href="{prefix}/icon.svg" type="image/svg+xml">
-<link rel="stylesheet" href="{prefix}/style.css">
-</head>
-<body class="login">
-<main>
-<h1>Inspection station</h1>
-<form method="post" action="{prefix}/login">
-<p>{fields}
-<input name="next" type="hidden" value="{next}">
-<button class="primary">Log in</button></p>
-<p role="alert">{said}</p>
-</form>
-<p>{help}</p>
-</main>
-</body>
-</html>
-"""
-
-
-_TOKEN_FIELD = (
-    '<label for="token">Token</label> <input id="token" name="token" type="password" '
-    'autocomplete="current-password" required autofocus>'
-)
-_NAME_FIELDS = (
-    '<label for="name">Name</label> <input id="name" name="name" autocomplete="username" '
-    'maxlength="80" required autofocus></p>\n<p><label for="password">Password</label> '
-    '<input id="password" name="password" type="password" autocomplete="current-password" required>'
-)
-
-
-def _login_page(access: Access, address: str, *, said: str = "") -> Response:
-    """The page that asks a person who they are, and goes on to where they wanted."""
-    told = "The token is in the file that the service was started with (--token-file)."
-    if access.people is not None:
-        told = "An admin of this station gives names and passwords (reconpatch users)."
-    page = _LOGIN_PAGE.format(
-        prefix=html.escape(access.prefix), next=html.escape(address), said=html.escape(said),
-        fields=_TOKEN_FIELD if access.people is None else _NAME_FIELDS, help=html.escape(told),
-    )  # fmt: skip
-    return HTMLResponse(page, 401, {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
+    def _login_page(
+        self, headers: Mapping[str, str], address: str, *, said: str = "", wrong_token: bool = False
+    ) -> Response:
+        """The page that asks a person who they are, and goes on to where they wanted."""
+        access = self._access
+        page = login_page(
+            language_of(access.language, headers.get("accept-language", "")),
+            prefix=access.prefix,
+            address=address,
+            names=access.people is not None,
+            said=said,
+            wrong_token=wrong_token,
+        )
+        return HTMLResponse(page, 401, {"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
 
 
 def _address(scope: Scope) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -14,12 +14,17 @@ WORDS = Path(__file__).parent / "web" / "words"
 
 
 @cache
+def words(language: str) -> dict[str, Any]:
+    """The texts of a language by their keys; one that depends on a number is a table of forms."""
+    texts: dict[str, Any] = json.loads((WORDS / f"{language}.json").read_text(encoding="utf-8"))
+    return texts
+
+
+@cache
 def languages() -> dict[str, str]:
     """The languages that the page knows: their codes, and what each calls itself."""
-    return {
-        path.stem: json.loads(path.read_text(encoding="utf-8"))["language.name"]
-        for path in sorted(WORDS.glob("*.json"))
-    }
+    codes = sorted(path.stem for path in WORDS.glob("*.json"))
+    return {code: words(code)["language.name"] for code in codes}
 
 
 def _known(code: str) -> str:

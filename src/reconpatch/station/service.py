@@ -106,7 +106,7 @@ def create_app(
     """
     fits = fits if fits is not None else FitJobs(station)
     outputs = outputs if outputs is not None else outputs_of(station, {})
-    access = access or Access()
+    access = replace(access or Access(), language=page.language if page else None)
     if access.cookie_name == COOKIE:  # ports do not part cookies; stations have their own names
         own = re.sub("[^A-Za-z0-9-]", "-", station.data.station)
         access = replace(access, cookie_name=f"{COOKIE}-{own}")
