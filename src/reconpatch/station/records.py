@@ -626,7 +626,7 @@ class Records:
             conditions.append(column.time >= wanted.since)
         if wanted.until is not None:
             conditions.append(column.time < wanted.until)
-        conditions += wanted.search.conditions()
+        conditions += wanted.search.conditions(self._engine.dialect.name)
         return sa.select(inspections).where(*conditions)
 
     # --- Files of `watch` ----------------------------------------------------------------------
