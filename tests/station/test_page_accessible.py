@@ -46,6 +46,7 @@ def test_no_view_breaks_a_rule_in_any_language(
     told = {"erp": WebhookSettings(url="http://127.0.0.1:1/")}
     with shown(browser, tmp_path, small_model_file, {}, told) as one:
         page = one.page
+        one.station.live.stale_after = None  # however long all views take
         page.emulate_media(color_scheme=colours)
         page.set_viewport_size({"width": width, "height": 800})
         one.inspect("part.png", textured(1))
