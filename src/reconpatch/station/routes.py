@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import csv
-import io
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -37,7 +35,8 @@ from reconpatch.station.metrics import Metrics
 from reconpatch.station.outputs.dispatch import Outputs
 from reconpatch.station.permissions import Person
 from reconpatch.station.pictures import Picture, Pictures
-from reconpatch.station.records import COLUMNS, Page, Record, Version, as_rows
+from reconpatch.station.record_table import csv_lines
+from reconpatch.station.records import Page, Record, Version
 from reconpatch.station.schemas import (
     AcknowledgeIn,
     AlarmsOut,
@@ -416,33 +415,9 @@ def records(query: Annotated[RecordQuery, Query()], here: Here) -> Page:
 @router.get("/records.csv", response_class=StreamingResponse, responses=_file("text/csv"))
 def export(query: Annotated[RecordFilter, Query()], here: Here) -> StreamingResponse:
     """Records as CSV, newest first."""
-    rows = as_rows(here.station.records.export(query.wanted()))
+    lines = csv_lines(here.station.records.export(query.wanted()))
     headers = {"Content-Disposition": 'attachment; filename="records.csv"'}
-    return StreamingResponse(_csv(rows), media_type="text/csv", headers=headers)
-
-
-def _csv(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Lines of a CSV file, some at a time."""
-    out = io.StringIO()
-    out.write("\ufeff")  # by which spreadsheets tell UTF-8
-    writer = csv.DictWriter(out, COLUMNS)
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(row | {name: _harmless(row[name]) for name in _FREE if row[name]})
-        if out.tell() > 65_536:
-            yield out.getvalue()
-            out.seek(0)
-            out.truncate()
-    yield out.getvalue()
-
-
-# What people or other programs wrote.
-_FREE = ("name", "lot", "serial", "feedback_kind")
-
-
-def _harmless(cell: str) -> str:
-    """A cell that a spreadsheet does not run as a formula."""
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    return StreamingResponse(lines, media_type="text/csv", headers=headers)
 
 
 @router.get("/records/{record}")

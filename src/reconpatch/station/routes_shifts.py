@@ -110,9 +110,11 @@ def _promised(here: Service, product: str) -> float | None:
 
 
 @router.get("/trend")
-def score_trend(here: Here, product: Known, since: Since, until: Until) -> TrendOut:
+def score_trend(
+    here: Here, product: Known, since: Since, until: Until, lot: Lot = None
+) -> TrendOut:
     """Mean scores of photos that passed, with control limits."""
-    return TrendOut(segments=trend(here.station.records, product, since, until))
+    return TrendOut(segments=trend(here.station.records, product, since, until, lot=lot))
 
 
 @router.get("/places")

@@ -43,10 +43,12 @@ from reconpatch.station.guard import API, COOKIE, Access, Guard
 from reconpatch.station.outputs.dispatch import Outputs
 from reconpatch.station.outputs.message import Status
 from reconpatch.station.page_settings import PageSettings
+from reconpatch.station.record_zip import RecordZips
 from reconpatch.station.routes import Service, router
 from reconpatch.station.routes_outputs import router as outputs_router
 from reconpatch.station.routes_page import router as page_router
 from reconpatch.station.routes_people import router as people_router
+from reconpatch.station.routes_reports import router as reports_router
 from reconpatch.station.routes_shifts import router as shifts_router
 from reconpatch.station.shifts import Shifts
 from reconpatch.station.station import Station
@@ -133,6 +135,7 @@ def create_app(
     app.state.shifts = shifts or Shifts()
     app.state.service = service = Service(station, fits, outputs, max_bytes, access.people)
     app.state.page = page or PageSettings()
+    app.state.zips = RecordZips(station, service.pictures)
     app.add_middleware(
         Guard,
         access=access,
@@ -147,6 +150,7 @@ def create_app(
     app.include_router(outputs_router)
     app.include_router(people_router)
     app.include_router(page_router)
+    app.include_router(reports_router)
     app.include_router(shifts_router)
     if (web / "index.html").is_file():
         # Not mounted at "/", where it would answer for a route that is asked by a wrong method.

@@ -122,7 +122,9 @@ class Places:
     kinds: list[KindCount]
 
 
-def trend(records: Records, product: str, since: datetime, until: datetime) -> list[Segment]:
+def trend(
+    records: Records, product: str, since: datetime, until: datetime, *, lot: str | None = None
+) -> list[Segment]:
     """Mean scores of photos that passed, by the hour or, of more than 14 days, by the day.
 
     Args:
@@ -130,6 +132,7 @@ def trend(records: Records, product: str, since: datetime, until: datetime) -> l
         product: name of the product.
         since: see `numbers`.
         until: see `numbers`.
+        lot: see `numbers`.
 
     Returns:
         One segment for each stretch of versions whose scores can be compared, oldest first.
@@ -140,7 +143,7 @@ def trend(records: Records, product: str, since: datetime, until: datetime) -> l
         _OF.quarter, _OF.version, passed, sa.func.sum(_OF.passed_sum).label("total")
     ).where(
         records.counters.own(), _OF.product == product, _OF.inspected > 0,
-        *between(since, until),
+        *between(since, until), *([_OF.lot == lot] if lot is not None else []),
     )  # fmt: skip
     query = query.group_by(_OF.quarter, _OF.version).order_by(_OF.quarter, _OF.version)
     alike = sa.select(versions.c.number, versions.c.scores_as).where(

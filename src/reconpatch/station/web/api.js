@@ -85,6 +85,10 @@ export const learn = (name, given, etag) => ask("POST", `${product(name)}/learn`
 export const drift = (name) => ask("GET", `${product(name)}/drift`);
 export const alarms = (name, query) => ask("GET", `${product(name)}/drift/alarms`, { query });
 export const acknowledge = (name, given) => ask("POST", `${product(name)}/drift/acknowledge`, { json: given });
+export const shifts = () => ask("GET", "/shifts");
+export const shiftNumbers = (query) => ask("GET", "/shifts/numbers", { query });
+export const shiftTrend = (query) => ask("GET", "/shifts/trend", { query });
+export const shiftPlaces = (query) => ask("GET", "/shifts/places", { query });
 export const changes = (name, query) => ask("GET", `${product(name)}/changes`, { query });
 export const versions = (name) => ask("GET", `${product(name)}/versions`);
 export const version = (name, number) => ask("GET", `${product(name)}/versions/${number}`);

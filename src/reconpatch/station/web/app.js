@@ -10,15 +10,18 @@ import { liveView } from "./live.js";
 import { modelsView } from "./models.js";
 import { outputsView } from "./outputs.js";
 import { peopleView } from "./people.js";
+import { reportView } from "./report.js";
 import { bar } from "./roles.js";
 import { bindSettings } from "./settings.js";
+import { shiftsView } from "./shifts.js";
 import { thresholdView } from "./threshold.js";
 import { briefly, trouble } from "./trouble.js";
 import { bindUndo, undoable } from "./undo.js";
 import { uploadPanel } from "./uploads.js";
 import { fillIn, loadWords, t } from "./words.js";
 
-const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, fit: fitView, models: modelsView, outputs: outputsView, people: peopleView };
+const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, shifts: shiftsView, fit: fitView, models: modelsView, outputs: outputsView, people: peopleView };
+const OTHERS = { report: reportView }; // led to by links alone
 const EVERY = 1000; // milliseconds between two questions for the station's state
 
 const state = { products: [], out: [], retired: [], default: null, product: null };
@@ -37,6 +40,7 @@ const page = {
   service,
   refresh: loadProducts,
   choose,
+  again: () => { show(shown.name); showService(); },
   inspect,
   tellSwap,
   tellConflict,
@@ -97,7 +101,7 @@ function tellSwap(version, before, redraw, told = t("swap.told", { version: vers
 function route() {
   const [name, ...rest] = location.hash.slice(1).split("/");
   if (name === "main") return; // the skip link
-  const view = name in VIEWS ? name : "live";
+  const view = name in VIEWS || name in OTHERS ? name : "live";
   if (shown && shown.name === view && shown.go && shown.go(rest)) return;
   show(view, rest);
 }
@@ -112,7 +116,7 @@ function show(name, rest = []) {
   document.title = `${t(`view.${name}`)} – ReConPatch`;
   const main = byId("main");
   main.replaceChildren();
-  shown = { name, ...VIEWS[name](main, page, rest) };
+  shown = { name, ...(VIEWS[name] ?? OTHERS[name])(main, page, rest) };
 }
 
 // --- Photos --------------------------------------------------------------------------------------

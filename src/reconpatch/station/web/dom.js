@@ -61,6 +61,13 @@ export function time(iso) {
   return sameDay(when, new Date()) ? clock(when) : `${day(when)} ${clock(when)}`;
 }
 
+/** A time as a field of the page takes it, on the clock of this place; "" without one. */
+export function local(iso) {
+  if (!iso) return "";
+  const at = new Date(iso);
+  return new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+}
+
 /** A length of time: "40 s", "3 min 5 s", "2 h 10 min", "4 days"; `form` "ago" where it is so long ago. */
 export function duration(seconds, form = "days") {
   const whole = Math.floor(seconds);

@@ -2,7 +2,7 @@
 // stand among them.
 
 import * as api from "./api.js";
-import { h, number, said, showPicture, time, toast } from "./dom.js";
+import { h, local, number, said, showPicture, time, toast } from "./dom.js";
 import { called, kindOf, kindText, markOf, merged, verdictOf, verdictWord } from "./items.js";
 import { t } from "./words.js";
 
@@ -15,7 +15,7 @@ const PLACES = ROWS.flatMap(([row, top, bottom]) => COLUMNS.map(([column, left, 
 const PAGE = 50;
 const MOST = 1000; // failures asked for at once
 
-export function historyView(main, page) {
+export function historyView(main, page, rest) {
   let cursors = [null]; // of each page up to the one shown; null is the first
   let asked = 0;
   let failed = { all: [], cursor: null, more: true }; // what was loaded of the failures, newest first
@@ -37,6 +37,9 @@ export function historyView(main, page) {
     place: select("place", [["", t("history.anywhere")], ...PLACES.map(([key, place]) => [place, t(`place.${key}`)])]),
   };
   const names = { product: t("product"), verdict: t("history.verdict"), feedback: t("history.feedback"), since: t("history.from"), until: t("history.before"), name: t("history.name"), lot: t("history.lot"), serial: t("live.serial"), id: t("history.id"), score_least: t("history.score_least"), score_most: t("history.score_most"), place: t("history.place") };
+  for (const [name, value] of new URLSearchParams(rest[0] || "")) { // of a link to the records of a number
+    if (name in filters) filters[name].value = name === "since" || name === "until" ? local(value) : value;
+  }
   const labelled = (name) => h("label", {}, names[name], " ", filters[name]);
   const rows = h("tbody");
   const none = h("p", { class: "note", hidden: true }, t("history.empty"));
@@ -49,7 +52,7 @@ export function historyView(main, page) {
   main.append(h("div", { class: "history" },
     h("h1", {}, t("view.history")),
     h("form", { class: "row controls", onsubmit: (event) => event.preventDefault() },
-      ALWAYS.map(labelled), h("details", { class: "search" }, h("summary", {}, t("history.search")), h("div", { class: "row controls" }, SEARCHED.map(labelled))),
+      ALWAYS.map(labelled), h("details", { class: "search", open: SEARCHED.some((name) => filters[name].value) }, h("summary", {}, t("history.search")), h("div", { class: "row controls" }, SEARCHED.map(labelled))),
       h("button", { type: "button", class: "quiet", onclick: clear }, t("history.clear"))),
     h("div", { class: "scroll" }, h("table", {},
       h("thead", {}, h("tr", {}, [[t("history.photo")], [t("history.time")], [t("history.name")], [t("history.verdict")], [t("history.score"), "n"], [t("history.threshold"), "n wide"], ["p", "n wide"], [t("history.version"), "n wide"], [t("history.feedback")]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows)),
@@ -88,13 +91,13 @@ export function historyView(main, page) {
     const only = given.verdict === "failed";
     csv.href = api.address("/records.csv", given);
     csv.hidden = only; // the CSV is one of records
-    for (const name of ["feedback", "since", "until", ...SEARCHED]) filters[name].disabled = only;
+    for (const name of ["feedback", ...SEARCHED]) filters[name].disabled = only;
     const searched = SEARCHED.some((name) => given[name]);
     let found;
     let between;
     try {
       if (only) {
-        const { failures, cursor } = await api.failures({ product: given.product, limit: PAGE, cursor: cursors.at(-1) });
+        const { failures, cursor } = await api.failures({ product: given.product, since: given.since, until: given.until, limit: PAGE, cursor: cursors.at(-1) });
         found = { records: failures, cursor };
         between = [];
       } else {
@@ -123,7 +126,7 @@ export function historyView(main, page) {
     const newest = Math.min(at(ends[cursors.length - 1], Infinity), at(until, Infinity));
     while (failed.more && !failed.all.some((one) => new Date(one.time) < oldest)) {
       const mine = failed;
-      const answer = await api.failures({ product, limit: MOST, cursor: mine.cursor });
+      const answer = await api.failures({ product, since, until, limit: MOST, cursor: mine.cursor });
       if (mine !== failed) return []; // other filters now
       mine.all.push(...answer.failures);
       mine.cursor = answer.cursor;

@@ -1,6 +1,7 @@
 // Models: what is in service and where it comes from, drift, learning from feedback, the way back, who
 // changed what, and which products there are.
 
+import { driftSection } from "./alarms.js";
 import * as api from "./api.js";
 import { rollBack } from "./changes.js";
 import { ask, during, h, number, percent, said, time, toast } from "./dom.js";
@@ -16,13 +17,13 @@ export function modelsView(main, page) {
   const learn = h("section", { class: "learn" });
   const teach = h("section", { class: "learn", "aria-label": t("models.teach") });
   const title = h("h1", {}, t("models.title", { product: page.product }));
-  const drifted = h("section", { class: "drifted", "aria-label": t("models.drift") });
+  const drifted = driftSection(page, load);
   const trail = h("details", { class: "trail", ontoggle: () => trail.open && drawTrail() }, h("summary", {}, t("models.trail")), h("div", {}));
   const products = h("section", { class: "products", "aria-label": t("models.products") });
   const strays = h("p", { class: "note warn", hidden: true });
   const summary = h("div", { class: "effect" });
 
-  main.append(h("div", { class: "models" }, title, summary, drifted, learn, teach,
+  main.append(h("div", { class: "models" }, title, summary, drifted.element, learn, teach,
     h("h2", {}, t("models.versions")),
     h("div", { class: "scroll" }, h("table", {},
       h("thead", {}, h("tr", {}, [[t("models.version"), "n"], [t("models.made"), ""], [t("models.how"), ""], [t("models.from"), "n"], [t("view.threshold"), "n"], [h("span", { class: "unseen" }, t("actions"))]].map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), rows)),
@@ -34,7 +35,7 @@ export function modelsView(main, page) {
       await page.refresh(); // what a change is asked of (If-Match) is not newer than what is shown
       etag = page.facts?.etag;
       drawProducts();
-      const [{ versions }, told, drift, stray, defects, fits] = await Promise.all([api.versions(page.product), feedback(), page.facts && api.drift(page.product), api.orphans(), api.defects(page.product), api.fit()]);
+      const [{ versions }, told, stray, defects, fits] = await Promise.all([api.versions(page.product), feedback(), api.orphans(), api.defects(page.product), api.fit(), drifted.load()]);
       if (closed) return;
       strays.replaceChildren(said(stray.sentence || ""));
       strays.hidden = !stray.sentence;
@@ -42,7 +43,6 @@ export function modelsView(main, page) {
       rows.replaceChildren(...versions.reverse().map(row));
       drawLearn(told);
       drawTeach(defects, fits);
-      drawDrift(drift);
       if (trail.open) drawTrail();
     } catch (error) {
       toast(said(error), { kind: "error" });
@@ -76,44 +76,6 @@ export function modelsView(main, page) {
       figure(percent(facts.false_alarm_rate), t("models.expected")),
       figure(whole(facts.good_photos), t("models.good_known")));
     show(version.number, false);
-  }
-
-  // --- Drift -------------------------------------------------------------------------------------
-
-  function drawDrift(drift) {
-    drifted.hidden = !drift;
-    if (!drift) return;
-    const past = h("div", {});
-    const history = h("details", { ontoggle: () => history.open && drawAlarms(past) }, h("summary", {}, t("models.all_alarms")), past);
-    drifted.replaceChildren(h("h2", {}, t("models.drift")), ...(drift.open.length ? openAlarms(drift.open) : [h("p", { role: "status" }, t("models.no_alarm", { n: drift.photos }))]), history);
-  }
-
-  function openAlarms(alarms) {
-    const by = h("input", { id: "ack-by", maxlength: 80, required: true, value: api.operator.name, autocomplete: "name" });
-    const note = h("input", { id: "ack-note", maxlength: 500 });
-    const seen = h("button", { type: "submit", class: "primary", id: "acknowledge", "data-needs": "feedback" }, t("models.acknowledge", { n: alarms.length }));
-    function send(event) {
-      event.preventDefault();
-      api.operator.name = by.value;
-      const given = { by: by.value.trim(), note: note.value.trim(), up_to: alarms[0].id }; // none that is not shown
-      change(seen, () => api.acknowledge(page.product, given));
-    }
-    return [
-      h("ul", { class: "alarms" }, alarms.map((alarm) => h("li", { class: "note warn" }, h("b", {}, "⚠ "), t("models.alarm", { time: time(alarm.time), version: alarm.version }), " ", said(alarm.message)))),
-      h("form", { class: "row controls", onsubmit: send },
-        h("label", {}, t("models.seen_by"), " ", by), h("label", {}, t("models.done"), " ", note), seen),
-    ];
-  }
-
-  async function drawAlarms(past) {
-    try {
-      const { alarms } = await api.alarms(page.product, { limit: LINES });
-      past.replaceChildren(alarms.length ? h("ul", { class: "alarms" }, alarms.map((alarm) => h("li", {},
-        t("models.alarm", { time: time(alarm.time), version: alarm.version }), " ", said(alarm.message), " ",
-        h("i", {}, alarm.acknowledged ? `${t("models.acknowledged", { by: alarm.acknowledged_by, time: time(alarm.acknowledged) })} ${alarm.note || ""}` : t("models.open"))))) : t("models.no_alarms"));
-    } catch (error) {
-      past.replaceChildren(said(error));
-    }
   }
 
   // --- Who changed what --------------------------------------------------------------------------
