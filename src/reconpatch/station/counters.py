@@ -7,7 +7,7 @@ zone differs from UTC by whole quarters, so that shifts and days of any zone are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -24,9 +24,9 @@ Transaction = Callable[[], AbstractContextManager[sa.Connection]]
 Row = dict[str, Any]
 
 _KEY = ("station", "quarter", "product", "version", "lot")
-_COUNTED = (
-    "inspected", "anomalous", "false_alarms", "defects", "goods", "misses", "failed", "passed_sum",
-)  # fmt: skip
+COUNTS = ("inspected", "anomalous", "false_alarms", "defects", "goods", "misses", "failed")
+"""What is counted, see `tables.counters`."""
+_COUNTED = (*COUNTS, "passed_sum")
 _C = counters.c
 # How many records of a row are of a verdict, and of what was said of them.
 _CELLS: dict[tuple[bool, str], sa.ColumnElement[int]] = {
@@ -94,7 +94,7 @@ class Counters:
         """Count a record, whose row is locked, by other feedback than before."""
         old, new = self._row(before), self._row(after)
         column = counters.c
-        deltas = {name: column[name] + (new[name] - old[name]) for name in _COUNTED[2:6]}
+        deltas = {name: column[name] + (new[name] - old[name]) for name in COUNTS[2:6]}
         this = [column[name] == old[name] for name in _KEY]
         connection.execute(sa.update(counters).where(*this).values(deltas))
 
@@ -199,8 +199,3 @@ class Counters:
         query = sa.select(sa.func.min(column.first), sa.func.max(column.last))
         first, last = connection.execute(query.where(self.own(), *wanted)).one()
         return None if first is None else (int(first), int(last))
-
-
-def of_row(row: Mapping[str, Any]) -> dict[str, int]:
-    """The counts of a row of sums, where it has none 0."""
-    return {name: int(row[name] or 0) for name in _COUNTED[:-1]}

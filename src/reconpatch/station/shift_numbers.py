@@ -7,7 +7,6 @@ statistical inference", 1927).
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from reconpatch.errors import SettingsError
-from reconpatch.station.counters import between, of_row, quarter_of, time_of
+from reconpatch.station.counters import COUNTS, between, quarter_of, time_of
 from reconpatch.station.records import Records
 from reconpatch.station.shifts import Shifts
 from reconpatch.station.tables import counters
@@ -150,51 +149,47 @@ def numbers(
     wanted += [_OF.lot == lot] if lot is not None else []
     if by == "lot":
         wanted.append(_OF.inspected > 0)
-    names = ("inspected", "anomalous", "false_alarms", "defects", "goods", "misses", "failed")
-    sums = [sa.func.sum(_OF[name]).label(name) for name in names]
+    sums = [sa.func.sum(_OF[name]).label(name) for name in COUNTS]
     first = sa.func.min(_OF.quarter).label("from")
     last = sa.func.max(_OF.quarter).label("to")
     query = sa.select(*groups, *sums, first, last).where(*wanted).group_by(*groups)
     if by == "lot":
         query = query.order_by(last.desc()).limit(MOST_LOTS)
     with records.counters.reading() as connection:
-        rows = [row._asdict() for row in connection.execute(query)]
+        found = connection.execute(query).all()
+    if by in ("shift", "day"):
+        return _by_time(shifts, by, found, since, until)
+    rows = [row._asdict() for row in found]
     if by == "product":
         rows.sort(key=lambda row: str(row["product"]))
         return [_told(row, since=since, until=until) for row in rows]
-    if by == "lot":
-        return [
-            _told(row, lot=row["lot"] or None, since=time_of(row["from"]),
-                  until=time_of(row["to"] + 1))
-            for row in rows
-        ]  # fmt: skip
-    return _by_time(shifts, by, rows, since, until)
+    return [
+        _told(row, lot=row["lot"] or None, since=time_of(row["from"]), until=time_of(row["to"] + 1))
+        for row in rows
+    ]
 
 
 def _by_time(
-    shifts: Shifts, by: By, rows: Sequence[dict[str, Any]], since: datetime, until: datetime
+    shifts: Shifts, by: By, rows: Sequence[Sequence[Any]], since: datetime, until: datetime
 ) -> list[Numbers]:
-    """Rows of quarters as sums of shifts or days, the newest first."""
-    spans = shifts.between(since, until)
-    place = {
-        quarter: shift
-        for shift in spans
-        for quarter in range(quarter_of(shift.since), quarter_of(shift.until))
-    }
-    sums: dict[tuple[Any, ...], Counter[str]] = {}
-    for row in rows:
-        shift = place[row["quarter"]]
-        key = (shift.day, shift.name if by == "shift" else None, row["product"])
-        sums.setdefault(key, Counter()).update(of_row(row))
-    ends: dict[tuple[Any, ...], list[datetime]] = {}
-    for shift in spans:
-        told = (shift.day, shift.name if by == "shift" else None)
-        ends.setdefault(told, []).extend((shift.since, shift.until))
+    """Rows of product, quarter and counts as sums of shifts or days, the newest first."""
+    ends: dict[tuple[date, str | None], list[datetime]] = {}
+    place: dict[int, tuple[date, str | None]] = {}
+    for shift in shifts.between(since, until):
+        key = (shift.day, shift.name if by == "shift" else None)
+        ends.setdefault(key, []).extend((shift.since, shift.until))
+        place |= dict.fromkeys(range(quarter_of(shift.since), quarter_of(shift.until)), key)
+    sums: dict[tuple[date, str | None, str], list[int]] = {}
+    for product, quarter, *counts in rows:
+        total = sums.setdefault((*place[quarter], product), [0] * len(COUNTS))
+        for i in range(len(COUNTS)):
+            total[i] += counts[i]
+    products = sorted({product for _, _, product in sums})
     return [
-        _told(sums[day, shift, product] | {"product": product}, day=day, shift=shift,
-              since=max(since, min(at)), until=min(until, max(at)))
+        _told({"product": product, **dict(zip(COUNTS, sums[day, shift, product], strict=True))},
+              day=day, shift=shift, since=max(since, min(at)), until=min(until, max(at)))
         for (day, shift), at in reversed(ends.items())
-        for product in sorted({key[2] for key in sums})
+        for product in products
         if (day, shift, product) in sums
     ]  # fmt: skip
 
@@ -221,7 +216,7 @@ def _told(
     shift: str | None = None,
     lot: str | None = None,
 ) -> Numbers:
-    counts = of_row(row)
+    counts = {name: int(row[name]) for name in COUNTS}
     passed = counts["inspected"] - counts["anomalous"] - counts["misses"]
     return Numbers(
         product=row["product"], shift=shift, day=day, lot=lot, since=since, until=until,
