@@ -31,6 +31,7 @@ import sqlalchemy as sa
 
 from reconpatch.result import Region, SimilarKind
 from reconpatch.station.records import Closest, Filter, Records, Verdict, Version, as_rows
+from reconpatch.station.search import Search
 from reconpatch.station.shift_details import places, trend
 from reconpatch.station.shift_numbers import numbers
 from reconpatch.station.shifts import Shifts
@@ -114,6 +115,8 @@ def made_rows(count: int, days: float) -> Iterator[dict[str, Any]]:
             "map_threshold": 25.0, "p_value": 0.5, "anomalous": flagged,
             "inspected": (0, 0, 100, 100), "regions": [asdict(region)] if flagged else [],
             "closest": closest, "kind": asdict(kind) if flagged else None,
+            "peak_x": (x + 0.5) / 100 if flagged else None,
+            "peak_y": (y + 0.5) / 100 if flagged else None,
             "lot": f"{when:%y%m%d}-{when.hour // 4}", "serial": f"S{i:08}",
             "id": i + 1, "feedback": feedback, "feedback_time": when if feedback else None,
         }  # fmt: skip
@@ -147,6 +150,16 @@ def ask_all(records: Records, days: float) -> None:
     }
     for what, given in history.items():
         timed(f"history: {what}", lambda given=given: records.page(Filter(**given), limit=51))
+    searches = {
+        "a name": Search(name="part0500000"),
+        "a name that is not": Search(name="no such name"),
+        "a number": Search(id=500_000),
+        "scores that are not": Search(score_least=1e6),
+        "a place that is not": Search(place=(0.97, 0.97, 1.0, 1.0)),
+    }
+    for what, search in searches.items():
+        timed(f"search: {what}",
+              lambda search=search: records.page(Filter(search=search), limit=51))  # fmt: skip
     week = {"since": NOW - timedelta(days=min(7, days)), "until": NOW}
     month = {"since": NOW - timedelta(days=min(30, days)), "until": NOW}
     for what, span in {"a shift": shift, "7 days": week, "30 days": month}.items():

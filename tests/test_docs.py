@@ -143,7 +143,8 @@ class Reader:
         if words[0] == "curl" and shutil.which("curl"):
             asked = [word.replace("http://127.0.0.1:8000", self.url) for word in words]
             done = subprocess.run(asked, capture_output=True, check=True, timeout=WAIT)
-            assert b'"anomalous"' in done.stdout
+            kept = Path(asked[asked.index("-o") + 1]).read_bytes() if "-o" in asked else b""
+            assert b'"anomalous"' in done.stdout + kept
         elif words[0] == "openssl" and shutil.which("openssl"):
             subprocess.run(line, shell=True, capture_output=True, check=True, timeout=WAIT)
         elif words[:2] == ["reconpatch", "serve"]:

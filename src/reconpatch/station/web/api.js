@@ -126,10 +126,10 @@ export function feedback(record, said, details = {}) {
 }
 
 /** Inspect a photo; when too many wait, it waits as long as the service says, and asks again. */
-export async function inspect(file, name, productName) {
+export async function inspect(file, name, productName, lot = null) {
   for (;;) {
     try {
-      return await sent("/inspect", file, { name: tail(name), product: productName });
+      return await sent("/inspect", file, { name: tail(name), product: productName, lot });
     } catch (error) {
       if (error.status !== 503 || !error.wait) throw error;
       await sleep(error.wait);

@@ -129,7 +129,7 @@ function show(name, rest = []) {
 async function inspect(files) {
   const product = state.product; // that of now, whatever is chosen meanwhile
   const send = async (file) => {
-    const record = await api.inspect(file, file.name || "photo.png", product);
+    const record = await api.inspect(file, file.name || "photo.png", product, localStorage.getItem("lot"));
     sent.add(record.id);
     return record;
   };

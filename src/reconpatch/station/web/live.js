@@ -56,6 +56,7 @@ export function liveView(main, page, [wanted]) {
   const newest = h("button", { type: "button", class: "newest", onclick: followNewest }, t("live.follow"), " ", h("kbd", {}, "N"));
   const choose = photoChooser("file", inspectAll, "inspect", t("live.choose"), " ", h("kbd", {}, "O"));
   const serial = h("input", { id: "serial", maxlength: 100, autocomplete: "off", placeholder: t("live.serial_hint"), onchange: () => bind(serial.value) });
+  const lot = h("input", { id: "lot", maxlength: 100, autocomplete: "off", value: localStorage.getItem("lot") ?? "", oninput: () => localStorage.setItem("lot", lot.value.trim()) });
   const webcam = webcamPanel((blob) => inspectAll([blob]));
   const wall = h("button", { type: "button", onclick: toggleWall }, t("live.wall"), " ", h("kbd", {}, "W"));
   const wallHint = h("button", { type: "button", class: "wall-hint quiet", onclick: toggleWall }, t("live.leave_wall"), " ", h("kbd", {}, "Esc"));
@@ -68,7 +69,8 @@ export function liveView(main, page, [wanted]) {
         h("div", { class: "row" },
           choose, webcam.button),
         webcam.element,
-        h("p", { class: "serial" }, h("label", {}, t("live.serial"), " ", serial), h("small", {}, t("live.serial_note"))))),
+        h("p", { class: "serial" }, h("label", {}, t("live.serial"), " ", serial), h("small", {}, t("live.serial_note"))),
+        h("p", { class: "serial" }, h("label", {}, t("history.lot"), " ", lot), h("small", {}, t("live.lot_note"))))),
     h("section", { class: "last", "aria-label": t("live.last") },
       h("div", { class: "row" }, h("h2", {}, t("live.last")), newest, wall), strip));
 
@@ -269,6 +271,7 @@ export function liveView(main, page, [wanted]) {
       h("b", { class: "name" }, record.name), record.serial && ` · ${t("live.of_serial", { serial: record.serial })}`, ` · ${time(record.time)}`,
       seconds === null ? "" : h("span", { class: "age" }, ` (${t("ago", { time: duration(seconds, "ago") })})`), " · ",
       ...rich("live.figures", { score: h("b", {}, number(record.score)), sign: record.anomalous ? ">" : "≤", threshold: number(record.threshold), version: record.version }),
+      " · ", h("a", { href: `#report/${record.id}` }, t("view.report")),
     ];
   }
 

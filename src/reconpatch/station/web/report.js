@@ -60,7 +60,7 @@ async function ofRecord(id, zone, zip) {
     h("td", { class: "n" }, `${one.box[2] - one.box[0]} × ${one.box[3] - one.box[1]}`), h("td", { class: "n" }, whole(one.area)), h("td", { class: "n" }, number(one.peak_value))));
   return [
     h("header", {}, h("h1", {}, t("report.record", { id: String(record.id) })), h("p", { class: `stamp ${record.anomalous ? "anomalous" : "good"}` }, `${markOf(record)} ${wordOf(record)}`)),
-    facts([[t("product"), record.product], [t("history.name"), record.name], [t("shifts.lot"), record.lot], [t("report.serial"), record.serial],
+    facts([[t("product"), record.product], [t("history.name"), record.name], [t("history.lot"), record.lot], [t("report.serial"), record.serial],
       [t("history.time"), `${moment(record.time, zone)} (${zone})`],
       [t("history.score"), `${number(record.score)} (${t("history.threshold")} ${number(record.threshold)}, p ${number(record.p_value)})`],
       [t("report.kind"), record.kind && kindText(record.kind)],
@@ -92,7 +92,7 @@ async function ofShift(given, zone, zip) {
   const name = numbers.rows.length === 1 ? `${numbers.rows[0].shift}, ` : "";
   return [
     h("header", {}, h("h1", {}, t("report.shift", { product }))),
-    h("p", {}, `${name}${t("shifts.span", { since: moment(query.since, zone), until: moment(query.until, zone), zone })}`, query.lot && ` · ${t("shifts.lot")} ${query.lot}`),
+    h("p", {}, `${name}${t("shifts.span", { since: moment(query.since, zone), until: moment(query.until, zone), zone })}`, query.lot && ` · ${t("history.lot")} ${query.lot}`),
     ...(sum ? [h("div", { class: "effect" }, [[whole(sum.inspected), "inspected"], [`${whole(sum.anomalous)} · ${percent(sum.ng.share ?? 0)}`, "anomalous"], [whole(sum.failed), "failed"], [whole(sum.false_alarms), "false_alarms"], [whole(sum.misses), "misses"]]
       .map(([value, key]) => h("p", { class: "figure" }, h("b", {}, value), h("span", {}, t(`shifts.count.${key}`)))))] : []),
     h("div", { class: "scroll" }, table(numbers.rows, query, [t("shifts.shift")], (row) => [h("th", { scope: "row" }, row.shift, h("br"), moment(row.since, zone))])),

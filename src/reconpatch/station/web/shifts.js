@@ -44,7 +44,7 @@ export function shiftsView(main, page, rest) {
   main.append(h("div", { class: "shifts" },
     h("h1", {}, t("view.shifts")),
     h("form", { class: "row controls", onsubmit: (event) => event.preventDefault() },
-      h("label", {}, t("history.time"), " ", when), other, h("label", {}, t("shifts.lot"), " ", lot), report, csv, zip),
+      h("label", {}, t("history.time"), " ", when), other, h("label", {}, t("history.lot"), " ", lot), report, csv, zip),
     span,
     h("h2", {}, t("shifts.all")), all,
     h("div", { class: "row by" }, h("h2", {}, page.product), h("label", {}, t("shifts.by"), " ", by)), rows,
@@ -100,7 +100,7 @@ export function shiftsView(main, page, rest) {
     }
   }
 
-  const heads = () => ({ shift: [t("shifts.day"), t("shifts.shift")], day: [t("shifts.day")], lot: [t("shifts.lot"), t("history.time")] })[by.value];
+  const heads = () => ({ shift: [t("shifts.day"), t("shifts.shift")], day: [t("shifts.day")], lot: [t("history.lot"), t("history.time")] })[by.value];
 
   function first(row) {
     if (by.value === "lot") return [h("th", { scope: "row" }, row.lot ?? t("shifts.no_lot")), h("td", {}, `${moment(row.since, plant.zone)} – ${moment(row.until, plant.zone)}`)];
