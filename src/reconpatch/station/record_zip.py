@@ -4,7 +4,7 @@
     overlays/812-part.jpg     under its heat map
     records.csv               all of them
     manifest.json             of what, when and by which program, and what is missing
-    SHA256SUMS                of each file, as `sha256sum --check` takes it
+    SHA256SUMS                of each file, as `sha256sum -c` takes it
 
 Memory holds one photo at a time and some hundred bytes a file; the table waits in a temporary file.
 The directory of a ZIP file stands at its end, so one that was cut off cannot be opened.
