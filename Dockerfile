@@ -9,7 +9,7 @@ WORKDIR /source
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 RUN python -m venv /reconpatch \
- && /reconpatch/bin/pip install --no-cache-dir --constraint constraints.txt '.[serve,postgresql,webhook,mqtt,modbus,opcua]'
+ && /reconpatch/bin/pip install --no-cache-dir --constraint constraints.txt '.[serve,postgresql,webhook,mqtt,modbus,opcua,camera,genicam]'
 
 FROM python:3.11-slim
 COPY --from=build /reconpatch /reconpatch

@@ -14,6 +14,7 @@
     ├── WorkersError                a Ray cluster cannot be reached, or a process at work died
     ├── AccessError                 a name or a password is wrong
     ├── AuditError                  an audit trail is broken
+    ├── CameraError                 a camera is lost or paused, or its frame cannot be used
     ├── LineError                   an output to the line is away
     │   └── RefusedError            a receiver will not take this very message
     ├── BusyError                   more photos are waiting than the station takes
@@ -94,6 +95,10 @@ class AccessError(ReconPatchError):
 
 class AuditError(ReconPatchError):
     """An export of the audit trail is broken, or is none."""
+
+
+class CameraError(ReconPatchError):
+    """A camera is lost or paused, or gives frames that cannot be used."""
 
 
 class LineError(ReconPatchError):

@@ -27,6 +27,7 @@ from reconpatch.errors import BusyError
 from reconpatch.model.model import Inspector
 from reconpatch.report.overlay import colourise, overlay
 from reconpatch.station import guard as service_guard
+from reconpatch.station.cameras.cameras import Cameras
 from reconpatch.station.data_folder import DataFolder
 from reconpatch.station.guard import Access, is_loopback, refusal
 from reconpatch.station.service import create_app
@@ -44,12 +45,17 @@ def start(tmp_path: Path, small_model_file: Path) -> Iterator[Any]:
     opened: list[TestClient] = []
 
     def start_one(
-        *models: Path, limits: Limits | None = None, base_url: str = HERE, **options: Any
+        *models: Path,
+        limits: Limits | None = None,
+        base_url: str = HERE,
+        camera_settings: Any = None,
+        **options: Any,
     ) -> TestClient:
         if not models:
             models = (Path(shutil.copy(small_model_file, tmp_path / "disc.rcp")),)
         data = DataFolder(tmp_path / f"data{len(opened)}")
         station = Station(data, models, limits=limits, threads=1)
+        options["cameras"] = Cameras(camera_settings or {}, station)
         client = TestClient(
             create_app(station, **options), base_url=base_url, raise_server_exceptions=False,
             follow_redirects=False,

@@ -74,7 +74,7 @@ def serve(
     config: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file: outputs to the line, shifts, and how the page is set up.",
+            help="TOML file: cameras, outputs to the line, shifts, how the page is set up.",
             metavar="FILE",
             show_default="none",
         ),
@@ -160,6 +160,7 @@ def serve(
     """
     need_extra("serve", "serve", *_PACKAGES)
     from reconpatch.memory import bound_heaps
+    from reconpatch.station.cameras.cameras import Cameras
     from reconpatch.station.config import Config, read_config
     from reconpatch.station.connections import BoundedListener, most_connections
     from reconpatch.station.data_folder import DataFolder
@@ -191,8 +192,10 @@ def serve(
                 access = _with_people(access, station)
             fits = FitJobs(station, photos or ())
             outputs = outputs_of(station, told.outputs)
+            cameras = Cameras(told.cameras, station)
             now = {
                 "program": reconpatch.__version__, "users": users, "outputs": outputs.names,
+                "cameras": cameras.names,
             }  # fmt: skip
             station.records.audit.add("start", folder.station, after=now)
             application = create_app(
@@ -200,6 +203,7 @@ def serve(
                 access=access,
                 fits=fits,
                 outputs=outputs,
+                cameras=cameras,
                 page=told.page,
                 shifts=told.shifts,
                 max_bytes=max_bytes,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -143,6 +143,13 @@ class Audit:
     def head(self) -> Entry | None:
         """The newest entry, or None."""
         return next(iter(self.page(limit=1)), None)
+
+    def last(self, subject: str, whats: Sequence[str]) -> Entry | None:
+        """The newest entry about a subject of one of these kinds, or None."""
+        query = self._own().where(audit.c.subject == subject, audit.c.what.in_(whats))
+        with self._reading() as connection:
+            row = connection.execute(query.order_by(audit.c.number.desc()).limit(1)).one_or_none()
+        return None if row is None else _made(row)
 
     def page(self, *, limit: int = 100, before: int | None = None) -> list[Entry]:
         """Entries, newest first.

@@ -1,5 +1,6 @@
 """The station's configuration: one TOML file, for what does not fit into options.
 
+    [cameras.NAME]      where photos come from; see `station/cameras/settings.py`
     [outputs.NAME]      where verdicts go; see `station/outputs/settings.py`
     [page]              its language; see `station/page_settings.py`
     [shifts]            names and starting times; see `station/shifts.py`
@@ -9,6 +10,7 @@ Every error names the file, the key, what was given and what is allowed.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +20,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from reconpatch.errors import SettingsError
-from reconpatch.station.outputs.settings import KINDS, NAME, OutputSettings
+from reconpatch.station.cameras.settings import KINDS as CAMERAS
+from reconpatch.station.cameras.settings import CameraSettings
+from reconpatch.station.outputs.settings import KINDS as OUTPUTS
+from reconpatch.station.outputs.settings import NAME, OutputSettings
 from reconpatch.station.page_settings import PageSettings
 from reconpatch.station.shifts import Shifts
 
@@ -31,12 +36,14 @@ class Config:
 
     Attributes:
         outputs: the outputs to the line, by their names.
+        cameras: where photos come from, by their names.
         page: how the page is set up.
         shifts: of the plant.
         path: of the file, or None.
     """
 
     outputs: Mapping[str, OutputSettings] = field(default_factory=dict)
+    cameras: Mapping[str, CameraSettings] = field(default_factory=dict)
     page: PageSettings = field(default_factory=PageSettings)
     shifts: Shifts = field(default_factory=Shifts)
     path: Path | None = None
@@ -56,20 +63,13 @@ def read_config(path: Path) -> Config:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML ({error}): mend the file") from error
-    _check_keys(values, ["outputs", "page", "shifts"], f"{path}")
-    outputs = {}
-    for name, table in _tables(values.get("outputs", {}), f"{path}: outputs").items():
-        if not NAME.fullmatch(name):
-            raise SettingsError(
-                f"{path}: outputs has the name {name!r}: give 1 to 40 letters a to z, digits, - "
-                "and _, the first a letter or digit"
-            )
-        outputs[name] = _output(table, f"{path}: outputs.{name}", path.parent)
+    _check_keys(values, ["cameras", "outputs", "page", "shifts"], f"{path}")
     return Config(
-        outputs,
-        _one(PageSettings, values, "page", path),
-        _one(Shifts, values, "shifts", path),
-        path,
+        outputs=_entries(values, "outputs", OUTPUTS, path),
+        cameras=_entries(values, "cameras", CAMERAS, path),
+        page=_one(PageSettings, values, "page", path),
+        shifts=_one(Shifts, values, "shifts", path),
+        path=path,
     )
 
 
@@ -81,13 +81,24 @@ def _one(model: type[Table], values: Mapping[str, Any], name: str, path: Path) -
     return checked(model, table, where, path.parent)
 
 
-def _output(table: Mapping[str, Any], where: str, folder: Path) -> OutputSettings:
-    values = dict(table)
-    kind = values.pop("kind", None)
-    if kind not in KINDS:
-        given = "missing" if kind is None else repr(kind)
-        raise SettingsError(f"{where}.kind is {given}: give {_either(sorted(KINDS))}")
-    return checked(KINDS[kind], values, where, folder)
+def _entries(
+    values: Mapping[str, Any], what: str, kinds: Mapping[str, type[Table]], path: Path
+) -> dict[str, Table]:
+    """The tables [what.NAME] of a file, each as the model of its kind."""
+    found = {}
+    for name, table in _tables(values.get(what, {}), path, what).items():
+        if not NAME.fullmatch(name):
+            raise SettingsError(
+                f"{path}: {what} has the name {name!r}: give 1 to 40 letters a to z, digits, - "
+                "and _, the first a letter or digit"
+            )
+        where, rest = f"{path}: {what}.{name}", dict(table)
+        kind = rest.pop("kind", None)
+        if kind not in kinds:
+            given = "missing" if kind is None else repr(kind)
+            raise SettingsError(f"{where}.kind is {given}: give {_either(sorted(kinds))}")
+        found[name] = checked(kinds[kind], rest, where, path.parent)
+    return found
 
 
 def checked(model: type[Table], values: Mapping[str, Any], where: str, folder: Path) -> Table:
@@ -107,14 +118,24 @@ def checked(model: type[Table], values: Mapping[str, Any], where: str, folder: P
         place = ".".join([where, *map(str, first["loc"])])
         if first["type"] == "missing":
             raise SettingsError(f"{place} is missing: give it") from None
+        if first["type"] == "extra_forbidden":  # of a table in the table
+            raise SettingsError(f"{place} is not known there: leave it out") from None
         allowed = first["msg"].removeprefix("Value error, ").replace("Input should be", "give")
-        given = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"
+        given = "" if isinstance(first["input"], dict) else f" is {_shown(first['input'])}"
         raise SettingsError(f"{place}{given}: {allowed}") from None
 
 
-def _tables(value: Any, where: str) -> dict[str, dict[str, Any]]:
+def _shown(given: Any) -> str:
+    """What was given, without the name, password and query of an address."""
+    if isinstance(given, str) and "://" in given:
+        given = re.sub(r"://[^/?#]*@", "://***@", given)
+        given = re.sub(r"[?].*", "?***", given, flags=re.S)
+    return repr(given)
+
+
+def _tables(value: Any, path: Path, what: str) -> dict[str, dict[str, Any]]:
     if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
-        raise SettingsError(f"{where} is no table of tables: write it as [outputs.NAME]")
+        raise SettingsError(f"{path}: {what} is no table of tables: write it as [{what}.NAME]")
     return value
 
 

@@ -28,6 +28,13 @@ import reconpatch
 from reconpatch.errors import OutputError, ReconPatchError
 from reconpatch.files import temporary_name
 from reconpatch.station.audit import verify
+from reconpatch.station.cameras.settings import (
+    CameraSettings,
+    FolderSettings,
+    LiveSettings,
+    StreamSettings,
+)
+from reconpatch.station.cameras.source import Frame, opener_of
 from reconpatch.station.config import read_config
 from reconpatch.station.data_folder import DataFolder
 from reconpatch.station.outputs.settings import (
@@ -86,7 +93,7 @@ def examine(
         "folder": lambda: _folder(data),
         "disk": lambda: _disk(data, reserve),
         "clock": _clock,
-        "configuration": lambda: _configuration(config),
+        "configuration": lambda: _configuration(config, data),
     }
     yield from _told(checks)
     if not (data / "station.txt").is_file():
@@ -137,12 +144,20 @@ def _folder(data: Path) -> Found:
     if not (data / "station.txt").is_file():
         yield "fails", f"{data} is no folder of a station: start the service on it once"
         return
-    try:
-        DataFolder(data).close()
-    except OutputError:
+    if _in_use(data):
         yield "ok", "in use by a service"
     else:
         yield "look", "in use by nobody: the service does not run"
+
+
+def _in_use(data: Path) -> bool:
+    if not (data / "station.txt").is_file():
+        return False
+    try:
+        DataFolder(data).close()
+    except OutputError:
+        return True
+    return False
 
 
 def _disk(data: Path, reserve: int) -> Found:
@@ -179,27 +194,59 @@ def _clock() -> Found:
         yield "look", "whether the clock is set by the network cannot be found out here"
 
 
-def _configuration(config: Path | None) -> Found:
+def _configuration(config: Path | None, data: Path) -> Found:
     if config is None:
         yield "ok", "none was given (--config)"
         return
     told = read_config(config)
-    yield "ok", f"{config} names {len(told.outputs)} outputs"
+    yield "ok", f"{config} names {len(told.outputs)} outputs and {len(told.cameras)} cameras"
     for name, output in told.outputs.items():
-        yield _reached(name, output)
+        away = _not_reached(*_place_of(output))
+        if away and output.kind == "opcua":  # it is the service itself that listens there
+            yield "ok", f"output {name}: {output.address}, where nobody listens now"
+        else:
+            yield _reached(f"output {name}: {output.address}", away)
+    for name, camera in told.cameras.items():
+        yield from _camera(f"camera {name}: ", camera, in_use=_in_use(data))
 
 
-def _reached(name: str, output: OutputSettings) -> tuple[State, str]:
-    """Whether somebody listens where an output goes to; nothing is sent."""
-    host, port = _place_of(output)
+def _reached(what: str, away: str | None) -> tuple[State, str]:
+    return ("fails", f"{what} is not reached ({away})") if away else ("ok", f"{what} is reached")
+
+
+def _not_reached(host: str, port: int) -> str | None:
+    """Why nobody listens there, or None where somebody does; nothing is sent."""
     try:
         socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
     except OSError as error:
-        if output.kind == "opcua":  # it is the service itself that listens there
-            return "ok", f"output {name}: {output.address}, where nobody listens now"
-        why = error.strerror or str(error)
-        return "fails", f"output {name}: {output.address} is not reached ({why})"
-    return "ok", f"output {name}: {output.address} is reached"
+        return error.strerror or str(error)
+    return None
+
+
+def _camera(said: str, camera: CameraSettings, *, in_use: bool) -> Found:
+    """Whether a camera is there; a frame is taken where the service does not have it."""
+    if isinstance(camera, FolderSettings):
+        there = camera.path.is_dir()
+        yield "ok" if there else "fails", f"{said}{camera.path} {'is' if there else 'is not'} there"
+    elif isinstance(camera, StreamSettings) and in_use:
+        yield _reached(f"{said}{camera.address}", _not_reached(*camera.place))
+    elif isinstance(camera, LiveSettings) and in_use:
+        yield "ok", f"{said}{camera.address}, which the service has; the page says how it is"
+    elif isinstance(camera, LiveSettings):
+        try:
+            height, width = _frame_of(camera).shape[:2]
+            yield "ok", f"{said}{camera.address} gives frames of {width} x {height} pixels"
+        except ReconPatchError as error:
+            yield "fails", f"{said}{error}"
+    if isinstance(camera, LiveSettings) and (trigger := camera.trigger) is not None:
+        away = _not_reached(trigger.host, trigger.port)
+        yield _reached(f"{said}its trigger {trigger.address}", away)
+
+
+def _frame_of(camera: LiveSettings) -> Frame:
+    with closing(opener_of(camera)(camera)) as source:
+        source.grab()
+        return source.pixels()
 
 
 def _place_of(output: OutputSettings) -> tuple[str, int]:

@@ -20,7 +20,7 @@ from reconpatch.station.counters import Counters
 from reconpatch.station.outbox import Outbox
 from reconpatch.station.tables import changes, drift_alarms, failures, products, rescored
 
-FailureKind = Literal["photo", "upload", "storage", "other"]
+FailureKind = Literal["photo", "upload", "camera", "storage", "other"]
 What = Literal[
     "threshold", "rollback", "update", "fit", "start", "default", "retire", "restore",
     "acknowledge",
@@ -41,8 +41,9 @@ class Failure:
         time: when, in UTC.
         product: name of the product.
         name: what the photo was called by whoever sent it.
-        kind: "photo": it cannot be read; "upload": it was cut off or is too large; "storage": the
-            disk or the database refused it; "other": see the service's log.
+        kind: "photo": it cannot be read; "upload": it was cut off or is too large; "camera":
+            the camera gave none that can be used; "storage": the disk or the database refused it;
+            "other": see the service's log.
         error: one sentence.
     """
 

@@ -22,8 +22,8 @@ import reconpatch
 from reconpatch.memory import resident_bytes
 
 if TYPE_CHECKING:
+    from reconpatch.station.cameras.cameras import Cameras
     from reconpatch.station.outputs.dispatch import Outputs
-    from reconpatch.station.records import Record
     from reconpatch.station.station import Station
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
@@ -33,7 +33,7 @@ _SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 class Metrics:
     """Counters in a registry of their own, so that several services do not share them."""
 
-    def __init__(self, station: Station, outputs: Outputs) -> None:
+    def __init__(self, station: Station, outputs: Outputs, cameras: Cameras) -> None:
         self._registry = CollectorRegistry()
         self._verdicts = Counter(
             "reconpatch_verdicts", "Photos inspected.", ["product", "verdict"],
@@ -69,16 +69,15 @@ class Metrics:
         station.records.outbox.listeners.append(self._heard)
         self._registry.register(_Products(station))
         self._registry.register(_Outputs(outputs))
+        self._registry.register(_Cameras(cameras))
 
     def _heard(self, event: str, subjects: Sequence[Any]) -> None:
-        if event == "failure":
-            for failure in subjects:
-                self._failures.labels(failure.product, failure.kind).inc()
-
-    def count_verdict(self, record: Record) -> None:
-        """One more photo was inspected."""
-        verdict = "anomalous" if record.anomalous else "good"
-        self._verdicts.labels(record.product, verdict).inc()
+        for one in subjects:
+            if event == "failure":
+                self._failures.labels(one.product, one.kind).inc()
+            else:
+                verdict = "anomalous" if one.anomalous else "good"
+                self._verdicts.labels(one.product, verdict).inc()
 
     def count_request(self, method: str, route: str, status: int) -> None:
         """One more request was answered; labels take few values, whatever is asked."""
@@ -148,3 +147,37 @@ class _Outputs(Collector):
             refused.add_metric([one.name], one.refused)
             sent.add_metric([one.name], one.sent)
         yield from (up, waiting, refused, sent)
+
+
+class _Cameras(Collector):
+    """Cameras, as they are when the figures are asked for."""
+
+    def __init__(self, cameras: Cameras) -> None:
+        self._cameras = cameras
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of every camera."""
+        up = GaugeMetricFamily(
+            "reconpatch_camera_up", "Whether frames come, or the folder is there.",
+            labels=["camera"],
+        )  # fmt: skip
+        paused = GaugeMetricFamily(
+            "reconpatch_camera_paused", "Whether it takes no photos, for somebody said so.",
+            labels=["camera"],
+        )  # fmt: skip
+        age = GaugeMetricFamily(
+            "reconpatch_camera_age_seconds", "Since the last frame or file came.",
+            labels=["camera"],
+        )  # fmt: skip
+        photos = CounterMetricFamily(
+            "reconpatch_camera_photos", "Photos of cameras, by what came of them.",
+            labels=["camera", "outcome"],
+        )  # fmt: skip
+        for one in self._cameras.states():
+            up.add_metric([one.name], one.state == "ok")
+            paused.add_metric([one.name], one.paused)
+            if one.age is not None:
+                age.add_metric([one.name], one.age)
+            photos.add_metric([one.name, "verdict"], one.taken)
+            photos.add_metric([one.name, "none"], one.failed)
+        yield from (up, paused, age, photos)

@@ -11,8 +11,8 @@ Role = Literal["viewer", "operator", "engineer", "admin"]
 
 SCOPES: dict[Scope, str] = {
     "read": "see records, photos, models and figures",
-    "inspect": "have photos inspected",
-    "feedback": "say what a part was, acknowledge drift alarms",
+    "inspect": "have photos inspected, and taken by cameras",
+    "feedback": "say what a part was, acknowledge drift alarms, pause cameras",
     "change": "change thresholds and models, fit, name defaults, retire products, send tests",
     "admin": "see the audit trail, let people and programs in, forget unsent messages",
 }
@@ -33,7 +33,8 @@ _RULES: tuple[tuple[str, str, Scope | None], ...] = (
     ("GET|POST|PUT|DELETE", r"(users|tokens|audit)(/.*|\.jsonl)?", "admin"),
     ("DELETE", r"outputs/[^/]+/waiting", "admin"),
     ("GET", r".*", "read"),
-    ("POST", r"inspect|inspect-batch", "inspect"),
+    ("POST", r"inspect|inspect-batch|cameras/[^/]+/trigger", "inspect"),
+    ("POST", r"cameras/[^/]+/(pause|resume)", "feedback"),
     ("PUT", r"products/[^/]+/next-part", "inspect"),
     ("POST|PUT|DELETE", r"records/.*", "feedback"),
     ("POST", r"products/[^/]+/drift/acknowledge", "feedback"),

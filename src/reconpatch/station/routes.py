@@ -27,6 +27,7 @@ from starlette.requests import ClientDisconnect
 
 import reconpatch
 from reconpatch.errors import BusyError, PhotoError
+from reconpatch.station.cameras.cameras import Cameras
 from reconpatch.station.drawing import Stroke
 from reconpatch.station.fit_jobs import FitJobs
 from reconpatch.station.guard import API, TooLargeError
@@ -145,6 +146,7 @@ class Service:
         station: what inspects and keeps.
         fits: where the page's fits are done.
         outputs: who else is told of verdicts.
+        cameras: where photos come from by themselves.
         max_bytes: larger files of photos are refused.
         people: who may ask; None: there are no users.
     """
@@ -154,11 +156,13 @@ class Service:
         station: Station,
         fits: FitJobs,
         outputs: Outputs,
+        cameras: Cameras,
         max_bytes: int,
         people: People | None = None,
     ) -> None:
         self.station, self.fits, self.outputs, self.people = station, fits, outputs, people
-        self.metrics = Metrics(station, outputs)
+        self.cameras = cameras
+        self.metrics = Metrics(station, outputs, cameras)
         self.pictures = Pictures(station)
         self._max_bytes = max_bytes
         self._open = 0
@@ -202,13 +206,8 @@ class Service:
             name = given.get("name") or "photo"
             product = given.get("product")
             asyncio.get_running_loop().run_in_executor(
-                None, self.station.upload_failed, product, name, sentence
+                None, self.station.no_photo, product, name, sentence, "upload"
             )
-
-    def counted(self, record: Record) -> Record:
-        """The same record, counted for `metrics`."""
-        self.metrics.count_verdict(record)
-        return record
 
 
 # --- What routes are given -----------------------------------------------------------------------
@@ -318,10 +317,10 @@ async def inspect(
                     name = _name_of(file)
                     content = await here.content(file)
         except (ClientDisconnect, TooLargeError, HTTPException) as error:
-            await run_in_threadpool(here.station.upload_failed, product, name, _why(error))
+            await run_in_threadpool(here.station.no_photo, product, name, _why(error), "upload")
             raise
         answer = here.station.submit(content, name=name, product=product, lot=lot, serial=serial)
-        return here.counted(await asyncio.wrap_future(answer))
+        return await asyncio.wrap_future(answer)
 
 
 def _why(error: Exception) -> str:
@@ -363,7 +362,7 @@ async def _item(here: Service, file: UploadFile, product: str | None, lot: str |
     except PhotoError as error:
         return BatchItem(name=name, error=str(error))
     except HTTPException as error:
-        await run_in_threadpool(here.station.upload_failed, product, name, _why(error))
+        await run_in_threadpool(here.station.no_photo, product, name, _why(error), "upload")
         return BatchItem(name=name, error=str(error.detail))
     return BatchItem(name=name, record=record)
 
@@ -378,7 +377,7 @@ async def _inspected(
         except BusyError:
             await asyncio.sleep(0.05)
         else:
-            return here.counted(await asyncio.wrap_future(answer))
+            return await asyncio.wrap_future(answer)
 
 
 @contextlib.asynccontextmanager
@@ -867,6 +866,7 @@ async def health(here: Here, response: Response) -> HealthOut:
         waiting=here.station.waiting,
         reasons=reasons,
         error="; ".join(reasons) or None,
+        lost=sorted(here.cameras.lost()),
     )
 
 
@@ -879,6 +879,8 @@ async def state(here: Here) -> StateOut:
     return StateOut(
         outputs=here.outputs.names,
         failing=here.outputs.failing(),
+        cameras=here.cameras.names,
+        lost=here.cameras.lost(),
         now=datetime.now(UTC),
         ready=not reasons,
         reasons=reasons,

@@ -154,6 +154,8 @@ class StateOut(BaseModel):
     products: list[ProductState]
     outputs: list[str] = Field(description="Names of the outputs to the line.")
     failing: dict[str, str] = Field(description="Why outputs fail, by their names.")
+    cameras: list[str] = Field(description="Names of the cameras.")
+    lost: dict[str, str] = Field(description="Why cameras are lost, by their names.")
 
 
 class FailuresOut(BaseModel):
@@ -333,6 +335,7 @@ class HealthOut(BaseModel):
     waiting: int = Field(description="Photos in the queue.")
     reasons: list[str] = Field(description="Why it could not.")
     error: str | None = Field(None, description="The same as one sentence.")
+    lost: list[str] = Field(description="Names of cameras that are lost; others go on.")
 
 
 class RecordFilter(_Given):

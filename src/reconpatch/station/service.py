@@ -28,6 +28,7 @@ import reconpatch
 from reconpatch.errors import (
     AccessError,
     BusyError,
+    CameraError,
     ChangedError,
     ConfirmError,
     LineError,
@@ -38,6 +39,7 @@ from reconpatch.errors import (
     RecordsError,
     UpdateRefusedError,
 )
+from reconpatch.station.cameras.cameras import Cameras
 from reconpatch.station.fit_jobs import FitJobs
 from reconpatch.station.guard import API, COOKIE, Access, Guard
 from reconpatch.station.outputs.dispatch import Outputs
@@ -45,6 +47,7 @@ from reconpatch.station.outputs.message import Status
 from reconpatch.station.page_settings import PageSettings
 from reconpatch.station.record_zip import RecordZips
 from reconpatch.station.routes import Service, router
+from reconpatch.station.routes_cameras import router as cameras_router
 from reconpatch.station.routes_outputs import router as outputs_router
 from reconpatch.station.routes_page import router as page_router
 from reconpatch.station.routes_people import router as people_router
@@ -75,6 +78,7 @@ _STATUS: tuple[tuple[type[ReconPatchError], int], ...] = (
     (ChangedError, 412),
     (PhotoError, 422),
     (BusyError, 503),
+    (CameraError, 503),
     (LineError, 503),
     (AccessError, 403),
     (RecordsError, 503),
@@ -89,6 +93,7 @@ def create_app(
     access: Access | None = None,
     fits: FitJobs | None = None,
     outputs: Outputs | None = None,
+    cameras: Cameras | None = None,
     page: PageSettings | None = None,
     shifts: Shifts | None = None,
     max_bytes: int = MAX_BYTES,
@@ -101,6 +106,8 @@ def create_app(
         access: who may ask; by default programs and the page on this machine.
         fits: where the page's fits are done; by default without folders to choose from.
         outputs: who else is told of verdicts; closed with the station. By default nobody.
+        cameras: where photos come from by themselves; begun and ended with the service. By default
+            none.
         page: how the page is set up; by default in the language of the browser.
         shifts: of the plant; by default the days of UTC.
         max_bytes: larger files of photos are refused.
@@ -108,6 +115,7 @@ def create_app(
     """
     fits = fits if fits is not None else FitJobs(station)
     outputs = outputs if outputs is not None else outputs_of(station, {})
+    cameras = cameras if cameras is not None else Cameras({}, station)
     access = replace(access or Access(), language=page.language if page else None)
     if access.cookie_name == COOKIE:  # ports do not part cookies; stations have their own names
         own = re.sub("[^A-Za-z0-9-]", "-", station.data.station)
@@ -115,8 +123,10 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        cameras.start()
         yield
         app.state.stopping.set()
+        await run_in_threadpool(cameras.close)
         await run_in_threadpool(fits.close)
         await run_in_threadpool(station.close)
 
@@ -133,7 +143,7 @@ def create_app(
     # Set by whoever stops the service, before it waits for requests under way.
     app.state.stopping = threading.Event()
     app.state.shifts = shifts or Shifts()
-    app.state.service = service = Service(station, fits, outputs, max_bytes, access.people)
+    app.state.service = service = Service(station, fits, outputs, cameras, max_bytes, access.people)
     app.state.page = page or PageSettings()
     app.state.zips = RecordZips(station, service.pictures)
     app.add_middleware(
@@ -148,6 +158,7 @@ def create_app(
     _handle_errors(app)
     app.include_router(router)
     app.include_router(outputs_router)
+    app.include_router(cameras_router)
     app.include_router(people_router)
     app.include_router(page_router)
     app.include_router(reports_router)

@@ -59,7 +59,16 @@ from reconpatch.station.log import Failure, FailureKind, What, known_product
 from reconpatch.station.next_parts import NextParts
 from reconpatch.station.orphans import Orphans
 from reconpatch.station.photo_store import PhotoStore
-from reconpatch.station.records import Feedback, Filter, Part, Record, Records, Told, Version
+from reconpatch.station.records import (
+    Feedback,
+    FileKey,
+    Filter,
+    Part,
+    Record,
+    Records,
+    Told,
+    Version,
+)
 from reconpatch.station.state import LiveState, ProductState, Readiness, plain_reason
 from reconpatch.station.thumbnails import Thumbnails
 from reconpatch.station.version_drift import VersionDrift
@@ -180,6 +189,7 @@ class _Job:
     answer: Future[Record]
     part: Part
     bound: str | None  # the serial number, where it was scanned for this photo
+    file: FileKey | None
 
 
 class Station:
@@ -420,6 +430,7 @@ class Station:
         product: str | None = None,
         lot: str | None = None,
         serial: str | None = None,
+        file: FileKey | None = None,
     ) -> Future[Record]:
         """Queue a photo for inspection.
 
@@ -429,6 +440,7 @@ class Station:
             product: name of the product; None is the default.
             lot: see `Part`.
             serial: see `Part`; None: what was scanned for the next part, see `NextParts`.
+            file: that it was found in, to be known again; see `Records.find_file`.
 
         Returns:
             The record, once it is on the disk; or the reason why there is none, a
@@ -443,7 +455,7 @@ class Station:
         part = Part.of(lot, serial)
         taken = self.next_parts.take(named, part)
         bound = taken.serial if part.serial is None else None
-        if not self._queue.put(_Job(named, content, name, answer, taken, bound)):
+        if not self._queue.put(_Job(named, content, name, answer, taken, bound, file)):
             self.next_parts.give_back(named, bound)
             waiting = len(self._queue)
             raise BusyError(waiting, max(1, round(waiting * self._seconds_a_photo)))
@@ -502,8 +514,8 @@ class Station:
         # Only what is stored and committed is answered.
         contents = [job.content for job in jobs]
         inspected = list(zip(contents, results, strict=True))
-        parts = [job.part for job in jobs]
-        records = self.photos.keep(served.version, inspected, parts=parts)
+        parts, files = [job.part for job in jobs], [job.file for job in jobs]
+        records = self.photos.keep(served.version, inspected, files=files, parts=parts)
         self.readiness.stored()
         for job, record in zip(jobs, records, strict=True):
             self.live.verdict(record)
@@ -551,11 +563,11 @@ class Station:
 
     # --- Photos that fail ----------------------------------------------------------------------
 
-    def upload_failed(self, product: str | None, name: str, error: str) -> None:
-        """Keep that a photo was not inspected because it did not arrive whole."""
+    def no_photo(self, product: str | None, name: str, error: str, kind: FailureKind) -> None:
+        """Keep that a photo did not arrive, or not whole."""
         named = self.default if product is None else product
         if named in self._all_products:
-            self.failed(self._failure(str(named), name, "upload", error))
+            self.failed(self._failure(str(named), name, kind, error))
 
     def failed(self, *failures: Failure) -> None:
         """Keep photos without a verdict; where the database is away, as soon as it is back."""

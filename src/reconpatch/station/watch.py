@@ -17,6 +17,7 @@ import os
 import shutil
 import stat
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +36,8 @@ from reconpatch.station.version_drift import VersionDrift
 from reconpatch.station.versions import Served
 
 Sorting = Literal["move", "link"]
+Inspected = tuple[Record, DriftAlarm | None, tuple[str, ...]]
+"""A record, what the drift monitor said to it, and what sets the photo apart; see `Watched`."""
 
 # Where a link cannot be made at all: another device, or a file system without links.
 _NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -84,23 +87,18 @@ class Watched:
         return values
 
 
-class Watcher:
+class FolderWatch(ABC):
     """Looks through a folder again and again; a restarted one goes on where the last one was.
 
     Args:
         folder: where files arrive, subfolders included.
-        served: the model that inspects, and its version.
         records: where verdicts are kept.
-        photos: where photos are kept.
-        drift_file: where the drift monitor's state is kept.
         output: files are moved or linked to folders in here; None leaves them.
         sorting: which of the two.
         patience: seconds for which a file that does not decode may be half-written.
-        max_pixels: larger photos are errors.
         clock: seconds that only rise.
 
     Attributes:
-        drift: the monitor of the version.
         listing: what the last look found, and left out.
 
     Raises:
@@ -111,15 +109,11 @@ class Watcher:
     def __init__(
         self,
         folder: Path,
-        served: Served,
         records: Records,
-        photos: PhotoStore,
-        drift_file: Path,
         *,
         output: Path | None = None,
         sorting: Sorting = "link",
         patience: float = 30.0,
-        max_pixels: int = MAX_PIXELS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # A file keeps its record however the folder is named the next time.
@@ -131,9 +125,7 @@ class Watcher:
             raise SettingsError(
                 f"{output} is the folder that is watched: give another one for the sorted photos"
             )
-        self._served, self._records, self._photos = served, records, photos
-        self.drift = VersionDrift(drift_file, served, records)
-        self._sorting, self._patience, self._max_pixels = sorting, patience, max_pixels
+        self._records, self._sorting, self._patience = records, sorting, patience
         self._clock = clock
         self._first_seen: dict[FileKey, float] = {}
         self._done: set[FileKey] = set()
@@ -143,6 +135,19 @@ class Watcher:
     def waiting(self) -> int:
         """Files seen at the last look that are neither inspected nor given up yet."""
         return len(self._first_seen)
+
+    @abstractmethod
+    def _inspect(self, content: bytes, name: str, key: FileKey) -> Inspected:
+        """Inspect a file and commit its record.
+
+        Raises:
+            PhotoError: it does not decode.
+            NotYetError: it has to wait.
+        """
+
+    @abstractmethod
+    def _failed(self, name: str, error: str) -> None:
+        """Keep that a file was given up, unless that was kept before."""
 
     def look(self) -> Iterator[Watched]:
         """Look through the folder once; what became of each file that is done with, as it is."""
@@ -159,7 +164,6 @@ class Watcher:
                 self._done.add(key)
                 if outcome.error or not outcome.inspected_before or outcome.sorted_to:
                     yield outcome
-        self.drift.save()
 
     def _files(self) -> Iterator[FileKey]:
         """All photos, by name, but those in the output folder; what is left out is kept."""
@@ -175,39 +179,32 @@ class Watcher:
 
     def _take(self, key: FileKey, first_seen: float | None) -> Watched | None:
         """What became of a file; None where it has to wait."""
+        path = Path(key.path)
         known = self._records.find_file(key)
         if known is not None:
-            target = self._sort(Path(key.path), _name_of(known), known.photo)
-            return Watched(Path(key.path), known, sorted_to=target, inspected_before=True)
+            target = self._sort(path, _name_of(known), known.photo)
+            return Watched(path, known, sorted_to=target, inspected_before=True)
         if first_seen is None:
             return None
         try:
-            record, alarm, notes = self._inspect(key)
-        except _ChangedError:
+            content = _read(key)
+            record, alarm, notes = self._inspect(content, self._relative(path), key)
+        except NotYetError:
             return None
         except PhotoError as error:
             if self._clock() - first_seen < self._patience:
                 return None
             return self._give_up(key, str(error))
-        target = self._sort(Path(key.path), _name_of(record), record.photo)
-        return Watched(Path(key.path), record, sorted_to=target, alarm=alarm, notes=notes)
+        target = self._sort(path, _name_of(record), record.photo)
+        return Watched(path, record, sorted_to=target, alarm=alarm, notes=notes)
 
-    def _inspect(self, key: FileKey) -> tuple[Record, DriftAlarm | None, tuple[str, ...]]:
-        """Inspect a file and commit its record."""
-        content = _read(key)
-        name = Path(key.path).relative_to(self._folder).as_posix()
-        photo = read_photo_bytes(content, name=name, max_pixels=self._max_pixels)
-        result = self._served.inspector.inspect(photo)
-        [record] = self._photos.keep(self._served.version, [(content, result)], files=[key])
-        return record, self.drift.add(record), result.notes
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._folder).as_posix()
 
     def _give_up(self, key: FileKey, error: str) -> Watched:
         path = Path(key.path)
-        product, log = self._served.version.product, self._records.log
-        name = path.relative_to(self._folder).as_posix()[-_LONGEST_NAME:]
-        name = name.encode("utf-8", "backslashreplace").decode()
-        if not log.has_failure(product, name, error):  # a restarted watch finds it again
-            log.add_failures([Failure(None, datetime.now(UTC), product, name, "photo", error)])
+        name = self._relative(path)[-_LONGEST_NAME:]
+        self._failed(name.encode("utf-8", "backslashreplace").decode(), error)
         target = None
         if self._output is not None:
             with contextlib.suppress(OSError):
@@ -224,8 +221,56 @@ class Watcher:
         return sort_file(path, target, sha256, move=self._sorting == "move")
 
 
-class _ChangedError(Exception):
-    """A file is still being written, or has gone."""
+class Watcher(FolderWatch):
+    """A folder whose photos one model inspects, without a station.
+
+    Args:
+        folder: see `FolderWatch`, as are the others that are not named here.
+        served: the model that inspects, and its version.
+        records: where verdicts are kept.
+        photos: where photos are kept.
+        drift_file: where the drift monitor's state is kept.
+        max_pixels: larger photos are errors.
+        options: see `FolderWatch`.
+
+    Attributes:
+        drift: the monitor of the version.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        served: Served,
+        records: Records,
+        photos: PhotoStore,
+        drift_file: Path,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        **options: Any,
+    ) -> None:
+        super().__init__(folder, records, **options)
+        self._served, self._photos, self._max_pixels = served, photos, max_pixels
+        self.drift = VersionDrift(drift_file, served, records)
+
+    def look(self) -> Iterator[Watched]:
+        """See `FolderWatch.look`."""
+        yield from super().look()
+        self.drift.save()
+
+    def _inspect(self, content: bytes, name: str, key: FileKey) -> Inspected:
+        photo = read_photo_bytes(content, name=name, max_pixels=self._max_pixels)
+        result = self._served.inspector.inspect(photo)
+        [record] = self._photos.keep(self._served.version, [(content, result)], files=[key])
+        return record, self.drift.add(record), result.notes
+
+    def _failed(self, name: str, error: str) -> None:
+        product, log = self._served.version.product, self._records.log
+        if not log.has_failure(product, name, error):  # a restarted watch finds it again
+            log.add_failures([Failure(None, datetime.now(UTC), product, name, "photo", error)])
+
+
+class NotYetError(Exception):
+    """A file has to wait: it is still being written, or has gone, or cannot be taken now."""
 
 
 def _key(path: Path) -> FileKey | None:
@@ -244,10 +289,10 @@ def _read(key: FileKey) -> bytes:
         if _key(path) == key and len(content) == key.size:
             return content
     except FileNotFoundError as error:
-        raise _ChangedError from error
+        raise NotYetError from error
     except OSError as error:
         raise PhotoError(f"{path} cannot be read ({error.strerror}): check its rights") from error
-    raise _ChangedError
+    raise NotYetError
 
 
 def _name_of(record: Record) -> str:

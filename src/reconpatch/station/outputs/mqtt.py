@@ -20,11 +20,27 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from reconpatch.errors import LineError
 from reconpatch.station.outputs.message import Message
-from reconpatch.station.outputs.settings import MqttSettings, read_secret
+from reconpatch.station.outputs.settings import BrokerSettings, MqttSettings, read_secret
 
 READY, NOT_READY, GONE = b"ready", b"not ready", b"gone"
 # Seconds without a word after which the broker holds the station for gone, times 1.5.
 _KEEP_ALIVE = 10
+
+
+def client_of(settings: BrokerSettings) -> mqtt.Client:
+    """A client that is not connected yet.
+
+    Raises:
+        OSError, ValueError: its certificates cannot be used.
+    """
+    client = mqtt.Client(CallbackAPIVersion.VERSION2)
+    if settings.username is not None:
+        file = settings.password_file
+        client.username_pw_set(settings.username, None if file is None else read_secret(file))
+    if settings.tls:
+        ca = None if settings.ca_file is None else str(settings.ca_file)
+        client.tls_set_context(ssl.create_default_context(cafile=ca))
+    return client
 
 
 class Mqtt:
@@ -42,17 +58,11 @@ class Mqtt:
         self._answered = threading.Event()
         self._refused: str | None = None
         self._said = b""
-        self._client = client = mqtt.Client(CallbackAPIVersion.VERSION2)
-        client.connect_timeout = settings.timeout
-        client.on_connect = self._connected
-        if settings.username is not None:
-            file = settings.password_file
-            client.username_pw_set(settings.username, None if file is None else read_secret(file))
-        client.will_set(f"{self._topic}/status", GONE, qos=1, retain=True)
         try:
-            if settings.tls:
-                ca = None if settings.ca_file is None else str(settings.ca_file)
-                client.tls_set_context(ssl.create_default_context(cafile=ca))
+            self._client = client = client_of(settings)
+            client.connect_timeout = settings.timeout
+            client.on_connect = self._connected
+            client.will_set(f"{self._topic}/status", GONE, qos=1, retain=True)
             client.connect(settings.host, settings.port, keepalive=_KEEP_ALIVE)
         except (OSError, ValueError) as error:
             raise LineError(

@@ -129,33 +129,48 @@ class WebhookSettings(OutputSettings):
         return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
 
 
-class MqttSettings(OutputSettings):
-    """An MQTT broker that each message is published to, in order; see `mqtt.py`.
+class BrokerSettings(BaseModel):
+    """Where an MQTT broker is, and how it lets the station in.
 
     Attributes:
         host: of the broker.
         port: of the broker.
-        topic: what topics begin with.
         username: at the broker.
         password_file: file with the password.
         tls: whether to speak TLS.
         ca_file: certificates (PEM) that the broker's is signed by; none: those of the system.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     host: Annotated[str, Field(min_length=1)]
     port: Port = 1883
-    topic: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^+#\x00]+$")] = (
-        "reconpatch"
-    )
     username: str | None = None
     password_file: Secret | None = None
     tls: bool = False
     ca_file: File | None = None
 
     @property
+    def broker(self) -> str:
+        """The address of the broker."""
+        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
+
+
+class MqttSettings(BrokerSettings, OutputSettings):
+    """An MQTT broker that each message is published to, in order; see `mqtt.py`.
+
+    Attributes:
+        topic: what topics begin with.
+    """
+
+    topic: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^+#\x00]+$")] = (
+        "reconpatch"
+    )
+
+    @property
     def address(self) -> str:
         """The broker and the topic."""
-        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}/{self.topic}"
+        return f"{self.broker}/{self.topic}"
 
 
 class ModbusSettings(OutputSettings):
