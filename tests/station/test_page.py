@@ -19,6 +19,7 @@ import uvicorn
 from conftest import MONDAY, RGB, SMALL_FIT, WAIT, checkered, scratched, textured
 from reconpatch.method.defect_kinds import DefectKinds
 from reconpatch.photos.images import read_photo
+from reconpatch.station.cameras.cameras import Cameras
 from reconpatch.station.data_folder import DataFolder
 from reconpatch.station.fit_jobs import Change, FitComparison, FitJob, FitJobs
 from reconpatch.station.guard import Access
@@ -148,6 +149,7 @@ def shown(
     options: dict[str, Any],
     outputs: dict[str, Any] | None = None,
     settings: PageSettings | None = None,
+    cameras: dict[str, Any] | None = None,
 ) -> Iterator[Line]:
     """A station of one product, disc, with a folder of the good parts of `MONDAY`."""
     model = Path(shutil.copy(model, tmp_path / "disc.rcp"))
@@ -161,7 +163,11 @@ def shown(
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(
-                station, fits=fits, outputs=outputs_of(station, outputs or {}), page=settings
+                station,
+                fits=fits,
+                outputs=outputs_of(station, outputs or {}),
+                cameras=Cameras(cameras or {}, station),
+                page=settings,
             ),
             log_config=None,
             ws="none",

@@ -1,6 +1,7 @@
 // The page: which view is shown, which product, the service's state, dropped files, the keyboard.
 
 import * as api from "./api.js";
+import { camerasView } from "./cameras.js";
 import { rollBack } from "./changes.js";
 import { byId, h, said, sentence, time, toast } from "./dom.js";
 import { fitView } from "./fit.js";
@@ -20,7 +21,7 @@ import { bindUndo, undoable } from "./undo.js";
 import { uploadPanel } from "./uploads.js";
 import { fillIn, loadWords, t } from "./words.js";
 
-const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, shifts: shiftsView, fit: fitView, models: modelsView, outputs: outputsView, people: peopleView };
+const VIEWS = { live: liveView, threshold: thresholdView, history: historyView, shifts: shiftsView, fit: fitView, models: modelsView, outputs: outputsView, cameras: camerasView, people: peopleView };
 const OTHERS = { report: reportView }; // led to by links alone
 const EVERY = 1000; // milliseconds between two questions for the station's state
 
@@ -267,6 +268,11 @@ function showService() {
   byId("failing").hidden = !failing.length;
   byId("failing").textContent = t("failing.pill", { names: failing.join(", ") });
   byId("failing").title = failing.map((one) => `${one}: ${service.state.failing[one]}`).join("\n");
+  const lost = Object.keys(service.state?.lost || {});
+  byId("cameras").hidden = !service.state?.cameras.length;
+  byId("lost").hidden = !lost.length;
+  byId("lost").textContent = t("lost.pill", { names: lost.join(", ") });
+  byId("lost").title = lost.map((one) => `${one}: ${service.state.lost[one]}`).join("\n");
   if (shown && shown.told) shown.told();
 }
 
