@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import shlex
 import shutil
@@ -87,10 +88,57 @@ def test_alerts_ask_for_figures_that_there_are(start: Any) -> None:  # noqa: F81
     asked = {
         name for rule in group["rules"] for name in re.findall(r"reconpatch_\w+", rule["expr"])
     }
-    told = start().get("/api/v1/metrics").text
-    there = set(re.findall(r"^# TYPE (\w+)", told, re.M))
-    assert len(asked) == 9
-    assert asked - there == set()
+    assert len(asked) == 11
+    assert asked - figures(start()) == set()
+
+
+def figures(client: Any) -> set[str]:
+    """The names of all figures that a service tells."""
+    told = client.get("/api/v1/metrics").text
+    return set(re.findall(r"^# TYPE (\w+)", told, re.M))
+
+
+def queries() -> list[str]:
+    """What the dashboard asks of Prometheus."""
+    board = json.loads((DEPLOY / "dashboard.json").read_text())
+    return [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+
+
+def test_the_dashboard_shows_figures_that_there_are(start: Any) -> None:  # noqa: F811
+    named = {name for query in queries() for name in re.findall(r"reconpatch_\w+", query)}
+    asked = {name.removesuffix("_bucket") for name in named}
+    assert len(asked) == 16
+    assert asked - figures(start()) == set()
+    board = json.loads((DEPLOY / "dashboard.json").read_text())
+    variables = {one["name"] for one in board["templating"]["list"]} | {"__rate_interval"}
+    assert set(re.findall(r"\$\{?(\w+)", json.dumps(board))) == variables
+    places = [
+        (column, row)
+        for at in (panel["gridPos"] for panel in board["panels"])
+        for column in range(at["x"], at["x"] + at["w"])
+        for row in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(places) == len(set(places))  # no panel lies over another
+    assert max(column for column, _ in places) < 24
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+
+
+def test_prometheus_takes_the_alerts_and_the_queries(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("alerts and queries are not parsed: on Debian, apt-get install prometheus")
+    rules = [
+        {"record": f"query_{number}", "expr": query.replace("$__rate_interval", "1m")}
+        for number, query in enumerate(queries())
+    ]
+    asked = tmp_path / "queries.yaml"  # JSON is YAML
+    asked.write_text(json.dumps({"groups": [{"name": "board", "rules": rules}]}))
+    for file in (DEPLOY / "alerts.yaml", asked):
+        done = subprocess.run(
+            [promtool, "check", "rules", file], capture_output=True, encoding="utf-8",
+            timeout=WAIT, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
 
 
 def test_people_log_in_through_nginx(small_model_file: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from reconpatch.station.cameras.settings import (
 )
 from reconpatch.station.config import read_config
 from reconpatch.station.data_folder import DataFolder
+from reconpatch.station.doctor import examine
 from reconpatch.station.records import Record
 from reconpatch.station.station import Station
 from streams import NAME, MjpegCamera, NetworkCamera, RtspCamera
@@ -576,3 +577,50 @@ def test_the_service_takes_pauses_and_tells(
     assert client.get("/api/v1/health").status_code == 200  # other photos get their verdict
     assert client.get("/api/v1/state").json()["lost"] == {"top": "it was unplugged"}
     assert client.get(f"{root}/left/frame").status_code == 404
+
+
+def test_the_doctor_looks_at_cameras(tmp_path: Path) -> None:
+    network = MjpegCamera(numbered)
+    data, config = tmp_path / "data", tmp_path / "station.toml"
+    config.write_text(
+        f"""
+        [cameras.top]
+        kind = "stream"
+        url = "{network.url}"
+        [cameras.top.trigger]
+        host = "127.0.0.1"
+        port = 1
+        topic = "t"
+        [cameras.away]
+        kind = "usb"
+        device = "/dev/none"
+        [cameras.files]
+        kind = "folder"
+        path = "incoming"
+        """
+    )
+
+    def said() -> list[tuple[str, str]]:
+        found = [one for one in examine(data, config=config) if one.check == "configuration"]
+        return [(one.state, one.sentence) for one in found]
+
+    with DataFolder(data):  # as of a service, which has the cameras
+        states = [state for state, _ in said()]
+        assert states == ["ok", "ok", "fails", "ok", "fails"]
+        assert said()[1][1] == f"camera top: {network.url} is reached"
+    (tmp_path / "incoming").mkdir()
+    assert said() == [
+        ("ok", f"{config} names 0 outputs and 3 cameras"),
+        ("ok", f"camera top: {network.url} gives frames of {SIDE} x {SIDE} pixels"),
+        (
+            "fails",
+            "camera top: its trigger mqtt://127.0.0.1:1/t is not reached (Connection refused)",
+        ),
+        (
+            "fails",
+            "camera away: the camera /dev/none cannot be opened: check that it is plugged in, "
+            "that no other program uses it, and that the service may (on Linux, the group video)",
+        ),
+        ("ok", f"camera files: {tmp_path / 'incoming'} is there"),
+    ]
+    network.switch_off()
