@@ -1,20 +1,27 @@
-"""A hard day in minutes: a station under load while it, its broker and a receiver are killed.
+"""A hard day in minutes: a station under load while all that it stands on is taken down in turn.
 
-Four clients send photos of two products. Every few seconds one of the three is killed (SIGKILL) and
-comes back. Afterwards every answered verdict has to be in the records, every record's message has
-to have arrived by webhook and by MQTT, those that came twice have to say so, and the audit trail
-has to be unbroken. What a broker had taken and lost with its own life, or repeats by itself, is
-counted and no fault here.
+Four clients send photos of two products, more come in a folder, and an RTSP camera takes one a
+second. Every few seconds the service, the database, the broker (all without a shutdown), the
+receiver of the webhook or the camera goes and comes back. Afterwards every answered verdict has to
+be in the records, each file of the folder once, every record's message has to have arrived by
+webhook and by MQTT, those that came twice have to say so, OPC UA has to show the last record, and
+the audit trail has to be unbroken. What a broker had taken and lost with its own life, or repeats
+by itself, is counted and no fault here. For the last third the service is left alone, and its
+memory compared.
+
+The database is PostgreSQL where it is installed, else SQLite.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import queue
 import random
 import shutil
-import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,221 +30,271 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import paho.mqtt.client as mqtt
-from outputs import free_port, listens
+import numpy as np
+import sqlalchemy as sa
+from day_parts import (
+    Camera,
+    Hook,
+    Memory,
+    OpcUaClient,
+    Part,
+    Postgres,
+    Program,
+    Told,
+    subscribed,
+    until,
+)
+from outputs import free_port
+from PIL import Image
 from serving import photo, small_model
 
 CLIENTS = 4
+SIDE = 128
+PRODUCTS = ("part", "ring")
+# One file for so many photos that are sent.
+A_FILE_FOR = 10
 
 
-class Killed:
-    """A program that is killed and started again on the same port."""
+class Day:
+    """What was sent, answered and lost."""
 
-    def __init__(self, command: list[str], port: int, log: Path) -> None:
-        self._command, self._port, self._log = command, port, log
-        self.kills = 0
-        self.start()
+    def __init__(self, url: str, photos: int, incoming: Path) -> None:
+        self.url, self.photos, self._incoming = url, photos, incoming
+        self._work: queue.Queue[int] = queue.Queue()
+        for number in range(photos):
+            self._work.put(number)
+        self._files = [photo(seed, SIDE) for seed in range(8)]
+        self.answered: list[int] = []
+        self.lost: list[int] = []
+        self.files: list[str] = []
+        self.threads = [threading.Thread(target=self._send) for _ in range(CLIENTS)]
 
-    def start(self) -> None:
-        with self._log.open("ab") as said:
-            self.process = subprocess.Popen(self._command, stdout=said, stderr=said)
-        until(lambda: listens(self._port), 120)
+    @property
+    def left(self) -> int:
+        return self._work.qsize()
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.kills += 1
-        time.sleep(1)
-        self.start()
-
-
-class Hook:
-    """A receiver of webhooks that can be away."""
-
-    def __init__(self) -> None:
-        self.port, self.kills = free_port(), 0
-        self.got: list[tuple[str, int, bool]] = []
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                values = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if "sent_before" in values:
-                    hook.got.append((values["event"], values["id"], values["sent_before"]))
-                self.send_response(204)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._handler = Handler
-        self.start()
-
-    def start(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), self._handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def kill(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self.kills += 1
-        time.sleep(1)
-        self.start()
-
-
-def until(asked: Callable[[], bool], seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not asked():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def subscribed(port: int, got: list[tuple[str, int, bool]]) -> mqtt.Client:
-    """A subscriber that the broker remembers, and that comes back by itself."""
-
-    def heard(_: Any, __: Any, message: Any) -> None:
-        values = json.loads(message.payload)
-        # What a broker sends again by itself, it says by the flag `dup`.
-        got.append((values["event"], values["id"], values["sent_before"] or message.dup))
-
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "day", clean_session=False)
-    client.on_message = heard
-    client.on_connect = lambda c, *_: c.subscribe(
-        [("reconpatch/+/verdict/#", 1), ("reconpatch/+/failure/#", 1)]
-    )
-    client.reconnect_delay_set(1, 1)
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    return client
-
-
-def send(url: str, work: queue.Queue[int], answered: list[int], lost: list[int]) -> None:
-    files = [photo(seed, 128) for seed in range(8)]
-    while True:
-        try:
-            number = work.get_nowait()
-        except queue.Empty:
-            return
-        product = ("part", "ring")[number % 2]
+    def _send(self) -> None:
         while True:
-            path = f"{url}/api/v1/inspect?product={product}&name=photo{number}.png"
             try:
-                asked = urllib.request.Request(path, files[number % 8], method="POST")
+                number = self._work.get_nowait()
+            except queue.Empty:
+                return
+            if number % A_FILE_FOR == 0:
+                self._put(number)
+            self._inspect(number)
+
+    def _put(self, number: int) -> None:
+        name = f"file{number}.png"
+        half = self._incoming / f"{name}.part"
+        half.write_bytes(self._files[number % 8])
+        half.rename(self._incoming / name)
+        self.files.append(name)
+
+    def _inspect(self, number: int) -> None:
+        product = PRODUCTS[number % 2]
+        path = f"{self.url}/api/v1/inspect?product={product}&name=photo{number}.png"
+        while True:
+            try:
+                asked = urllib.request.Request(path, self._files[number % 8], method="POST")
                 with urllib.request.urlopen(asked, timeout=30) as answer:
-                    answered.append(json.load(answer)["id"])
-                break
+                    self.answered.append(json.load(answer)["id"])
+                return
             except (urllib.error.URLError, OSError, ValueError):
-                lost.append(number)
+                self.lost.append(number)
                 time.sleep(0.5)
+
+
+def pixels_of(seed: int) -> Any:
+    return np.asarray(Image.open(io.BytesIO(photo(seed, SIDE))))
+
+
+def mosquitto_at(folder: Path) -> tuple[Program, int]:
+    """A broker that writes down what it has taken, and its port."""
+    program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+    if program is None:
+        raise SystemExit("there is no mosquitto: on Debian, apt-get install mosquitto")
+    port = free_port()
+    (folder / "mosquitto.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n"
+        f"persistence true\npersistence_location {folder}/\n"
+        "autosave_interval 1\nautosave_on_changes true\nmax_queued_messages 0\n"
+    )
+    command = [program, "-c", folder / "mosquitto.conf"]
+    return Program(command, port, folder / "broker.log"), port
+
+
+def database_at(folder: Path) -> tuple[Postgres | None, str]:
+    """A PostgreSQL of our own and its URL, or SQLite in the station's folder."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        return None, f"sqlite:///{folder / 'data' / 'records.sqlite'}"
+    server = Postgres(programs[-1].parent, folder / "postgres")
+    return server, server.url
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, default=5_000)
+    parser.add_argument("--photos", type=int, default=20_000)
     parser.add_argument("--every", type=float, default=15, help="seconds between two kills")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    mosquitto = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin")
-    if mosquitto is None:
-        raise SystemExit("there is no mosquitto: on Debian, apt-get install mosquitto")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for model in ("part", "ring"):
-            small_model(folder / f"{model}.rcp", 128)
-        hook, broker_port, port = Hook(), free_port(), free_port()
-        (folder / "mosquitto.conf").write_text(
-            f"listener {broker_port} 127.0.0.1\nallow_anonymous true\nuser root\n"
-            f"persistence true\npersistence_location {folder}/\n"
-            "autosave_interval 1\nautosave_on_changes true\nmax_queued_messages 0\n"
-        )
-        (folder / "station.toml").write_text(
-            f"[outputs.hook]\nkind = 'webhook'\nurl = 'http://127.0.0.1:{hook.port}/'\n"
-            f"[outputs.broker]\nkind = 'mqtt'\nhost = '127.0.0.1'\nport = {broker_port}\n"
-        )
-        broker = Killed(
-            [mosquitto, "-c", str(folder / "mosquitto.conf")], broker_port, folder / "broker.log"
-        )
-        by_mqtt: list[tuple[str, int, bool]] = []
-        client = subscribed(broker_port, by_mqtt)
-        serve = [sys.executable, "-m", "reconpatch.cli", "serve", str(folder / "part.rcp")]
-        serve += [str(folder / "ring.rcp"), "--data", str(folder / "data"), "--port", str(port)]
-        serve += ["--config", str(folder / "station.toml")]
-        service = Killed(serve, port, folder / "service.log")
-        url = f"http://127.0.0.1:{port}"
-        work: queue.Queue[int] = queue.Queue()
-        for number in range(given.photos):
-            work.put(number)
-        answered: list[int] = []
-        lost: list[int] = []
-        threads = [
-            threading.Thread(target=send, args=(url, work, answered, lost)) for _ in range(CLIENTS)
-        ]
-        began = time.monotonic()
-        for thread in threads:
-            thread.start()
-        rng = random.Random(given.seed)
-        while any(thread.is_alive() for thread in threads):
-            time.sleep(given.every)
-            rng.choice([service, broker, hook]).kill()
-        took = time.monotonic() - began
-        database = folder / "data" / "records.sqlite"
-
-        def rows(query: str) -> list[Any]:
-            with sqlite3.connect(database, timeout=30) as connection:
-                return connection.execute(query).fetchall()
-
-        empty = until(lambda: rows("SELECT count(*) FROM outbox") == [(0,)], 180)
-        time.sleep(2)
-        client.loop_stop()
-        service.process.terminate()
-        service.process.wait()
-        broker.process.kill()
-        stored = [number for (number,) in rows("SELECT id FROM inspections")]
-        audit = [sys.executable, "-m", "reconpatch.cli", "audit", "--data", str(folder / "data")]
-        trail = subprocess.run(audit, capture_output=True, encoding="utf-8", check=False)
-        wrong = report(
-            given.photos, took, answered, stored, lost, hook, broker, service, by_mqtt, trail.stdout
-        )
-        if wrong or not empty or trail.returncode:
+        folder.chmod(0o755)  # the database has an account of its own
+        for model in PRODUCTS:
+            small_model(folder / f"{model}.rcp", SIDE)
+        if not day(folder, given.photos, given.every, given.seed):
             print((folder / "service.log").read_text()[-3_000:], file=sys.stderr)
             raise SystemExit("something was lost")
 
 
-def report(
-    photos: int, took: float, answered: list[int], stored: list[int], lost: list[int], hook: Hook,
-    broker: Killed, service: Killed, by_mqtt: list[tuple[str, int, bool]], trail: str,
-) -> int:  # fmt: skip
-    """Print what came of it; how much was lost that may not be."""
-    print(f"{photos} photos in {took:.0f} s; killed: service {service.kills}, "
-          f"broker {broker.kills}, receiver {hook.kills} times")  # fmt: skip
-    missing = len(set(answered) - set(stored))
-    print(f"answered {len(answered)}, sent again {len(lost)}, stored {len(stored)}; "
-          f"answered and not stored {missing}")  # fmt: skip
-    wrong = missing + len(answered) - len(set(answered))
-    for name, got in (("webhook", hook.got), ("mqtt", by_mqtt)):
-        verdicts = Counter(number for event, number, _ in got if event == "verdict")
-        never = len(set(stored) - set(verdicts))
-        again = sum(count - 1 for count in verdicts.values())
-        seen: set[int] = set()
-        unsaid = 0
-        for event, number, sent_before in got:
-            if event == "verdict":
-                unsaid += number in seen and not sent_before
-                seen.add(number)
-        print(f"{name}: never arrived {never}, arrived again {again}, without saying so {unsaid}")
-        wrong += never + unsaid if name == "webhook" else 0
-    print(f"audit: {trail.strip()}")
+def day(folder: Path, photos: int, every: float, seed: int) -> bool:
+    """Live through it; whether nothing was lost."""
+    database, database_url = database_at(folder)
+    broker, broker_port = mosquitto_at(folder)
+    hook, port, opcua_port = Hook(), free_port(), free_port()
+    frames = [pixels_of(one) for one in range(8)]
+    camera = Camera(lambda number: frames[number % 8])
+    (folder / "incoming").mkdir()
+    (folder / "station.toml").write_text(
+        f"[outputs.hook]\nkind = 'webhook'\nurl = 'http://127.0.0.1:{hook.port}/'\n"
+        f"[outputs.broker]\nkind = 'mqtt'\nhost = '127.0.0.1'\nport = {broker_port}\n"
+        "[outputs.scada]\nkind = 'opcua'\n"
+        f"endpoint = 'opc.tcp://127.0.0.1:{opcua_port}/reconpatch'\n"
+        f"[cameras.top]\nkind = 'stream'\nurl = '{camera.url}'\nevery = 1\nproduct = 'part'\n"
+        "[cameras.files]\nkind = 'folder'\npath = 'incoming'\nproduct = 'ring'\n"
+    )
+    by_mqtt: list[Told] = []
+    listener = subscribed(broker_port, by_mqtt)
+    data = ["--data", folder / "data"]
+    if database is not None:
+        data += ["--database", database_url]
+    serve = [sys.executable, "-m", "reconpatch.cli", "serve"]
+    serve += [folder / f"{model}.rcp" for model in PRODUCTS]
+    serve += [*data, "--port", port, "--config", folder / "station.toml"]
+    service = Program(serve, port, folder / "service.log")
+    memory = Memory(service)
+    memory.start()
+    opcua = OpcUaClient(opcua_port, PRODUCTS)
+    opcua.start()
+    life = Day(f"http://127.0.0.1:{port}", photos, folder / "incoming")
+    parts: dict[str, Part] = {
+        "service": service, "broker": broker, "receiver": hook, "camera": camera,
+    }  # fmt: skip
+    if database is not None:
+        parts["database"] = database
+    began = time.monotonic()
+    for thread in life.threads:
+        thread.start()
+    rng = random.Random(seed)
+    turns: list[str] = []
+    while any(thread.is_alive() for thread in life.threads):
+        time.sleep(every)
+        turns = turns or rng.sample(sorted(parts), len(parts))
+        if (turn := turns.pop()) != "service" or life.left > photos / 3:
+            parts[turn].kill()
+    took = time.monotonic() - began
+
+    engine = sa.create_engine(database_url.replace("postgresql:", "postgresql+psycopg:"))
+
+    def rows(query: str) -> list[Any]:
+        with engine.connect() as connection:
+            return list(connection.execute(sa.text(query)).all())
+
+    def files_left() -> bool:
+        kept = {name for (name,) in rows("SELECT name FROM inspections")}
+        return not set(life.files) - kept
+
+    done = until(files_left, 180)
+    camera.switch_off()
+    time.sleep(3)
+    done = until(lambda: rows("SELECT count(*) FROM outbox") == [(0,)], 180) and done
+    time.sleep(2)
+    listener.loop_stop()
+    stored = rows("SELECT id, name, product FROM inspections")
+    failed = rows("SELECT kind, count(*) FROM failures GROUP BY kind ORDER BY kind")
+    engine.dispose()
+    service.process.terminate()
+    service.process.wait()
+    audit = [sys.executable, "-m", "reconpatch.cli", "audit", *data]
+    trail = subprocess.run(
+        [*map(str, audit)], capture_output=True, encoding="utf-8", check=False
+    )  # fmt: skip
+    broker.process.kill()
+    broker.process.wait()
+    if database is not None:
+        database.stop()
+    kills = ", ".join(f"{name} {part.kills}" for name, part in sorted(parts.items()))
+    print(f"{photos} photos in {took:.0f} s on {os.cpu_count()} cores, "
+          f"{'PostgreSQL' if database else 'SQLite'}; taken down: {kills}")  # fmt: skip
+    wrong = report_records(life, stored, failed)
+    numbers = {number for number, _, _ in stored}
+    wrong += report_messages("webhook", hook.got, numbers)
+    report_messages("mqtt", by_mqtt, numbers)
+    wrong += report_opcua(opcua, stored)
+    report_memory(memory)
+    print(f"audit: {trail.stdout.strip() or trail.stderr.strip()}")
+    return done and not wrong and trail.returncode == 0
+
+
+def report_records(life: Day, stored: Sequence[Any], failed: Sequence[Any]) -> int:
+    """Print what became of verdicts; how many were lost or came twice that may not."""
+    numbers = {number for number, _, _ in stored}
+    names = Counter(name for _, name, _ in stored)
+    missing = len(set(life.answered) - numbers)
+    twice = len(life.answered) - len(set(life.answered))
+    print(f"sent: answered {len(life.answered)}, sent again {len(life.lost)}; answered and not "
+          f"stored {missing}, one number for two {twice}")  # fmt: skip
+    more = sum(names[f"photo{number}.png"] - 1 for number in range(life.photos))
+    never = sum(not names[f"photo{number}.png"] for number in range(life.photos))
+    print(f"stored {len(stored)}: photos without a record {never}, more than one because the "
+          f"answer was lost {more}")  # fmt: skip
+    files = Counter(names[name] for name in life.files)
+    print(f"folder: {len(life.files)} files, once in the records {files[1]}")
+    print(f"camera: {sum(name.startswith('top-') for name in names)} photos; without a verdict: "
+          f"{', '.join(f'{kind} {count}' for kind, count in failed) or 'none'}")  # fmt: skip
+    return missing + twice + never + len(life.files) - files[1] + max(0, more - len(life.lost))
+
+
+def report_messages(output: str, got: Sequence[Told], numbers: set[int]) -> int:
+    """Print what arrived; how much never did, or came twice without saying so."""
+    verdicts = Counter(number for event, number, _ in got if event == "verdict")
+    never = len(numbers - set(verdicts))
+    again = sum(count - 1 for count in verdicts.values())
+    seen: set[int] = set()
+    unsaid = 0
+    for event, number, sent_before in got:
+        if event == "verdict":
+            unsaid += number in seen and not sent_before
+            seen.add(number)
+    print(f"{output}: never arrived {never} of {len(numbers)}, arrived again {again}, without "
+          f"saying so {unsaid}")  # fmt: skip
+    return never + unsaid
+
+
+def report_opcua(client: OpcUaClient, stored: Sequence[Any]) -> int:
+    """Print what OPC UA shows in the end; for how many products it is not the last record."""
+    last = {
+        product: max(number for number, _, one in stored if one == product) for product in PRODUCTS
+    }
+    wrong = sum(client.last.get(product) != last[product] for product in PRODUCTS)
+    print(f"opcua: {client.values} values read in {client.connections} connections; shows the last "
+          f"record of {len(PRODUCTS) - wrong} of {len(PRODUCTS)} products")  # fmt: skip
     return wrong
+
+
+def report_memory(memory: Memory) -> None:
+    """Print the memory of the life of the service that was longest."""
+    seconds = max(memory.megabytes.values(), key=len)
+    third = max(1, len(seconds) // 3)
+    print(f"memory of the service in its longest life, {len(seconds)} s: "
+          f"{statistics.median(seconds[third : 2 * third]):.0f} MB in the second third, "
+          f"{statistics.median(seconds[-third:]):.0f} MB in the last, at most "
+          f"{max(seconds):.0f} MB")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from conftest import RGB
+RGB = npt.NDArray[np.uint8]
 
 NAME = "line"
 FRAME_SECONDS = 0.02

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ from reconpatch.station.doctor import examine
 from reconpatch.station.records import Record
 from reconpatch.station.station import Station
 from streams import NAME, MjpegCamera, NetworkCamera, RtspCamera
-from test_line_protocols import Broker, broker  # noqa: F401  (a fixture)
+from test_line_protocols import Broker, broker, free_port  # noqa: F401  (a fixture)
 from test_outputs import until, write
 from test_service import start  # noqa: F401  (a fixture)
 from test_station import png
@@ -268,6 +269,27 @@ def test_a_wrong_password_is_told_without_it(
     until(lambda: state(cameras).state == "lost")
     assert f"{settings.address} gives no stream: check" in state(cameras).error
     assert "hunter2" not in "".join(capfd.readouterr()) + repr(cameras.states())
+
+
+def test_a_stream_of_ffmpeg(run: Run) -> None:
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        pytest.skip("no H.264 stream: on Debian, apt-get install ffmpeg")
+    url = f"http://127.0.0.1:{free_port()}/live.ts"
+    source = "-f lavfi -i color=red:size=160x96:rate=25 -c:v libx264 -tune zerolatency -g 5"
+    command = [ffmpeg, "-v", "quiet", "-re", *source.split(), "-f", "mpegts", "-listen", "1", url]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        cameras = run(top=StreamSettings(url=url, timeout=10))
+        until(lambda: state(cameras).state == "ok")
+        frame = cameras.get("top").picture()
+        assert frame.shape == (96, 160, 3)
+        red, green, blue = frame.reshape(-1, 3).mean(axis=0)
+        assert red > 200 > 50 > max(green, blue)
+    finally:
+        process.kill()
+        process.wait()
+    until(lambda: state(cameras).state == "lost")
 
 
 # --- What is done with frames: a camera that a test feeds ----------------------------------------
@@ -556,6 +578,8 @@ def test_the_service_takes_pauses_and_tells(
     shown = client.get(f"{root}/top/frame", params={"size": 32})
     assert shown.headers["content-type"] == "image/jpeg"
     assert read_photo_bytes(shown.content, name="").width == 32
+    whole = client.get(f"{root}/top/frame", params={"kind": "png"})
+    assert (read_photo_bytes(whole.content, name="").pixels == textured(1)).all()
     paused = client.post(f"{root}/top/pause", headers={"X-Operator": "ada"}).json()
     assert (paused["paused"], paused["paused_by"], paused["taken"]) == (True, "ada", 1)
     refused = client.post(f"{root}/top/trigger")

@@ -129,7 +129,8 @@ def _file(*media_types: str) -> dict[int | str, dict[str, Any]]:
 _RAW = {"application/octet-stream": _BINARY, "image/*": _BINARY}
 _ONE_PHOTO = _body(_form("file", _BINARY["schema"], required=True) | _RAW)
 _PHOTOS = {"type": "array", "items": _BINARY["schema"]}
-_PICTURE = _file("image/png", "image/jpeg")
+PICTURE = _file("image/png", "image/jpeg")
+"""What a route answers that draws a picture, for OpenAPI."""
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": said} for status, said in _SAID.items()
@@ -438,19 +439,19 @@ def photo(record: Found, here: Here) -> Response:
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 
-@router.get("/records/{record}/picture", response_class=Response, responses=_PICTURE)
+@router.get("/records/{record}/picture", response_class=Response, responses=PICTURE)
 async def picture(record: Found, here: Here, size: Size = None, kind: Kind = "jpeg") -> Response:
     """The photo as a browser shows it: upright, 8 bits."""
     return await here.drawn(lambda: here.pictures.photo(record, size, kind))
 
 
-@router.get("/records/{record}/overlay", response_class=Response, responses=_PICTURE)
+@router.get("/records/{record}/overlay", response_class=Response, responses=PICTURE)
 async def overlay(record: Found, here: Here, size: Size = None, kind: Kind = "jpeg") -> Response:
     """The photo under its heat map, regions framed; one scale of colours for all photos."""
     return await here.drawn(lambda: here.pictures.overlay(record, size, kind))
 
 
-@router.get("/records/{record}/heatmap", response_class=Response, responses=_PICTURE)
+@router.get("/records/{record}/heatmap", response_class=Response, responses=PICTURE)
 async def heatmap(
     record: Found,
     here: Here,
@@ -464,7 +465,7 @@ async def heatmap(
     return await here.drawn(lambda: here.pictures.heatmap(record, size, scale))
 
 
-@router.get("/records/{record}/closest", response_class=Response, responses=_PICTURE)
+@router.get("/records/{record}/closest", response_class=Response, responses=PICTURE)
 async def closest(record: Found, here: Here) -> Response:
     """The good photo that the worst patch was compared with, the closest patch framed."""
     return await here.drawn(lambda: here.pictures.closest(record))

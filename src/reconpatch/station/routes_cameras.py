@@ -13,10 +13,11 @@ from pydantic import BaseModel
 from reconpatch.errors import NotFoundError
 from reconpatch.photos.images import Photo
 from reconpatch.station.cameras.camera import CameraState
+from reconpatch.station.cameras.live import png
 from reconpatch.station.cameras.source import Frame
 from reconpatch.station.guard import API
 from reconpatch.station.records import Record
-from reconpatch.station.routes import PROBLEMS, Here, Service, Size, Who
+from reconpatch.station.routes import PICTURE, PROBLEMS, Here, Kind, Service, Size, Who
 
 Name = Annotated[str, InPath(max_length=40, description="Name of a camera.")]
 
@@ -49,15 +50,19 @@ def trigger(
     return here.cameras.get(name).shoot(serial).result()
 
 
-@router.get(
-    "/{name}/frame", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}}
-)
-def frame(name: Name, here: Here, size: Size = None) -> Response:
-    """A frame of now, which is not inspected; of a lost camera its last one."""
+@router.get("/{name}/frame", response_class=Response, responses=PICTURE)
+def frame(name: Name, here: Here, size: Size = None, kind: Kind = "jpeg") -> Response:
+    """A frame of now, which is not inspected; of a lost camera its last one.
+
+    As a PNG it is the photo that would be inspected, whole.
+    """
     camera = here.cameras.get(name)
-    content = _shown(camera.picture(), _white_level(here, camera.state().product), size)
+    if kind == "png":
+        content = png(camera.picture())
+    else:
+        content = _shown(camera.picture(), _white_level(here, camera.state().product), size)
     headers = {"Cache-Control": "no-store"}
-    return Response(content, media_type="image/jpeg", headers=headers)
+    return Response(content, media_type=f"image/{kind}", headers=headers)
 
 
 @router.post("/{name}/pause")
