@@ -16,7 +16,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from conftest import RGB, SIDE, WAIT, save, textured
-from reconpatch.errors import CameraError, MissingExtraError, NotFoundError, SettingsError
+from reconpatch.errors import (
+    CameraError,
+    MissingExtraError,
+    NotFoundError,
+    PhotoError,
+    SettingsError,
+)
 from reconpatch.photos.images import read_photo_bytes
 from reconpatch.station.cameras import cameras as all_cameras
 from reconpatch.station.cameras import live
@@ -560,6 +566,25 @@ def test_photos_of_a_folder_are_inspected_once(run: Run, station: Station, tmp_p
     until(lambda: state(again).state == "lost")
     save(textured(4), folder / "new.png")
     until(lambda: _newest(station) == "new.png")
+
+
+def test_a_photo_that_the_model_refuses_is_told_once(
+    run: Run, station: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise PhotoError("it is no disc")
+
+    inspector = station.product("disc").inspector
+    monkeypatch.setattr(type(inspector), "inspect_batch", refuse)
+    save(textured(1), tmp_path / "incoming" / "part.png")
+    cameras = run(top=FolderSettings(path=tmp_path / "incoming", every=0.01, patience=600))
+    until(lambda: state(cameras).failed == 1)
+    save(textured(2), tmp_path / "incoming" / "part 2.png")
+    until(lambda: state(cameras).failed == 2)
+    failed, _ = station.records.log.failures("disc")
+    assert [(one.name, one.error) for one in failed] == [
+        ("part 2.png", "it is no disc"), ("part.png", "it is no disc"),
+    ]  # fmt: skip
 
 
 # --- The service ---------------------------------------------------------------------------------

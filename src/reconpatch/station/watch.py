@@ -141,8 +141,9 @@ class FolderWatch(ABC):
         """Inspect a file and commit its record.
 
         Raises:
-            PhotoError: it does not decode.
+            PhotoError: it does not decode, and may be half-written.
             NotYetError: it has to wait.
+            KeptError: it has no verdict, and that has been kept.
         """
 
     @abstractmethod
@@ -191,9 +192,13 @@ class FolderWatch(ABC):
             record, alarm, notes = self._inspect(content, self._relative(path), key)
         except NotYetError:
             return None
+        except KeptError as error:
+            return self._give_up(key, str(error))
         except PhotoError as error:
             if self._clock() - first_seen < self._patience:
                 return None
+            name = self._relative(path)[-_LONGEST_NAME:]
+            self._failed(name.encode("utf-8", "backslashreplace").decode(), str(error))
             return self._give_up(key, str(error))
         target = self._sort(path, _name_of(record), record.photo)
         return Watched(path, record, sorted_to=target, alarm=alarm, notes=notes)
@@ -202,10 +207,7 @@ class FolderWatch(ABC):
         return path.relative_to(self._folder).as_posix()
 
     def _give_up(self, key: FileKey, error: str) -> Watched:
-        path = Path(key.path)
-        name = self._relative(path)[-_LONGEST_NAME:]
-        self._failed(name.encode("utf-8", "backslashreplace").decode(), error)
-        target = None
+        path, target = Path(key.path), None
         if self._output is not None:
             with contextlib.suppress(OSError):
                 target = self._sort(path, "error", sha256_of(path))
@@ -267,6 +269,10 @@ class Watcher(FolderWatch):
         product, log = self._served.version.product, self._records.log
         if not log.has_failure(product, name, error):  # a restarted watch finds it again
             log.add_failures([Failure(None, datetime.now(UTC), product, name, "photo", error)])
+
+
+class KeptError(Exception):
+    """A file has no verdict, and that has been kept."""
 
 
 class NotYetError(Exception):

@@ -19,7 +19,7 @@ from reconpatch.station.cameras.settings import FolderSettings
 from reconpatch.station.cameras.source import Frame
 from reconpatch.station.records import FileKey, Record
 from reconpatch.station.station import Station
-from reconpatch.station.watch import FolderWatch, Inspected, NotYetError
+from reconpatch.station.watch import FolderWatch, Inspected, KeptError, NotYetError
 
 log = logging.getLogger("reconpatch.cameras")
 
@@ -139,7 +139,10 @@ class _Watch(FolderWatch):
             answer = self._station.submit(content, name=name, product=self._product, file=key)
         except BusyError as error:
             raise NotYetError from error
-        return answer.result(), None, ()
+        try:
+            return answer.result(), None, ()
+        except PhotoError as error:  # of the model: it decodes
+            raise KeptError(str(error)) from error
 
     def _failed(self, name: str, error: str) -> None:
         product = self._product or self._station.default
