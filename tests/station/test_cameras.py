@@ -367,7 +367,8 @@ def test_at_an_interval_photos_are_taken_until_it_is_paused(
     cameras = run(top=DEVICE.model_copy(update={"every": 0.01}))
     until(lambda: station.records.count() >= 3)
     cameras.pause("top", "ada")
-    assert (state(cameras).paused, state(cameras).paused_by) == (True, "ada")
+    [pause] = cameras.pauses()
+    assert (pause.camera, pause.product, pause.by) == ("top", "disc", "ada")
     with pytest.raises(CameraError, match="the camera top was paused by ada: resume it"):
         cameras.get("top").shoot()
     until(lambda: state(cameras).age is not None)  # it is still read
@@ -384,8 +385,9 @@ def test_a_paused_camera_is_paused_after_another_start(
     fed(Endless(textured(1)))
     Cameras({"top": DEVICE, "side": DEVICE}, station).pause("top", "ada")
     cameras = run(top=DEVICE, side=DEVICE)
-    assert state(cameras).paused_by == "ada"
-    assert not state(cameras, "side").paused
+    assert [(one.camera, one.by) for one in cameras.pauses()] == [("top", "ada")]
+    [told] = station.records.audit.page(limit=1)
+    assert state(cameras).pause.since == told.time
 
 
 def test_at_an_interval_a_reason_is_told_once(fed: Any, station: Station) -> None:
@@ -606,7 +608,8 @@ def test_the_service_takes_pauses_and_tells(
     whole = client.get(f"{root}/top/frame", params={"kind": "png"})
     assert (read_photo_bytes(whole.content, name="").pixels == textured(1)).all()
     paused = client.post(f"{root}/top/pause", headers={"X-Operator": "ada"}).json()
-    assert (paused["paused"], paused["paused_by"], paused["taken"]) == (True, "ada", 1)
+    assert (paused["pause"]["by"], paused["taken"]) == ("ada", 1)
+    assert client.get("/api/v1/state").json()["paused"] == [paused["pause"]]
     refused = client.post(f"{root}/top/trigger")
     assert refused.status_code == 503
     assert refused.json()["error"] == "the camera top was paused by ada: resume it on the page"
@@ -619,7 +622,7 @@ def test_the_service_takes_pauses_and_tells(
         'reconpatch_failures_total{kind="camera",product="disc"} 1.0',
     ):
         assert line in figures
-    assert not client.post(f"{root}/top/resume").json()["paused"]
+    assert client.post(f"{root}/top/resume").json()["pause"] is None
     monkeypatch.setattr(source, "grab", Fed().grab)
     source.grab = lambda: (_ for _ in ()).throw(CameraError("it was unplugged"))  # type: ignore[method-assign]
     until(lambda: client.get("/api/v1/health").json()["lost"] == ["top"])

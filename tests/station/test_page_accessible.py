@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import scratched, textured
+from reconpatch.station.cameras.settings import FolderSettings, StreamSettings
 from reconpatch.station.outputs.settings import WebhookSettings
 from reconpatch.station.page_settings import languages
 from reconpatch.station.station import Station
@@ -32,6 +33,7 @@ def violations(page: Any) -> list[str]:
 VIEWS = {
     "live": ".verdict.anomalous", "threshold": ".handle[aria-valuenow]", "history": "td.name",
     "fit": "#fit-folder option", "models": "tr.current", "outputs": "tbody tr",
+    "cameras": ".camera .pill.failed",
 }  # fmt: skip
 
 
@@ -44,7 +46,11 @@ def test_no_view_breaks_a_rule_in_any_language(
     width: int,
 ) -> None:
     told = {"erp": WebhookSettings(url="http://127.0.0.1:1/")}
-    with shown(browser, tmp_path, small_model_file, {}, told) as one:
+    cameras = {
+        "top": StreamSettings(url="rtsp://127.0.0.1:1/live"),
+        "files": FolderSettings(path=tmp_path),
+    }
+    with shown(browser, tmp_path, small_model_file, {}, told, cameras=cameras) as one:
         page = one.page
         one.station.live.stale_after = None  # however long all views take
         page.emulate_media(color_scheme=colours)

@@ -59,6 +59,12 @@ def test_a_camera_is_seen_asked_paused_lost_and_comes_back(
     expect(top.locator(".pill")).to_have_text("paused")
     expect(top.locator("button", has_text="Inspect a frame")).to_be_disabled()
     expect(top.locator("dl")).to_contain_text("Last frame0.")  # it is still read
+    line.go("live")
+    expect(page.locator("#verdict")).to_contain_text("PAUSED")
+    expect(page.locator("#reason")).to_contain_text("The camera top is paused.")
+    line.inspect("part.png", textured(1))  # from elsewhere
+    line.expect_verdict("part.png", "GOOD")
+    line.go("cameras")
     page.click("button[aria-label='Resume: top']")
     expect(top.locator(".pill")).to_have_text("frames come")
     assert [entry.what for entry in line.station.records.audit.page(limit=2)] == [

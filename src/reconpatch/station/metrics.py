@@ -175,7 +175,7 @@ class _Cameras(Collector):
         )  # fmt: skip
         for one in self._cameras.states():
             up.add_metric([one.name], one.state == "ok")
-            paused.add_metric([one.name], one.paused)
+            paused.add_metric([one.name], one.pause is not None)
             if one.age is not None:
                 age.add_metric([one.name], one.age)
             photos.add_metric([one.name, "verdict"], one.taken)

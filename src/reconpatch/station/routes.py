@@ -882,6 +882,7 @@ async def state(here: Here) -> StateOut:
         failing=here.outputs.failing(),
         cameras=here.cameras.names,
         lost=here.cameras.lost(),
+        paused=here.cameras.pauses(),
         now=datetime.now(UTC),
         ready=not reasons,
         reasons=reasons,

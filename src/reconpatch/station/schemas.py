@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
 from reconpatch.method.settings import Quality
+from reconpatch.station.cameras.camera import Pause
 from reconpatch.station.confirmed import Confirmed
 from reconpatch.station.drawing import MOST_POINTS, MOST_STROKES
 from reconpatch.station.fit_jobs import FitFolder, FitJob
@@ -156,6 +157,7 @@ class StateOut(BaseModel):
     failing: dict[str, str] = Field(description="Why outputs fail, by their names.")
     cameras: list[str] = Field(description="Names of the cameras.")
     lost: dict[str, str] = Field(description="Why cameras are lost, by their names.")
+    paused: list[Pause] = Field(description="Cameras that take no photos.")
 
 
 class FailuresOut(BaseModel):

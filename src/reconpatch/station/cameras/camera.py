@@ -47,6 +47,23 @@ class Health:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """That a camera takes no photos, because somebody said so.
+
+    Attributes:
+        camera: its name.
+        product: that its photos are inspected as; None: no product is in service.
+        since: since when, in UTC.
+        by: who paused it, as far as they said.
+    """
+
+    camera: str
+    product: str | None
+    since: datetime
+    by: str | None
+
+
+@dataclass(frozen=True)
 class CameraState(Health):
     """How a camera is.
 
@@ -55,8 +72,7 @@ class CameraState(Health):
         kind: of the camera.
         address: what it is or where, without anything secret.
         product: that its photos are inspected as; None: the default.
-        paused: whether it takes no photos, because somebody said so.
-        paused_by: who, as far as they said.
+        pause: that it takes no photos, or None.
         every: seconds between two photos, or looks into the folder; 0: none is taken by itself.
         trigger: where messages come from that have photos taken, or None.
         taken: photos that got a verdict, since the service started.
@@ -68,8 +84,7 @@ class CameraState(Health):
     kind: str = ""
     address: str = ""
     product: str | None = None
-    paused: bool = False
-    paused_by: str | None = None
+    pause: Pause | None = None
     every: float = 0.0
     trigger: str | None = None
     taken: int = 0
@@ -88,7 +103,7 @@ class Camera(ABC):
 
     def __init__(self, name: str, settings: CameraSettings, station: Station) -> None:
         self.name, self._station, self._about = name, station, settings
-        self.paused, self.paused_by = False, None  # type: bool, str | None
+        self._pause: tuple[datetime, str | None] | None = None
         self._taken = self._failed = 0
         self._failure: str | None = None
         self._counting = threading.Lock()
@@ -135,22 +150,29 @@ class Camera(ABC):
         trigger = getattr(about, "trigger", None)
         return CameraState(
             **vars(self.health()), name=self.name, kind=about.kind, address=about.address,
-            product=about.product, paused=self.paused, paused_by=self.paused_by,
+            product=about.product, pause=self.pause,
             every=about.every, trigger=trigger and trigger.address, taken=self._taken,
             failed=self._failed, failure=self._failure,
         )  # fmt: skip
 
-    def pause(self, by: str | None = None) -> None:
+    @property
+    def pause(self) -> Pause | None:
+        """That it takes no photos, or None."""
+        if self._pause is None:
+            return None
+        return Pause(self.name, self._about.product or self._station.default, *self._pause)
+
+    def set_pause(self, since: datetime, by: str | None = None) -> None:
         """Take no photos until it is to go on; the camera is still read."""
-        self.paused, self.paused_by = True, by
+        self._pause = since, by
 
     def resume(self) -> None:
         """Take photos again."""
-        self.paused, self.paused_by = False, None
+        self._pause = None
 
     def _check_paused(self) -> None:
-        if self.paused:
-            who = f" by {self.paused_by}" if self.paused_by else ""
+        if (pause := self.pause) is not None:
+            who = f" by {pause.by}" if pause.by else ""
             raise CameraError(f"the camera {self.name} was paused{who}: resume it on the page")
 
     def _count(self, error: BaseException | None) -> None:

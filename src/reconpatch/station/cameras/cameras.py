@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from reconpatch.errors import NotFoundError
-from reconpatch.station.cameras.camera import Camera, CameraState
+from reconpatch.station.cameras.camera import Camera, CameraState, Pause
 from reconpatch.station.cameras.folder import FolderCamera
 from reconpatch.station.cameras.live import LiveCamera
 from reconpatch.station.cameras.settings import CameraSettings, FolderSettings, LiveSettings
@@ -35,7 +36,7 @@ class Cameras:
         for name, camera in self._all.items():
             last = self._audit.last(name, (_PAUSE, _RESUME))
             if last is not None and last.what == _PAUSE:
-                camera.pause(last.who)
+                camera.set_pause(last.time, last.who)
 
     def start(self) -> None:
         """Begin to take photos."""
@@ -62,6 +63,10 @@ class Cameras:
         """Why cameras are lost, by their names; from memory."""
         return {one.name: one.error or "" for one in self.states() if one.state == "lost"}
 
+    def pauses(self) -> list[Pause]:
+        """Of the cameras that are paused; from memory."""
+        return [pause for camera in self._all.values() if (pause := camera.pause) is not None]
+
     def get(self, name: str) -> Camera:
         """A camera by its name.
 
@@ -81,7 +86,7 @@ class Cameras:
         """
         camera = self.get(name)
         self._audit.add(_PAUSE, name, who=by)
-        camera.pause(by)
+        camera.set_pause(datetime.now(UTC), by)
         return camera.state()
 
     def resume(self, name: str, by: str | None = None) -> CameraState:

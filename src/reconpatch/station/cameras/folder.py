@@ -94,13 +94,13 @@ class FolderCamera(Camera):
             self._stopping.wait(wait)
 
     def _look(self, watch: _Watch) -> None:
-        if self.paused:
+        if self.pause:
             return
         for seen in watch.look():
             self._came = time.monotonic()
             if not seen.inspected_before:
                 self._count(PhotoError(seen.error) if seen.error else None)
-            if self.paused or self._stopping.is_set():
+            if self.pause or self._stopping.is_set():
                 return
 
     def _works(self) -> None:

@@ -190,7 +190,7 @@ class LiveCamera(Camera):
 
     def _by_itself(self) -> None:
         """Take a photo, unless it is paused, or the one before still waits."""
-        if self.paused or (self._latest is not None and not self._latest.done()):
+        if self.pause or (self._latest is not None and not self._latest.done()):
             return
         try:
             self._latest = self._photo("")

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { during, duration, h, said, sentence, time, toast } from "./dom.js";
+import { verdictOf } from "./items.js";
 import { fixed, t } from "./words.js";
 
 const EVERY = 1000; // milliseconds between two looks
@@ -41,12 +42,12 @@ export function camerasView(main) {
     const picture = isFolder ? null : h("img", { alt: t("cameras.picture", { name }), hidden: true });
     const figures = h("dl", { class: "figures" });
     const notes = h("div");
-    const take = !isFolder && button(t("cameras.take"), async () => {
+    const take = !isFolder && button("inspect", t("cameras.take"), async () => {
       const record = await api.triggerCamera(name);
-      toast(t("cameras.taken", { name: record.name, verdict: t(`verdict.${record.anomalous ? "anomalous" : "good"}`) }));
+      toast(t("cameras.taken", { name: record.name, verdict: verdictOf(record) }));
     });
     let paused = false;
-    const pause = button("", () => api.pauseCamera(name, !paused));
+    const pause = button("feedback", "", () => api.pauseCamera(name, !paused));
     const element = h("section", { class: "camera", "aria-label": name },
       h("div", { class: "row" }, h("h2", {}, name), sign), h("small", {}, `${kind} · ${address}`),
       picture, figures, notes, h("div", { class: "row" }, take, pause));
@@ -62,12 +63,12 @@ export function camerasView(main) {
       next.src = api.frame(name, SIDE);
     }
 
-    function button(text, work) {
-      return h("button", { type: "button", "aria-label": `${text}: ${name}`, onclick: (event) => during(event.currentTarget, async () => { await work(); await load(); }) }, text);
+    function button(needs, text, work) {
+      return h("button", { type: "button", "data-needs": needs, "aria-label": `${text}: ${name}`, onclick: (event) => during(event.currentTarget, async () => { await work(); await load(); }) }, text);
     }
 
     function show(camera) {
-      paused = camera.paused;
+      paused = Boolean(camera.pause);
       const ok = isFolder ? "there" : "ok";
       const word = camera.state !== "ok" ? camera.state : paused ? "paused" : ok;
       sign.className = `pill ${word === ok ? "good" : word === "starting" ? "" : "failed"}`;
@@ -83,7 +84,7 @@ export function camerasView(main) {
       refill(figures, rows.filter(Boolean).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
       const says = [
         camera.state === "lost" && [t("cameras.lost_since", { time: time(camera.since) }), " ", said(sentence(camera.error))],
-        paused && camera.paused_by && [t("cameras.paused_by", { name: camera.paused_by })],
+        camera.pause?.by && [t("cameras.paused_by", { name: camera.pause.by })],
         camera.trigger_error && [said(sentence(camera.trigger_error))],
         camera.failure && camera.state === "ok" && [t("cameras.failure"), " ", said(sentence(camera.failure))],
       ];

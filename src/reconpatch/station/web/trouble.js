@@ -31,6 +31,8 @@ export function trouble(service, name) {
   if (!product) return told("out", t("trouble.out", { name }), null);
   if (product.state === "out") return told("out", t("trouble.out_why", { name, why: product.reason }), product.since);
   if (product.failure) return told("failed", failed(product.failure), product.failure.time);
+  const pause = state.paused.find((one) => one.product === name && !(product.last && new Date(product.last.time) > new Date(one.since)));
+  if (pause) return told("paused", pause.by ? t("trouble.paused_by", { camera: pause.camera, name: pause.by }) : t("trouble.paused", { camera: pause.camera }), pause.since);
   if (!product.last) return told("none", t("live.none"), product.since);
   const age = product.last.age + silence / 1000;
   if (product.state !== "ok" || (state.stale_after !== null && age >= state.stale_after)) {
