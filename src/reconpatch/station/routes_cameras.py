@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from fastapi import Path as InPath
 from PIL import Image
 from pydantic import BaseModel
@@ -17,7 +17,7 @@ from reconpatch.station.cameras.live import png
 from reconpatch.station.cameras.source import Frame
 from reconpatch.station.guard import API
 from reconpatch.station.records import Record
-from reconpatch.station.routes import PICTURE, PROBLEMS, Here, Kind, Service, Size, Who
+from reconpatch.station.routes import PICTURE, PROBLEMS, Here, Kind, Serial, Service, Size, Who
 
 Name = Annotated[str, InPath(max_length=40, description="Name of a camera.")]
 
@@ -44,10 +44,10 @@ def cameras(here: Here) -> CamerasOut:
 def trigger(
     name: Name,
     here: Here,
-    serial: Annotated[str, Query(max_length=100, description="Goes before the photo's name.")] = "",
+    serial: Serial = None,
 ) -> Record:
     """Take a photo and inspect it; the answer comes once the verdict is on the disk."""
-    return here.cameras.get(name).shoot(serial).result()
+    return here.cameras.get(name).shoot(serial or "").result()
 
 
 @router.get("/{name}/frame", response_class=Response, responses=PICTURE)

@@ -129,7 +129,7 @@ class Camera(ABC):
         """Take a photo and have it inspected; what came to nothing is kept and counted.
 
         Args:
-            serial: of the part, or other words that its photo is to be known by.
+            serial: of the part; "": what was scanned for the next part, if anything.
 
         Raises:
             CameraError: there is no photo.

@@ -106,13 +106,13 @@ class LiveCamera(Camera):
         self._check_paused()
         taken = self._reader.frame()
         self._check_size(taken.pixels)
-        name = self._photo_name(serial, taken.time)
-        return self._station.submit(png(taken.pixels), name=name, product=self._about.product)
+        return self._station.submit(
+            png(taken.pixels), name=self._photo_name(taken.time), product=self._about.product,
+            serial=_word(serial) or None,
+        )  # fmt: skip
 
-    def _photo_name(self, serial: str, when: datetime) -> str:
-        word = "".join(c for c in serial if c.isprintable()).strip()[:_LONGEST_SERIAL]
-        stem = f"{self.name}-{when:%Y%m%dT%H%M%S}.{when.microsecond // 1000:03}Z.png"
-        return f"{word} {stem}" if word else stem
+    def _photo_name(self, when: datetime) -> str:
+        return f"{self.name}-{when:%Y%m%dT%H%M%S}.{when.microsecond // 1000:03}Z.png"
 
     def _check_size(self, pixels: Frame) -> None:
         served = self._station.product(self._about.product)
@@ -128,7 +128,7 @@ class LiveCamera(Camera):
     def _nothing(self, serial: str, error: ReconPatchError) -> None:
         """A photo that was asked for has no verdict."""
         self._count(error)
-        name = self._photo_name(serial, datetime.now(UTC))
+        name = f"{_word(serial)} {self._photo_name(datetime.now(UTC))}".strip()
         self._station.no_photo(self._about.product, name, str(error), "camera")
 
     def _done(self, answer: Future[Record]) -> None:
@@ -200,6 +200,11 @@ class LiveCamera(Camera):
             if self._said != str(error):
                 self._said = str(error)
                 self._nothing("", error)
+
+
+def _word(serial: str) -> str:
+    """A serial number as it was meant, whatever a program has put around it."""
+    return "".join(c for c in serial if c.isprintable()).strip()[:_LONGEST_SERIAL]
 
 
 def _size(pixels: Frame) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Messages of an MQTT topic, each of which has a photo taken.
 
-The text of a message, such as a serial number, is what the photo is known by. A message that the
+The text of a message is the serial number of the part, or nothing. A message that the
 broker has kept (retained) says nothing of now and is passed over, and so is what was sent while the
 station was away.
 """
