@@ -109,7 +109,7 @@ def test_a_file_names_the_outputs(tmp_path: Path) -> None:
         ("outputs = 3", "outputs is no table of tables: write it as [outputs.NAME]"),
         (
             "inputs = 3",
-            "has the key 'inputs', which is not known there: give cameras, outputs or page",
+            "has the key 'inputs', which is not known there: give cameras, outputs, page",
         ),
         ("[outputs.ERP]\nkind='mqtt'", "outputs has the name 'ERP': give 1 to 40 letters a to z"),
         ("[outputs.a]\nurl='x'", "outputs.a.kind is missing: give modbus, mqtt, opcua or webhook"),
