@@ -15,6 +15,7 @@ The database is PostgreSQL where it is installed, else SQLite.
 from __future__ import annotations
 
 import argparse
+import http.client
 import io
 import json
 import os
@@ -27,7 +28,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
@@ -103,7 +103,7 @@ class Day:
                 with urllib.request.urlopen(asked, timeout=30) as answer:
                     self.answered.append(json.load(answer)["id"])
                 return
-            except (urllib.error.URLError, OSError, ValueError):
+            except (http.client.HTTPException, OSError, ValueError):
                 self.lost.append(number)
                 time.sleep(0.5)
 
