@@ -45,6 +45,7 @@ from day_parts import (
     Postgres,
     Program,
     Told,
+    is_healthy,
     subscribed,
     until,
 )
@@ -176,7 +177,7 @@ def day(folder: Path, photos: int, every: float, seed: int) -> bool:
     serve = [sys.executable, "-m", "reconpatch.cli", "serve"]
     serve += [folder / f"{model}.rcp" for model in PRODUCTS]
     serve += [*data, "--port", port, "--config", folder / "station.toml"]
-    service = Program(serve, port, folder / "service.log")
+    service = Program(serve, port, folder / "service.log", is_healthy)
     memory = Memory(service)
     memory.start()
     opcua = OpcUaClient(opcua_port, PRODUCTS)

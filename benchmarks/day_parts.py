@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -56,15 +58,22 @@ class Part(Protocol):
 class Program:
     """A program that is killed (SIGKILL) and started again on the same port."""
 
-    def __init__(self, command: Sequence[object], port: int, log: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[object],
+        port: int,
+        log: Path,
+        answers: Callable[[int], bool] = listens,
+    ) -> None:
         self._command, self._port, self._log = [*map(str, command)], port, log
+        self._answers = answers
         self.kills = 0
         self.start()
 
     def start(self) -> None:
         with self._log.open("ab") as said:
             self.process = subprocess.Popen(self._command, stdout=said, stderr=said)
-        until(lambda: listens(self._port), 120)
+        until(lambda: self._answers(self._port), 300)
 
     def kill(self) -> None:
         self.process.kill()
@@ -72,6 +81,15 @@ class Program:
         self.kills += 1
         time.sleep(AWAY)
         self.start()
+
+
+def is_healthy(port: int) -> bool:
+    """Whether a station listens and is ready: it listens before it has read its models."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/health", timeout=5):
+            return True
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 class Memory(threading.Thread):
