@@ -56,7 +56,6 @@ def test_what_was_done_is_undone_in_one_place_and_a_part_is_compared(
     line: Line,  # noqa: F811
 ) -> None:
     page, expect = line.page, sync_api.expect
-    line.station.live.stale_after = None
     line.inspect("first.png", scratched(textured(1)))
     line.ask("POST", "records/1/feedback", json={"feedback": "defect", "kind": "scratch"})
     line.inspect("second.png", scratched(textured(2)))

@@ -33,11 +33,8 @@ function draw() {
 
 /** Let the header's button undo the last thing. */
 export function bindUndo() {
-  let busy = false; // what is undone next goes on from what was undone before
-  byId("undo").addEventListener("click", async () => {
-    if (busy || !done.length) return;
-    busy = true;
-    try { await run(done.at(-1)); } finally { busy = false; }
-  });
+  let before = Promise.resolve(); // what is undone next goes on from what is undone now
+  const next = () => (done.length ? run(done.at(-1)) : null);
+  byId("undo").addEventListener("click", () => { before = before.then(next, next); });
   draw();
 }
