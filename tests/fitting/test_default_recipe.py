@@ -82,13 +82,14 @@ def test_an_inspection_is_f_on_the_patch_features_and_the_bank(model: Model) -> 
         assert expected.image_score > np.sort(expected.distances)[-1]
 
 
-def test_the_mean_of_all_distances_counts_half_of_what_the_most_distant_vary_by(
+def test_the_mean_of_all_distances_counts_by_what_it_varies_and_the_number_of_parts(
     model: Model,
 ) -> None:
     weight = model.settings.scoring.overall
     means = np.array([distances.mean() for distances in model.good.weighted])
     top = model.good.image_scores - weight * means
-    assert weight == pytest.approx(0.5 * np.std(top) / np.std(means), rel=1e-4)
+    share = 0.6 * 8 / (8 + 50)
+    assert weight == pytest.approx(share * np.std(top) / np.std(means), rel=1e-4)
     assert 0 < weight < 10
 
 
@@ -103,7 +104,7 @@ def test_a_mean_of_a_given_weight_is_taken_as_it_is_and_none_is_none(
         given.good.image_scores, without.good.image_scores + 0.25 * means, rtol=1e-5
     )
     # A fit with the settings of a model chooses anew.
-    assert model.settings.overall_share == 0.5
+    assert model.settings.overall_share == 0.6
 
 
 def test_every_row_says_which_photo_and_place_it_is_from(model: Model) -> None:

@@ -277,10 +277,11 @@ def test_the_mean_is_of_all_distances_as_they_are_and_not_smoothed():
 
 def test_the_weight_of_the_mean_evens_out_how_much_both_vary():
     top, overall = np.array([1.0, 5.0]), np.array([3.0, 4.0])  # they vary by 2 and 0.5
-    assert scoring.overall_weight(top, overall, 0.5) == 0.5 * 2.0 / 0.5
-    assert scoring.overall_weight(top, np.array([3.0, 3.001]), 0.5) == scoring.MOST_OVERALL
-    assert scoring.overall_weight(top, np.array([3.0, 3.0]), 0.5) == 0.0
-    assert scoring.overall_weight(np.array([1.0, 1.0]), overall, 0.5) == 0.0
+    assert scoring.overall_weight(top, overall, 0.5, 50) == 0.5 * 0.5 * 2.0 / 0.5
+    assert scoring.overall_weight(top, overall, 0.5, 150) == 0.75 * 0.5 * 2.0 / 0.5
+    assert scoring.overall_weight(top, np.array([3.0, 3.001]), 0.5, 50) == scoring.MOST_OVERALL
+    assert scoring.overall_weight(top, np.array([3.0, 3.0]), 0.5, 50) == 0.0
+    assert scoring.overall_weight(np.array([1.0, 1.0]), overall, 0.5, 50) == 0.0
 
 
 # ScoringSettings

@@ -344,6 +344,23 @@ def test_old_records_are_judged_by_the_model_of_their_time(station, good_photo):
     assert station.judge_of(record) is not station.product("disc").inspector
 
 
+def test_a_version_that_a_kill_left_untold_is_told_once_at_the_next_start(station, start):
+    ways = ("model", "threshold", "rollback")
+    station.set_threshold("disc", score=9.0)
+    told = station.records.audit.last("disc", ways)
+    assert (told.what, told.after["version"]) == ("threshold", 2)
+    station.records.put_in_service("disc", 1)  # of a rollback, and here comes the kill
+    station.close()
+    for _ in range(2):
+        again = start()
+        found = again.records.audit.last("disc", ways)
+        assert (found.what, found.before["version"], found.after["version"]) == ("model", 2, 1)
+        assert "stopped before it could say why" in found.why
+        again.close()
+    entries = again.records.audit.page(limit=100)
+    assert sum(one.what == "model" for one in entries) == 2  # the model given, and this
+
+
 def test_roll_back_goes_to_the_parent_or_to_a_number(station, good_photo):
     station.set_threshold("disc", score=0.0)
     station.set_threshold("disc", score=1000.0)

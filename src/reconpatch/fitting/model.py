@@ -435,7 +435,10 @@ class _Fit:
             )  # fmt: skip
             scoring = settings.scoring
             if settings.overall_share > 0:
-                weight = overall_weight(scores.image_scores, scores.overall, settings.overall_share)
+                weight = overall_weight(
+                    scores.image_scores, scores.overall, settings.overall_share,
+                    len({photos[i].group for i in scores.photos}),
+                )  # fmt: skip
                 scoring, scores = replace(scoring, overall=weight), scores.with_overall(weight)
             image_scores = by_part(scores.image_scores, photos, scores.photos)
             calibration = Calibration(

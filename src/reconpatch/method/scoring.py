@@ -232,18 +232,26 @@ def top_score(patch_distances: Floats, settings: ScoringSettings, layout: Layout
     return score
 
 
-def overall_weight(top: Scores, overall: Scores, share: float) -> float:
+OVERALL_HALF = 50
+"""Good parts of which `overall_weight` takes half of the share."""
+
+
+def overall_weight(top: Scores, overall: Scores, share: float, parts: int) -> float:
     """Choose `ScoringSettings.overall` by the good photos, each as if it were new.
 
     Args:
         top: (n,) image scores with overall = 0.
         overall: (n,) means of all distances.
-        share: how much the second counts beside the first, each by its standard deviation.
+        share: how much the second counts beside the first, each by its standard deviation, of very
+            many parts. Few show little of how whole photos vary, in light above all, so it is
+            multiplied by parts / (parts + OVERALL_HALF).
+        parts: how many different good parts there are.
 
     Returns:
         At most `MOST_OVERALL`; 0 where one of them does not vary.
     """
     spread = float(overall.std())
+    share *= parts / (parts + OVERALL_HALF)
     return min(share * float(top.std()) / spread, MOST_OVERALL) if spread > 0 else 0.0
 
 

@@ -153,7 +153,8 @@ class FitSettings:
             for no estimate. See `reconpatch.fitting.quality`.
         overall_share: how much the mean of all of a photo's distances counts in the image score, as
             a share of what the most distant ones count, each by how much it varies among the good
-            photos: from it the fit makes `scoring.overall`. 0 takes that as it is given.
+            photos: from it, and from their number, the fit makes `scoring.overall`; see
+            `reconpatch.method.scoring.overall_weight`. 0 takes that as it is given.
         guard: whether f, once trained, has to do no worse than the identity on those defects; if
             it does, the identity takes its place.
         false_alarm_rate: see `reconpatch.method.calibration`.
@@ -396,7 +397,7 @@ _DEFAULT = FitSettings(
     expanded=True,
     bank_least=4000,
     turns="auto",
-    overall_share=0.5,
+    overall_share=0.6,
     defects=64,
     training=TrainingSettings(
         dim=128,

@@ -85,6 +85,9 @@ NamedBytes = tuple[bytes, str]
 RECENT = 1_000
 """Photos of the recent past that a preview of a threshold looks at."""
 
+# What the audit trail calls the ways of a version into service.
+_PUTS_INTO_SERVICE = ("model", "fit", "update", "threshold", "rollback")
+
 # Photos that are read at the same time: more would wait for each other on the machines meant.
 _READERS = 2
 # Pixels of a batch that are in memory at once, unless one photo alone has more.
@@ -293,6 +296,7 @@ class Station:
                 errors.append(error)
                 self._out[product] = str(error)
             else:
+                self._tell_unwritten(one)
                 served[product] = one
                 self._tags[product] = self._tag_of(one.version)
                 self._out.pop(product, None)  # the version from before goes on
@@ -306,6 +310,17 @@ class Station:
                 f"{self.data.path} has no product yet: give a model file that `fit` wrote"
             )
         return served
+
+    def _tell_unwritten(self, served: Served) -> None:
+        """Tell the audit trail what is in service, where a kill came before that was told."""
+        product = served.version.product
+        last = self.records.audit.last(product, _PUTS_INTO_SERVICE)
+        was = last.after if last is not None else None
+        if was is None or was["version"] != served.version.number:
+            self.records.audit.add(
+                "model", product, before=was, after=_in_service(served),
+                why="found in service at start: the service was stopped before it could say why",
+            )  # fmt: skip
 
     def _restore_live(self) -> None:
         for name in self._all_products:
