@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from reconpatch.features.feature_graph import feature_graph
 from reconpatch.fitting import model as fitting
 from reconpatch.fitting import turns
 from reconpatch.fitting.update import update
-from reconpatch.method.scoring import score_patches
+from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.scoring import anomaly_map, score_nearest, score_patches
 from reconpatch.model.model import Model
-from reconpatch.model.parity import verify_sample
+from reconpatch.model.parity import compare, own_reference, verify_sample
 from reconpatch.photos.images import read_photo
 
 # The default recipe at 64 pixels; nothing that f, the bank or the scores depend on is left out.
@@ -86,11 +88,11 @@ def test_the_mean_of_all_distances_counts_by_what_it_varies_and_the_number_of_pa
     model: Model,
 ) -> None:
     weight = model.settings.scoring.overall
-    means = np.array([distances.mean() for distances in model.good.weighted])
+    means = np.array([distances.mean() for distances in model.good.distances])
     top = model.good.image_scores - weight * means
-    share = 0.6 * 8 / (8 + 50)
-    assert weight == pytest.approx(share * np.std(top) / np.std(means), rel=1e-4)
-    assert 0 < weight < 10
+    assert weight == pytest.approx(
+        min(0.6 * np.std(top) / np.std(means), 3.0) * 8 / (8 + 50), rel=1e-4
+    )
 
 
 def test_a_mean_of_a_given_weight_is_taken_as_it_is_and_none_is_none(
@@ -99,7 +101,7 @@ def test_a_mean_of_a_given_weight_is_taken_as_it_is_and_none_is_none(
     given = fit(good_folder, overall=0.25, turns="never")
     without = fit(good_folder, overall_share=0.0, turns="never")
     assert (given.settings.scoring.overall, without.settings.scoring.overall) == (0.25, 0.0)
-    means = given.good.weighted.mean(axis=1)
+    means = given.good.distances.mean(axis=1)
     np.testing.assert_allclose(
         given.good.image_scores, without.good.image_scores + 0.25 * means, rtol=1e-5
     )
@@ -137,6 +139,43 @@ def test_the_file_is_saved_loaded_verified_and_scores_the_same(
     again = tmp_path / "again.rcp"
     loaded.save(again)
     assert again.read_bytes() == path.read_bytes()
+
+
+def test_an_engine_may_take_either_of_two_rows_that_are_as_near_and_no_other(
+    model: Model,
+) -> None:
+    bank, sample = model.bank, model.sample
+    assert bank.scales is not None
+    assert sample is not None
+    # Every row a second time, in a part of the bank that is said to be twice as sparse.
+    twice = MemoryBank(
+        *(np.concatenate([x, x]) for x in (bank.rows, bank.photo, bank.place, bank.replacements)),
+        scales=np.concatenate([bank.scales, bank.scales * 2]),
+    )
+    doubled = replace(model, bank=twice)
+    scoring, layout = model.settings.scoring, model.layout
+
+    def reference(prepared: Any) -> Any:
+        return own_reference(doubled, prepared)
+
+    def other_rows(step: int) -> Any:
+        def run(prepared: Any) -> Any:
+            said = reference(prepared)
+            nearest = (said.nearest + step) % len(twice)
+            scores, maps = said.score.copy(), said.map.copy()
+            for i, r in enumerate(said.features):
+                away = np.linalg.norm(r - twice.rows[nearest[i]], axis=1)
+                scores[i] = score_nearest(r, away, nearest[i], twice, scoring, layout).image_score
+                maps[i] = anomaly_map(away, model.engine.grid, said.map.shape[1:], scoring.blur)
+            return said._replace(nearest=nearest, score=scores, map=maps)
+
+        return run
+
+    photos = sample.photos()[:4]
+    (as_near,) = compare(doubled, photos, reference, {"as near": other_rows(len(bank))})
+    assert (as_near.holds, as_near.near_ties) == (True, 4 * 64)
+    (further,) = compare(doubled, photos, reference, {"further": other_rows(1)})
+    assert not further.holds
 
 
 def test_the_same_seed_gives_the_same_model(good_folder: Path, model: Model) -> None:
@@ -210,13 +249,17 @@ def test_quarter_turns_are_made_where_half_turns_help_or_copies_are_asked_for(
 
     monkeypatch.setattr(fitting, "turned", remembered)
     photos = [textured(seed) for seed in range(4)]
-    for helps, asked in ((False, "auto"), (True, "auto"), (False, "always")):
+    further = turns.TurnsDecision(False, 1.0, 1.04, 4)
+    wider = turns.TurnsDecision(False, 1.1, 1.0, 4)
+    helps = turns.TurnsDecision(True, 0.9, 1.0, 4)
+    for decision, asked, rounds in (
+        (further, "auto", 1), (wider, "auto", 2), (helps, "auto", 2), (further, "always", 2),
+    ):  # fmt: skip
         made.clear()
-        monkeypatch.setattr(
-            fitting, "decide", lambda *_, helps=helps: turns.TurnsDecision(helps, 1.0, 1.0, 4)
-        )
-        fit(photos, turns=asked)
-        assert made == ([(2,), (1, 3)] if helps or asked == "always" else [(2,)])
+        monkeypatch.setattr(fitting, "decide", lambda *_, decision=decision: decision)
+        found = fit(photos, turns=asked)
+        assert made == [(2,), (1, 3)][:rounds]
+        assert found.provenance["turns"]["taken"] == (decision.taken or asked == "always")
     made.clear()
     fit(photos, turns="always", size=(64, 96))
     assert made == [(2,)]

@@ -479,7 +479,7 @@ def test_what_the_guard_decides_is_what_is_fitted(
 
     alone = fit(good_folder, method="patchcore") if better == "identity" else None
     monkeypatch.setattr(fitting, "judge_on_defects", ranked)
-    model = guarded(good_folder, dim=12)
+    model = guarded(good_folder, dim=12, overall_share=0.0)
     assert model.provenance["guard"]["kept"] == better
     if alone is not None:
         assert model.representation.weight is None

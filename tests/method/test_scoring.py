@@ -257,7 +257,7 @@ def test_a_little_wrong_everywhere_outscores_noise_by_hand():
     noise, worn = np.float32([4, 0, 0, 0, 0, 0, 0, 0]), np.float32([3] * 8)
     of = {
         overall: [
-            scoring.top_score(x, ScoringSettings(top=0.125, overall=overall), layout)
+            scoring.mean_score(x, x, ScoringSettings(top=0.125, overall=overall), layout)
             for x in (noise, worn)
         ]
         for overall in (0.0, 2.0)
@@ -265,21 +265,27 @@ def test_a_little_wrong_everywhere_outscores_noise_by_hand():
     assert of == {0.0: [4.0, 3.0], 2.0: [4.0 + 2 * 0.5, 3.0 + 2 * 3.0]}
 
 
-def test_the_mean_is_of_all_distances_as_they_are_and_not_smoothed():
+def test_the_mean_is_of_all_distances_as_they_are_neither_weighted_nor_smoothed():
     layout = Layout.whole((3, 3), (3, 3))
-    patches = normal((9,), seed=4) ** 2
+    rows, patches = normal((12, 4), seed=5), normal((9, 4), seed=6)
     one, two = (
-        scoring.top_score(patches, ScoringSettings(top=0.2, smooth=1.0, overall=o), layout)
+        score_patches(
+            patches,
+            bank_of(rows),
+            ScoringSettings(top=0.2, smooth=1.0, overall=o, principal=2, contrast=3.0),
+            layout,
+        )
         for o in (0.0, 1.5)
     )
-    assert two - one == pytest.approx(1.5 * sum(patches.tolist()) / 9, rel=1e-6)
+    mean = sum(min(distance(p, row) for row in rows) for p in patches) / 9
+    assert two.image_score - one.image_score == pytest.approx(1.5 * mean, rel=1e-5)
 
 
 def test_the_weight_of_the_mean_evens_out_how_much_both_vary():
     top, overall = np.array([1.0, 5.0]), np.array([3.0, 4.0])  # they vary by 2 and 0.5
     assert scoring.overall_weight(top, overall, 0.5, 50) == 0.5 * 0.5 * 2.0 / 0.5
     assert scoring.overall_weight(top, overall, 0.5, 150) == 0.75 * 0.5 * 2.0 / 0.5
-    assert scoring.overall_weight(top, np.array([3.0, 3.001]), 0.5, 50) == scoring.MOST_OVERALL
+    assert scoring.overall_weight(top, np.array([3.0, 3.001]), 0.5, 50) == scoring.LARGEST_RATIO / 2
     assert scoring.overall_weight(top, np.array([3.0, 3.0]), 0.5, 50) == 0.0
     assert scoring.overall_weight(np.array([1.0, 1.0]), overall, 0.5, 50) == 0.0
 

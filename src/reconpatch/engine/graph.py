@@ -77,7 +77,7 @@ class _Steps(FeatureSteps):
         if scoring.density > 0:
             scales = self.takes(SCALES, ("rows",))
             weighted = self.node("Div", weighted, self.node("Gather", scales, nearest))
-        self.score(scoring, r, weighted, nearest, bank, norms, min(scoring.b, rows))
+        self.score(scoring, r, weighted, distances, nearest, bank, norms, min(scoring.b, rows))
         self.draw(distances, scoring.blur)
         places = ("batch", self.places)
         shapes = (
@@ -119,6 +119,7 @@ class _Steps(FeatureSteps):
         self,
         scoring: ScoringSettings,
         r: str,
+        weighted: str,
         distances: str,
         nearest: str,
         bank: str,
@@ -134,10 +135,10 @@ class _Steps(FeatureSteps):
             self.node("ReduceMax", s, axes=[1], keepdims=0, to="score")
             self.node("ArgMax", s, axis=1, keepdims=0, to="worst")
             return
-        worst = self.node("ArgMax", distances, axis=1, keepdims=0, to="worst")
+        worst = self.node("ArgMax", weighted, axis=1, keepdims=0, to="worst")
         if scoring.top > 0:
             count = self.integers(top_count(scoring.top, self.places))
-            largest = self.node("TopK", self.smooth(distances, scoring.smooth), count, axis=1)
+            largest = self.node("TopK", self.smooth(weighted, scoring.smooth), count, axis=1)
             if scoring.overall == 0:
                 self.node("ReduceMean", largest, axes=[1], keepdims=0, to="score")
                 return
@@ -146,7 +147,7 @@ class _Steps(FeatureSteps):
             weight = self.constant("overall", scoring.overall)
             self.node("Add", top, self.node("Mul", mean, weight), to="score")
         elif b == 1:
-            self.node("ReduceMax", distances, axes=[1], keepdims=0, to="score")
+            self.node("ReduceMax", weighted, axes=[1], keepdims=0, to="score")
         else:
             index = self.node("Unsqueeze", worst, self.integers(1))
             patch = self.node("GatherND", r, index, batch_dims=1)  # (B, D)

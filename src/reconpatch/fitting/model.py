@@ -67,6 +67,7 @@ from reconpatch.fitting.trial import (
 )
 from reconpatch.fitting.turns import (
     HALF_TURNS,
+    HIGHER,
     QUARTER_TURNS,
     TurnsDecision,
     bank_with,
@@ -478,7 +479,7 @@ class _Fit:
                     bank, with_copies, photo, self.photos, of, settings.scoring, self.layout
                 )
                 taken = decision.taken or settings.turns == "always"
-                if not taken:
+                if not taken and decision.mean >= HIGHER:  # how far scores spread is less certain
                     break
         return (with_copies if taken else bank), replace(decision, taken=taken)
 

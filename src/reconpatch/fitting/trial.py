@@ -247,12 +247,14 @@ def judge_on_defects(
         r = defects.represented(k, f)
         distances, nearest = others.nearest(r)
         if layout.in_tiles:
-            whole = np.zeros(layout.places, np.float32)  # of a photo that was not scored itself
+            # Zeros: of a photo that was not scored itself.
+            whole, weighted = np.zeros((2, layout.places), np.float32)
             if i in row_of_photo:
-                whole[:] = good.weighted[row_of_photo[i]]
-            weighted = weighted_distances(r, distances, nearest, others, scoring)
-            whole[view.places] = weighted[view.cells]
-            scored = score_nearest(None, whole, nearest, others, scoring, layout, whole)
+                row = row_of_photo[i]
+                whole[:], weighted[:] = good.distances[row], good.weighted[row]
+            of_tile = weighted_distances(r, distances, nearest, others, scoring)
+            whole[view.places], weighted[view.places] = distances[view.cells], of_tile[view.cells]
+            scored = score_nearest(None, whole, nearest, others, scoring, layout, weighted)
         else:
             cells = view.cells
             scored = score_nearest(

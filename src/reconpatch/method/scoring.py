@@ -40,10 +40,11 @@ class ScoringSettings:
         smooth: standard deviation, in places of the grid, of a Gaussian blur of the distances
             before that mean is taken: a defect covers more than one place, what is odd by chance
             does not. 0 for none; only with top above 0.
-        overall: how much the mean of all of a photo's distances counts beside that mean of the
-            most distant ones: what is wrong a little everywhere, such as a part that is worn, dull
-            or of another lot, is told from noise by it. 0 for not at all; only with top above 0. A
-            fit chooses it by the good photos: see `FitSettings.overall_share`.
+        overall: how much the mean of all of a photo's distances, as the map shows them, counts
+            beside that mean of the most distant ones: what is wrong a little everywhere, such as a
+            part that is worn, dull or of another lot, is told from noise by it. 0 for not at all;
+            only with top above 0. A fit chooses it by the good photos: see
+            `FitSettings.overall_share`.
         blur: standard deviation of the Gaussian blur of the map, in pixels of the model's input.
         principal: leading dimensions of r that are principal directions; see
             `reconpatch.method.contrastive_components`. The others are contrastive components.
@@ -177,7 +178,7 @@ def score_nearest(
         weighted = weighted_distances(patches, nearest_distances, nearest, bank, settings)
     worst = int(weighted.argmax())
     if settings.top > 0:
-        score = top_score(weighted, settings, layout)
+        score = mean_score(weighted, nearest_distances, settings, layout)
         return PatchScores(nearest_distances, nearest, score, worst)
     if settings.b == 1 or patches is None:
         return PatchScores(nearest_distances, nearest, float(weighted[worst]), worst)
@@ -216,24 +217,38 @@ def weighted_distances(
     return weighted if bank.scales is None else weighted / bank.scales[nearest]
 
 
-def top_score(patch_distances: Floats, settings: ScoringSettings, layout: Layout) -> float:
-    """Compute the image score of (P,) distances for `top` above 0.
+def mean_score(
+    weighted: Floats, distances: Floats, settings: ScoringSettings, layout: Layout
+) -> float:
+    """Compute the image score for `top` above 0: `top_score`, and `overall` times the mean of all.
 
-    The mean of the most distant ones after they are smoothed, and `overall` times that of them all.
+    Args:
+        weighted: (P,) `weighted_distances`.
+        distances: (P,) float32, as they are. Their mean does not jump where two rows are as near.
+        settings: `top`, `smooth` and `overall`.
+        layout: where the patches lie.
     """
-    smoothed = patch_distances
-    if settings.smooth > 0:
-        drawn = _averaged(patch_distances, layout, layout.grid, settings.smooth)
-        smoothed = drawn.ravel()[layout.cell_of]
-    count = min(top_count(settings.top, layout.counted), len(smoothed))
-    score = top_mean(smoothed, count)
+    score = top_score(weighted, settings, layout)
     if settings.overall > 0:
-        score += settings.overall * float(patch_distances.mean(dtype=np.float64))
+        score += settings.overall * float(distances.mean(dtype=np.float64))
     return score
+
+
+def top_score(patch_distances: Floats, settings: ScoringSettings, layout: Layout) -> float:
+    """Average the most distant of (P,) distances for `top` above 0: smooth, then `top_mean`."""
+    if settings.smooth > 0:
+        smoothed = _averaged(patch_distances, layout, layout.grid, settings.smooth)
+        patch_distances = smoothed.ravel()[layout.cell_of]
+    count = min(top_count(settings.top, layout.counted), len(patch_distances))
+    return top_mean(patch_distances, count)
 
 
 OVERALL_HALF = 50
 """Good parts of which `overall_weight` takes half of the share."""
+LARGEST_RATIO = 3.0
+"""By how much the mean is multiplied at most, before that: 1 to 3 on real products. Where good
+photos have all but the same mean, f knows them too well, and a new one's is larger for that alone.
+"""
 
 
 def overall_weight(top: Scores, overall: Scores, share: float, parts: int) -> float:
@@ -248,11 +263,11 @@ def overall_weight(top: Scores, overall: Scores, share: float, parts: int) -> fl
         parts: how many different good parts there are.
 
     Returns:
-        At most `MOST_OVERALL`; 0 where one of them does not vary.
+        Less than `LARGEST_RATIO`; 0 where one of them does not vary.
     """
     spread = float(overall.std())
-    share *= parts / (parts + OVERALL_HALF)
-    return min(share * float(top.std()) / spread, MOST_OVERALL) if spread > 0 else 0.0
+    ratio = min(share * float(top.std()) / spread, LARGEST_RATIO) if spread > 0 else 0.0
+    return ratio * parts / (parts + OVERALL_HALF)
 
 
 def top_mean(patch_distances: Floats, count: int) -> float:

@@ -20,12 +20,13 @@ import numpy as np
 
 from reconpatch.engine.engines import Engine, Output, engines_present, scored_in_numpy
 from reconpatch.errors import ParityError
-from reconpatch.method.memory_bank import Floats
-from reconpatch.method.scoring import anomaly_map
+from reconpatch.method.memory_bank import Floats, Ints, distances
+from reconpatch.method.scoring import anomaly_map, score_nearest
 from reconpatch.model.contents import ModelContents
 from reconpatch.model.file import scoring_fingerprint
 from reconpatch.model.sample import Agreement, Measured, Sample, engine_here
 from reconpatch.photos.images import Bytes, Photo, as_bytes, as_unit
+from reconpatch.photos.layout import Layout
 
 RESOLUTION = 0.01
 """Share of the features' norm below which a threshold is too small to compare engines by."""
@@ -86,9 +87,27 @@ def measure(
         expected = reference(prepared)
         smallest = resolution(model, expected)
         for name, run in runs.items():
-            part = Measured.of(name, run(prepared), expected, smallest, engine_here(name))
+            output = run(prepared)
+            own = expected._replace(score=_score_by(output.nearest, expected, model))
+            part = Measured.of(name, output, own, smallest, engine_here(name))
             found[name] = found[name].joined(part) if name in found else part
     return list(found.values())
+
+
+def _score_by(nearest: Ints, expected: Output, model: ModelContents) -> Floats:
+    """(B,) float32 reference scores, where a patch has two rows as near by the one that is given.
+
+    Either is right, and what the image score makes of a difference is not the same for both. Where
+    the other row is not as near, the map says so.
+    """
+    scores, scoring = expected.score.copy(), model.settings.scoring
+    layout = Layout.whole(model.engine.grid, model.engine.input_size)
+    for i in np.flatnonzero((nearest != expected.nearest).any(axis=1)):
+        r = expected.features[i]
+        to_rows = distances(r, model.bank.rows[nearest[i]])
+        found = score_nearest(r, to_rows, nearest[i], model.bank, scoring, layout)
+        scores[i] = found.image_score
+    return scores
 
 
 def _batches(photos: Sequence[Bytes]) -> Iterator[Floats]:
