@@ -16,8 +16,6 @@ from reconpatch.errors import SettingsError
 from reconpatch.features.backbones import load_graph, spec
 from reconpatch.features.extractor import FeatureExtractor
 from reconpatch.features.feature_graph import feature_graph
-from reconpatch.fitting import model as fitting
-from reconpatch.fitting import turns
 from reconpatch.fitting.update import update
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.scoring import anomaly_map, score_nearest, score_patches
@@ -88,7 +86,7 @@ def test_the_mean_of_all_distances_counts_by_what_it_varies_and_the_number_of_pa
     model: Model,
 ) -> None:
     weight = model.settings.scoring.overall
-    means = np.array([distances.mean() for distances in model.good.distances])
+    means = np.array([distances.mean() for distances in model.good.weighted])
     top = model.good.image_scores - weight * means
     assert weight == pytest.approx(
         min(0.6 * np.std(top) / np.std(means), 3.0) * 8 / (8 + 50), rel=1e-4
@@ -101,7 +99,7 @@ def test_a_mean_of_a_given_weight_is_taken_as_it_is_and_none_is_none(
     given = fit(good_folder, overall=0.25, turns="never")
     without = fit(good_folder, overall_share=0.0, turns="never")
     assert (given.settings.scoring.overall, without.settings.scoring.overall) == (0.25, 0.0)
-    means = given.good.distances.mean(axis=1)
+    means = given.good.weighted.mean(axis=1)
     np.testing.assert_allclose(
         given.good.image_scores, without.good.image_scores + 0.25 * means, rtol=1e-5
     )
@@ -236,33 +234,6 @@ def test_a_bank_of_one_row_decides_nothing_on_turned_copies() -> None:
 
 
 # --- 16 bits --------------------------------------------------------------------------------------
-
-
-def test_quarter_turns_are_made_where_half_turns_help_or_copies_are_asked_for(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made: list[Any] = []
-
-    def remembered(*given: Any) -> Any:
-        made.append(given[-1])
-        return turns.turned(*given)
-
-    monkeypatch.setattr(fitting, "turned", remembered)
-    photos = [textured(seed) for seed in range(4)]
-    further = turns.TurnsDecision(False, 1.0, 1.04, 4)
-    wider = turns.TurnsDecision(False, 1.1, 1.0, 4)
-    helps = turns.TurnsDecision(True, 0.9, 1.0, 4)
-    for decision, asked, rounds in (
-        (further, "auto", 1), (wider, "auto", 2), (helps, "auto", 2), (further, "always", 2),
-    ):  # fmt: skip
-        made.clear()
-        monkeypatch.setattr(fitting, "decide", lambda *_, decision=decision: decision)
-        found = fit(photos, turns=asked)
-        assert made == [(2,), (1, 3)][:rounds]
-        assert found.provenance["turns"]["taken"] == (decision.taken or asked == "always")
-    made.clear()
-    fit(photos, turns="always", size=(64, 96))
-    assert made == [(2,)]
 
 
 @pytest.mark.parametrize("surveyed", [40, 2])

@@ -257,7 +257,7 @@ def test_a_little_wrong_everywhere_outscores_noise_by_hand():
     noise, worn = np.float32([4, 0, 0, 0, 0, 0, 0, 0]), np.float32([3] * 8)
     of = {
         overall: [
-            scoring.mean_score(x, x, ScoringSettings(top=0.125, overall=overall), layout)
+            scoring.mean_score(x, ScoringSettings(top=0.125, overall=overall), layout)
             for x in (noise, worn)
         ]
         for overall in (0.0, 2.0)
@@ -265,7 +265,7 @@ def test_a_little_wrong_everywhere_outscores_noise_by_hand():
     assert of == {0.0: [4.0, 3.0], 2.0: [4.0 + 2 * 0.5, 3.0 + 2 * 3.0]}
 
 
-def test_the_mean_is_of_all_distances_as_they_are_neither_weighted_nor_smoothed():
+def test_the_mean_is_of_all_distances_as_they_are_weighted_and_not_smoothed():
     layout = Layout.whole((3, 3), (3, 3))
     rows, patches = normal((12, 4), seed=5), normal((9, 4), seed=6)
     one, two = (
@@ -277,7 +277,15 @@ def test_the_mean_is_of_all_distances_as_they_are_neither_weighted_nor_smoothed(
         )
         for o in (0.0, 1.5)
     )
-    mean = sum(min(distance(p, row) for row in rows) for p in patches) / 9
+    nearest = [min(rows, key=lambda row, p=p: distance(p, row)) for p in patches]
+    weights = [1, 1, 3, 3]
+    mean = (
+        sum(
+            distance(np.multiply(p, weights), np.multiply(row, weights))
+            for p, row in zip(patches, nearest, strict=True)
+        )
+        / 9
+    )
     assert two.image_score - one.image_score == pytest.approx(1.5 * mean, rel=1e-5)
 
 

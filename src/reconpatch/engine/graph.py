@@ -77,7 +77,7 @@ class _Steps(FeatureSteps):
         if scoring.density > 0:
             scales = self.takes(SCALES, ("rows",))
             weighted = self.node("Div", weighted, self.node("Gather", scales, nearest))
-        self.score(scoring, r, weighted, distances, nearest, bank, norms, min(scoring.b, rows))
+        self.score(scoring, r, weighted, nearest, bank, norms, min(scoring.b, rows))
         self.draw(distances, scoring.blur)
         places = ("batch", self.places)
         shapes = (
@@ -120,7 +120,6 @@ class _Steps(FeatureSteps):
         scoring: ScoringSettings,
         r: str,
         weighted: str,
-        distances: str,
         nearest: str,
         bank: str,
         norms: str,
@@ -143,7 +142,7 @@ class _Steps(FeatureSteps):
                 self.node("ReduceMean", largest, axes=[1], keepdims=0, to="score")
                 return
             top = self.node("ReduceMean", largest, axes=[1], keepdims=0)
-            mean = self.node("ReduceMean", distances, axes=[1], keepdims=0)
+            mean = self.node("ReduceMean", weighted, axes=[1], keepdims=0)
             weight = self.constant("overall", scoring.overall)
             self.node("Add", top, self.node("Mul", mean, weight), to="score")
         elif b == 1:

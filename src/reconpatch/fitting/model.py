@@ -65,15 +65,7 @@ from reconpatch.fitting.trial import (
     judge_on_defects,
     make_defects,
 )
-from reconpatch.fitting.turns import (
-    HALF_TURNS,
-    HIGHER,
-    QUARTER_TURNS,
-    TurnsDecision,
-    bank_with,
-    decide,
-    turned,
-)
+from reconpatch.fitting.turns import TurnsDecision, bank_with, decide, turned
 from reconpatch.method.calibration import Calibration
 from reconpatch.method.contrastive_components import Contrast, principal_basis
 from reconpatch.method.coreset import bank_rows, greedy_coreset, random_projection
@@ -468,19 +460,12 @@ class _Fit:
         with self.clock.step("try turned copies"):
             rng = np.random.default_rng([settings.seed, 2])
             of = self.steps.at_hand(list(self.prepared))
-            height, width = self.extractor.input_size
-            rounds = [HALF_TURNS, QUARTER_TURNS] if height == width else [HALF_TURNS]
-            copies = None
-            for quarters in rounds:
-                more = turned(self.prepared, self.extractor, f, quarters)
-                copies = copies.and_(more) if copies else more
-                with_copies = bank_with(bank, copies, lambda r, rows: pick(r, rows, settings, rng))
-                decision = decide(
-                    bank, with_copies, photo, self.photos, of, settings.scoring, self.layout
-                )
-                taken = decision.taken or settings.turns == "always"
-                if not taken and decision.mean >= HIGHER:  # how far scores spread is less certain
-                    break
+            copies = turned(self.prepared, self.extractor, f)
+            with_copies = bank_with(bank, copies, lambda r, rows: pick(r, rows, settings, rng))
+            decision = decide(
+                bank, with_copies, photo, self.photos, of, settings.scoring, self.layout
+            )
+        taken = decision.taken or settings.turns == "always"
         return (with_copies if taken else bank), replace(decision, taken=taken)
 
     def _report(self, step: str) -> Callable[[int, int], None] | None:

@@ -5,8 +5,7 @@ hundred photos lacks much of what the next good photo shows. Copies turned by 90
 degrees fill some of that. On parts that always lie alike they only take rows away, and every good
 photo comes to lie further from the bank. So copies and photos share a bank of as many rows, and the
 copies are taken where the good photos, each left out in turn, lie as near to it as without, and
-their scores spread no more. Elsewhere they are left out. Half turns are tried first: where those do
-not help, quarter turns are not made, and most of the time of the trial is saved.
+their scores spread no more. Elsewhere they are left out.
 """
 
 from __future__ import annotations
@@ -45,30 +44,16 @@ class Turned:
     photo: npt.NDArray[np.int64]
     place: npt.NDArray[np.int64]
 
-    def and_(self, other: Turned) -> Turned:
-        """These copies and others."""
-        return Turned(
-            np.concatenate([self.r, other.r]),
-            np.concatenate([self.photo, other.photo]),
-            np.concatenate([self.place, other.place]),
-        )
-
-
-HALF_TURNS, QUARTER_TURNS = (2,), (1, 3)
-"""By how many quarters copies are turned."""
-
 
 def turned(
-    prepared: Mapping[int, tuple[View, Bytes]],
-    extractor: Extractor,
-    f: Representation,
-    quarters: Sequence[int],
+    prepared: Mapping[int, tuple[View, Bytes]], extractor: Extractor, f: Representation
 ) -> Turned:
     """Copies of the (3, H, W) uint8 prepared photos, by the photo's index, each seen whole.
 
-    An odd number of quarters needs a square input.
+    By 90, 180 and 270 degrees where the input is square, else by 180 degrees.
     """
     height, width = extractor.grid
+    quarters = (1, 2, 3) if extractor.input_size[0] == extractor.input_size[1] else (2,)
     numbers = np.arange(height * width).reshape(height, width)
     r, photos, places = [], [], []
     for i, (_, pixels) in prepared.items():

@@ -40,7 +40,7 @@ class ScoringSettings:
         smooth: standard deviation, in places of the grid, of a Gaussian blur of the distances
             before that mean is taken: a defect covers more than one place, what is odd by chance
             does not. 0 for none; only with top above 0.
-        overall: how much the mean of all of a photo's distances, as the map shows them, counts
+        overall: how much the mean of all of a photo's distances, weighted as they are, counts
             beside that mean of the most distant ones: what is wrong a little everywhere, such as a
             part that is worn, dull or of another lot, is told from noise by it. 0 for not at all;
             only with top above 0. A fit chooses it by the good photos: see
@@ -178,7 +178,7 @@ def score_nearest(
         weighted = weighted_distances(patches, nearest_distances, nearest, bank, settings)
     worst = int(weighted.argmax())
     if settings.top > 0:
-        score = mean_score(weighted, nearest_distances, settings, layout)
+        score = mean_score(weighted, settings, layout)
         return PatchScores(nearest_distances, nearest, score, worst)
     if settings.b == 1 or patches is None:
         return PatchScores(nearest_distances, nearest, float(weighted[worst]), worst)
@@ -217,20 +217,14 @@ def weighted_distances(
     return weighted if bank.scales is None else weighted / bank.scales[nearest]
 
 
-def mean_score(
-    weighted: Floats, distances: Floats, settings: ScoringSettings, layout: Layout
-) -> float:
-    """Compute the image score for `top` above 0: `top_score`, and `overall` times the mean of all.
+def mean_score(weighted: Floats, settings: ScoringSettings, layout: Layout) -> float:
+    """Compute the image score of (P,) `weighted_distances` for `top` above 0.
 
-    Args:
-        weighted: (P,) `weighted_distances`.
-        distances: (P,) float32, as they are. Their mean does not jump where two rows are as near.
-        settings: `top`, `smooth` and `overall`.
-        layout: where the patches lie.
+    `top_score`, and `overall` times the mean of them all.
     """
     score = top_score(weighted, settings, layout)
     if settings.overall > 0:
-        score += settings.overall * float(distances.mean(dtype=np.float64))
+        score += settings.overall * float(weighted.mean(dtype=np.float64))
     return score
 
 

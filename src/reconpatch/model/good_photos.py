@@ -408,8 +408,8 @@ class GoodScores:
 
     @property
     def overall(self) -> npt.NDArray[np.float64]:
-        """(n,) means of all of a photo's distances."""
-        means: npt.NDArray[np.float64] = self.distances.mean(axis=1, dtype=np.float64)
+        """(n,) means of all of a photo's distances as the image score takes them."""
+        means: npt.NDArray[np.float64] = self.weighted.mean(axis=1, dtype=np.float64)
         return means
 
 
@@ -559,7 +559,7 @@ def rescore(
                 good.features[i], rescored.distances, rescored.nearest, others_bank, scoring
             )
         if scoring.top > 0:
-            image_scores.append(mean_score(weighted[i], patch_distances[i], scoring, layout))
+            image_scores.append(mean_score(weighted[i], scoring, layout))
         else:
             image_scores.append(_score_again(weighted[i], good.most_distant[i], rescored, scoring))
         map_maxima.append(float(draw(patch_distances[i], layout, scoring.blur).max()))
