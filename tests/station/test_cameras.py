@@ -617,7 +617,10 @@ def test_the_service_takes_pauses_and_tells(
     assert client.get("/api/v1/state").json()["paused"] == [paused["pause"]]
     refused = client.post(f"{root}/top/trigger")
     assert refused.status_code == 503
-    assert refused.json()["error"] == "the camera top was paused by ada: resume it on the page"
+    assert (
+        refused.json()["error"]
+        == "the camera top was paused by ada: resume it on the page to take photos"
+    )
     figures = client.get("/api/v1/metrics").text
     for line in (
         'reconpatch_camera_up{camera="top"} 1.0',

@@ -84,7 +84,7 @@ def test_pixel_formats(kind: str, samples: Any, pixels: Any) -> None:
 
 
 def test_what_cannot_be_read_is_told() -> None:
-    with pytest.raises(CameraError, match="frames are BayerRG8: set the camera's PixelFormat to"):
+    with pytest.raises(CameraError, match="frames are BayerRG8: give the camera a PixelFormat of"):
         frame_of(np.zeros(2, np.uint8), "BayerRG8", 1, 2)
     with pytest.raises(CameraError, match="a frame did not come whole"):
         frame_of(np.zeros(5, np.uint8), "RGB8", 1, 2)

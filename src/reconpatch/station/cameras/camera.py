@@ -173,7 +173,9 @@ class Camera(ABC):
     def _check_paused(self) -> None:
         if (pause := self.pause) is not None:
             who = f" by {pause.by}" if pause.by else ""
-            raise CameraError(f"the camera {self.name} was paused{who}: resume it on the page")
+            raise CameraError(
+                f"the camera {self.name} was paused{who}: resume it on the page to take photos"
+            )
 
     def _count(self, error: BaseException | None) -> None:
         """One more photo got its verdict, or got none for a reason."""

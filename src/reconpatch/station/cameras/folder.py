@@ -70,7 +70,9 @@ class FolderCamera(Camera):
 
     def picture(self) -> Frame:
         """Refuse; see `Camera.picture`."""
-        raise CameraError(f"the camera {self.name} is a folder: its photos are among the records")
+        raise CameraError(
+            f"the camera {self.name} is a folder: put a photo into it, and it is inspected"
+        )
 
     # --- The thread ----------------------------------------------------------------------------
 
@@ -81,9 +83,7 @@ class FolderCamera(Camera):
                 if watch is None:
                     watch = _Watch(self._settings, self._station)
                 if not self._settings.path.is_dir():
-                    raise CameraError(
-                        f"the folder {self._settings.path} is not there: bring it back"
-                    )
+                    raise CameraError(f"the folder {self._settings.path} is not there: put it back")
                 self._look(watch)
                 self._works()
                 wait = self._settings.every

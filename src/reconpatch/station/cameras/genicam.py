@@ -138,7 +138,7 @@ def frame_of(data: npt.NDArray[np.generic], kind: str, height: int, width: int) 
     """
     if kind not in _FORMATS:
         raise CameraError(
-            f"frames are {kind}: set the camera's PixelFormat to one of {', '.join(_FORMATS)}"
+            f"frames are {kind}: give the camera a PixelFormat of {', '.join(_FORMATS)}"
         )
     channels, colours = _FORMATS[kind]
     if data.size != height * width * channels:

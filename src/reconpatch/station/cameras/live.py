@@ -181,7 +181,10 @@ class LiveCamera(Camera):
         late = time.monotonic() - heard
         try:
             if late > self._settings.timeout:  # the part has gone
-                error = CameraError(f"a message to the camera {self.name} waited {late:.0f} s")
+                error = CameraError(
+                    f"a message to the camera {self.name} waited {late:.0f} s, and the part has "
+                    "gone: send fewer at a time, or give the camera a longer timeout"
+                )
                 self._nothing(serial, error)
             else:
                 self.shoot(serial)
