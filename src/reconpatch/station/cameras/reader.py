@@ -96,9 +96,7 @@ class FrameReader(threading.Thread):
 
     def _gone(self) -> CameraError:
         why = self.error or f"none came in {2 * self._settings.timeout:g} s"
-        return CameraError(
-            f"the camera {self._camera} gives no frames: {why}; check its power, cable and address"
-        )
+        return CameraError(f"the camera {self._camera} gives no frames: {why}")
 
     def stop(self) -> None:
         """End soon; who waits for a frame is told."""
