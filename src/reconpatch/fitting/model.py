@@ -380,18 +380,16 @@ class _Fit:
         """
         mean = patches.mean()
         centred = Representation(None, (-mean).astype(np.float32))
-        patches.represent(centred)
-        settings = self.settings
-        guarded = settings.guard and settings.method == "reconpatch" and len(self.defects) > 1
-        identity = None
-        if f.weight is None or guarded:
-            prefix = "" if f.weight is None else "identity: "
-            identity = self.with_bank(centred, patches, prefix)
-        if f.weight is None and identity:
-            return identity, None
-        assert f.weight is not None
+        if f.weight is None:
+            patches.represent(centred)
+            return self.with_bank(centred, patches), None
         learned = Representation(f.weight, (-(f.weight @ mean)).astype(np.float32))
-        patches.represent(Representation(f.weight))
+        settings = self.settings
+        identity = None
+        if settings.guard and settings.method == "reconpatch" and len(self.defects) > 1:
+            patches.represent(centred)
+            identity = self.with_bank(centred, patches, "identity: ")
+        patches.represent(Representation(f.weight) if identity else learned)
         fitted = self.with_bank(learned, patches)
         if not (identity and identity.trial and fitted.trial):
             return fitted, None
