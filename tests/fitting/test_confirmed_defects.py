@@ -422,13 +422,42 @@ def test_false_alarms_that_were_taught_are_asked_for(
     assert new.provenance["confirmed_defects"]["count"] == DEFECTS
 
 
-def test_shots_of_one_part_need_the_group_of_the_fit(good_folder: Path, defects: Path) -> None:
-    model = fit(good_folder, group=r"part00(\d)")
-    joined = replace(
-        model, photos=[replace(photo, group=photo.group // 2) for photo in model.photos]
-    )
+SHOTS = r"^p(\d+)_"
+
+
+def shots(folder: Path, name: str) -> Path:
+    """The parts of `good_folder`, each two called as shots of one part by the name's pattern."""
+    for i in range(GOOD_PHOTOS):
+        save(textured(i), folder / name.format(i // 2, i % 2))
+    return folder
+
+
+def test_shots_of_one_part_stay_together_by_the_pattern_of_the_fit(
+    tmp_path: Path, defects: Path
+) -> None:
+    good = shots(tmp_path / "good", "p{}_{}.png")
+    model = fit(good, group=SHOTS)
+    assert [photo.group for photo in model.photos] == [0, 0, 1, 1, 2, 2, 3, 3]
+    new = refit(model, good, defects, OPTIONS)
+    assert [photo.group for photo in new.photos] == [photo.group for photo in model.photos]
+    assert len(new.calibration.scores) == GOOD_PHOTOS // 2
+
+    renamed = shots(tmp_path / "renamed", "part {}{}.png")
     with pytest.raises(SettingsError, match="give the --group of the fit"):
-        refit(joined, good_folder, defects, OPTIONS)
+        refit(model, renamed, defects, OPTIONS)
+    by_hand = refit(model, renamed, defects, replace(OPTIONS, group=r"part (\d)\d"))
+    assert [photo.group for photo in by_hand.photos] == [photo.group for photo in model.photos]
+
+
+@pytest.mark.parametrize(("name", "parts"), [("p7_{}.png", 1), ("monday {}.png", 2)])
+def test_an_update_groups_by_the_pattern_of_the_fit_where_it_names_a_part(
+    name: str, parts: int, tmp_path: Path
+) -> None:
+    model = fit(shots(tmp_path, "p{}_{}.png"), group=SHOTS)
+    new = [read_photo(textured(900 + i), name=name.format(i)) for i in range(2)]
+    groups = [photo.group for photo in update(model, new).photos[GOOD_PHOTOS:]]
+    assert len(set(groups)) == parts
+    assert min(groups) > max(photo.group for photo in model.photos)
 
 
 # --- Never worse unseen ---------------------------------------------------------------------------

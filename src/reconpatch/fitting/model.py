@@ -309,6 +309,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
     provenance = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "folder": folder,
+        "group": options.group,
         "weights": weights.to_dict(),
         "features": f"{type(extractor).__name__}, {threads} threads",
         "versions": _versions(),

@@ -17,10 +17,10 @@ from reconpatch.errors import PhotoError, SettingsError, UpdateRefusedError
 from reconpatch.fitting.confirmed import check_learns
 from reconpatch.fitting.model import fit_model
 from reconpatch.fitting.options import FitOptions
-from reconpatch.fitting.reading import GoodSource, sources_of
+from reconpatch.fitting.reading import GoodSource, Sources, sources_of
 from reconpatch.fitting.update import calibrating, calibration_notes, update
 from reconpatch.model.difference import Comparison, PhotoChange
-from reconpatch.model.good_photos import TrainingPhoto
+from reconpatch.model.good_photos import TrainingPhoto, pattern_for
 from reconpatch.model.model import Inspector, Model
 from reconpatch.photos.defect_folder import DefectSource, list_defects
 from reconpatch.photos.images import Photo, read_photo
@@ -43,7 +43,7 @@ def refit(
             are learned as if they were.
         defects: confirmed defects; see `reconpatch.photos.defect_folder`.
         options: `weights`, `group`, `device`, `threads`, `progress`, `memory_limit` and
-            `max_pixels` count; None: as usual.
+            `max_pixels` count; None: as usual. Without a `group`, photos are grouped as in the fit.
         new_good: new good photos, which the new version is then taught by
             `reconpatch.fitting.update.update`.
         confirmed: likewise false alarms: all that the model was taught, and new ones.
@@ -66,7 +66,10 @@ def refit(
     check_learns(model.settings, options)
     defects = list_defects(defects)
     names = {_sha256(photo.path, options): photo.called for photo in defects}
-    _check_known(model, good, names, options)
+    sources = sources_of(good)
+    _check_known(model, sources, names, options)
+    pattern = pattern_for(sources.names, options.group, model.provenance.get("group"))
+    options = replace(options, group=pattern)
     given = set()
     for photo in chain(new_good, confirmed):  # one at a time, as they may be many
         if photo.sha256 in names:
@@ -112,13 +115,10 @@ def _sha256(path: Path, options: FitOptions) -> str:
     return read_photo(path, max_pixels=options.max_pixels).sha256
 
 
-def _check_known(
-    model: Model, good: GoodSource, defects: dict[str, str], options: FitOptions
-) -> None:
+def _check_known(model: Model, good: Sources, defects: dict[str, str], options: FitOptions) -> None:
     """Refuse good photos among which one of the model's is missing, or one of the defects."""
     given = {}
-    sources = sources_of(good)
-    for source, name in zip(sources.photos, sources.names, strict=True):
+    for source, name in zip(good.photos, good.names, strict=True):
         photo = read_photo(source, name=name, max_pixels=options.max_pixels)
         given[photo.sha256] = name
         if photo.sha256 in defects:

@@ -39,6 +39,7 @@ from reconpatch.method.scoring import (
 from reconpatch.model.good_photos import GoodScores, TrainingPhoto, by_part, groups_of_rows
 from reconpatch.photos.images import Bytes, as_unit
 from reconpatch.photos.layout import Layout, View
+from reconpatch.photos.read_ahead import read_ahead
 
 LEARNT_COVERAGE = 0.3
 """Share of a patch that a made defect must cover for f to learn from it, or the most it covers."""
@@ -122,8 +123,10 @@ def defects_to_learn(
         seed: decides what they look like.
         extractor: from photos to patch features.
     """
-    found, numbers = [], list(prepared)
-    for first in range(0, count if numbers else 0, DEFECTS_A_PHOTO):
+    numbers = list(prepared)
+
+    def damaged(first: int) -> tuple[int, Bytes, list[Floats]]:
+        """A photo, its pixels with defects, and which share of each patch each of them covers."""
         turn, n = divmod(first // DEFECTS_A_PHOTO, len(numbers))
         view, original = prepared[numbers[n]]
         pixels, shares = original, []
@@ -136,12 +139,17 @@ def defects_to_learn(
             covered = coverage(mask, extractor.grid)[view.cells]
             if covered.any():
                 shares.append(covered)
+        return numbers[n], pixels, shares
+
+    found = []
+    firsts = range(0, count if numbers else 0, DEFECTS_A_PHOTO)
+    for i, pixels, shares in read_ahead(damaged, firsts, 1):
         if not shares:
             continue
-        features = extractor(as_unit(pixels[None]))[0][view.cells]
+        features = extractor(as_unit(pixels[None]))[0][prepared[i][0].cells]
         for covered in shares:
             chosen = covered > min(LEARNT_COVERAGE, 0.999 * float(covered.max()))
-            found.append(DefectPatches(features[chosen], photos[numbers[n]].group))
+            found.append(DefectPatches(features[chosen], photos[i].group))
     return found
 
 

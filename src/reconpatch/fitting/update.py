@@ -35,6 +35,7 @@ from reconpatch.model.good_photos import (
     counted_once,
     groups_of_rows,
     leave_one_out,
+    pattern_for,
     rescore,
     with_scales,
 )
@@ -71,7 +72,8 @@ def update(
         confirmed: false alarms, picked because of their verdict: they enter the bank only. A photo
             that is also among `good`, now or later, counts as one of those.
         group: regular expression whose brackets name the part in a new photo's name, for several
-            shots of one part; see `reconpatch.model.good_photos.assign_groups`.
+            shots of one part; see `reconpatch.model.good_photos.assign_groups`. None: as in the
+            fit, where that names the part of any new photo.
         progress: called with the step at work, what is done of it, and what there is to do.
 
     Returns:
@@ -89,7 +91,9 @@ def update(
             "the model knows all the photos that were given, or none was given: give at least one "
             "good photo or confirmed false alarm that is new to it"
         )
-    photos, notes = _grouped(new, model.photos, group)
+    names = [photo.name for photo in new.photos]
+    pattern = pattern_for(names, group, model.members[0].provenance.get("group"))
+    photos, notes = _grouped(new, model.photos, pattern)
     new = replace(new, photos=photos)
     if new.copies:
         notes.append(

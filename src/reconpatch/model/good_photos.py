@@ -10,7 +10,7 @@ of its own. f did see the photo: what all that leaves of an error is measured in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -55,6 +55,20 @@ class TrainingPhoto:
     def to_dict(self) -> dict[str, Any]:
         """The photo's record as JSON-ready values."""
         return asdict(self)
+
+
+def pattern_for(names: Iterable[str], given: str | None, of_fit: str | None) -> str | None:
+    """Choose the pattern of `assign_groups`: the one given, or that of the fit where it fits.
+
+    Args:
+        names: of the photos to be grouped.
+        given: what was asked for; it is used in any case.
+        of_fit: the pattern by which a model's photos were grouped, which names no part of photos
+            from elsewhere.
+    """
+    if given is not None or of_fit is None:
+        return given
+    return of_fit if any(_part_of(name, of_fit) for name in names) else None
 
 
 def assign_groups(
