@@ -24,6 +24,7 @@ from reconpatch.fitting.confirmed import (
     fold_of,
     place_of,
 )
+from reconpatch.fitting.ensemble import fit_members, parts_of
 from reconpatch.fitting.options import FitOptions
 from reconpatch.fitting.refit import compare_unseen, refit
 from reconpatch.fitting.update import update
@@ -31,6 +32,7 @@ from reconpatch.method.calibration import Calibration
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import ScoringSettings
+from reconpatch.model.ensemble import Ensemble, said_by_members
 from reconpatch.model.good_photos import bare_bank
 from reconpatch.model.model import Model
 from reconpatch.photos.defect_folder import DefectPhoto
@@ -218,8 +220,9 @@ def test_a_fit_whose_f_cannot_learn_from_defects_is_refused(
             fit(good_folder, confirmed=defects, **changes)
     with pytest.raises(SettingsError, match="learned in one process"):
         fit(good_folder, confirmed=defects, on="ray")
-    with pytest.raises(SettingsError, match="an ensemble of 2 members does not learn"):
-        reconpatch.fit(good_folder, **TEACHABLE_FIT | {"size": [64, 96], "confirmed": defects})
+    one_cannot = {"recipe": "paper", "size": [64, 96], "confirmed": defects}
+    with pytest.raises(SettingsError, match="teach the f of the default recipe"):
+        reconpatch.fit(good_folder, weights="random", **one_cannot)
 
 
 def test_a_good_photo_among_the_defects_is_refused(
@@ -420,6 +423,36 @@ def test_false_alarms_that_were_taught_are_asked_for(
     assert len(new.calibration.scores) == GOOD_PHOTOS
     assert new.provenance["parent"] == model.fingerprint
     assert new.provenance["confirmed_defects"]["count"] == DEFECTS
+
+
+@pytest.mark.parametrize("scales", ["as_new", "training"])
+def test_every_member_of_an_ensemble_learns(scales: Any, good_folder: Path, defects: Path) -> None:
+    def ensemble(confirmed: Path | None = None) -> Ensemble:
+        named = TEACHABLE_FIT | {"size": [64, 96], "confirmed": confirmed}
+        found = fit_members(good_folder, *parts_of("default", named), scales)
+        assert isinstance(found, Ensemble)
+        return found
+
+    before, at_once = ensemble(), ensemble(defects)
+    new = refit(before, good_folder, defects, OPTIONS)
+    assert isinstance(new, Ensemble)
+    assert new.provenance["parent"] == before.fingerprint
+    assert new.fingerprint == at_once.fingerprint != before.fingerprint
+    assert [m.provenance["confirmed_defects"]["count"] for m in new.members] == [DEFECTS] * 2
+    assert len(said_by_members(new, ["confirmed_defects"])) == 2
+
+    # An unseen score is the mean of the members' scaled ones, as of any photo.
+    photos = read(defects)
+    comparison = compare_unseen(before, new, photos, force=True)
+    for photo, change in zip(photos, comparison.defects, strict=True):
+        of_members = []
+        for member, scale in zip(new.members, new.score_scales, strict=True):
+            told = member.provenance["confirmed_defects"]
+            (one,) = (p for p in told["photos"] if p["sha256"] == photo.sha256)
+            ratio = one["unseen" if told["kept"] else "alone"]
+            of_members.append((ratio * member.threshold - scale.median) / (1.4826 * scale.mad))
+        assert change.new_score == pytest.approx(sum(of_members) / 2)
+        assert change.old_score == pytest.approx(before.judge([photo])[0].score)
 
 
 SHOTS = r"^p(\d+)_"

@@ -79,6 +79,7 @@ def update(
     from reconpatch.fitting.update import update as run
     from reconpatch.model.difference import check_update
     from reconpatch.model.difference import diff as compare
+    from reconpatch.model.ensemble import said_by_members
     from reconpatch.photos.defect_folder import list_defects
 
     if of_fit and not defects:
@@ -122,16 +123,18 @@ def update(
     if as_json:
         answer = {**difference.to_dict(), "feedback": comparison.to_dict()}
         if unseen:
-            told = new.members[0].provenance
-            answer |= {name: told[name] for name in ("confirmed_defects", "defect_kinds")}
+            told = [
+                {name: m.provenance[name] for name in ("confirmed_defects", "defect_kinds")}
+                for m in new.members
+            ]
+            answer |= told[0] if len(told) == 1 else {"members": told}
             answer |= {"unseen": unseen.to_dict()}
         parts.say_json(answer)
         return
     parts.say(f"{output}  ({output.stat().st_size / 1e6:.1f} MB)")
     if unseen:
-        for name in ("confirmed_defects", "defect_kinds"):
-            if found := new.members[0].provenance[name]:
-                parts.say(found["sentence"])
+        for sentence in said_by_members(new, ("confirmed_defects", "defect_kinds")):
+            parts.say(sentence)
         for line in _unseen_lines(unseen):
             parts.say(line)
     for sentence in [*difference.sentences(), *comparison.sentences(), new.calibration.promise]:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from reconpatch.errors import SettingsError
+from reconpatch.fitting.confirmed import check_learns
 from reconpatch.fitting.model import Clock, StepsOf, fit_model, in_this_process
 from reconpatch.fitting.options import FitOptions, Progress, report_to, silent
 from reconpatch.fitting.reading import GoodSource, photos_given, read_good
@@ -137,6 +138,8 @@ def fit_ensemble(
 ) -> Ensemble:
     """Fit one member for each of the settings, on the same photos, and combine them.
 
+    Of confirmed defects each member learns by itself, and decides by itself whether that pays.
+
     Args:
         good: see `reconpatch.fit`.
         settings: of each member; they differ in the backbone or the size, say.
@@ -148,14 +151,13 @@ def fit_ensemble(
         steps_of: the steps of each member's fit: here, or by workers.
 
     Raises:
-        SettingsError: confirmed defects are given, there are fewer than two members, they see
-            different parts of a photo, or one file of weights is given for several backbones.
+        SettingsError: there are fewer than two members, they see different parts of a photo, one of
+            them cannot learn from the confirmed defects that are given, or one file of weights is
+            given for several backbones.
     """
     if options.confirmed is not None:
-        raise SettingsError(
-            f"an ensemble of {len(settings)} members does not learn from confirmed defects: fit a "
-            "single model, or leave out the defects"
-        )
+        for member in settings:  # before hours of fitting
+            check_learns(member, options)
     good = photos_given(good)
     check_count(settings)  # before hours of fitting
     check_views([(s.size, s.resize) for s in settings])

@@ -13,13 +13,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reconpatch.errors import PhotoError, SettingsError, UpdateRefusedError
 from reconpatch.fitting.confirmed import check_learns
-from reconpatch.fitting.model import fit_model
+from reconpatch.fitting.ensemble import fit_members
 from reconpatch.fitting.options import FitOptions
 from reconpatch.fitting.reading import GoodSource, Sources, sources_of
 from reconpatch.fitting.update import calibrating, calibration_notes, update
 from reconpatch.model.difference import Comparison, PhotoChange
+from reconpatch.model.ensemble import TRAINING_SET, Ensemble
 from reconpatch.model.good_photos import TrainingPhoto, pattern_for
 from reconpatch.model.model import Inspector, Model
 from reconpatch.photos.defect_folder import DefectSource, list_defects
@@ -38,7 +41,7 @@ def refit(
     """Fit a model anew, with its settings, on its good photos and on confirmed defects.
 
     Args:
-        model: a single model; it does not change.
+        model: a single model, or an ensemble, of which every member learns; it does not change.
         good: the good photos of its fit and of its updates, all of them; others that are there
             are learned as if they were.
         defects: confirmed defects; see `reconpatch.photos.defect_folder`.
@@ -49,26 +52,24 @@ def refit(
         confirmed: likewise false alarms: all that the model was taught, and new ones.
 
     Returns:
-        The new version: `provenance["parent"]` is the fingerprint of `model`, and
+        The new version: `provenance["parent"]` is the fingerprint of `model`, and of each member
         `provenance["confirmed_defects"]` says what the defects came to.
 
     Raises:
-        SettingsError: the model is an ensemble, or its f is none that learns from defects.
+        SettingsError: an f of the model is none that learns from defects.
         PhotoError: a good photo of the model is not among those given, a defect is among the good
             ones, or a photo or mask cannot be used.
     """
     options = options or FitOptions()
-    if not isinstance(model, Model):
-        raise SettingsError(
-            f"an ensemble of {len(model.members)} members does not learn from confirmed defects: "
-            "give a single model"
-        )
-    check_learns(model.settings, options)
+    for member in model.members:
+        check_learns(member.settings, options)
     defects = list_defects(defects)
     names = {_sha256(photo.path, options): photo.called for photo in defects}
     sources = sources_of(good)
     _check_known(model, sources, names, options)
-    pattern = pattern_for(sources.names, options.group, model.provenance.get("group"))
+    first = model.members[0]
+    asked = options.group
+    pattern = pattern_for(sources.names, asked, first.provenance.get("group"))
     options = replace(options, group=pattern)
     given = set()
     for photo in chain(new_good, confirmed):  # one at a time, as they may be many
@@ -77,45 +78,52 @@ def refit(
         given.add(photo.sha256)
     _check_confirmed(model, given)
     region = model.preprocessing.region
-    new = fit_model(
+    new = fit_members(
         good,
-        replace(model.settings, false_alarm_rate=model.calibration.rate),
+        [
+            replace(member.settings, false_alarm_rate=model.calibration.rate)
+            for member in model.members
+        ],
         replace(
             options,
             confirmed=defects,
-            thumbnails=bool(model.thumbnails),
+            thumbnails=bool(first.thumbnails),
             white_level=model.preprocessing.white_level,
             roi=None if region is None else region.at(region.height, region.width),
         ),
+        "training" if model.provenance.get("scales") == TRAINING_SET else "as_new",
     )
     _check_parts(model.photos, new.photos)
     notes = [*new.provenance["notes"], *calibration_notes(model)]
     if new.provenance["weights"] != model.provenance["weights"]:
         notes.append(
             "The weights of the backbone are recorded otherwise than those of the version before: "
-            f"{model.provenance['weights']['location']}, and now "
-            f"{new.provenance['weights']['location']}."
+            f"{_location(model)}, and now {_location(new)}."
         )
     if model.calibration.set_by_hand is not None:
         notes.append(
             f"The threshold {model.calibration.set_by_hand:.4g} was set by hand, in units of the f "
             "before: it follows from the good photos again, so set it anew where that is wanted."
         )
-    new = replace(new, provenance={**new.provenance, "notes": notes})
-    found: Inspector = new
+    new.provenance["notes"] = notes
+    found = new
     if new_good or confirmed:
-        found = update(
-            new, new_good, confirmed=confirmed, group=options.group, progress=options.progress
-        )
+        found = update(new, new_good, confirmed=confirmed, group=asked, progress=options.progress)
     found.provenance["parent"] = model.fingerprint
     return found
+
+
+def _location(model: Inspector) -> str:
+    return " and ".join(str(m.provenance["weights"]["location"]) for m in model.members)
 
 
 def _sha256(path: Path, options: FitOptions) -> str:
     return read_photo(path, max_pixels=options.max_pixels).sha256
 
 
-def _check_known(model: Model, good: Sources, defects: dict[str, str], options: FitOptions) -> None:
+def _check_known(
+    model: Inspector, good: Sources, defects: dict[str, str], options: FitOptions
+) -> None:
     """Refuse good photos among which one of the model's is missing, or one of the defects."""
     given = {}
     for source, name in zip(good.photos, good.names, strict=True):
@@ -147,7 +155,7 @@ def _in_both(defect: str, good: str) -> str:
     )
 
 
-def _check_confirmed(model: Model, given: set[str]) -> None:
+def _check_confirmed(model: Inspector, given: set[str]) -> None:
     """Refuse to forget false alarms that the model was taught."""
     taught = model.photos[calibrating(model) :]
     missing = [photo.name for photo in taught if photo.sha256 not in given]
@@ -198,12 +206,11 @@ def compare_unseen(
     for photo in defects:
         if photo.sha256 not in after or photo.sha256 in changes:
             continue
-        ratio = after[photo.sha256]
-        was = before.get(photo.sha256)
-        score = old.judge([photo])[0].score if was is None else was * old.threshold
-        anomalous = score > old.threshold if was is None else was > 1
+        score, was = after[photo.sha256], before.get(photo.sha256)
+        if was is None:
+            was = old.judge([photo])[0].score
         changes[photo.sha256] = PhotoChange(
-            photo.name, score, ratio * new.threshold, anomalous, ratio > 1
+            photo.name, was, score, was > old.threshold, score > new.threshold
         )
     comparison = Comparison((), tuple(changes.values()))
     lost = len(comparison.missed) - len(comparison.newly_found)
@@ -219,8 +226,20 @@ def compare_unseen(
 def _unseen(model: Inspector) -> dict[str, float]:
     """Of the defects that a model learned from, their scores by versions that had not seen them.
 
-    As ratios to the threshold, by the hash of the photo.
+    In the model's units, by the hash of the photo.
     """
+    by_member = [_unseen_by(member) for member in model.members]
+    if not isinstance(model, Ensemble):
+        return by_member[0]
+    return {
+        photo: float(
+            np.mean([s(of[photo]) for s, of in zip(model.score_scales, by_member, strict=True)])
+        )
+        for photo in by_member[0]
+    }
+
+
+def _unseen_by(model: Model) -> dict[str, float]:
     learned: dict[str, Any] = model.provenance.get("confirmed_defects") or {}
     by = "unseen" if learned.get("kept") else "alone"
-    return {photo["sha256"]: float(photo[by]) for photo in learned.get("photos", ())}
+    return {p["sha256"]: float(p[by]) * model.threshold for p in learned.get("photos", ())}

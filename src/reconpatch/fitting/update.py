@@ -484,9 +484,9 @@ def _scores(
     return GoodScores(**joined)
 
 
-def calibrating(model: Model) -> int:
+def calibrating(model: Inspector) -> int:
     """How many photos, the first ones, were chosen without regard to their verdict.
 
     The last of them is always among those that are scored.
     """
-    return int(model.good.photos[-1]) + 1
+    return int(model.members[0].good.photos[-1]) + 1

@@ -28,6 +28,9 @@ from reconpatch.model.sample import Sample
 from reconpatch.photos.images import Photo
 from reconpatch.photos.preprocessing import Preprocessing
 
+TRAINING_SET = "training set"
+"""What `provenance["scales"]` says of the paper's rule."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ensemble(Inspector, EnsembleContents):
@@ -138,7 +141,7 @@ def combine(models: Sequence[Model], training_scores: Sequence[Values] | None = 
             for step, value in m.provenance["seconds"].items()
         },
         "weights": [m.provenance["weights"] for m in models],
-        "scales": "training set" if training_scores else "good photos scored as if they were new",
+        "scales": TRAINING_SET if training_scores else "good photos scored as if they were new",
     }
     return Ensemble(tuple(models), score_scales, map_scales, calibration, provenance)
 
@@ -235,6 +238,17 @@ def member_names(settings: Sequence[FitSettings]) -> list[str]:
     if len(set(names)) == len(names):
         return names
     return [f"{name} ({i})" for i, name in enumerate(names, start=1)]
+
+
+def said_by_members(model: Inspector, decisions: Sequence[str]) -> list[str]:
+    """Collect what provenance says of decisions, of each member; of several, with their names."""
+    names = member_names([member.settings for member in model.members])
+    return [
+        f"{name}: {found['sentence']}" if len(names) > 1 else found["sentence"]
+        for name, member in zip(names, model.members, strict=True)
+        for decision in decisions
+        if (found := member.provenance.get(decision))
+    ]
 
 
 # --- Scores and maps of the members --------------------------------------------------------------

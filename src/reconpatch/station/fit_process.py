@@ -107,6 +107,7 @@ def _learn(
     """
     import reconpatch
     from reconpatch.fitting.refit import compare_unseen, refit
+    from reconpatch.model.ensemble import said_by_members
     from reconpatch.photos.defect_folder import DefectPhoto
     from reconpatch.photos.images import PhotosInTurn, read_photo
     from reconpatch.station.drawing import Stroke, mask
@@ -132,11 +133,9 @@ def _learn(
         )
         seen.add(photo.sha256)
         unseen.append((changes[0].old_score, changes[0].new_score) if changes else None)
-    told = new.members[0].provenance
-    found = [told[name] for name in ("confirmed_defects", "defect_kinds") if told[name]]
     before = set(old.provenance["notes"])
     return new, {
-        "sentences": [one["sentence"] for one in found],
+        "sentences": said_by_members(new, ("confirmed_defects", "defect_kinds")),
         "notes": [note for note in new.provenance["notes"] if note not in before],
         "unseen": unseen,
     }
