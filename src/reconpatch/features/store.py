@@ -30,6 +30,10 @@ MOST_AT_HAND = 2**22
 the machine, so that equal settings give equal models everywhere: 2,600 photos at 320 pixels."""
 
 
+BLOCK = 2**13
+"""Patches that are represented at a time: their float32 copies are soon the peak of a fit."""
+
+
 class PatchStore:
     """(n, P, C) patch features of n photos; a context manager, and they go with it.
 
@@ -173,7 +177,7 @@ class PatchStore:
     def mean(self) -> npt.NDArray[np.float64]:
         """(C,) mean over all patches."""
         total = np.zeros(self.channels)
-        for _, block in self.blocks(2**16):
+        for _, block in self.blocks(BLOCK):
             total += block.sum(axis=(0, 1), dtype=np.float64)
         mean: npt.NDArray[np.float64] = total / self.patches
         return mean
@@ -182,7 +186,7 @@ class PatchStore:
         """Replace every p by r = f(p); p is not needed any more."""
         dim = self.channels if f.weight is None else len(f.weight)
         if dim == self.channels and self._dtype == np.float32:  # in its own place
-            for start, block in self.blocks(2**16):
+            for start, block in self.blocks(BLOCK):
                 self._replace(start, f(block))
             return
         changed = self.represented(f)
@@ -201,7 +205,7 @@ class PatchStore:
             folder=self._folder,
         )
         changed.at_hand = self.at_hand
-        for _, block in self.blocks(2**16):
+        for _, block in self.blocks(BLOCK):
             changed.add(f(block))
         return changed
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reconpatch.errors import SettingsError
-from reconpatch.features.store import MOST_AT_HAND, PatchStore
+from reconpatch.features.store import BLOCK, MOST_AT_HAND, PatchStore
 from reconpatch.memory import machine_bytes, resident_bytes
 from reconpatch.method.contrastive_components import PATCHES, SEARCHED
 from reconpatch.method.coreset import bank_rows
@@ -32,7 +32,6 @@ LIMIT_SHARE = 5
 By the limit alone, whatever the process holds already, so that equal limits give equal models."""
 
 _ITEM = 4  # bytes of a float32
-_BLOCK = 2**16  # patches that are represented at a time
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Fit:
         p = self.feature_bytes if where == "memory" else 0
         r = self.represented_bytes if where == "memory" else 0
         both = p + r if self._moves else p
-        block = _BLOCK * (self.channels + self.dim) * _ITEM
+        block = BLOCK * (self.channels + self.dim) * _ITEM
         banks = self._bank_bytes()
         return max(
             p + self._training_bytes(where, limit),

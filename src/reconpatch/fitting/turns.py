@@ -55,14 +55,18 @@ def turned(
     height, width = extractor.grid
     quarters = (1, 2, 3) if extractor.input_size[0] == extractor.input_size[1] else (2,)
     numbers = np.arange(height * width).reshape(height, width)
-    r, photos, places = [], [], []
-    for i, (_, pixels) in prepared.items():
-        for k in quarters:
-            copy = np.ascontiguousarray(np.rot90(pixels, k, (1, 2)))
-            r.append(f(extractor(as_unit(copy[None]))[0]))
-            photos.append(i)
-            places.append(np.rot90(numbers, k).ravel())
-    return Turned(np.stack(r), np.array(photos, np.int64), np.stack(places))
+    copies = [(i, k) for i in prepared for k in quarters]
+    dim = extractor.channels if f.weight is None else len(f.weight)
+    r = np.empty((len(copies), height * width, dim), np.float32)
+    for copy, (i, k) in enumerate(copies):
+        pixels = np.ascontiguousarray(np.rot90(prepared[i][1], k, (1, 2)))
+        r[copy] = f(extractor(as_unit(pixels[None]))[0])
+    places = {k: np.rot90(numbers, k).ravel() for k in quarters}
+    return Turned(
+        r,
+        np.array([i for i, _ in copies], np.int64),
+        np.stack([places[k] for _, k in copies]),
+    )
 
 
 def bank_with(
