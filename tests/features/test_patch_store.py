@@ -93,6 +93,40 @@ def test_r_takes_the_place_of_p(store: PatchStore, dim: int) -> None:
         np.testing.assert_allclose(store.photo(i), F[i] @ f.weight.T + f.bias, atol=1e-5)
 
 
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    "photos", [PHOTOS, PHOTOS + 3]
+)  # of those that were left out there is room
+def test_in_memory_r_is_where_p_was_and_the_rest_is_given_back(half: bool, photos: int) -> None:
+    f = Representation(np.float32([[1, 0, 0, 0]]))
+    with filled(None, photos, half=half) as store:
+        before = store.flat.ctypes.data
+        store.represent(f)
+        base: Any = store.flat
+        while base.base is not None:
+            base = base.base
+        assert (base.ctypes.data, base.nbytes) == (before, PHOTOS * PLACES * 4)
+        np.testing.assert_array_equal(store.flat, F.reshape(-1, CHANNELS)[:, :1])
+
+
+def test_what_still_looks_at_p_keeps_its_memory() -> None:
+    with filled(None) as store:
+        looking = store.flat
+        store.represent(Representation(np.float32([[1, 0, 0, 0]])))
+        np.testing.assert_array_equal(store.flat, F.reshape(-1, CHANNELS)[:, :1])
+        assert looking.base is not None
+        assert looking.base.nbytes == F.nbytes  # what it looks at is r by now, and not freed
+
+
+def test_an_odd_count_of_half_precision_is_represented() -> None:
+    """Whose bytes are no whole number of float32."""
+    p = np.arange(9, dtype=np.float32).reshape(1, 3, 3)
+    with PatchStore(1, 3, 3, half=True) as store:
+        store.add(p)
+        store.represent(Representation(np.float32([[1, 1, 0]])))
+        np.testing.assert_array_equal(store.photo(0), [[1], [7], [13]])
+
+
 @pytest.mark.parametrize("dim", [2, CHANNELS])
 def test_a_store_of_r_beside_that_of_p(store: PatchStore, dim: int) -> None:
     weight = np.random.default_rng(2).normal(size=(dim, CHANNELS)).astype(np.float32)

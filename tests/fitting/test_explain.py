@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,16 +22,19 @@ GRID, SIZE = (4, 6), (32, 48)
 def made(count: int, seed: int = 0) -> Defects:
     """Defects in the lower half; their patches are far away by the second dimension alone."""
     rng = np.random.default_rng(seed)
-    found = Defects([], [])
+
+    def extractor(_: Any) -> Any:
+        features = rng.normal(scale=0.01, size=(1, 24, 2)).astype(np.float32)
+        features[:, 12:, 1] += 5
+        return features
+
+    found = Defects(extractor)  # type: ignore[arg-type]  # without sizes
     for i in range(count):
         mask = np.zeros(SIZE, bool)
         mask[16:] = True
-        features = rng.normal(scale=0.01, size=(24, 2)).astype(np.float32)
-        features[12:, 1] += 5
         found.photos.append(i % 3)
         found.kinds.append("stain")
         found.masks.append(mask)
-        found.features.append(features)
         found.pixels.append(np.full((3, *SIZE), 128, np.uint8))
     return found
 

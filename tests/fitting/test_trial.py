@@ -59,8 +59,10 @@ def test_a_defect_is_made_on_each_photo_and_nowhere_else_is_anything_changed():
         np.testing.assert_array_equal(mask, made.mask)
         np.testing.assert_array_equal(pixels[:, ~mask], x[:, ~mask])
         np.testing.assert_array_equal(pixels[:, mask], made.pixels.transpose(2, 0, 1)[:, mask])
+        r = found.represented(i, Representation(np.float32([[2, 0, 0]])))
         np.testing.assert_array_equal(seen[i], pixels[None] / np.float32(255))
-        np.testing.assert_array_equal(found.features[i], Means()(seen[i])[0])
+        np.testing.assert_allclose(r, 2 * Means()(seen[i])[0][:, :1], rtol=1e-6)
+    assert len(seen) == 6
 
 
 def photo(name, group):
@@ -179,7 +181,11 @@ def trial_of(f, scoring):
     features = [p[0].copy(), p[1].copy()]
     features[0][5] = 50.0
     features[1][5] = -40.0
-    defects = Defects([0, 1], list(LAYOUT.views) * 2, ["spot", "paste"], masks, features)
+    pixels = [np.full((3, *SIZE), i, np.uint8) for i in range(2)]
+    defects = Defects(
+        lambda x: features[round(255 * float(x.max()))][None],
+        [0, 1], list(LAYOUT.views) * 2, ["spot", "paste"], masks, pixels,
+    )  # fmt: skip
     found = judge_on_defects(
         defects, f, bank, photos, good, scoring, LAYOUT, threshold=20.0, grid=GRID
     )

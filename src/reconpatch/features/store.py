@@ -15,6 +15,7 @@ from __future__ import annotations
 import mmap
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -183,16 +184,43 @@ class PatchStore:
         return mean
 
     def represent(self, f: Representation) -> None:
-        """Replace every p by r = f(p); p is not needed any more."""
+        """Replace every p by r = f(p); p is not needed any more.
+
+        In memory r takes the place of p where it is no longer, and the rest is given back.
+        """
         dim = self.channels if f.weight is None else len(f.weight)
-        if dim == self.channels and self._dtype == np.float32:  # in its own place
+        if self._file is None and dim * 4 <= self._patch_bytes:
+            self._represent_in_place(f, dim)
+            return
+        if self._file is not None and dim == self.channels and self._dtype == np.float32:
             for start, block in self.blocks(BLOCK):
-                self._replace(start, f(block))
+                self._write(self._file, start, f(block))
             return
         changed = self.represented(f)
         self.__exit__()
         self._file, self._array, self._dtype = changed._file, changed._array, changed._dtype
         self._count, self.channels = changed._count, dim
+
+    def _represent_in_place(self, f: Representation, dim: int) -> None:
+        self._overwrite(f, dim)
+        # Gives back what lies behind r; where something still looks at p, numpy refuses to.
+        with suppress(ValueError):
+            self._array.resize(self._count * self.places * dim * 4 // self._dtype.itemsize)
+        self._array = self._as_singles(dim).reshape(self._count, self.places, dim)
+        self._dtype, self.channels = np.dtype(np.float32), dim
+
+    def _overwrite(self, f: Representation, dim: int) -> None:
+        kept, at = self._as_singles(dim), 0
+        for _, block in self.blocks(BLOCK):  # no r ends beyond the p that it is of
+            r = f(block).ravel()
+            kept[at : at + len(r)] = r
+            at += len(r)
+
+    def _as_singles(self, dim: int) -> Floats:
+        """The first bytes of the array as float32, dim of them for each patch."""
+        size = self._count * self.places * dim * 4
+        singles: Floats = self._array.reshape(-1).view(np.uint8)[:size].view(np.float32)
+        return singles
 
     def represented(self, f: Representation) -> PatchStore:
         """A store of r = f(p) of every patch, in memory where this one is; p stays."""
@@ -212,12 +240,6 @@ class PatchStore:
     @property
     def _patch_bytes(self) -> int:
         return self.channels * self._dtype.itemsize
-
-    def _replace(self, start: int, features: Floats) -> None:
-        if self._file is None:
-            self._array[start : start + len(features)] = features
-        else:
-            self._write(self._file, start, features)
 
     def _new_file(self) -> BinaryIO:
         try:

@@ -68,7 +68,11 @@ class Fit:
     @property
     def feature_bytes(self) -> int:
         """Bytes of p of the photos that are kept."""
-        return self.kept * self.places * self.channels * (_ITEM // 2 if self.half else _ITEM)
+        return self.kept * self.places * self._patch_bytes
+
+    @property
+    def _patch_bytes(self) -> int:
+        return self.channels * (_ITEM // 2 if self.half else _ITEM)
 
     @property
     def represented_bytes(self) -> int:
@@ -90,7 +94,7 @@ class Fit:
         """Bytes that the fit takes at its peak, beside the libraries and the engine."""
         p = self.feature_bytes if where == "memory" else 0
         r = self.represented_bytes if where == "memory" else 0
-        both = p + r if self._moves else p
+        both = p if self.dim * _ITEM <= self._patch_bytes else p + r
         block = BLOCK * (self.channels + self.dim) * _ITEM
         banks = self._bank_bytes()
         return max(

@@ -249,7 +249,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         _check_enough(photos, options.group)
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))
-            defects = make_defects(chosen, settings.seed, extractor, half=sizes_of_fit.half)
+            defects = make_defects(chosen, settings.seed, extractor)
             contrast = None
             if basis is not None and settings.training.init == "contrastive":
                 made = settings.training.made if settings.method == "reconpatch" else 0
@@ -405,7 +405,7 @@ class _Fit:
         Made defects do not judge it, and copies are features that take longer than all else.
         """
         settings = self.settings if turns else replace(self.settings, turns="never")
-        bare = replace(self, defects=Defects([], []), settings=settings)
+        bare = replace(self, defects=Defects(self.extractor), settings=settings)
         return bare.with_bank(f, patches, prefix)
 
     def with_bank(self, f: Representation, patches: PatchStore, prefix: str = "") -> _Fitted:

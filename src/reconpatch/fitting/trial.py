@@ -53,42 +53,43 @@ class Defects:
     """Defects made on good photos.
 
     Attributes:
+        extractor: from photos to patch features.
         photos: index of the good photo that each is made on.
         kinds: see `reconpatch.fitting.made_defects.JUDGED_KINDS`: none that f learns from.
         views: the part of the photo that each is made on.
         masks: (H, W) bool each, at the model's pixels.
-        features: (p, C) patch features each, of all patches of that view; float32, or float16.
         pixels: (3, H, W) uint8 each, the view with its defect.
     """
 
-    photos: list[int]
-    views: list[View]
+    extractor: Extractor
+    photos: list[int] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     masks: list[npt.NDArray[np.bool_]] = field(default_factory=list)
-    features: list[Floats] = field(default_factory=list)
     pixels: list[Bytes] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.photos)
 
     def represented(self, k: int, f: Representation) -> Floats:
-        """(p, D) float32 r = f(p) of the k-th defect's view."""
-        return f(self.features[k].astype(np.float32, copy=False))
+        """(p, D) float32 r = f(p) of the k-th defect's view, whose p is extracted for it.
+
+        p of all defects would be a tenth of a fit's memory, and is asked for once.
+        """
+        return f(self.extractor(as_unit(self.pixels[k][None]))[0])
 
 
 def make_defects(
     prepared: Mapping[int, tuple[View, Bytes]],
     seed: int,
     extractor: Extractor,
-    *,
-    half: bool = False,
 ) -> Defects:
     """Make a defect on each of the (3, H, W) uint8 prepared photos or tiles, by photo index.
 
     Where a part of a view is not inspected it stays as it was; a defect that would lie there alone
-    is left out. With `half` their features are kept in half precision.
+    is left out.
     """
-    found = Defects([], [])
+    found = Defects(extractor)
     pictures = (x.transpose(1, 2, 0) for _, x in prepared.values())
     made_on = zip(prepared.items(), made_defects(pictures, seed, JUDGED_KINDS), strict=True)
     for (photo, (view, original)), made in made_on:
@@ -99,8 +100,6 @@ def make_defects(
         found.views.append(view)
         found.kinds.append(made.kind)
         found.masks.append(mask)
-        features = extractor(as_unit(pixels[None]))[0]
-        found.features.append(features.astype(np.float16) if half else features)
         found.pixels.append(pixels)
     return found
 
