@@ -67,7 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "default": {},
     "default, auto size": {"size": "auto"},
-    "best": {"size": "auto", "quality": "best"},
+    "best": {"size": None, "quality": "best"},  # whose members have sizes of their own
     "without the mean of all distances": {"overall_share": 0.0},
     "no turns": {"turns": "never"},
     "contrastive alone": {"contrast_share": 100.0, "contrast": 1.0},

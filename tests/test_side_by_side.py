@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from conftest import REPOSITORY, save, textured
+from reconpatch.fitting.ensemble import parts_of
+from reconpatch.fitting.options import FitOptions
 from reconpatch.memory import peak_bytes
 
 
@@ -193,3 +195,15 @@ def test_the_memory_of_a_process_counts_those_it_starts(
     assert ran.code == 3
     assert ran.peak > 140_000_000
     assert ran.seconds > watched.EVERY  # it was looked at
+
+
+# --- The experiment bench -------------------------------------------------------------------------
+
+
+def test_every_variant_of_the_bench_is_a_fit_that_can_be_made() -> None:
+    bench = script("representation")
+    for variant in bench.VARIANTS:
+        members, options = parts_of("default", bench.settings_of(variant, 7))
+        assert {member.seed for member in members} == {7}, variant
+        assert options == FitOptions(), variant
+        assert len(members) == (2 if variant == "best" else 1)
