@@ -70,6 +70,8 @@ SCORINGS = [
     ScoringSettings(top=0.05, smooth=0.75, principal=8, contrast=3.0, density=1.0),
     ScoringSettings(top=0.05, smooth=0.75, principal=8, contrast=3.0, density=1.0, overall=1.5),
     ScoringSettings(density=0.5),
+    ScoringSettings(top=0.05, principal=8, contrast=3.0, density=1.0, likeness=0.5),
+    ScoringSettings(likeness=1.0),
 ]
 
 
@@ -140,6 +142,9 @@ def test_every_engine_does_the_steps_of_the_method(
     if scoring.density:
         rng = np.random.default_rng(4)
         bank = replace(bank, scales=rng.uniform(0.2, 3.0, len(bank)).astype(np.float32))
+    if scoring.likeness:
+        spread = bank.rows.std()
+        bank = replace(bank, defects=bank_for(f, extractor, 7).rows + np.float32(0.5 * spread))
     graph = inspection_graph(backbone, S, f, scoring, len(bank))
     check_same(StoredGraph(graph, name, 1), NumpyEngine(extractor, f, scoring), bank)
 

@@ -17,21 +17,26 @@ from conftest import GOOD_PHOTOS, RGB, TEACHABLE_FIT, save, scratch_mask, scratc
 from reconpatch.cli.main import app
 from reconpatch.errors import PhotoError, SettingsError, UpdateRefusedError
 from reconpatch.fitting.confirmed import (
+    DEFECT_ROWS,
     FOLDS,
     ConfirmedDefect,
     Learned,
     Verdict,
     fold_of,
     place_of,
+    with_defects,
 )
 from reconpatch.fitting.ensemble import fit_members, parts_of
+from reconpatch.fitting.model import fit_model
 from reconpatch.fitting.options import FitOptions
 from reconpatch.fitting.refit import compare_unseen, refit
 from reconpatch.fitting.update import update
 from reconpatch.method.calibration import Calibration
-from reconpatch.method.memory_bank import MemoryBank
+from reconpatch.method.contrastive_components import NO_PART, DefectPatches
+from reconpatch.method.memory_bank import MemoryBank, nearest_distance
 from reconpatch.method.representation import Representation
-from reconpatch.method.scoring import ScoringSettings
+from reconpatch.method.scoring import ScoringSettings, score_patches
+from reconpatch.model.check import check_model
 from reconpatch.model.ensemble import Ensemble, said_by_members
 from reconpatch.model.good_photos import bare_bank
 from reconpatch.model.model import Model
@@ -99,6 +104,72 @@ def test_f_is_another_one_and_the_file_says_what_decided(
     assert np.abs(ours[64:] - theirs[64:]).max() > 1e-3 * np.abs(theirs[64:]).max()
     taught.save(tmp_path / "taught.rcp")
     assert reconpatch.load(tmp_path / "taught.rcp").fingerprint == taught.fingerprint
+
+
+def test_the_image_score_asks_for_likeness_to_the_defects(
+    made_alone: Model, taught: Model, defects: Path, good_folder: Path, tmp_path: Path
+) -> None:
+    assert (made_alone.bank.defects, made_alone.settings.scoring.likeness) == (None, 0)
+    rows = taught.bank.defects
+    assert rows is not None
+    assert taught.settings.scoring.likeness == pytest.approx(DEFECTS / (DEFECTS + 8))
+    # They are patches of the defects, by the f of the model.
+    patches = np.concatenate([taught.represent(photo) for photo in read(defects)])
+    assert nearest_distance(rows, patches).max() < 1e-2 * np.linalg.norm(patches, axis=1).mean()
+    assert DEFECTS <= len(rows) <= DEFECTS * DEFECT_ROWS
+
+    taught.save(tmp_path / "taught.rcp")
+    loaded = reconpatch.load(tmp_path / "taught.rcp")
+    assert isinstance(loaded, Model)
+    assert loaded.bank.defects is not None
+    np.testing.assert_array_equal(loaded.bank.defects, rows)
+    photo = read(defects)[0]
+    asked = taught.inspect(photo).score
+    assert loaded.inspect(photo).score == asked
+    unasked = replace(taught.settings.scoring, likeness=0.0)
+    found = score_patches(taught.represent(photo), taught.bank, unasked, taught.layout)
+    assert asked > found.image_score
+
+    # An update goes on asking, and a fit without defects does not, whatever its settings say.
+    updated = update(taught, [read_photo(textured(950), name="new.png")])
+    assert isinstance(updated, Model)
+    assert updated.bank.defects is rows
+    again = fit_model(good_folder, taught.settings, OPTIONS)
+    assert (again.bank.defects, again.settings.scoring.likeness) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("patches", "what"),
+    [
+        (None, "if the score asks"),
+        (np.zeros((3, 5), np.float32), "as long as the bank's rows"),
+        (np.empty((0, 128), np.float32), "as long as the bank's rows"),
+        (np.full((3, 128), np.nan, np.float32), "that are finite"),
+    ],
+)
+def test_a_file_whose_patches_of_defects_cannot_be_is_refused(
+    patches: Any, what: str, taught: Model
+) -> None:
+    assert taught.bank.rows.shape[1] == 128
+    check_model(taught)
+    with pytest.raises(ValueError, match=what):
+        check_model(replace(taught, bank=replace(taught.bank, defects=patches)))
+
+
+def test_of_each_defect_a_coreset_of_its_patches_is_kept() -> None:
+    f = Representation(np.float32([[2, 0], [0, 1]]))
+    many = np.random.default_rng(1).normal(size=(1000, 2)).astype(np.float32)
+    one, none = np.float32([[3, 4]]), np.empty((0, 2), np.float32)
+    given = [DefectPatches(x, NO_PART) for x in (many, one, none)]
+    plain, scoring = bare_bank(np.float32([[0, 0]])), ScoringSettings(top=0.1)
+    bank, asks = with_defects(plain, f, given, scoring)
+    assert bank.defects is not None
+    assert bank.defects.shape == (DEFECT_ROWS + 1, 2)
+    assert bank.defects[-1].tolist() == [6, 4]
+    assert asks == replace(scoring, likeness=3 / 11)
+    # The coreset covers what is left out.
+    assert nearest_distance(f(many), bank.defects).max() < 1.5
+    assert with_defects(plain, f, given[2:], scoring) == (plain, scoring)
 
 
 def test_the_threshold_follows_from_good_photos_alone(taught: Model) -> None:

@@ -338,6 +338,7 @@ def test_settings_become_a_dictionary_and_come_back():
         "principal": 0,
         "contrast": 1.0,
         "density": 0.0,
+        "likeness": 0.0,
     }
     assert ScoringSettings(**settings.to_dict()) == settings
     assert ScoringSettings().to_dict() == {
@@ -350,6 +351,7 @@ def test_settings_become_a_dictionary_and_come_back():
         "principal": 0,
         "contrast": 1.0,
         "density": 0.0,
+        "likeness": 0.0,
     }
 
 
@@ -518,3 +520,61 @@ def test_a_density_out_of_its_range_is_refused(density):
 def test_density_and_reweighting_are_refused_together():
     with pytest.raises(SettingsError, match=r"density is 1\.0 and b is 3"):
         ScoringSettings(density=1.0, b=3)
+
+
+LIKE = ScoringSettings(likeness=0.5)
+
+
+def like_defects(defects, scales=None, rows=((0, 0),)):
+    rows = np.float32(rows)
+    nowhere = np.zeros(len(rows), np.int64)
+    return MemoryBank(rows, nowhere, nowhere, rows, scales, np.float32(defects))
+
+
+def test_a_patch_nearer_to_a_confirmed_defect_than_to_good_ones_scores_more():
+    # To the good one 3 and 4; to the nearest defect 3 and 1: times the root of 1 and of 4.
+    bank = like_defects([[6, 0], [0, 5]])
+    patches = np.float32([[3, 0], [0, 4]])
+    found = score_patches(patches, bank, LIKE, ONE_ROW)
+    assert found.image_score == pytest.approx(4 * 2)
+    assert found.worst == 1
+    assert found.distances.tolist() == [3.0, 4.0]  # the map shows them as they are
+    # The other way round: what is near to good ones and far from all defects scores less.
+    far = score_patches(np.float32([[0, 2]]), bank, LIKE, ONE_ROW).image_score
+    assert far == pytest.approx(2 * (2 / 3) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("patch", "factor"), [([8, 0], 4.0), ([0, 0], 0.25), ([0.1, 0], 0.25), ([7.9, 0], 4.0)]
+)
+def test_likeness_is_held_to_its_range(patch, factor):
+    # Times 4 or a quarter, to the power 1, on the defect itself and far from it.
+    bank = like_defects([[8, 0]])
+    settings = ScoringSettings(likeness=1.0)
+    found = score_patches(np.float32([patch]), bank, settings, ONE_ROW).image_score
+    assert found == pytest.approx(factor * patch[0])
+
+
+def test_likeness_asks_before_density_and_as_the_contrast_weighs():
+    # Differences of 3 and 1 count as 3 and 4: 5 to the good one, and 4 to the defect.
+    bank = like_defects([[3, 0]], scales=np.float32([2]))
+    settings = ScoringSettings(principal=1, contrast=4.0, density=1.0, likeness=1.0)
+    found = score_patches(np.float32([[3, 1]]), bank, settings, ONE_ROW).image_score
+    assert found == pytest.approx(5 / 2 * 5 / 4)
+
+
+def test_patches_of_defects_that_the_score_does_not_ask_for_say_nothing():
+    patches = np.float32([[3, 0], [0, 4]])
+    found = score_patches(patches, like_defects([[6, 0]]), ScoringSettings(), ONE_ROW)
+    assert found.image_score == 4.0
+
+
+@pytest.mark.parametrize("likeness", [-0.1, 4.1, np.nan])
+def test_a_likeness_out_of_its_range_is_refused(likeness):
+    with pytest.raises(SettingsError, match=r"likeness is .*: give 0"):
+        ScoringSettings(likeness=likeness)
+
+
+def test_likeness_and_reweighting_are_refused_together():
+    with pytest.raises(SettingsError, match=r"likeness is 0\.5 and b is 3"):
+        ScoringSettings(likeness=0.5, b=3)

@@ -14,11 +14,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reconpatch.engine.engines import GRAPH_OUTPUTS, SCALES
+from reconpatch.engine.engines import DEFECTS, GRAPH_OUTPUTS, SCALES
 from reconpatch.features.feature_graph import FeatureSteps
 from reconpatch.features.graph_builder import INDICES, BackboneGraph
 from reconpatch.method.representation import Representation
-from reconpatch.method.scoring import ScoringSettings, resize_and_blur_matrix, top_count
+from reconpatch.method.scoring import (
+    LIKENESS_RANGE,
+    NO_DISTANCE,
+    ScoringSettings,
+    resize_and_blur_matrix,
+    top_count,
+)
 
 # Distances held at a time by a graph: 2 ** 24 float32 are 64 MB for one photo.
 _BLOCK_ELEMENTS = 2**24
@@ -39,7 +45,8 @@ def inspection_graph(
 
     Beside "photos" (batch, 3, H, W) float32 in 0 to 1 it takes "bank" (M, D) float32, "norms" (M,)
     float32, squared norms of the rows, "mask" (M,) bool, the rows that take part, and with
-    `density` "scales" (M,) float32, how sparse the bank is around each row. What it gives: see
+    `density` "scales" (M,) float32, how sparse the bank is around each row, and with `likeness`
+    "defects" (K, D) float32, patches of confirmed defects. What it gives: see
     `reconpatch.engine.engines.Output`.
 
     Args:
@@ -67,16 +74,20 @@ class _Steps(FeatureSteps):
         norms = self.takes("norms", ("rows",))
         mask = self.takes("mask", ("rows",), np.bool_)
         norms = self.node("Where", mask, norms, self.constant("nowhere", _NOWHERE))
-        nearest = self.search(r, bank, norms, max(1, _BLOCK_ELEMENTS // rows))  # (B, P)
+        nearest = self.search(r, bank, norms, max(1, _BLOCK_ELEMENTS // rows), to="nearest")
         # The product cancels near zero: the distance to the winner is taken directly.
         difference = self.node("Sub", r, self.node("Gather", bank, nearest))  # (B, P, D)
         distances = weighted = self.length(difference, to="distances")
+        weights = ""
         if scoring.contrast != 1:
             weights = self.constant("contrast", scoring.weights(self.dim))
             weighted = self.length(self.node("Mul", difference, weights))
+        likely = self.likeness(scoring, r, weights, weighted) if scoring.likeness > 0 else ""
         if scoring.density > 0:
             scales = self.takes(SCALES, ("rows",))
             weighted = self.node("Div", weighted, self.node("Gather", scales, nearest))
+        if likely:
+            weighted = self.node("Mul", weighted, likely)
         self.score(scoring, r, weighted, nearest, bank, norms, min(scoring.b, rows))
         self.draw(distances, scoring.blur)
         places = ("batch", self.places)
@@ -91,8 +102,8 @@ class _Steps(FeatureSteps):
         for name, shape in zip(GRAPH_OUTPUTS, shapes, strict=True):
             self.gives(name, shape, np.int64 if name in ("nearest", "worst") else np.float32)
 
-    def search(self, r: str, bank: str, norms: str, block: int) -> str:
-        """The row r* nearest to each patch: (B, P) int64; so many places are searched at a time."""
+    def search(self, r: str, bank: str, norms: str, block: int, to: str = "") -> str:
+        """The row nearest to each patch: (B, P) int64; so many places are searched at a time."""
         blocks = []
         for start in range(0, self.places, block):
             end = min(start + block, self.places)
@@ -105,7 +116,22 @@ class _Steps(FeatureSteps):
             squared = self.node("Gemm", flat, bank, norms, alpha=-2.0, transB=1)
             found = self.node("ArgMin", squared, axis=1, keepdims=0)
             blocks.append(self.node("Reshape", found, self.integers(-1, end - start)))
-        return self.node("Concat", *blocks, axis=1, to="nearest")
+        return self.node("Concat", *blocks, axis=1, to=to)
+
+    def likeness(self, scoring: ScoringSettings, r: str, weights: str, to_good: str) -> str:
+        """What distances (B, P) are multiplied by for being near to confirmed defects: (B, P)."""
+        defects = self.takes(DEFECTS, ("defects", self.dim))
+        if weights:
+            defects, r = self.node("Mul", defects, weights), self.node("Mul", r, weights)
+        squares = self.node("Mul", defects, defects)
+        norms = self.node("ReduceSum", squares, self.integers(1), keepdims=0)
+        nearest = self.search(r, defects, norms, self.places)
+        to_defect = self.length(self.node("Sub", r, self.node("Gather", defects, nearest)))
+        least = self.constant("no_distance", NO_DISTANCE)
+        ratio = self.node("Div", to_good, self.node("Max", to_defect, least))
+        low, high = (self.constant(f"likeness.{x}", x) for x in LIKENESS_RANGE)
+        power = self.constant("likeness", scoring.likeness)
+        return self.node("Pow", self.node("Clip", ratio, low, high), power)
 
     def length(self, x: str, to: str = "") -> str:
         """Euclidean norm over the last of three axes."""

@@ -399,6 +399,8 @@ def model_record(model: Model, to: str) -> dict[str, Any]:
     }
     if model.bank.scales is not None:
         optional["scales"] = {"shape": ["rows"], "type": "float32"}
+    if model.bank.defects is not None:
+        optional["defects"] = {"shape": ["defects", dim], "type": "float32"}
     return {
         "graph": FILES[to],
         "input": {

@@ -34,6 +34,7 @@ from reconpatch.method.contrastive_components import (
     DefectPatches,
     confirmed_share,
 )
+from reconpatch.method.coreset import greedy_coreset
 from reconpatch.method.defect_kinds import Shown, telling, worst_patches
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.representation import Representation, TrainingSettings
@@ -209,9 +210,31 @@ class Banked(Protocol):
         """Whether turned copies of good photos are in the bank."""
 
 
-BankOf = Callable[[Representation, PatchStore, str, bool], Banked]
+BankOf = Callable[[Representation, PatchStore, str, bool, Sequence[DefectPatches]], Banked]
 """Builds and calibrates the bank of an f from represented patches; the text goes before the names
-of its steps, and the last says whether turned copies are to be tried."""
+of its steps, then comes whether turned copies are to be tried, and what f has learned from."""
+
+DEFECT_ROWS = 64
+"""Patches of a confirmed defect that the bank keeps at most."""
+
+
+def with_defects(
+    bank: MemoryBank, f: Representation, defects: Sequence[DefectPatches], scoring: ScoringSettings
+) -> tuple[MemoryBank, ScoringSettings]:
+    """Let the image score ask for likeness to confirmed defects, as much as f is theirs.
+
+    Of each defect the bank keeps a greedy coreset of its patches, `DEFECT_ROWS` at most.
+
+    Returns:
+        The bank with their patches, and the settings with `likeness`, the share of
+        `confirmed_share`; both as they are without a patch.
+    """
+    patches = [f(defect.features) for defect in defects if len(defect.features)]
+    if not patches:
+        return bank, scoring
+    kept = [r[greedy_coreset(r, min(DEFECT_ROWS, len(r))).indices] for r in patches]
+    likeness = confirmed_share(len(defects))
+    return replace(bank, defects=np.concatenate(kept)), replace(scoring, likeness=likeness)
 
 
 @dataclass(frozen=True)
@@ -328,7 +351,7 @@ def learn(
         weight = components(against)
         f = Representation(weight, (-(weight @ mean)).astype(np.float32))
         with patches.represented(f) as r:
-            return bank_of(f, r, what, turns)
+            return bank_of(f, r, what, turns, against.confirmed)
 
     def scored(by: Banked, of: Iterable[int]) -> dict[int, float]:
         return {

@@ -42,6 +42,7 @@ from reconpatch.fitting.confirmed import (
     learn,
     read_confirmed,
     shown_by,
+    with_defects,
 )
 from reconpatch.fitting.explain import explain
 from reconpatch.fitting.memory import Fit, approximations, open_store
@@ -67,7 +68,7 @@ from reconpatch.fitting.trial import (
 )
 from reconpatch.fitting.turns import TurnsDecision, bank_with, decide, turned
 from reconpatch.method.calibration import Calibration
-from reconpatch.method.contrastive_components import Contrast, principal_basis
+from reconpatch.method.contrastive_components import Contrast, DefectPatches, principal_basis
 from reconpatch.method.coreset import bank_rows, greedy_coreset, random_projection
 from reconpatch.method.defect_kinds import learn_kinds
 from reconpatch.method.memory_bank import Floats, MemoryBank
@@ -218,7 +219,9 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         report(1, 1)
     layout = preprocessing.layout(extractor.grid, sizes.first)
     settings = _bounded_bank(settings, layout, len(sources)).fitted_to(extractor.channels)
-    if settings.overall_share > 0:  # chosen anew, whatever an earlier fit has chosen
+    # Chosen anew, whatever an earlier fit has chosen.
+    settings = replace(settings, scoring=replace(settings.scoring, likeness=0.0))
+    if settings.overall_share > 0:
         settings = replace(settings, scoring=replace(settings.scoring, overall=0.0))
     reading = Reading(sources, names, settings, preprocessing, layout, options)
     basis, onto = None, None
@@ -280,8 +283,9 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
                 progress=report_to(options, "train f"),
             )  # fmt: skip
             del p
+            learned_from = contrast.confirmed if contrast else ()
             contrast = None  # neither is needed any more, and both are large
-        fitted, guarded = fit.with_banks(f, patches)
+        fitted, guarded = fit.with_banks(f, patches, learned_from)
     settings = replace(settings, scoring=fitted.scoring)
     kinds = learn_kinds(shown_by(confirmed, fitted, settings.scoring, layout))
     if options.explain is not None and len(defects):
@@ -373,7 +377,9 @@ class _Fit:
     steps: Steps
     prepared: Mapping[int, tuple[View, Bytes]]
 
-    def with_banks(self, f: Representation, patches: PatchStore) -> tuple[_Fitted, Guard | None]:
+    def with_banks(
+        self, f: Representation, patches: PatchStore, confirmed: Sequence[DefectPatches]
+    ) -> tuple[_Fitted, Guard | None]:
         """The bank of f, or that of the identity where the guard prefers it; p gives way to r.
 
         No distance depends on the bias of f, so it is chosen: the good patches' mean becomes the
@@ -391,14 +397,19 @@ class _Fit:
             patches.represent(centred)
             identity = self.with_bank(centred, patches, "identity: ")
         patches.represent(Representation(f.weight) if identity else learned)
-        fitted = self.with_bank(learned, patches)
+        fitted = self.with_bank(learned, patches, confirmed=confirmed)
         if not (identity and identity.trial and fitted.trial):
             return fitted, None
         decision = guard(fitted.trial, identity.trial)
         return (identity if decision.kept == "identity" else fitted), decision
 
     def unseen(
-        self, f: Representation, patches: PatchStore, prefix: str, turns: bool = True
+        self,
+        f: Representation,
+        patches: PatchStore,
+        prefix: str,
+        turns: bool,
+        confirmed: Sequence[DefectPatches],
     ) -> _Fitted:
         """A version to judge confirmed defects by; turned copies only where they are to be tried.
 
@@ -406,9 +417,15 @@ class _Fit:
         """
         settings = self.settings if turns else replace(self.settings, turns="never")
         bare = replace(self, defects=Defects(self.extractor), settings=settings)
-        return bare.with_bank(f, patches, prefix)
+        return bare.with_bank(f, patches, prefix, confirmed)
 
-    def with_bank(self, f: Representation, patches: PatchStore, prefix: str = "") -> _Fitted:
+    def with_bank(
+        self,
+        f: Representation,
+        patches: PatchStore,
+        prefix: str = "",
+        confirmed: Sequence[DefectPatches] = (),
+    ) -> _Fitted:
         """The bank of represented patches, calibrated, and tried on the made defects."""
         settings, photos, steps = self.settings, self.photos, self.steps
         photo = steps.photo(patches)
@@ -417,15 +434,15 @@ class _Fit:
             bank = steps.bank(f, patches, settings, report)
         bank, turns = self._with_turns(bank, f, photo)
         bank = with_scales(bank, photos, settings.scoring)
+        bank, scoring = with_defects(bank, f, confirmed, settings.scoring)
         with self.clock.step(f"{prefix}calibrate"):
             report = self._report(f"{prefix}search for each photo")
             covering = steps.cover(f, bank, patches, photos, report)
             bank = with_replacements(bank, photo, photos, covering)
             scores = leave_one_out(
-                photo, photos, bank, settings.scoring, self.layout, covering=covering,
+                photo, photos, bank, scoring, self.layout, covering=covering,
                 progress=self._report(f"{prefix}calibrate"),
             )  # fmt: skip
-            scoring = settings.scoring
             if settings.overall_share > 0:
                 weight = overall_weight(
                     scores.image_scores, scores.overall, settings.overall_share,

@@ -398,6 +398,7 @@ def _grown(
         place=np.concatenate([bank.place, place]),
         replacements=np.concatenate([bank.replacements, more]),
         scales=bank.scales,
+        defects=bank.defects,
     )
 
 

@@ -32,6 +32,8 @@ class MemoryBank:
             row's own photo is left out; see `reconpatch.model.good_photos`.
         scales: (M,) float32, how sparse the bank is around each row, about 1; see `row_scales`.
             None where the image score does not ask.
+        defects: (K, D) float32, r = f(p) of patches of confirmed defects, one at least; see
+            `reconpatch.method.scoring.likeness`. None where the image score does not ask.
     """
 
     rows: Floats
@@ -39,6 +41,7 @@ class MemoryBank:
     place: Ints
     replacements: Floats
     scales: Floats | None = None
+    defects: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,7 +71,8 @@ class MemoryBank:
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
         """The bank as an inspection graph takes it, by the names of its inputs."""
         given = {"bank": self.rows, "norms": self.norms, "mask": self.everyone}
-        return given if self.scales is None else {**given, "scales": self.scales}
+        further = {"scales": self.scales, "defects": self.defects}
+        return given | {name: x for name, x in further.items() if x is not None}
 
     def without(self, left_out: npt.NDArray[np.bool_]) -> MemoryBank:
         """Return the bank without some photos: replacement rows take the place of their rows.
@@ -89,14 +93,7 @@ class MemoryBank:
         Returns:
             (Q,) float32 distances, 0 or more, and (Q,) int64 indices into the rows.
         """
-        centre, centred, norms = self._centred
-        indices = np.empty(len(queries), dtype=np.int64)
-        block = max(1, _BLOCK_ELEMENTS // len(self.rows))
-        for start in range(0, len(queries), block):
-            part = slice(start, start + block)
-            squared = (-2.0 * (queries[part] - centre)) @ centred.T
-            squared += norms  # up to ||q||^2, which is the same for all rows
-            indices[part] = squared.argmin(axis=1)
+        indices = _nearest_rows(queries, *self._centred)
         return distances(queries, self.rows[indices]), indices
 
     def neighbours_of(self, row: int, b: int) -> Ints:
@@ -146,6 +143,26 @@ def row_scales(rows: Floats, parts: Ints, power: float) -> Floats:
         scales = np.maximum(relative, _LEAST_SCALE) ** power
     result: Floats = scales.astype(np.float32)
     return result
+
+
+def nearest_distance(queries: Floats, rows: Floats) -> Floats:
+    """(Q,) float32 distance of (Q, D) queries to the nearest of (M, D) rows, exact."""
+    centre = rows.mean(axis=0)
+    centred = rows - centre
+    norms = np.einsum("md,md->m", centred, centred)
+    return distances(queries, rows[_nearest_rows(queries, centre, centred, norms)])
+
+
+def _nearest_rows(queries: Floats, centre: Floats, centred: Floats, norms: Floats) -> Ints:
+    """(Q,) index of the nearest row; the rows are given around their centre."""
+    indices = np.empty(len(queries), dtype=np.int64)
+    block = max(1, _BLOCK_ELEMENTS // len(centred))
+    for start in range(0, len(queries), block):
+        part = slice(start, start + block)
+        squared = (-2.0 * (queries[part] - centre)) @ centred.T
+        squared += norms  # up to ||q||^2, which is the same for all rows
+        indices[part] = squared.argmin(axis=1)
+    return indices
 
 
 def distances(a: Floats, b: Floats) -> Floats:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import SettingsError
-from reconpatch.method.memory_bank import Floats, Ints, MemoryBank, distances
+from reconpatch.method.memory_bank import Floats, Ints, MemoryBank, distances, nearest_distance
 from reconpatch.photos.layout import Layout
 
 Reweight = Literal["largest", "every"]
@@ -55,6 +55,9 @@ class ScoringSettings:
             distance is divided by that row's scale, see `reconpatch.method.memory_bank.row_scales`,
             of this power; 0 for not at all. The map shows distances as they are. Not with b above
             1.
+        likeness: how much the image score makes of how near a patch is to confirmed defects: a
+            distance is multiplied by the `likeness` of this power; 0 for not at all. A fit that
+            learns from confirmed defects chooses it by their number. Not with b above 1.
     """
 
     b: int = 1
@@ -66,6 +69,7 @@ class ScoringSettings:
     principal: int = 0
     contrast: float = 1.0
     density: float = 0.0
+    likeness: float = 0.0
 
     def __post_init__(self) -> None:
         if self.b < 1:
@@ -109,13 +113,20 @@ class ScoringSettings:
                 f"density is {self.density} and b is {self.b}: both weigh by how dense the bank "
                 "is, so give one of density=0 and b=1"
             )
+        if not 0 <= self.likeness <= 4:
+            raise SettingsError(f"likeness is {self.likeness}: give 0 (no difference) to 4")
+        if self.likeness > 0 and self.b > 1:
+            raise SettingsError(
+                f"likeness is {self.likeness} and b is {self.b}: re-weighting takes the distances "
+                "as they are, so give one of likeness=0 and b=1"
+            )
         if not 0 <= self.blur <= 100:
             raise SettingsError(f"blur is {self.blur}: give 0 to 100 pixels of the model's input")
 
     @property
     def weighs(self) -> bool:
         """Whether the image score takes other distances than the map."""
-        return self.contrast != 1 or self.density > 0
+        return self.contrast != 1 or self.density > 0 or self.likeness > 0
 
     def weights(self, dim: int) -> Floats:
         """(D,) float32, what each dimension of a difference is multiplied by."""
@@ -208,13 +219,35 @@ def weighted_distances(
         nearest_distances: (P,) float32, to the nearest rows; returned where nothing is weighted.
         nearest: (P,) int64, those rows.
         bank: the memory bank.
-        settings: `principal`, `contrast` and `density`.
+        settings: `principal`, `contrast`, `density` and `likeness`.
     """
     weighted = nearest_distances
+    weights = settings.weights(patches.shape[1])
     if settings.contrast != 1:
-        difference = (patches - bank.rows[nearest]) * settings.weights(patches.shape[1])
+        difference = (patches - bank.rows[nearest]) * weights
         weighted = np.sqrt(np.einsum("pd,pd->p", difference, difference))
-    return weighted if bank.scales is None else weighted / bank.scales[nearest]
+    by_density = weighted if bank.scales is None else weighted / bank.scales[nearest]
+    if settings.likeness == 0 or bank.defects is None:
+        return by_density
+    to_defect = nearest_distance(patches * weights, bank.defects * weights)
+    return by_density * likeness(weighted, to_defect) ** np.float32(settings.likeness)
+
+
+LIKENESS_RANGE = 0.25, 4.0
+"""What `likeness` is held to: far from everything, or on a defect itself, it says no more."""
+NO_DISTANCE = 1e-30
+"""Stands for a distance of 0 to a defect."""
+
+
+def likeness(to_good: Floats, to_defect: Floats) -> Floats:
+    """Tell how much nearer patches are to confirmed defects than to good patches.
+
+    The ratio of both (P,) distances, 1 where a patch is as near to the one as to the other. Of two
+    nearest-neighbour estimates of a density it is the likelihood ratio up to a power.
+    """
+    ratio = to_good / np.maximum(to_defect, np.float32(NO_DISTANCE))
+    held: Floats = np.clip(ratio, *LIKENESS_RANGE).astype(np.float32, copy=False)
+    return held
 
 
 def mean_score(weighted: Floats, settings: ScoringSettings, layout: Layout) -> float:

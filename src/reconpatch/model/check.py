@@ -36,6 +36,8 @@ def check_model(model: ModelContents) -> None:
     _check_preprocessing(model.preprocessing)
     _check_good(model.good, len(model.photos), model.bank.rows.shape[-1])
     _check_bank(model.bank, len(model.photos), model.good.distances.shape[1])
+    asked = model.settings.scoring.likeness > 0
+    _require((model.bank.defects is not None) == asked, "patches of defects if the score asks")
     _check_representation(model.representation, model.bank.rows.shape[1])
     _check_calibration(model.calibration)
     if model.defect_kinds is not None:
@@ -109,6 +111,11 @@ def _check_bank(bank: MemoryBank, photos: int, places: int) -> None:
         fits = bank.scales.shape == (len(rows),) and bank.scales.dtype == np.float32
         _require(fits and bool((bank.scales > 0).all()), "a scale above 0 for each row of the bank")
         _require(bool(np.isfinite(bank.scales).all()), "scales that are finite")
+    if bank.defects is not None:
+        shaped = bank.defects.ndim == 2 and bank.defects.shape[1] == rows.shape[1]
+        shaped = shaped and bank.defects.size > 0 and bank.defects.dtype == np.float32
+        _require(shaped, "patches of defects as long as the bank's rows")
+        _require(bool(np.isfinite(bank.defects).all()), "patches of defects that are finite")
     _require(bank.replacements.dtype == np.float32, "a replacement for each row of the bank")
     _check_indices(bank.photo, (len(rows),), photos, "the photo of each row of the bank")
     _check_indices(bank.place, (len(rows),), places, "the place of each row of the bank")

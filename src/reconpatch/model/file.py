@@ -206,6 +206,7 @@ def _model(
             own["bank.place"].astype(np.int64),
             own["bank.stand_ins"],
             own.get("bank.scales"),
+            own.get("bank.defects"),
         ),
         photos=photos,
         good=GoodScores(
@@ -258,6 +259,8 @@ def _model_tensors(model: ModelContents) -> dict[str, npt.NDArray[Any]]:
     }
     if model.bank.scales is not None:
         tensors["bank.scales"] = model.bank.scales
+    if model.bank.defects is not None:
+        tensors["bank.defects"] = model.bank.defects
     if model.good.weighted is not model.good.distances:
         tensors["good.weighted"] = model.good.weighted
     if model.representation.weight is not None:
