@@ -23,6 +23,7 @@ from reconpatch.fitting.confirmed import (
     Learned,
     Verdict,
     fold_of,
+    is_worth_it,
     place_of,
     with_defects,
 )
@@ -154,6 +155,25 @@ def test_a_file_whose_patches_of_defects_cannot_be_is_refused(
     check_model(taught)
     with pytest.raises(ValueError, match=what):
         check_model(replace(taught, bank=replace(taught.bank, defects=patches)))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "worth"),
+    [
+        ([0.9], [0.9], True),
+        ([0.9], [0.8], False),
+        ([0.9, 0.8], [0.9, 0.9], True),
+        ([0.9, 0.9, 0.9], [0.8, 0.8, 0.8], False),  # each alike: no chance
+        # Mean -0.01, standard deviation 0.1, of 4 a standard error of 0.05.
+        ([0.9] * 4, [0.9 - 0.01 + x for x in (-0.0866, -0.0866, 0.0866, 0.0866)], True),
+        # Mean -0.06: more than it.
+        ([0.9] * 4, [0.9 - 0.06 + x for x in (-0.0866, -0.0866, 0.0866, 0.0866)], False),
+    ],
+)
+def test_f_learns_unless_that_is_clearly_worse(
+    before: list[float], after: list[float], worth: bool
+) -> None:
+    assert is_worth_it(np.array(before), np.array(after)) is worth
 
 
 def test_of_each_defect_a_coreset_of_its_patches_is_kept() -> None:

@@ -5,7 +5,7 @@
          │
     each fold of them left out in turn ── f of the others ── bank ── threshold of the good photos
          │                                                   └── are those left out found?
-         └── found no worse than by made defects alone ──> f learns from all of them
+         └── not clearly worse told than by made defects alone ──> f learns from all of them
 
 A defect that f has learned from is found by it, and proves nothing. So the figures are of defects
 that were left out, and they decide whether f learns from confirmed ones at all. The thresholds come
@@ -38,7 +38,7 @@ from reconpatch.method.coreset import greedy_coreset
 from reconpatch.method.defect_kinds import Shown, telling, worst_patches
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.representation import Representation, TrainingSettings
-from reconpatch.method.scoring import ScoringSettings, draw, score_patches, top_count
+from reconpatch.method.scoring import Scores, ScoringSettings, draw, score_patches, top_count
 from reconpatch.method.settings import FitSettings
 from reconpatch.model.good_photos import TrainingPhoto, assign_groups
 from reconpatch.photos.copies import alike, signature
@@ -297,7 +297,7 @@ class Learned:
         )
         if self.kept:
             return f"f learned from confirmed defects beside made ones: {figures}."
-        return f"f learned from made defects alone, which is better: {figures}."
+        return f"f learned from made defects alone, which is clearly better: {figures}."
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as JSON-ready values."""
@@ -383,9 +383,10 @@ def learn(
         )
         for i, defect in enumerate(defects)
     ]  # fmt: skip
-    auroc_alone = _mean_placement({i: (score, alone) for i, score in by_alone.items()})
-    auroc_unseen = _mean_placement(judged)
-    kept = auroc_unseen >= auroc_alone
+    before = _placements([(by_alone[i], alone) for i in range(len(defects))])
+    after = _placements([judged[i] for i in range(len(defects))])
+    auroc_alone, auroc_unseen = float(before.mean()), float(after.mean())
+    kept = is_worth_it(before, after)
     share = confirmed_share(len(defects)) if kept else 0.0
     learned = Learned(kept, share, verdicts, auroc_alone, auroc_unseen)
     return (replace(contrast, confirmed=to_learn) if kept else contrast), learned
@@ -452,13 +453,28 @@ def _threshold(by: Banked) -> float:
     return by.calibration.image_threshold.value or 1.0
 
 
-def _mean_placement(judged: Mapping[int, tuple[float, Banked]]) -> float:
-    """The mean share of good parts that score below each defect, ties by half."""
+def is_worth_it(before: Scores, after: Scores) -> bool:
+    """Decide whether f learns from confirmed defects, by the AUROC of each, left out.
+
+    Unless that is worse by more than the standard error of the difference: a few defects say
+    little, and on most products it pays (docs/teach.md).
+
+    Args:
+        before: (n,) share of the good parts that score below each defect, by made defects alone.
+        after: (n,) by made and the other confirmed defects.
+    """
+    gains = after - before
+    error = float(gains.std(ddof=1)) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+    return float(gains.mean()) + error >= 0.0
+
+
+def _placements(judged: Sequence[tuple[float, Banked]]) -> Scores:
+    """(n,) share of the good parts that score below each defect, ties by half."""
     shares = []
-    for score, by in judged.values():
+    for score, by in judged:
         good = by.calibration.scores
         shares.append(float((good < score).mean() + (good == score).mean() / 2))
-    return float(np.mean(shares))
+    return np.array(shares)
 
 
 def _tell(progress: Callable[[int, int], None] | None, done: int, total: int) -> None:
