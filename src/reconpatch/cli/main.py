@@ -200,7 +200,7 @@ def fit(
         Quality,
         typer.Option(
             help="fast (as many pixels as 224 x 224, a smaller bank), balanced, or best (two "
-            "backbones at two sizes): fewer milliseconds a photo or fewer misses."
+            "backbones at two sizes): fewer milliseconds a photo or better maps."
         ),
     ] = "balanced",
     method: Annotated[

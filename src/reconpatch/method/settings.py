@@ -443,7 +443,7 @@ QUALITIES: dict[Quality, list[dict[str, Any]]] = {
         },
     ],
 }
-"""Three points between few milliseconds and few misses (docs/research.md): changes to the default
+"""Three points between few milliseconds and good maps (docs/research.md): changes to the default
 recipe for each member, of which "best" has two."""
 
 
