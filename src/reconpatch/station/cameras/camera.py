@@ -17,13 +17,6 @@ from reconpatch.station.station import Station
 
 State = Literal["ok", "lost", "starting"]
 
-_LONGEST_WAIT = 15.0
-
-
-def pause_after(failures: int) -> float:
-    """Seconds until a camera is tried again that has failed so many times, one after the other."""
-    return min(_LONGEST_WAIT, 2.0 ** min(failures - 1, 10))
-
 
 @dataclass(frozen=True)
 class Health:

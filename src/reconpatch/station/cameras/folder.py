@@ -6,22 +6,19 @@ between, and may be linked or moved by its verdict.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from concurrent.futures import Future
-from datetime import UTC, datetime
 
-from reconpatch.errors import BusyError, CameraError, PhotoError, ReconPatchError
+from reconpatch.errors import BusyError, CameraError, PhotoError
 from reconpatch.photos.images import read_photo_bytes
-from reconpatch.station.cameras.camera import Camera, Health, State, pause_after
+from reconpatch.station.cameras.camera import Camera, Health
+from reconpatch.station.cameras.contact import Contact
 from reconpatch.station.cameras.settings import FolderSettings
 from reconpatch.station.cameras.source import Frame
 from reconpatch.station.records import FileKey, Record
 from reconpatch.station.station import Station
 from reconpatch.station.watch import FolderWatch, Inspected, KeptError, NotYetError
-
-log = logging.getLogger("reconpatch.cameras")
 
 
 class FolderCamera(Camera):
@@ -38,10 +35,7 @@ class FolderCamera(Camera):
         self._settings = settings
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"camera-{name}", daemon=True)
-        self._state: State = "starting"
-        self._error: str | None = None
-        self._since = datetime.now(UTC)
-        self._failures = 0
+        self._contact = Contact(name)
         self._came: float | None = None
 
     def start(self) -> None:
@@ -59,7 +53,8 @@ class FolderCamera(Camera):
     def health(self) -> Health:
         """Whether it is there."""
         age = None if self._came is None else time.monotonic() - self._came
-        return Health(self._state, self._since, self._error, age)
+        contact = self._contact
+        return Health(contact.state, contact.since, contact.error, age)
 
     def shoot(self, serial: str = "") -> Future[Record]:  # noqa: ARG002
         """Refuse; see `Camera.shoot`."""
@@ -85,12 +80,12 @@ class FolderCamera(Camera):
                 if not self._settings.path.is_dir():
                     raise CameraError(f"the folder {self._settings.path} is not there: put it back")
                 self._look(watch)
-                self._works()
+                self._contact.works()
                 wait = self._settings.every
             except Exception as error:
                 watch = None
-                self._is_lost(error)
-                wait = pause_after(self._failures)
+                self._contact.is_lost(error)
+                wait = self._contact.pause
             self._stopping.wait(wait)
 
     def _look(self, watch: _Watch) -> None:
@@ -102,24 +97,6 @@ class FolderCamera(Camera):
                 self._count(PhotoError(seen.error) if seen.error else None)
             if self.pause or self._stopping.is_set():
                 return
-
-    def _works(self) -> None:
-        self._failures = 0
-        if self._state != "ok":
-            self._state, self._error, self._since = "ok", None, datetime.now(UTC)
-
-    def _is_lost(self, error: Exception) -> None:
-        if isinstance(error, (ReconPatchError, OSError)):
-            said = str(error)
-        else:
-            log.exception("the camera %s failed unexpectedly", self.name)
-            said = "it fails: see the service's log"
-        self._failures += 1
-        if self._error != said:
-            log.warning("the camera %s is lost: %s", self.name, said)
-        if self._state != "lost":
-            self._state, self._since = "lost", datetime.now(UTC)
-        self._error = said
 
 
 class _Watch(FolderWatch):

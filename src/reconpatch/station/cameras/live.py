@@ -85,7 +85,7 @@ class LiveCamera(Camera):
         """Whether it is there."""
         reader, last = self._reader, self._reader.last
         return Health(
-            reader.state, reader.since, reader.error, reader.age,
+            reader.contact.state, reader.contact.since, reader.contact.error, reader.age,
             None if last is None else _size(last.pixels),
             None if self._trigger is None else self._trigger.error,
         )  # fmt: skip

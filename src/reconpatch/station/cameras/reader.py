@@ -6,18 +6,15 @@ that is lost is opened again after 1, 2, 4, 8, and then every 15 seconds.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from reconpatch.errors import CameraError, ReconPatchError
-from reconpatch.station.cameras.camera import State, pause_after
+from reconpatch.errors import CameraError
+from reconpatch.station.cameras.contact import Contact
 from reconpatch.station.cameras.settings import LiveSettings
 from reconpatch.station.cameras.source import Frame, Opener, Source
-
-log = logging.getLogger("reconpatch.cameras")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +35,9 @@ class Taken:
 class FrameReader(threading.Thread):
     """Reads one camera; others may ask for frames from any thread.
 
+    Attributes:
+        contact: whether the camera is there.
+
     Args:
         name: of the camera.
         settings: of the camera.
@@ -50,12 +50,10 @@ class FrameReader(threading.Thread):
         self._camera, self._settings, self._open = name, settings, open_source
         self._changed = threading.Condition()
         self._stopping = threading.Event()
-        self._asked = self._answered = self._losses = self._failures = 0
+        self._asked = self._answered = self._losses = 0
+        self.contact = Contact(name)
         self._last: Taken | None = None
         self._came: float | None = None
-        self.state: State = "starting"
-        self.error: str | None = None
-        self.since = datetime.now(UTC)
 
     # --- Asked by others -----------------------------------------------------------------------
 
@@ -81,9 +79,9 @@ class FrameReader(threading.Thread):
         """
         with self._changed:
             last, oldest = self._last, time.monotonic() - max_age
-            if last is not None and self.state == "ok" and last.moment >= oldest:
+            if last is not None and self.contact.state == "ok" and last.moment >= oldest:
                 return last
-            if self.state == "lost":
+            if self.contact.state == "lost":
                 raise self._gone()
             self._asked += 1
             asked, losses = self._asked, self._losses
@@ -95,7 +93,7 @@ class FrameReader(threading.Thread):
             raise self._gone()
 
     def _gone(self) -> CameraError:
-        why = self.error or f"none came in {2 * self._settings.timeout:g} s"
+        why = self.contact.error or f"none came in {2 * self._settings.timeout:g} s"
         return CameraError(f"the camera {self._camera} gives no frames: {why}")
 
     def stop(self) -> None:
@@ -103,7 +101,7 @@ class FrameReader(threading.Thread):
         self._stopping.set()
         with self._changed:
             self._losses += 1
-            self.error = self.error or "the service stops"
+            self.contact.error = self.contact.error or "the service stops"
             self._changed.notify_all()
 
     # --- The thread ----------------------------------------------------------------------------
@@ -120,8 +118,11 @@ class FrameReader(threading.Thread):
             except Exception as error:
                 if self._stopping.is_set():
                     return
-                self._is_lost(error)
-                self._stopping.wait(pause_after(self._failures))
+                with self._changed:
+                    self._losses += 1
+                    self.contact.is_lost(error)
+                    self._changed.notify_all()
+                self._stopping.wait(self.contact.pause)
 
     def _read(self, source: Source) -> None:
         known = False
@@ -134,28 +135,5 @@ class FrameReader(threading.Thread):
             taken = Taken(source.pixels(), now, self._came)
             with self._changed:
                 self._last, self._answered, known = taken, asked, True
-                self._works()
+                self.contact.works()
                 self._changed.notify_all()
-
-    def _works(self) -> None:
-        self._failures = 0
-        if self.state != "ok":
-            if self.state == "lost":
-                log.info("the camera %s is back", self._camera)
-            self.state, self.error, self.since = "ok", None, datetime.now(UTC)
-
-    def _is_lost(self, error: Exception) -> None:
-        if isinstance(error, ReconPatchError):
-            said = str(error)
-        else:
-            log.exception("the camera %s failed unexpectedly", self._camera)
-            said = "it fails: see the service's log"
-        with self._changed:
-            self._failures += 1
-            self._losses += 1
-            if self.state != "lost" or self.error != said:
-                log.warning("the camera %s is lost: %s", self._camera, said)
-            if self.state != "lost":
-                self.state, self.since = "lost", datetime.now(UTC)
-            self.error = said
-            self._changed.notify_all()
