@@ -103,7 +103,7 @@ def me(request: Request) -> MeOut:
     return MeOut(users=True, name=person.name, role=person.role, scopes=scopes)
 
 
-@router.put("/me/password", status_code=204)
+@router.put("/me/password", status_code=204, response_model=None)
 def change_password(given: PasswordIn, here: Here, request: Request) -> None:
     """Give oneself another password; all of one's sessions end."""
     person: Person | None = request.scope.get("person")
@@ -139,7 +139,7 @@ def make_token(given: TokenIn, here: Here, asked: Who) -> TokenMade:
     return TokenMade(token=made, secret=secret)
 
 
-@router.delete("/tokens/{number}", status_code=204)
+@router.delete("/tokens/{number}", status_code=204, response_model=None)
 def revoke(number: Annotated[RecordId, InPath()], here: Here, asked: Who) -> None:
     """Take a token back, for good."""
     _people(here).revoke(number, by=asked.by)
