@@ -227,6 +227,8 @@ def test_a_shift_from_the_first_photo_to_the_roll_back(line: Line) -> None:
     # The threshold: dragged to the right past all scores, it would flag nothing; not applied yet.
     line.go("threshold")
     expect(page.locator(".figure.then")).to_contain_text("2of the last 3 photos anomalous; 2 were")
+    for what in ("then", "goods", "defects", "expected"):  # the words below their number
+        expect(page.locator(f".figure.{what}")).to_have_css("display", "block")
     box = page.locator(".histogram").bounding_box()
     start = page.locator(".handle line").bounding_box()
     middle = box["y"] + box["height"] / 2

@@ -71,7 +71,7 @@ export function drawDefects(section, found) {
   const show = (title, ids) => list.replaceChildren(...listed(title, ids));
   section.replaceChildren(h("h2", {}, t("shifts.defects")),
     h("p", { class: "where" }, found.more ? t("shifts.newest", { n: found.records }) : t("shifts.of", { n: found.records })),
-    ...(found.records ? [h("div", { class: "defects" }, map(found.places, show), kinds(found.kinds, show)), list] : []));
+    ...(found.records ? [h("div", { class: "defect-places" }, map(found.places, show), kinds(found.kinds, show)), list] : []));
 }
 
 function map(places, show) {
