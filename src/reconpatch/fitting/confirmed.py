@@ -324,7 +324,7 @@ def learn(
     layout: Layout,
     bank_of: BankOf,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Contrast, Learned]:
+) -> tuple[Contrast, Learned, Banked]:
     """Decide whether f learns from confirmed defects, by versions that have not seen them.
 
     Args:
@@ -339,7 +339,7 @@ def learn(
         progress: called with (versions made, versions).
 
     Returns:
-        What f is to be learned against, and what decided.
+        What f is to be learned against, what decided, and the version of made defects alone.
     """
     training, scoring = settings.training, settings.scoring
     components = _components(p, parts, training, settings.seed)
@@ -389,7 +389,7 @@ def learn(
     kept = is_worth_it(before, after)
     share = confirmed_share(len(defects)) if kept else 0.0
     learned = Learned(kept, share, verdicts, auroc_alone, auroc_unseen)
-    return (replace(contrast, confirmed=to_learn) if kept else contrast), learned
+    return (replace(contrast, confirmed=to_learn) if kept else contrast), learned, alone
 
 
 def _components(

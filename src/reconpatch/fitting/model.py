@@ -271,10 +271,12 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
                     options.confirmed, photos, reading.features_of(read, extractor),
                     read.preprocessing, layout, extractor.grid, options,
                 )  # fmt: skip
-            contrast, learned = learn(
+            contrast, learned, alone = learn(
                 confirmed, contrast, patches, *steps.training_patches(patches, photos, settings),
                 settings, layout, fit.unseen, report_to(options, "judge on unseen defects"),
             )  # fmt: skip
+            assert isinstance(alone, _Fitted)
+            fit = replace(fit, turns=alone.turns)
         with clock.step("train f"):
             p, parts = steps.training_patches(patches, photos, settings)
             f, log = make_representation(
@@ -376,6 +378,7 @@ class _Fit:
     options: FitOptions
     steps: Steps
     prepared: Mapping[int, tuple[View, Bytes]]
+    turns: TurnsDecision | None = None  # by an f that differs little: not tried again in vain
 
     def with_banks(
         self, f: Representation, patches: PatchStore, confirmed: Sequence[DefectPatches]
@@ -473,6 +476,8 @@ class _Fit:
         settings = self.settings
         if settings.turns == "never" or settings.register or not self.layout.plain:
             return bank, None
+        if self.turns is not None and not self.turns.taken:
+            return bank, self.turns
         with self.clock.step("try turned copies"):
             rng = np.random.default_rng([settings.seed, 2])
             of = self.steps.at_hand(list(self.prepared))
