@@ -67,6 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "default": {},
     "default, auto size": {"size": "auto"},
+    "size 448": {"size": 448},
     "best": {"size": None, "quality": "best"},  # whose members have sizes of their own
     "without the mean of all distances": {"overall_share": 0.0},
     "no turns": {"turns": "never"},
