@@ -456,7 +456,7 @@ def _threshold(by: Banked) -> float:
 def is_worth_it(before: Scores, after: Scores) -> bool:
     """Decide whether f learns from confirmed defects, by the AUROC of each, left out.
 
-    Unless that is worse by more than the standard error of the difference: a few defects say
+    Unless that is worse by more than two standard errors of the difference: a few defects say
     little, and on most products it pays (docs/teach.md).
 
     Args:
@@ -465,7 +465,7 @@ def is_worth_it(before: Scores, after: Scores) -> bool:
     """
     gains = after - before
     error = float(gains.std(ddof=1)) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-    return float(gains.mean()) + error >= 0.0
+    return float(gains.mean()) + 2.0 * error >= 0.0
 
 
 def _placements(judged: Sequence[tuple[float, Banked]]) -> Scores:
