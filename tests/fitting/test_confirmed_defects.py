@@ -191,6 +191,8 @@ def test_of_each_defect_a_coreset_of_its_patches_is_kept() -> None:
     # The coreset covers what is left out.
     assert nearest_distance(f(many), bank.defects).max() < 1.5
     assert with_defects(plain, f, given[2:], scoring) == (plain, scoring)
+    reweighted = ScoringSettings(b=3)
+    assert with_defects(plain, f, given, reweighted) == (plain, reweighted)
 
 
 def test_the_threshold_follows_from_good_photos_alone(taught: Model) -> None:

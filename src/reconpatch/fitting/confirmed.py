@@ -227,10 +227,10 @@ def with_defects(
 
     Returns:
         The bank with their patches, and the settings with `likeness`, the share of
-        `confirmed_share`; both as they are without a patch.
+        `confirmed_share`; both as they are without a patch, or where the score is re-weighted.
     """
     patches = [f(defect.features) for defect in defects if len(defect.features)]
-    if not patches:
+    if not patches or scoring.b > 1:
         return bank, scoring
     kept = [r[greedy_coreset(r, min(DEFECT_ROWS, len(r))).indices] for r in patches]
     likeness = confirmed_share(len(defects))
