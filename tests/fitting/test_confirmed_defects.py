@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,13 @@ def test_f_learns_unless_that_is_clearly_worse(
     before: list[float], after: list[float], worth: bool
 ) -> None:
     assert is_worth_it(np.array(before), np.array(after)) is worth
+
+
+def test_a_file_whose_pattern_of_groups_is_no_text_is_refused(taught: Model) -> None:
+    for group, fits in ((None, True), (r"p(\d)", True), (5, False)):
+        model = replace(taught, provenance={**taught.provenance, "group": group})
+        with nullcontext() if fits else pytest.raises(ValueError, match="a pattern that groups"):
+            check_model(model)
 
 
 def test_of_each_defect_a_coreset_of_its_patches_is_kept() -> None:

@@ -68,6 +68,8 @@ def _check_learned(provenance: dict[str, Any]) -> None:
     """What the provenance of a single model says beyond that of an ensemble."""
     if provenance.get("kind") is not None:
         Kind.from_dict(provenance["kind"])
+    group = provenance.get("group")
+    _require(group is None or isinstance(group, str), "a pattern that groups photos")
     weights, guard = provenance.get("weights"), provenance.get("guard")
     _require(isinstance(weights, dict) and "location" in weights, "where the weights come from")
     kept = guard.get("kept") if isinstance(guard, dict) else None
