@@ -456,11 +456,12 @@ def test_qualities_that_do_not_go_together_are_refused(
 
 def test_what_is_set_goes_before_the_quality() -> None:
     (fast,) = members_of(None, None, "fast", taken={"bank"})
-    assert fast == {"size_limit": 224, "made": 256}
+    assert fast == {"size_limit": 224, "size_tried": 0, "made": 256}
     assert members_of("resnet18", 96, "fast") == [
         {
             "size": 96,
             "size_limit": 224,
+            "size_tried": 0,
             "bank": 0.005,
             "bank_least": 1500,
             "made": 256,

@@ -233,7 +233,8 @@ def fit(
         list[str] | None,
         typer.Option(
             help="Input size in pixels: 224, HEIGHTxWIDTH, or auto (the photos' shape, with as "
-            "many pixels as 320 x 320 where their shorter side has 320, else as 224 x 224). Given "
+            "many pixels as 320 x 320 where their shorter side has 320, else as 224 x 224; as 448 "
+            "x 448 where it has those and defects made on good photos show that it pays). Given "
             "several times: an ensemble, in pairs with backbones.",
             show_default="auto",
         ),
@@ -758,7 +759,7 @@ def _say_fitted(model: Inspector, path: Path) -> None:
         if quality := member.provenance.get("quality"):
             print(who + QualityEstimate.from_dict(quality).sentence())
         parts.say(who + member.settings.of_f())
-        for decision in ("guard", "turns", "confirmed_defects", "defect_kinds"):
+        for decision in ("input_size", "guard", "turns", "confirmed_defects", "defect_kinds"):
             if found := member.provenance.get(decision):
                 parts.say(who + found["sentence"])
 

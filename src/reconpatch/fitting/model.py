@@ -32,12 +32,14 @@ from reconpatch.errors import (
     NotEnoughPhotosError,
     SettingsError,
 )
-from reconpatch.features.backbones import load_graph, spec
+from reconpatch.features.backbones import WeightSource, load_graph, spec
 from reconpatch.features.extractor import Extractor, FeatureExtractor
 from reconpatch.features.feature_graph import feature_graph
+from reconpatch.features.graph_builder import BackboneGraph
 from reconpatch.features.store import PatchStore
 from reconpatch.fitting.confirmed import (
     ConfirmedDefect,
+    Learned,
     check_learns,
     learn,
     read_confirmed,
@@ -45,12 +47,15 @@ from reconpatch.fitting.confirmed import (
     with_defects,
 )
 from reconpatch.fitting.explain import explain
+from reconpatch.fitting.input_size import ROUNDS, TRY_SIZES, SizeDecision, try_larger
 from reconpatch.fitting.memory import Fit, approximations, open_store
 from reconpatch.fitting.options import FitOptions, default_threads, report_to, silent
 from reconpatch.fitting.reading import (
     GoodSource,
     Read,
     Reading,
+    Sizes,
+    Sources,
     alike_of,
     preprocessing_for,
     sizes_of,
@@ -72,9 +77,15 @@ from reconpatch.method.contrastive_components import Contrast, DefectPatches, pr
 from reconpatch.method.coreset import bank_rows, greedy_coreset, random_projection
 from reconpatch.method.defect_kinds import learn_kinds
 from reconpatch.method.memory_bank import Floats, MemoryBank
-from reconpatch.method.representation import Representation, Trainer, make_representation
+from reconpatch.method.representation import (
+    Representation,
+    Trainer,
+    TrainingLog,
+    make_representation,
+)
 from reconpatch.method.scoring import ScoringSettings, overall_weight
 from reconpatch.method.settings import (
+    AUTOMATIC,
     FitSettings,
     automatic_tile,
     squeeze_note,
@@ -193,16 +204,58 @@ def fit_model(
     if options.confirmed is not None:  # before workers are started
         check_learns(settings, options)
     with steps_of(options) as steps:
-        return _fit_model(good, settings, options, steps)
+        check_device(options.device)
+        sources = sources_of(good)
+        sizes = sizes_of(sources.photos, sources.names)
+        clock = Clock(options.timer)
+        decision = None
+        chosen = automatic_tile(settings, sizes.median)
+        if settings.size == AUTOMATIC and not settings.tile:
+            with clock.step(TRY_SIZES):
+                decision = try_larger(chosen, sources, sizes.median, options, _trial)
+        if decision is not None:
+            chosen = replace(chosen, size=decision.size)
+        return _model(_learn(sources, sizes, chosen, options, steps, clock), sources, decision)
 
 
-def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, steps: Steps) -> Model:
-    check_device(options.device)
-    sources, names, folder, left_out = sources_of(good)
-    sizes = sizes_of(sources, names)
-    settings = automatic_tile(settings, sizes.median)
-    preprocessing = preprocessing_for(settings, options, sources, names)
+def _trial(sources: Sources, settings: FitSettings, options: FitOptions) -> Trial | None:
+    """What a fit on some of the photos comes to on made defects; always in this process."""
+    sizes = sizes_of(sources.photos, sources.names)
     clock = Clock(options.timer)
+    return _learn(sources, sizes, settings, options, Steps(), clock, ROUNDS).fitted.trial
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What a fit has learned, before it is put together as a model."""
+
+    fit: _Fit
+    read: Read
+    backbone: BackboneGraph
+    weights: WeightSource
+    onto: Representation | None
+    notes: list[str]
+    log: TrainingLog | None
+    fitted: _Fitted
+    guarded: Guard | None
+    confirmed: Sequence[ConfirmedDefect]
+    from_defects: Learned | None
+
+
+def _learn(
+    sources: Sources,
+    sizes: Sizes,
+    settings: FitSettings,
+    options: FitOptions,
+    steps: Steps,
+    clock: Clock,
+    rounds: int = 1,
+) -> _Learned:
+    """f, its bank and thresholds from good photos, the size of the input decided.
+
+    The model is judged by as many defects on each photo as there are rounds.
+    """
+    preprocessing = preprocessing_for(settings, options, sources.photos, sources.names)
     threads = options.threads or default_threads()
     report = report_to(options, "load the backbone") or silent
     with clock.step("load the backbone"):
@@ -218,12 +271,12 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         extractor = _extractor(features, settings, options, threads)
         report(1, 1)
     layout = preprocessing.layout(extractor.grid, sizes.first)
-    settings = _bounded_bank(settings, layout, len(sources)).fitted_to(extractor.channels)
+    settings = _bounded_bank(settings, layout, len(sources.photos)).fitted_to(extractor.channels)
     # Chosen anew, whatever an earlier fit has chosen.
     settings = replace(settings, scoring=replace(settings.scoring, likeness=0.0))
     if settings.overall_share > 0:
         settings = replace(settings, scoring=replace(settings.scoring, overall=0.0))
-    reading = Reading(sources, names, settings, preprocessing, layout, options)
+    reading = Reading(sources.photos, sources.names, settings, preprocessing, layout, options)
     basis, onto = None, None
     if settings.training.basis:
         with clock.step("find the principal directions"):
@@ -234,15 +287,15 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             onto = Representation(basis.weight, basis.bias)
             features = feature_graph(backbone, settings.neighbourhood, onto)
             extractor = _extractor(features, settings, options, threads, onto)
-    kept = steps.kept_photos(len(sources))
-    sizes_of_fit = Fit(settings, len(sources), layout.places, extractor.channels, kept)
+    kept = steps.kept_photos(len(sources.photos))
+    sizes_of_fit = Fit(settings, len(sources.photos), layout.places, extractor.channels, kept)
     with open_store(sizes_of_fit, options.memory_limit) as patches:
         with clock.step("extract features"):
             read = steps.extract(reading, features, extractor, patches, threads)
         _check_enough(read.photos)  # `--group` needs a name to show
         photos, notes = assign_groups(read.photos, options.group, alike_of(read))
         notes = [
-            *([left_out] if left_out else []),
+            *([sources.left_out] if sources.left_out else []),
             *squeeze_note(settings, sizes.median),
             *kind_notes(read.looks),
             *read.notes,
@@ -252,7 +305,7 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         _check_enough(photos, options.group)
         with clock.step("make defects"):
             chosen = dict(islice(read.prepared.items(), settings.defects))
-            defects = make_defects(chosen, settings.seed, extractor)
+            defects = make_defects(chosen, settings.seed, extractor, rounds)
             contrast = None
             if basis is not None and settings.training.init == "contrastive":
                 made = settings.training.made if settings.method == "reconpatch" else 0
@@ -288,19 +341,30 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
             learned_from = contrast.confirmed if contrast else ()
             contrast = None  # neither is needed any more, and both are large
         fitted, guarded = fit.with_banks(f, patches, learned_from)
-    settings = replace(settings, scoring=fitted.scoring)
-    kinds = learn_kinds(shown_by(confirmed, fitted, settings.scoring, layout))
-    if options.explain is not None and len(defects):
+    return _Learned(
+        fit, read, backbone, weights, onto, notes, log, fitted, guarded, confirmed, learned
+    )
+
+
+def _model(learned: _Learned, sources: Sources, size: SizeDecision | None) -> Model:
+    """The model of what a fit has learned, its engine compared with the reference."""
+    fit, read, fitted, guarded = learned.fit, learned.read, learned.fitted, learned.guarded
+    photos, extractor, options, clock = fit.photos, fit.extractor, fit.options, fit.clock
+    settings = replace(fit.settings, scoring=fitted.scoring)
+    kinds = learn_kinds(shown_by(learned.confirmed, fitted, settings.scoring, fit.layout))
+    if options.explain is not None and len(fit.defects):
         explain(
-            Path(options.explain), defects, fitted.f, fitted.bank, photos, settings.scoring,
+            Path(options.explain), fit.defects, fitted.f, fitted.bank, photos, settings.scoring,
             extractor.grid,
         )  # fmt: skip
+    threads = options.threads or default_threads()
     with clock.step("write the graph"):
-        whole = fitted.f if onto is None else fitted.f.after(onto)
+        whole = fitted.f if learned.onto is None else fitted.f.after(learned.onto)
         graph = inspection_graph(
-            backbone, settings.neighbourhood, whole, settings.scoring, len(fitted.bank)
+            learned.backbone, settings.neighbourhood, whole, settings.scoring, len(fitted.bank)
         )
         engine = _engine(graph, extractor, fitted.f, settings, threads, options)
+    notes = learned.notes
     if settings.turns == "always" and fitted.turns is None:
         notes.append(
             "No photo was turned, though turns is always: only photos that are seen whole are, "
@@ -312,29 +376,33 @@ def _fit_model(good: GoodSource, settings: FitSettings, options: FitOptions, ste
         notes.append("The guard had fewer than two made defects to compare on: f is unguarded.")
     if odd := odd_photos_note(fitted.scores, photos):
         notes.append(odd)
+    decisions = {
+        "input_size": size,
+        "guard": guarded,
+        "turns": fitted.turns,
+        "confirmed_defects": learned.from_defects,
+        "defect_kinds": kinds[1] if kinds else None,
+    }
     provenance = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "folder": folder,
+        "folder": sources.folder,
         "group": options.group,
-        "weights": weights.to_dict(),
+        "weights": learned.weights.to_dict(),
         "features": f"{type(extractor).__name__}, {threads} threads",
         "versions": _versions(),
         "data_sha256": _data_fingerprint(photos),
         "kind": Kind.of(read.looks).to_dict(),
         "seconds": clock.seconds,
         "coreset_radius": fitted.radius,
-        "training": log.to_dict() if log else None,
+        "training": learned.log.to_dict() if learned.log else None,
         "quality": fitted.trial.quality.to_dict() if fitted.trial else None,
-        "guard": guarded.to_dict() if guarded else None,
-        "turns": fitted.turns.to_dict() if fitted.turns else None,
-        "confirmed_defects": learned.to_dict() if learned else None,
-        "defect_kinds": kinds[1].to_dict() if kinds else None,
+        **{name: found.to_dict() if found else None for name, found in decisions.items()},
         "notes": notes,
     }
-    thumbnails = read.thumbnails or thumbnails_of(fitted.bank, sources, read, options)
+    thumbnails = read.thumbnails or thumbnails_of(fitted.bank, sources.photos, read, options)
     half = slice(SAMPLE_PHOTOS // 2)
     good_views = [pixels for _, pixels in read.prepared.values()]
-    sample = Sample.of(good_views[half], defects.pixels[half])
+    sample = Sample.of(good_views[half], fit.defects.pixels[half])
     model = Model(
         settings, read.preprocessing, whole, fitted.bank, photos, fitted.scores,
         fitted.calibration, provenance, engine, thumbnails, sample,

@@ -83,15 +83,17 @@ def make_defects(
     prepared: Mapping[int, tuple[View, Bytes]],
     seed: int,
     extractor: Extractor,
+    rounds: int = 1,
 ) -> Defects:
     """Make a defect on each of the (3, H, W) uint8 prepared photos or tiles, by photo index.
 
-    Where a part of a view is not inspected it stays as it was; a defect that would lie there alone
-    is left out.
+    In several rounds each photo gets as many, every one on the photo as it was. Where a part of a
+    view is not inspected it stays as it was; a defect that would lie there alone is left out.
     """
     found = Defects(extractor)
-    pictures = (x.transpose(1, 2, 0) for _, x in prepared.values())
-    made_on = zip(prepared.items(), made_defects(pictures, seed, JUDGED_KINDS), strict=True)
+    views = list(prepared.items()) * rounds
+    pictures = (x.transpose(1, 2, 0) for _, (_, x) in views)
+    made_on = zip(views, made_defects(pictures, seed, JUDGED_KINDS), strict=True)
     for (photo, (view, original)), made in made_on:
         pixels, mask = _inspected(made, view, original, extractor.grid)
         if not mask.any():

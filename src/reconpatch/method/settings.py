@@ -128,6 +128,8 @@ class FitSettings:
         size: height and width of the model's input in pixels; 0 x 0 takes them from the photos,
             see `automatic_size`.
         size_limit: side of the largest square that an automatic size has as many pixels as.
+        size_tried: side of a larger such square, which is taken where defects made on good photos
+            show that it pays; see `reconpatch.fitting.input_size`. 0 tries none.
         tile: 0 shows the model the photo at once; else it sees squares of this many pixels of the
             photo, each resized to `size`, which is then the tile's own unless it is given.
             `AUTOMATIC_TILE` takes it from the photos and `smallest_defect`.
@@ -169,6 +171,7 @@ class FitSettings:
     levels: tuple[int, ...] = ()
     size: tuple[int, int] = AUTOMATIC
     size_limit: int = 320
+    size_tried: int = 0
     tile: int = 0
     overlap: int = 64
     smallest_defect: int = 0
@@ -200,6 +203,11 @@ class FitSettings:
         if self.size_limit < AUTOMATIC_SIZES[0]:
             raise SettingsError(
                 f"size_limit is {self.size_limit}: give {AUTOMATIC_SIZES[0]} pixels or more"
+            )
+        if self.size_tried and self.size_tried < AUTOMATIC_SIZES[0]:
+            raise SettingsError(
+                f"size_tried is {self.size_tried}: give {AUTOMATIC_SIZES[0]} pixels or more, or 0 "
+                "for none"
             )
         if self.defects < 0:
             raise SettingsError(f"defects is {self.defects}: give 0 (no estimate) or more photos")
@@ -394,6 +402,7 @@ _PAPER = FitSettings(
 # with batches that suit it.
 _DEFAULT = FitSettings(
     recipe="default",
+    size_tried=448,
     expanded=True,
     bank_least=4000,
     turns="auto",
@@ -431,13 +440,14 @@ RECIPES = {"default": _DEFAULT, "paper": _PAPER}
 Quality = Literal["fast", "balanced", "best"]
 
 QUALITIES: dict[Quality, list[dict[str, Any]]] = {
-    "fast": [{"size_limit": 224, "bank": 0.005, "bank_least": 1500, "made": 256}],
+    "fast": [{"size_limit": 224, "size_tried": 0, "bank": 0.005, "bank_least": 1500, "made": 256}],
     "balanced": [{}],
     "best": [
-        {"size_limit": 320, "bank": 0.005, "bank_least": 4000},
+        {"size_limit": 320, "size_tried": 0, "bank": 0.005, "bank_least": 4000},
         {
             "backbone": "tf_efficientnet_lite2",
             "size_limit": 448,
+            "size_tried": 0,
             "bank": 0.005,
             "bank_least": 4000,
         },

@@ -75,6 +75,7 @@ def _check_learned(provenance: dict[str, Any]) -> None:
     kept = guard.get("kept") if isinstance(guard, dict) else None
     _require(guard is None or isinstance(kept, str), "what the guard kept")
     for decision, what in (
+        ("input_size", "what decided on the size of the input"),
         ("turns", "what decided on turned copies"),
         ("confirmed_defects", "what confirmed defects came to"),
         ("defect_kinds", "how kinds of defects are told apart"),
