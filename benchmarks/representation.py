@@ -24,6 +24,7 @@ import argparse
 import hashlib
 import itertools
 import json
+import random
 import tempfile
 import time
 from collections import defaultdict
@@ -54,6 +55,8 @@ FOLDERS = {
     **{paper: ("piped", paper) for paper in PAPERS},
 }
 CATEGORIES = (*FOLDERS, "elpv_mono", "elpv_poly")
+"""Development categories. Beside them stand deeppcb_00041 and the like, groups of DeepPCB: what
+chose no default but the larger input."""
 
 # What is tried: changes by name to the default recipe at 224.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -102,6 +105,8 @@ def photos_of(category: str, data: Path) -> tuple[list[Path], list[LabelledPhoto
     """Photos to fit and to test on; of the latter half are good ones, if there are as many."""
     if category.startswith("elpv"):
         fit, test = _elpv(category.removeprefix("elpv_"))
+    elif category.startswith("deeppcb"):
+        return _deep_pcb(category.removeprefix("deeppcb_"), data / "DeepPCB" / "PCBData")
     else:
         root, name = FOLDERS[category]
         (found,) = load_dataset(data / root, "mvtec", [name])
@@ -109,6 +114,21 @@ def photos_of(category: str, data: Path) -> tuple[list[Path], list[LabelledPhoto
     good = by_hash([photo for photo in test if not photo.defective], TEST // 2)
     bad = by_hash([photo for photo in test if photo.defective], TEST - len(good))
     return by_hash(fit, FIT), good + bad
+
+
+def _deep_pcb(group: str, data: Path) -> tuple[list[Path], list[LabelledPhoto]]:
+    """Templates of six pairs in ten to fit on; of the others the templates and the tested boards."""
+    folder = data / f"group{group}" / group
+    pairs = sorted(path.name.removesuffix("_temp.jpg") for path in folder.glob("*_temp.jpg"))
+    random.Random(0).shuffle(pairs)
+    count = min(120, len(pairs) * 6 // 10)
+    fit, rest = pairs[:count], pairs[count:][:100]
+    test = [
+        LabelledPhoto(folder / f"{pair}_{name}.jpg", label)
+        for label, name in (("good", "temp"), ("defect", "test"))
+        for pair in rest
+    ]
+    return [folder / f"{pair}_temp.jpg" for pair in sorted(fit)], test
 
 
 def _elpv(kind: str) -> tuple[list[Path], list[LabelledPhoto]]:
