@@ -11,6 +11,9 @@ without confirmed defects on the same test photos: what is compared differs in n
 
 With `--masks` f is shown where a confirmed defect is, if the data have masks; without, it looks at
 where the map of made defects alone is highest, as for an operator who only says "defective".
+
+With `--unjudged` f learns from them whatever versions that have not seen them say, and those, which
+take most of a fit's time, are not made.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ from representation import CATEGORIES, photos_of, read_records
 import reconpatch
 from reconpatch.evaluation.datasets import LabelledPhoto
 from reconpatch.evaluation.feature_cache import FeatureCache
+from reconpatch.fitting import confirmed as confirmed_defects
+from reconpatch.fitting.confirmed import ConfirmedDefect
 from reconpatch.method.metrics import image_metrics
 from reconpatch.model.model import Inspector
 
@@ -56,6 +61,12 @@ def lay_out(defects: Sequence[LabelledPhoto], folder: Path, masks: bool) -> Path
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(mask, path)
     return folder
+
+
+def in_one_fold(defects: Sequence[ConfirmedDefect], seed: int) -> list[int]:
+    """Takes the place of `fold_of` where no defect is to be left out."""
+    del seed
+    return [0] * len(defects)
 
 
 def scored(model: Inspector, photos: Sequence[LabelledPhoto]) -> npt.NDArray[np.float64]:
@@ -88,7 +99,7 @@ def figures(
 def run_category(category: str, given: argparse.Namespace) -> None:
     """All runs of a category that are not among the records."""
     done = {
-        (r["category"], r["draw"], r["count"], r["masks"], r["fit"])
+        (r["category"], r["draw"], r["count"], r["masks"], r.get("unjudged", False), r["fit"])
         for r in read_records(given.records)
     }
     fit, test = photos_of(category, given.data)
@@ -96,7 +107,8 @@ def run_category(category: str, given: argparse.Namespace) -> None:
     defects = [photo for photo in test if photo.defective]
     counts = [n for n in given.counts if len(defects) - n >= LEAST_LEFT]
     runs = [(draw, n) for draw in range(given.draws) for n in counts]
-    wanted = [run for run in runs if (category, *run, given.masks, len(fit)) not in done]
+    kind = (given.masks, given.unjudged, len(fit))
+    wanted = [run for run in runs if (category, *run, *kind) not in done]
     if not wanted:
         return
     with FeatureCache(Path(tempfile.gettempdir())) as cache:
@@ -116,6 +128,7 @@ def run_category(category: str, given: argparse.Namespace) -> None:
                 "draw": draw,
                 "count": count,
                 "masks": given.masks,
+                "unjudged": given.unjudged,
                 "fit": len(fit),
                 "without": figures(base, base_scores, test, chosen),
                 "with": figures(taught, scored(taught, test), test, chosen),
@@ -130,6 +143,8 @@ def run_category(category: str, given: argparse.Namespace) -> None:
 
 def run_all(given: argparse.Namespace) -> None:
     """All categories."""
+    if given.unjudged:  # of a single fold nothing is left out
+        confirmed_defects.fold_of = in_one_fold
     for category in given.categories.split(","):
         run_category(category, given)
 
@@ -183,6 +198,7 @@ def main() -> None:
     runs.add_argument("--draws", type=int, default=10)
     runs.add_argument("--good", type=int, default=0, help="fit on so many at most; 0: on 200")
     runs.add_argument("--masks", action="store_true")
+    runs.add_argument("--unjudged", action="store_true")
     runs.add_argument("--records", type=Path, default=Path("few_defects.jsonl"))
     runs.set_defaults(do=run_all)
     table = commands.add_parser("table", help="print what the records say")

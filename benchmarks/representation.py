@@ -117,7 +117,7 @@ def photos_of(category: str, data: Path) -> tuple[list[Path], list[LabelledPhoto
 
 
 def _deep_pcb(group: str, data: Path) -> tuple[list[Path], list[LabelledPhoto]]:
-    """Templates of six pairs in ten to fit on; of the others the templates and the tested boards."""
+    """Templates of six pairs in ten to fit on, and templates and tested boards of the others."""
     folder = data / f"group{group}" / group
     pairs = sorted(path.name.removesuffix("_temp.jpg") for path in folder.glob("*_temp.jpg"))
     random.Random(0).shuffle(pairs)
@@ -177,7 +177,9 @@ def record(
         "category": category,
         "variant": variant,
         "seed": seed,
-        "metrics": {name: 100 * found[name] for name in wanted if found.get(name) is not None},
+        "metrics": {
+            name: 100 * (found[name] or 0.0) for name in wanted if found.get(name) is not None
+        },
         "forecast": 100 * quality["auroc"] if quality else None,
         "flagged_good": int(np.sum(np.array(flagged)[~truth])),
         "flagged_at": {

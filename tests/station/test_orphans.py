@@ -115,7 +115,7 @@ def orphan(data: Path, content: bytes) -> Path:
 
 
 def test_orphans_are_listed_moved_and_removed(used: Path, tmp_path: Path) -> None:
-    lost = [orphan(used, bytes([i])) for i in range(3)]
+    lost = [orphan(used, b"x")]
     changed = orphan(used, b"as it was")
     changed.write_bytes(b"as somebody made it")
     before = contents(used)
@@ -127,11 +127,11 @@ def test_orphans_are_listed_moved_and_removed(used: Path, tmp_path: Path) -> Non
     }  # fmt: skip
     assert {Path(path).name for path in found["foreign"]} == {"notes.txt", "holiday.jpg"}
     assert contents(used) == before
-    assert "5 files unknown to the records" in run("--data", used).stdout
+    assert "3 files unknown to the records" in run("--data", used).stdout
 
     removed = run("--data", used, "--remove")
     assert removed.exit_code == 0, removed.output
-    assert "Removed: 4 files" in removed.stderr
+    assert "Removed: 2 files" in removed.stderr
     assert f"Left: {changed}" in removed.stderr
     gone = {*lost, used / "fits" / "fit-0123abcd.rcp"}
     assert set(before) - set(contents(used)) == {str(path.relative_to(used)) for path in gone}
@@ -151,6 +151,16 @@ def test_with_a_database_that_knows_none_nothing_is_removed(used: Path) -> None:
     assert "may not be its database" in refused.stderr
     assert contents(used) == before
     assert not (used / "records.sqlite").exists()
+
+
+def test_with_a_database_that_knows_fewer_than_not_nothing_is_removed(used: Path) -> None:
+    for i in range(3):
+        orphan(used, bytes([i]))
+    before = contents(used)
+    refused = run("--data", used, "--remove")
+    assert refused.exit_code == 2
+    assert "know only 2 of the 5 photos in this folder" in refused.stderr
+    assert contents(used) == before
 
 
 def test_what_the_command_refuses(used: Path, tmp_path: Path) -> None:

@@ -261,8 +261,8 @@ def orphans(
         if move is not None:
             note(f"Moved: {found_files.move(own, data, move)} files to {move}")
         elif remove:
-            known = sum(kind == "known" for _, kind in found)
-            found_files.check_database(found_files.Orphans(photos=len(own), known=known))
+            photos, known = (sum(kind == of for _, kind in found) for of in ("photo", "known"))
+            found_files.check_database(found_files.Orphans(photos=photos, known=known))
             count, left = found_files.remove(own)
             note(f"Removed: {count} files")
             for path in left:

@@ -443,7 +443,7 @@ QUALITIES: dict[Quality, list[dict[str, Any]]] = {
     "fast": [{"size_limit": 224, "size_tried": 0, "bank": 0.005, "bank_least": 1500, "made": 256}],
     "balanced": [{}],
     "best": [
-        {"size_limit": 320, "size_tried": 0, "bank": 0.005, "bank_least": 4000},
+        {"size_limit": 320, "bank": 0.005, "bank_least": 4000},
         {
             "backbone": "tf_efficientnet_lite2",
             "size_limit": 448,

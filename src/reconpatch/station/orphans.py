@@ -143,10 +143,18 @@ def remove(paths: Sequence[Path]) -> tuple[int, list[Path]]:
 
 
 def check_database(found: Orphans) -> None:
-    """Raise OutputError where the records know none of the photos: it may be the wrong database."""
-    if found.photos and not found.known:
+    """Refuse to remove photos by records that know fewer of them than not.
+
+    Orphans are what a killed process left over: few. Where they are most of what is there, the
+    database may be another station's, or older than the photos.
+
+    Raises:
+        OutputError: the records know fewer of the photos than they do not.
+    """
+    if found.photos > found.known:
+        known = f"only {found.known:,}" if found.known else "none"
         raise OutputError(
-            f"the records know none of the {found.photos:,} photos in this folder, so this may "
-            "not be its database: give the right one with --database, or move the photos aside "
-            "with --move DIR"
+            f"the records know {known} of the {found.photos + found.known:,} photos in this "
+            "folder, so this may not be its database, or an older one: give the right one with "
+            "--database, or move the photos aside with --move DIR"
         )
