@@ -76,7 +76,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no turns": {"turns": "never"},
     "contrastive alone": {"contrast_share": 100.0, "contrast": 1.0},
     "share 1": {"contrast_share": 1.0},
-    "share 0.5": {"contrast_share": 0.5, "contrast": 4.2},  # the score weighs as by the default
+    "share 0.7": {"contrast_share": 0.7, "contrast": 3.0},  # the score weighs as by the default
     "contrast 1": {"contrast": 1.0},
     "contrast 6": {"contrast": 6.0},
     "power 0.5": {"contrast_power": 0.5},

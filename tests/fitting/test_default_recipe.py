@@ -49,7 +49,7 @@ def test_f_is_half_principal_and_half_contrastive(model: Model) -> None:
     settings = model.settings
     assert (settings.training.init, settings.training.basis) == ("contrastive", 384)
     assert (settings.training.dim, settings.scoring.principal) == (128, 64)
-    assert settings.scoring.contrast == 3.0
+    assert (settings.training.contrast_share, settings.scoring.contrast) == (0.5, 4.2)
     weight = model.representation.weight
     assert weight is not None
     assert weight.shape == (128, 240 + 40 + 672 + 112)  # of p itself, not of a basis

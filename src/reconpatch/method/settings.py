@@ -412,7 +412,7 @@ _DEFAULT = FitSettings(
         dim=128,
         init="contrastive",
         basis=384,
-        contrast_share=0.7,
+        contrast_share=0.5,
         epochs=0,
         batch_size=512,
         batches="neighbours",
@@ -420,7 +420,7 @@ _DEFAULT = FitSettings(
         learning_rate=3e-4,
         scale="mean",
     ),
-    scoring=ScoringSettings(top=0.005, smooth=0.75, contrast=3.0, density=1.0),
+    scoring=ScoringSettings(top=0.005, smooth=0.75, contrast=4.2, density=1.0),
 )
 
 # What PatchCore does not have, and what is f's alone: `--method patchcore` on the default recipe.
