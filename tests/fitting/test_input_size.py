@@ -12,7 +12,14 @@ import pytest
 import reconpatch
 from conftest import save, textured
 from reconpatch.errors import PhotoError, SettingsError
-from reconpatch.fitting.input_size import LEAST_PHOTOS, MOST_PHOTOS, PHOTOS, try_larger
+from reconpatch.fitting.input_size import (
+    LEAST_PHOTOS,
+    MOST_PHOTOS,
+    PHOTOS,
+    SizeDecision,
+    larger_size,
+    try_larger,
+)
 from reconpatch.fitting.options import FitOptions
 from reconpatch.fitting.quality import QualityEstimate
 from reconpatch.fitting.reading import Sources
@@ -47,6 +54,15 @@ class Tried:
         return Trial(NONE, NONE, QualityEstimate(auroc, 0.0, 1.0, 0.5, {}, 9, 9), 0.5)
 
 
+def tried_on(
+    tried: Tried, of: FitSettings, photos: int, photo: tuple[int, int] = PHOTO, **options: Any
+) -> SizeDecision | None:
+    """As a fit goes about it."""
+    given = FitOptions(**options)
+    large = larger_size(of, photo, photos, given)
+    return None if large is None else try_larger(of, large, sources(photos), given, tried)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "side"),
     [
@@ -61,7 +77,7 @@ def test_the_larger_input_is_taken_where_it_leaves_at_most_three_quarters_of_the
     before: float, after: float, side: int
 ) -> None:
     tried = Tried({320: before, 448: after})
-    found = try_larger(settings(), sources(100), PHOTO, FitOptions(), tried)
+    found = tried_on(tried, settings(), 100)
     assert found is not None
     assert found.size == (side, side)
     assert found.tried == {"320 x 320": before, "448 x 448": after}
@@ -75,12 +91,11 @@ def test_the_larger_input_is_taken_where_it_leaves_at_most_three_quarters_of_the
 
 def test_both_sizes_are_tried_on_the_same_photos_spread_over_all() -> None:
     steps: list[str] = []
-    options = FitOptions(
-        confirmed=["there"], explain="x.png", on="ray", group="(.)",
+    tried = Tried({320: 0.8, 448: 0.8})
+    tried_on(
+        tried, settings(seed=5), 200, confirmed=["there"], explain="x.png", on="ray", group="(.)",
         progress=lambda step, _done, _total: steps.append(step),
     )  # fmt: skip
-    tried = Tried({320: 0.8, 448: 0.8})
-    try_larger(settings(seed=5), sources(200), PHOTO, options, tried)
     (some, small, own), (again, large, _) = tried.asked
     assert some == again
     assert (some.names[0], some.names[-1], len(some.names)) == ("0", "199", PHOTOS)
@@ -115,7 +130,7 @@ def test_where_there_is_nothing_to_try_nothing_is(
 ) -> None:
     tried = Tried({})
     of = automatic_tile(settings_for(**changes), photo)
-    assert try_larger(of, sources(photos), photo, FitOptions(**options), tried) is None
+    assert tried_on(tried, of, photos, photo, **options) is None
     assert tried.asked == []
 
 
@@ -123,14 +138,14 @@ def test_where_there_is_nothing_to_try_nothing_is(
 def test_a_trial_that_cannot_be_made_leaves_the_size_as_it_is(side: int) -> None:
     auroc: dict[int, float | Exception] = {320: 0.8, 448: 0.9, side: PhotoError("unreadable")}
     tried = Tried(auroc)
-    assert try_larger(settings(), sources(100), PHOTO, FitOptions(), tried) is None
+    assert tried_on(tried, settings(), 100) is None
 
 
 def test_long_photos_are_tried_in_their_shape() -> None:
     photo = (500, 2000)
     tried = Tried({160: 0.8, 224: 0.9})
     of = automatic_tile(settings_for(), photo)
-    found = try_larger(of, sources(100), photo, FitOptions(), tried)
+    found = tried_on(tried, of, 100, photo)
     assert found is not None
     assert found.size == (224, 896)
 

@@ -75,21 +75,16 @@ class SizeDecision:
         return asdict(self) | {"size": list(self.size), "sentence": self.sentence()}
 
 
-def try_larger(
-    settings: FitSettings,
-    sources: Sources,
-    photo: tuple[int, int],
-    options: FitOptions,
-    fit: Try,
-) -> SizeDecision | None:
-    """Try the larger automatic size beside the one that is taken without question.
+def larger_size(
+    settings: FitSettings, photo: tuple[int, int], photos: int, options: FitOptions
+) -> tuple[int, int] | None:
+    """Choose the larger automatic size that is worth a trial.
 
     Args:
         settings: of the fit, with the size that is taken without question.
-        sources: its good photos.
         photo: median height and width of the photos, in pixels.
+        photos: how many good photos there are.
         options: of the fit.
-        fit: tries one size.
 
     Returns:
         None where there is nothing to try: photos without so many pixels, too few or too many of
@@ -97,14 +92,29 @@ def try_larger(
     """
     large = automatic_size(photo, max(settings.size_tried, settings.size_limit))
     learns = settings.method == "reconpatch" and settings.training.init == "contrastive"
-    photos = len(sources.photos)
-    if (
-        large == settings.size
-        or not (learns and settings.defects >= LEAST_PHOTOS)
-        or not LEAST_PHOTOS <= photos <= MOST_PHOTOS
-        or options.memory_limit
-    ):
+    judged = settings.defects >= LEAST_PHOTOS and LEAST_PHOTOS <= photos <= MOST_PHOTOS
+    if large == settings.size or not (learns and judged) or options.memory_limit:
         return None
+    return large
+
+
+def try_larger(
+    settings: FitSettings,
+    large: tuple[int, int],
+    sources: Sources,
+    options: FitOptions,
+    fit: Try,
+) -> SizeDecision | None:
+    """Try a larger input beside the one of the settings; None where one of them cannot be tried.
+
+    Args:
+        settings: of the fit, with the size that is taken without question.
+        large: see `larger_size`.
+        sources: the good photos.
+        options: of the fit.
+        fit: tries one size.
+    """
+    photos = len(sources.photos)
     some = np.unique(np.linspace(0, photos - 1, min(PHOTOS, photos)).round().astype(int)).tolist()
     sources = Sources([sources.photos[i] for i in some], [sources.names[i] for i in some])
     made = min(settings.training.made, MADE)

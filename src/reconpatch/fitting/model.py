@@ -47,7 +47,13 @@ from reconpatch.fitting.confirmed import (
     with_defects,
 )
 from reconpatch.fitting.explain import explain
-from reconpatch.fitting.input_size import ROUNDS, TRY_SIZES, SizeDecision, try_larger
+from reconpatch.fitting.input_size import (
+    ROUNDS,
+    TRY_SIZES,
+    SizeDecision,
+    larger_size,
+    try_larger,
+)
 from reconpatch.fitting.memory import Fit, approximations, open_store
 from reconpatch.fitting.options import FitOptions, default_threads, report_to, silent
 from reconpatch.fitting.reading import (
@@ -208,11 +214,12 @@ def fit_model(
         sources = sources_of(good)
         sizes = sizes_of(sources.photos, sources.names)
         clock = Clock(options.timer)
-        decision = None
-        chosen = automatic_tile(settings, sizes.median)
+        chosen, large, decision = automatic_tile(settings, sizes.median), None, None
         if settings.size == AUTOMATIC and not settings.tile:
+            large = larger_size(chosen, sizes.median, len(sources.photos), options)
+        if large is not None:
             with clock.step(TRY_SIZES):
-                decision = try_larger(chosen, sources, sizes.median, options, _trial)
+                decision = try_larger(chosen, large, sources, options, _trial)
         if decision is not None:
             chosen = replace(chosen, size=decision.size)
         return _model(_learn(sources, sizes, chosen, options, steps, clock), sources, decision)
