@@ -199,6 +199,9 @@ def test_of_each_defect_a_coreset_of_its_patches_is_kept() -> None:
     # The coreset covers what is left out.
     assert nearest_distance(f(many), bank.defects).max() < 1.5
     assert with_defects(plain, f, given[2:], scoring) == (plain, scoring)
+    for count, power in ((1, 1 / 9), (8, 0.5), (24, 0.5)):  # n / (n + 8), and a half at most
+        _, asks = with_defects(plain, f, given[:1] * count, scoring)
+        assert asks.likeness == pytest.approx(power)
     reweighted = ScoringSettings(b=3)
     assert with_defects(plain, f, given, reweighted) == (plain, reweighted)
 

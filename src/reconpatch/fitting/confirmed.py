@@ -214,6 +214,9 @@ BankOf = Callable[[Representation, PatchStore, str, bool, Sequence[DefectPatches
 """Builds and calibrates the bank of an f from represented patches; the text goes before the names
 of its steps, then comes whether turned copies are to be tried, and what f has learned from."""
 
+MOST_LIKENESS = 0.5
+"""The highest power of the likeness, that of eight defects: with more of them a higher one costs
+tiles and cells more than ball screws gain by it (docs/research.md)."""
 DEFECT_ROWS = 64
 """Patches of a confirmed defect that the bank keeps at most."""
 
@@ -227,13 +230,14 @@ def with_defects(
 
     Returns:
         The bank with their patches, and the settings with `likeness`, the share of
-        `confirmed_share`; both as they are without a patch, or where the score is re-weighted.
+        `confirmed_share` up to `MOST_LIKENESS`; both as they are without a patch, or where the
+        score is re-weighted.
     """
     patches = [f(defect.features) for defect in defects if len(defect.features)]
     if not patches or scoring.b > 1:
         return bank, scoring
     kept = [r[greedy_coreset(r, min(DEFECT_ROWS, len(r))).indices] for r in patches]
-    likeness = confirmed_share(len(defects))
+    likeness = min(confirmed_share(len(defects)), MOST_LIKENESS)
     return replace(bank, defects=np.concatenate(kept)), replace(scoring, likeness=likeness)
 
 
