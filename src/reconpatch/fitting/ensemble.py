@@ -15,7 +15,7 @@ import numpy as np
 from reconpatch.errors import SettingsError
 from reconpatch.fitting.confirmed import check_learns
 from reconpatch.fitting.model import Clock, StepsOf, fit_model, in_this_process
-from reconpatch.fitting.options import FitOptions, Progress, report_to, silent
+from reconpatch.fitting.options import FitOptions, naming, report_to, silent
 from reconpatch.fitting.reading import GoodSource, photos_given, read_good
 from reconpatch.method.settings import QUALITIES, FitSettings, Quality, ensemble_settings_for
 from reconpatch.model.ensemble import (
@@ -173,7 +173,7 @@ def fit_ensemble(
             # One set of thumbnails is enough: that of the first member.
             thumbnails=options.thumbnails and not models,
             explain=None if models else options.explain,
-            progress=_named(name, options.progress),
+            progress=naming(name, options.progress),
         )
         models.append(fit_model(good, member, own, steps_of))
     thumbnails = models[0].thumbnails
@@ -197,10 +197,3 @@ def fit_ensemble(
     ensemble = combine(models, values)
     ensemble.provenance["seconds"] |= clock.seconds
     return ensemble
-
-
-def _named(member: str, progress: Progress | None) -> Progress | None:
-    """Wrap progress so that its steps name the member at work."""
-    if progress is None:
-        return None
-    return lambda step, done, total: progress(f"{member}: {step}", done, total)

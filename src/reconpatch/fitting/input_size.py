@@ -18,13 +18,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from reconpatch.errors import ReconPatchError
-from reconpatch.fitting.options import FitOptions
+from reconpatch.fitting.options import FitOptions, naming
 from reconpatch.fitting.reading import Sources
 from reconpatch.fitting.trial import Trial
 from reconpatch.method.settings import FitSettings, automatic_size
+from reconpatch.model.good_photos import evenly_spread
 
 TRY_SIZES = "try a larger input"
 """The step of a fit that chooses the size."""
@@ -114,8 +113,7 @@ def try_larger(
         options: of the fit.
         fit: tries one size.
     """
-    photos = len(sources.photos)
-    some = np.unique(np.linspace(0, photos - 1, min(PHOTOS, photos)).round().astype(int)).tolist()
+    some = evenly_spread(len(sources.photos), PHOTOS).tolist()
     sources = Sources([sources.photos[i] for i in some], [sources.names[i] for i in some])
     made = min(settings.training.made, MADE)
     settings = replace(
@@ -127,8 +125,10 @@ def try_larger(
     )
     found: list[Trial] = []
     for size in (settings.size, large):
-        own = replace(options, thumbnails=False, explain=None, confirmed=None, on=None)
-        own.progress = _named_after(size, options)
+        own = replace(
+            options, thumbnails=False, explain=None, confirmed=None, on=None,
+            progress=naming(f"try {_named(size)}", options.progress),
+        )  # fmt: skip
         # What is wrong with a photo is said when all of them are read.
         with suppress(ReconPatchError):
             trial = fit(sources, replace(settings, size=size), own)
@@ -146,10 +146,3 @@ def try_larger(
 
 def _named(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
-
-
-def _named_after(size: tuple[int, int], options: FitOptions) -> Any:
-    progress = options.progress
-    if progress is None:
-        return None
-    return lambda step, done, total: progress(f"try {_named(size)}: {step}", done, total)

@@ -91,6 +91,13 @@ def counted(items: Iterable[T], step: str, progress: Progress) -> Iterator[T]:
             progress(step, done, total)
 
 
+def naming(what: str, progress: Progress | None) -> Progress | None:
+    """Wrap progress so that its steps name what is at work: a member, say, or a trial."""
+    if progress is None:
+        return None
+    return lambda step, done, total: progress(f"{what}: {step}", done, total)
+
+
 def silent(done: int, total: int) -> None:
     """Report to nobody."""
 

@@ -214,7 +214,12 @@ CALIBRATED = 2000
 
 def calibrated_photos(photos: int) -> npt.NDArray[np.int64]:
     """Choose the photos that get a leave-one-out score: all, or evenly spread ones."""
-    return np.unique(np.linspace(0, photos - 1, min(photos, CALIBRATED)).round().astype(np.int64))
+    return evenly_spread(photos, CALIBRATED)
+
+
+def evenly_spread(photos: int, most: int) -> npt.NDArray[np.int64]:
+    """Choose that many photos at most, evenly spread, the first and the last among them."""
+    return np.unique(np.linspace(0, photos - 1, min(photos, most)).round().astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)
