@@ -151,20 +151,21 @@ def run_all(given: argparse.Namespace) -> None:
 
 def print_table(given: argparse.Namespace) -> None:
     """Means over the draws, with the lowest and highest change."""
-    of: dict[tuple[str, bool, int], list[dict[str, Any]]] = defaultdict(list)
+    of: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for record in read_records(given.records):
-        of[record["category"], record["masks"], record["count"]].append(record)
+        how = ("mask" if record["masks"] else "map") + ", unjudged" * record.get("unjudged", False)
+        of[record["category"], how, record["count"]].append(record)
     rates = " | ".join(f"good flagged at {rate:.0%}" for rate in RATES)
     print(f"| category | place | defects | draws | image AUROC | change | found at 1 % | {rates} |")
     print("|---|---|---|---|---|---|---|" + "---|" * len(RATES))
-    for (category, masks, count), records in of.items():
+    for (category, how, count), records in of.items():
         before, after = (
             np.array([r[side]["image_auroc"] for r in records]) for side in ("without", "with")
         )
         change = after - before
         cells = [
             category,
-            "mask" if masks else "map",
+            how,
             str(count),
             str(len(records)),
             f"{before.mean():.1f} -> {after.mean():.1f}",

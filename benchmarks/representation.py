@@ -177,9 +177,7 @@ def record(
         "category": category,
         "variant": variant,
         "seed": seed,
-        "metrics": {
-            name: 100 * (found[name] or 0.0) for name in wanted if found.get(name) is not None
-        },
+        "metrics": {name: 100 * value for name in wanted if (value := found.get(name)) is not None},
         "forecast": 100 * quality["auroc"] if quality else None,
         "flagged_good": int(np.sum(np.array(flagged)[~truth])),
         "flagged_at": {

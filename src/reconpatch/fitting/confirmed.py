@@ -216,7 +216,7 @@ of its steps, then comes whether turned copies are to be tried, and what f has l
 
 MOST_LIKENESS = 0.5
 """The highest power of the likeness, that of eight defects: with more of them a higher one costs
-tiles and cells more than ball screws gain by it (docs/research.md)."""
+tiles and cells more than ball screws gain by it (docs/teach.md)."""
 DEFECT_ROWS = 64
 """Patches of a confirmed defect that the bank keeps at most."""
 
