@@ -144,7 +144,12 @@ def test_every_engine_does_the_steps_of_the_method(
         bank = replace(bank, scales=rng.uniform(0.2, 3.0, len(bank)).astype(np.float32))
     if scoring.likeness:
         spread = bank.rows.std()
-        bank = replace(bank, defects=bank_for(f, extractor, 7).rows + np.float32(0.5 * spread))
+        side = np.random.default_rng(6).normal(size=f_dim(f) + 1).astype(np.float32)
+        bank = replace(
+            bank,
+            defects=bank_for(f, extractor, 7).rows + np.float32(0.5 * spread),
+            discriminant=side / np.float32(3 * spread),
+        )
     graph = inspection_graph(backbone, S, f, scoring, len(bank))
     check_same(StoredGraph(graph, name, 1), NumpyEngine(extractor, f, scoring), bank)
 

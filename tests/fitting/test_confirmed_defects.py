@@ -35,6 +35,7 @@ from reconpatch.fitting.refit import compare_unseen, refit
 from reconpatch.fitting.update import update
 from reconpatch.method.calibration import Calibration
 from reconpatch.method.contrastive_components import NO_PART, DefectPatches
+from reconpatch.method.discriminant import discriminant
 from reconpatch.method.memory_bank import MemoryBank, nearest_distance
 from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import ScoringSettings, score_patches
@@ -115,6 +116,7 @@ def test_the_image_score_asks_for_likeness_to_the_defects(
     rows = taught.bank.defects
     assert rows is not None
     assert taught.settings.scoring.likeness == pytest.approx(DEFECTS / (DEFECTS + 8))
+    assert (made_alone.bank.discriminant, taught.bank.discriminant.shape) == (None, (129,))
     # They are patches of the defects, by the f of the model.
     patches = np.concatenate([taught.represent(photo) for photo in read(defects)])
     assert nearest_distance(rows, patches).max() < 1e-2 * np.linalg.norm(patches, axis=1).mean()
@@ -125,6 +127,7 @@ def test_the_image_score_asks_for_likeness_to_the_defects(
     assert isinstance(loaded, Model)
     assert loaded.bank.defects is not None
     np.testing.assert_array_equal(loaded.bank.defects, rows)
+    np.testing.assert_array_equal(loaded.bank.discriminant, taught.bank.discriminant)
     photo = read(defects)[0]
     asked = taught.inspect(photo).score
     assert loaded.inspect(photo).score == asked
@@ -136,6 +139,7 @@ def test_the_image_score_asks_for_likeness_to_the_defects(
     updated = update(taught, [read_photo(textured(950), name="new.png")])
     assert isinstance(updated, Model)
     assert updated.bank.defects is rows
+    assert updated.bank.discriminant is taught.bank.discriminant
     again = fit_model(good_folder, taught.settings, OPTIONS)
     assert (again.bank.defects, again.settings.scoring.likeness) == (None, 0)
 
@@ -156,6 +160,21 @@ def test_a_file_whose_patches_of_defects_cannot_be_is_refused(
     check_model(taught)
     with pytest.raises(ValueError, match=what):
         check_model(replace(taught, bank=replace(taught.bank, defects=patches)))
+
+
+@pytest.mark.parametrize(
+    ("side", "what"),
+    [
+        (np.zeros(128, np.float32), "a discriminant of the defects"),
+        (np.zeros(129), "a discriminant of the defects"),
+        (np.full(129, np.inf, np.float32), "that is finite"),
+    ],
+)
+def test_a_file_whose_discriminant_cannot_be_is_refused(
+    side: Any, what: str, taught: Model
+) -> None:
+    with pytest.raises(ValueError, match=what):
+        check_model(replace(taught, bank=replace(taught.bank, discriminant=side)))
 
 
 @pytest.mark.parametrize(
@@ -191,19 +210,26 @@ def test_of_each_defect_a_coreset_of_its_patches_is_kept() -> None:
     one, none = np.float32([[3, 4]]), np.empty((0, 2), np.float32)
     given = [DefectPatches(x, NO_PART) for x in (many, one, none)]
     plain, scoring = bare_bank(np.float32([[0, 0]])), ScoringSettings(top=0.1)
-    bank, asks = with_defects(plain, f, given, scoring)
+    good = np.random.default_rng(2).normal(size=(3, 40, 2)).astype(np.float32)
+    bank, asks = with_defects(plain, f, given, scoring, lambda: good[:, None])
     assert bank.defects is not None
     assert bank.defects.shape == (DEFECT_ROWS + 1, 2)
     assert bank.defects[-1].tolist() == [6, 4]
     assert asks == replace(scoring, likeness=3 / 11)
     # The coreset covers what is left out.
     assert nearest_distance(f(many), bank.defects).max() < 1.5
-    assert with_defects(plain, f, given[2:], scoring) == (plain, scoring)
+    assert bank.discriminant is not None
+    np.testing.assert_array_equal(bank.discriminant, discriminant(good[:, None], [f(many), f(one)]))
+    assert with_defects(plain, f, given[2:], scoring, lambda: good[:, None]) == (plain, scoring)
+    # Good patches that are all alike have no side.
+    bank, _ = with_defects(plain, f, given, scoring, lambda: np.ones((1, 5, 2), np.float32)[None])
+    assert bank.discriminant is not None
+    assert bank.discriminant.tolist() == [0, 0, 0]
     for count, power in ((1, 1 / 9), (8, 0.5), (24, 0.5)):  # n / (n + 8), and a half at most
-        _, asks = with_defects(plain, f, given[:1] * count, scoring)
+        _, asks = with_defects(plain, f, given[:1] * count, scoring, lambda: good[:, None])
         assert asks.likeness == pytest.approx(power)
     reweighted = ScoringSettings(b=3)
-    assert with_defects(plain, f, given, reweighted) == (plain, reweighted)
+    assert with_defects(plain, f, given, reweighted, lambda: good[:, None]) == (plain, reweighted)
 
 
 def test_the_threshold_follows_from_good_photos_alone(taught: Model) -> None:

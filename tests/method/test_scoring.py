@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -561,6 +562,19 @@ def test_likeness_asks_before_density_and_as_the_contrast_weighs():
     settings = ScoringSettings(principal=1, contrast=4.0, density=1.0, likeness=1.0)
     found = score_patches(np.float32([[3, 1]]), bank, settings, ONE_ROW).image_score
     assert found == pytest.approx(5 / 2 * 5 / 4)
+
+
+@pytest.mark.parametrize(("towards", "factor"), [(2, 0.2), (-3, -0.3), (-9, -0.5), (12, 1.0)])
+def test_on_the_side_of_the_defects_a_patch_scores_more(towards, factor):
+    # 2 from the good one and from the defect, and `towards` standard deviations to its side.
+    bank = replace(like_defects([[0, 4]]), discriminant=np.float32([0, towards / 2, 0]))
+    settings = ScoringSettings(likeness=1.0)
+    found = score_patches(np.float32([[0, 2]]), bank, settings, ONE_ROW).image_score
+    assert found == pytest.approx(2 * np.exp(factor), rel=1e-5)
+    offset = replace(bank, discriminant=np.float32([0, 0, towards]))
+    assert score_patches(np.float32([[0, 2]]), offset, settings, ONE_ROW).image_score == (
+        pytest.approx(found)
+    )
 
 
 def test_patches_of_defects_that_the_score_does_not_ask_for_say_nothing():

@@ -14,13 +14,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reconpatch.engine.engines import DEFECTS, GRAPH_OUTPUTS, SCALES
+from reconpatch.engine.engines import DEFECTS, DISCRIMINANT, GRAPH_OUTPUTS, SCALES
 from reconpatch.features.feature_graph import FeatureSteps
 from reconpatch.features.graph_builder import INDICES, BackboneGraph
 from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import (
     LIKENESS_RANGE,
     NO_DISTANCE,
+    TOWARDS_RANGE,
+    TOWARDS_UNIT,
     ScoringSettings,
     resize_and_blur_matrix,
     top_count,
@@ -46,8 +48,8 @@ def inspection_graph(
     Beside "photos" (batch, 3, H, W) float32 in 0 to 1 it takes "bank" (M, D) float32, "norms" (M,)
     float32, squared norms of the rows, "mask" (M,) bool, the rows that take part, and with
     `density` "scales" (M,) float32, how sparse the bank is around each row, and with `likeness`
-    "defects" (K, D) float32, patches of confirmed defects. What it gives: see
-    `reconpatch.engine.engines.Output`.
+    "defects" (K, D) float32, patches of confirmed defects, and "discriminant" (D + 1,) float32.
+    What it gives: see `reconpatch.engine.engines.Output`.
 
     Args:
         backbone: from photos to levels.
@@ -120,6 +122,7 @@ class _Steps(FeatureSteps):
 
     def likeness(self, scoring: ScoringSettings, r: str, weights: str, to_good: str) -> str:
         """What distances (B, P) are multiplied by for being near to confirmed defects: (B, P)."""
+        towards = self.towards(r)
         defects = self.takes(DEFECTS, ("defects", self.dim))
         if weights:
             defects, r = self.node("Mul", defects, weights), self.node("Mul", r, weights)
@@ -130,8 +133,18 @@ class _Steps(FeatureSteps):
         least = self.constant("no_distance", NO_DISTANCE)
         ratio = self.node("Div", to_good, self.node("Max", to_defect, least))
         low, high = (self.constant(f"likeness.{x}", x) for x in LIKENESS_RANGE)
-        power = self.constant("likeness", scoring.likeness)
-        return self.node("Pow", self.node("Clip", ratio, low, high), power)
+        like = self.node("Mul", self.node("Clip", ratio, low, high), towards)
+        return self.node("Pow", like, self.constant("likeness", scoring.likeness))
+
+    def towards(self, r: str) -> str:
+        """What likeness is multiplied by for the side on which a patch lies: (B, P)."""
+        given = self.takes(DISCRIMINANT, (self.dim + 1,))
+        w = self.node("Slice", given, self.integers(0), self.integers(self.dim))
+        offset = self.node("Slice", given, self.integers(self.dim), self.integers(self.dim + 1))
+        projected = self.node("ReduceSum", self.node("Mul", r, w), self.integers(2), keepdims=0)
+        low, high = (self.constant(f"towards.{x}", x) for x in TOWARDS_RANGE)
+        held = self.node("Clip", self.node("Add", projected, offset), low, high)
+        return self.node("Exp", self.node("Div", held, self.constant("unit", TOWARDS_UNIT)))
 
     def length(self, x: str, to: str = "") -> str:
         """Euclidean norm over the last of three axes."""

@@ -36,6 +36,7 @@ from reconpatch.method.contrastive_components import (
 )
 from reconpatch.method.coreset import greedy_coreset
 from reconpatch.method.defect_kinds import Shown, telling, worst_patches
+from reconpatch.method.discriminant import discriminant
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.representation import Representation, TrainingSettings
 from reconpatch.method.scoring import Scores, ScoringSettings, draw, score_patches, top_count
@@ -222,11 +223,23 @@ DEFECT_ROWS = 64
 
 
 def with_defects(
-    bank: MemoryBank, f: Representation, defects: Sequence[DefectPatches], scoring: ScoringSettings
+    bank: MemoryBank,
+    f: Representation,
+    defects: Sequence[DefectPatches],
+    scoring: ScoringSettings,
+    good: Callable[[], Iterable[Floats]],
 ) -> tuple[MemoryBank, ScoringSettings]:
     """Let the image score ask for likeness to confirmed defects, as much as f is theirs.
 
-    Of each defect the bank keeps a greedy coreset of its patches, `DEFECT_ROWS` at most.
+    Of each defect the bank keeps a greedy coreset of its patches, `DEFECT_ROWS` at most, and of all
+    their discriminant.
+
+    Args:
+        bank: the memory bank.
+        f: what it is represented by.
+        defects: the confirmed ones that f has learned from.
+        scoring: how distances become scores.
+        good: gives the represented patches of the good photos, see `discriminant`.
 
     Returns:
         The bank with their patches, and the settings with `likeness`, the share of
@@ -238,7 +251,11 @@ def with_defects(
         return bank, scoring
     kept = [r[greedy_coreset(r, min(DEFECT_ROWS, len(r))).indices] for r in patches]
     likeness = min(confirmed_share(len(defects)), MOST_LIKENESS)
-    return replace(bank, defects=np.concatenate(kept)), replace(scoring, likeness=likeness)
+    found = discriminant(good(), patches)
+    if found is None:  # no side: of no patch more than of another
+        found = np.zeros(patches[0].shape[1] + 1, np.float32)
+    taught = replace(bank, defects=np.concatenate(kept), discriminant=found)
+    return taught, replace(scoring, likeness=likeness)
 
 
 @dataclass(frozen=True)

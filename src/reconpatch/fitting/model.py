@@ -36,7 +36,7 @@ from reconpatch.features.backbones import WeightSource, load_graph, spec
 from reconpatch.features.extractor import Extractor, FeatureExtractor
 from reconpatch.features.feature_graph import feature_graph
 from reconpatch.features.graph_builder import BackboneGraph
-from reconpatch.features.store import PatchStore
+from reconpatch.features.store import BLOCK, PatchStore
 from reconpatch.fitting.confirmed import (
     ConfirmedDefect,
     Learned,
@@ -512,7 +512,10 @@ class _Fit:
             bank = steps.bank(f, patches, settings, report)
         bank, turns = self._with_turns(bank, f, photo)
         bank = with_scales(bank, photos, settings.scoring)
-        bank, scoring = with_defects(bank, f, confirmed, settings.scoring)
+        bank, scoring = with_defects(
+            bank, f, confirmed, settings.scoring,
+            lambda: (block for _, block in patches.blocks(BLOCK)),
+        )  # fmt: skip
         with self.clock.step(f"{prefix}calibrate"):
             report = self._report(f"{prefix}search for each photo")
             covering = steps.cover(f, bank, patches, photos, report)

@@ -399,6 +399,7 @@ def _grown(
         replacements=np.concatenate([bank.replacements, more]),
         scales=bank.scales,
         defects=bank.defects,
+        discriminant=bank.discriminant,
     )
 
 

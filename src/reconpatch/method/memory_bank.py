@@ -34,6 +34,8 @@ class MemoryBank:
             None where the image score does not ask.
         defects: (K, D) float32, r = f(p) of patches of confirmed defects, one at least; see
             `reconpatch.method.scoring.likeness`. None where the image score does not ask.
+        discriminant: (D + 1,) float32, on which side confirmed defects lie; see
+            `reconpatch.method.discriminant`. None without defects, and in older files.
     """
 
     rows: Floats
@@ -42,6 +44,7 @@ class MemoryBank:
     replacements: Floats
     scales: Floats | None = None
     defects: Floats | None = None
+    discriminant: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,7 +74,11 @@ class MemoryBank:
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
         """The bank as an inspection graph takes it, by the names of its inputs."""
         given = {"bank": self.rows, "norms": self.norms, "mask": self.everyone}
-        further = {"scales": self.scales, "defects": self.defects}
+        further = {
+            "scales": self.scales,
+            "defects": self.defects,
+            "discriminant": self.discriminant,
+        }
         return given | {name: x for name, x in further.items() if x is not None}
 
     def without(self, left_out: npt.NDArray[np.bool_]) -> MemoryBank:

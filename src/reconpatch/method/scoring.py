@@ -55,7 +55,7 @@ class ScoringSettings:
             distance is divided by that row's scale, see `reconpatch.method.memory_bank.row_scales`,
             of this power; 0 for not at all. The map shows distances as they are. Not with b above
             1.
-        likeness: how much the image score makes of how near a patch is to confirmed defects: a
+        likeness: how much the image score makes of how like a patch is to confirmed defects: a
             distance is multiplied by the `likeness` of this power; 0 for not at all. A fit that
             learns from confirmed defects chooses it by their number. Not with b above 1.
     """
@@ -230,24 +230,41 @@ def weighted_distances(
     if settings.likeness == 0 or bank.defects is None:
         return by_density
     to_defect = nearest_distance(patches * weights, bank.defects * weights)
-    return by_density * likeness(weighted, to_defect) ** np.float32(settings.likeness)
+    towards = None
+    if bank.discriminant is not None:
+        towards = patches @ bank.discriminant[:-1] + bank.discriminant[-1]
+    like = likeness(weighted, to_defect, towards)
+    return by_density * like ** np.float32(settings.likeness)
 
 
 LIKENESS_RANGE = 0.25, 4.0
-"""What `likeness` is held to: far from everything, or on a defect itself, it says no more."""
+"""What the ratio of distances is held to: far from everything, or on a defect itself, it says no
+more."""
 NO_DISTANCE = 1e-30
 """Stands for a distance of 0 to a defect."""
+TOWARDS_RANGE = -5.0, 10.0
+"""What the discriminant is held to, in standard deviations of good patches."""
+TOWARDS_UNIT = 10.0
+"""Standard deviations towards the defects for which likeness grows by a factor of e."""
 
 
-def likeness(to_good: Floats, to_defect: Floats) -> Floats:
-    """Tell how much nearer patches are to confirmed defects than to good patches.
+def likeness(to_good: Floats, to_defect: Floats, towards: Floats | None = None) -> Floats:
+    """Tell how like patches are to confirmed defects, rather than to good patches.
 
-    The ratio of both (P,) distances, 1 where a patch is as near to the one as to the other. Of two
-    nearest-neighbour estimates of a density it is the likelihood ratio up to a power.
+    The ratio of both (P,) distances, 1 where a patch is as near to the one as to the other, times
+    an exponential of how far it lies towards the defects. Of two nearest-neighbour estimates of a
+    density the first is the likelihood ratio up to a power; of two Gaussians the second is.
+
+    Args:
+        to_good: (P,) float32, to the nearest good row.
+        to_defect: (P,) float32, to the nearest patch of a confirmed defect.
+        towards: (P,) float32, see `reconpatch.method.discriminant`; None leaves it out.
     """
     ratio = to_good / np.maximum(to_defect, np.float32(NO_DISTANCE))
     held: Floats = np.clip(ratio, *LIKENESS_RANGE).astype(np.float32, copy=False)
-    return held
+    if towards is None:
+        return held
+    return held * np.exp(np.clip(towards, *TOWARDS_RANGE) / np.float32(TOWARDS_UNIT))
 
 
 def mean_score(weighted: Floats, settings: ScoringSettings, layout: Layout) -> float:

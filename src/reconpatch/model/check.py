@@ -35,9 +35,9 @@ def check_model(model: ModelContents) -> None:
     _check_photos(model.photos, len(model.thumbnails))
     _check_preprocessing(model.preprocessing)
     _check_good(model.good, len(model.photos), model.bank.rows.shape[-1])
-    _check_bank(model.bank, len(model.photos), model.good.distances.shape[1])
     asked = model.settings.scoring.likeness > 0
     _require((model.bank.defects is not None) == asked, "patches of defects if the score asks")
+    _check_bank(model.bank, len(model.photos), model.good.distances.shape[1])
     _check_representation(model.representation, model.bank.rows.shape[1])
     _check_calibration(model.calibration)
     if model.defect_kinds is not None:
@@ -119,6 +119,10 @@ def _check_bank(bank: MemoryBank, photos: int, places: int) -> None:
         shaped = shaped and bank.defects.size > 0 and bank.defects.dtype == np.float32
         _require(shaped, "patches of defects as long as the bank's rows")
         _require(bool(np.isfinite(bank.defects).all()), "patches of defects that are finite")
+    if bank.discriminant is not None:
+        fits = bank.defects is not None and bank.discriminant.shape == (rows.shape[1] + 1,)
+        _require(fits and bank.discriminant.dtype == np.float32, "a discriminant of the defects")
+        _require(bool(np.isfinite(bank.discriminant).all()), "a discriminant that is finite")
     _require(bank.replacements.dtype == np.float32, "a replacement for each row of the bank")
     _check_indices(bank.photo, (len(rows),), photos, "the photo of each row of the bank")
     _check_indices(bank.place, (len(rows),), places, "the place of each row of the bank")

@@ -207,6 +207,7 @@ def _model(
             own["bank.stand_ins"],
             own.get("bank.scales"),
             own.get("bank.defects"),
+            own.get("bank.discriminant"),
         ),
         photos=photos,
         good=GoodScores(
@@ -261,6 +262,8 @@ def _model_tensors(model: ModelContents) -> dict[str, npt.NDArray[Any]]:
         tensors["bank.scales"] = model.bank.scales
     if model.bank.defects is not None:
         tensors["bank.defects"] = model.bank.defects
+    if model.bank.discriminant is not None:
+        tensors["bank.discriminant"] = model.bank.discriminant
     if model.good.weighted is not model.good.distances:
         tensors["good.weighted"] = model.good.weighted
     if model.representation.weight is not None:
