@@ -13,7 +13,9 @@ With `--masks` f is shown where a confirmed defect is, if the data have masks; w
 where the map of made defects alone is highest, as for an operator who only says "defective".
 
 With `--unjudged` f learns from them whatever versions that have not seen them say, and those, which
-take most of a fit's time, are not made.
+take most of a fit's time, are not made. What the fits of a category have in common is done once
+then: they run inside of one fit, where it comes to decide on its confirmed defects, and all test
+photos are given as such, so that their features are at hand.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ import json
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +37,19 @@ from representation import CATEGORIES, photos_of, read_records
 import reconpatch
 from reconpatch.evaluation.datasets import LabelledPhoto
 from reconpatch.evaluation.feature_cache import FeatureCache
+from reconpatch.features.store import PatchStore
 from reconpatch.fitting import confirmed as confirmed_defects
-from reconpatch.fitting.confirmed import ConfirmedDefect
+from reconpatch.fitting import model as fitting
+from reconpatch.fitting.confirmed import Banked, ConfirmedDefect, place_of
+from reconpatch.method.calibration import Calibration
+from reconpatch.method.contrastive_components import Contrast, confirmed_share
+from reconpatch.method.memory_bank import Floats
 from reconpatch.method.metrics import image_metrics
+from reconpatch.method.representation import Representation
+from reconpatch.method.scoring import score_patches
+from reconpatch.method.settings import FitSettings
 from reconpatch.model.model import Inspector
+from reconpatch.photos.layout import Layout
 
 COUNTS = (2, 4, 8, 16, 32)
 LEAST_LEFT = 15
@@ -53,7 +65,8 @@ def drawn(defects: Sequence[LabelledPhoto], draw: int) -> list[LabelledPhoto]:
 def lay_out(defects: Sequence[LabelledPhoto], folder: Path, masks: bool) -> Path:
     """A folder of confirmed defects as an operator's, each photo under its number."""
     for i, photo in enumerate(defects):
-        path = folder / photo.label / f"{i}{photo.path.suffix}"
+        kind = photo.label if photo.defective else "no_defect"
+        path = folder / kind / f"{i}{photo.path.suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(photo.path, path)
         for mask in photo.masks if masks else ():
@@ -63,19 +76,13 @@ def lay_out(defects: Sequence[LabelledPhoto], folder: Path, masks: bool) -> Path
     return folder
 
 
-def in_one_fold(defects: Sequence[ConfirmedDefect], seed: int) -> list[int]:
-    """Takes the place of `fold_of` where no defect is to be left out."""
-    del seed
-    return [0] * len(defects)
-
-
 def scored(model: Inspector, photos: Sequence[LabelledPhoto]) -> npt.NDArray[np.float64]:
-    """Image scores as ratios to the threshold."""
-    return np.array([model.inspect(photo.path).score / model.threshold for photo in photos])
+    """Image scores."""
+    return np.array([model.inspect(photo.path).score for photo in photos])
 
 
 def figures(
-    model: Inspector,
+    calibration: Calibration,
     scores: npt.NDArray[np.float64],
     photos: Sequence[LabelledPhoto],
     chosen: npt.NDArray[np.bool_],
@@ -84,12 +91,12 @@ def figures(
     labels = np.array([photo.defective for photo in photos])[chosen]
     scores = scores[chosen]
     above = {
-        f"{rate:g}": scores * model.threshold > model.with_false_alarm_rate(rate).threshold
+        f"{rate:g}": scores > replace(calibration, rate=rate).image_threshold.value
         for rate in RATES
     }
     return {
         "image_auroc": 100 * (image_metrics(labels, scores)["image_auroc"] or 0.0),
-        "found": int((scores > 1)[labels].sum()),
+        "found": int((scores > calibration.image_threshold.value)[labels].sum()),
         "defective": int(labels.sum()),
         "good": int((~labels).sum()),
         "flagged_at": {rate: int(flagged[~labels].sum()) for rate, flagged in above.items()},
@@ -113,6 +120,10 @@ def run_category(category: str, given: argparse.Namespace) -> None:
         return
     with FeatureCache(Path(tempfile.gettempdir())) as cache:
         options: dict[str, Any] = {"size": 224, "remember": cache.remember}
+        keep = _Records(category, given, test, len(fit))
+        if given.unjudged:
+            _run_inside(fit, test, defects, wanted, keep, options)
+            return
         base = reconpatch.fit(fit, **options)
         base_scores = scored(base, test)
         for draw, count in wanted:
@@ -121,30 +132,124 @@ def run_category(category: str, given: argparse.Namespace) -> None:
                 taught = reconpatch.fit(
                     fit, confirmed=lay_out(confirmed, Path(folder), given.masks), **options
                 )
-            learned = taught.members[0].provenance["confirmed_defects"]
-            chosen = np.array([photo not in confirmed for photo in test])
-            record = {
-                "category": category,
-                "draw": draw,
-                "count": count,
-                "masks": given.masks,
-                "unjudged": given.unjudged,
-                "fit": len(fit),
-                "without": figures(base, base_scores, test, chosen),
-                "with": figures(taught, scored(taught, test), test, chosen),
-                "learned": {k: v for k, v in learned.items() if k != "photos"},
-                "seconds": taught.provenance["seconds"],
-            }
-            with given.records.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-            before, after = record["without"]["image_auroc"], record["with"]["image_auroc"]
-            print(f"{category} | draw {draw} | {count} | {before:.2f} -> {after:.2f}", flush=True)
+            keep(
+                draw, confirmed, base.calibration, base_scores, taught.calibration,
+                scored(taught, test), taught.members[0].provenance["confirmed_defects"],
+            )  # fmt: skip
+
+
+class _Records:
+    """Writes a line for each run of a category."""
+
+    def __init__(
+        self, category: str, given: argparse.Namespace, test: Sequence[LabelledPhoto], fit: int
+    ) -> None:
+        self.category, self.given, self.test, self.fit = category, given, test, fit
+
+    def __call__(
+        self,
+        draw: int,
+        confirmed: Sequence[LabelledPhoto],
+        before: Calibration,
+        scores_before: npt.NDArray[np.float64],
+        after: Calibration,
+        scores_after: npt.NDArray[np.float64],
+        learned: dict[str, Any],
+    ) -> None:
+        chosen = np.array([photo not in confirmed for photo in self.test])
+        record = {
+            "category": self.category,
+            "draw": draw,
+            "count": len(confirmed),
+            "masks": self.given.masks,
+            "unjudged": self.given.unjudged,
+            "fit": self.fit,
+            "without": figures(before, scores_before, self.test, chosen),
+            "with": figures(after, scores_after, self.test, chosen),
+            "learned": {k: v for k, v in learned.items() if k != "photos"},
+        }
+        with self.given.records.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        found = (record[side]["image_auroc"] for side in ("without", "with"))
+        said = " -> ".join(f"{auroc:.2f}" for auroc in found)
+        print(f"{self.category} | draw {draw} | {len(confirmed)} | {said}", flush=True)
+
+
+class _DoneError(Exception):
+    """Ends the fit that the runs went on in."""
+
+
+def _run_inside(
+    fit: Sequence[Path],
+    test: Sequence[LabelledPhoto],
+    defects: Sequence[LabelledPhoto],
+    wanted: Sequence[tuple[int, int]],
+    keep: _Records,
+    options: dict[str, Any],
+) -> None:
+    """All runs of a category, where a fit would decide whether f learns from its defects."""
+
+    def runs(
+        given: Sequence[ConfirmedDefect],
+        contrast: Contrast,
+        patches: PatchStore,
+        p: Floats,
+        parts: npt.NDArray[np.int64],
+        settings: FitSettings,
+        layout: Layout,
+        bank_of: confirmed_defects.BankOf,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        del progress
+        of = {int(Path(one.name).stem): one for one in given}
+        assert len(of) == len(test), "two test photos are one picture"
+        components = confirmed_defects._components(p, parts, settings.training, settings.seed)
+        mean = patches.mean()
+
+        def version(against: Contrast, turns: bool) -> Banked:
+            weight = components(against)
+            f = Representation(weight, (-(weight @ mean)).astype(np.float32))
+            with patches.represented(f) as r:
+                return bank_of(f, r, "", turns, against.confirmed)
+
+        def scores(by: Banked) -> npt.NDArray[np.float64]:
+            found = [
+                score_patches(by.f(of[i].features), by.bank, by.scoring, layout).image_score
+                for i in range(len(test))
+            ]
+            return np.array(found)
+
+        alone = version(contrast, turns=True)
+        by_alone = scores(alone)
+        for draw, count in wanted:
+            confirmed = drawn(defects, draw)[:count]
+            to_learn = []
+            for photo in confirmed:
+                one = of[test.index(photo)]
+                place = one.covered
+                if place is None:
+                    place = place_of(one, alone, alone.scoring, layout)
+                to_learn.append(one.patches(place))
+            taught = version(replace(contrast, confirmed=to_learn), alone.turned)
+            keep(
+                draw, confirmed, alone.calibration, by_alone, taught.calibration, scores(taught),
+                {"kept": True, "share": confirmed_share(count)},
+            )  # fmt: skip
+        raise _DoneError
+
+    whole, fitting.learn = fitting.learn, runs
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            given = lay_out(test, Path(folder), keep.given.masks)
+            reconpatch.fit(fit, confirmed=given, **options)
+    except _DoneError:
+        pass
+    finally:
+        fitting.learn = whole
 
 
 def run_all(given: argparse.Namespace) -> None:
     """All categories."""
-    if given.unjudged:  # of a single fold nothing is left out
-        confirmed_defects.fold_of = in_one_fold
     for category in given.categories.split(","):
         run_category(category, given)
 

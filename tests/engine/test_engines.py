@@ -24,6 +24,7 @@ from reconpatch.engine.engines import (
     StoredGraph,
     check_threads,
     engines_present,
+    scored_in_numpy,
 )
 from reconpatch.engine.graph import inspection_graph
 from reconpatch.errors import (
@@ -38,6 +39,7 @@ from reconpatch.features.extractor import FeatureExtractor
 from reconpatch.features.feature_graph import f_comes_first, feature_graph
 from reconpatch.features.graph_builder import BackboneGraph, Level
 from reconpatch.fitting.options import FitOptions, default_threads
+from reconpatch.method.composition import Composition
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.representation import Representation
 from reconpatch.method.scoring import ScoringSettings
@@ -72,6 +74,10 @@ SCORINGS = [
     ScoringSettings(density=0.5),
     ScoringSettings(top=0.05, principal=8, contrast=3.0, density=1.0, likeness=0.5),
     ScoringSettings(likeness=1.0),
+    ScoringSettings(top=0.05, smooth=0.75, overall=1.5, composition=0.8),
+    ScoringSettings(composition=1.0),
+    ScoringSettings(b=3, composition=0.5),
+    ScoringSettings(b=5, reweight="every", composition=1.0),
 ]
 
 
@@ -107,6 +113,17 @@ def bank_for(f: Representation, extractor: FeatureExtractor, rows: int = ROWS) -
     chosen = chosen + scale * rng.normal(size=chosen.shape).astype(np.float32)
     nowhere = np.zeros(rows, np.int64)
     return MemoryBank(chosen, nowhere, nowhere, chosen)
+
+
+def composition_for(
+    f: Representation, extractor: FeatureExtractor, scoring: ScoringSettings, bank: MemoryBank
+) -> Composition:
+    """That of ten photos, in units by which it and the patches count about the same."""
+    r = f(extractor(photos(10, seed=3)))
+    plain = scored_in_numpy(r, bank, scoring, extractor.grid, SIZE).score.astype(np.float64)
+    made = Composition.of(r.mean(axis=1), np.arange(10), plain, scoring.composition)
+    assert made is not None
+    return made
 
 
 def f_dim(f: Representation) -> int:
@@ -150,6 +167,8 @@ def test_every_engine_does_the_steps_of_the_method(
             defects=bank_for(f, extractor, 7).rows + np.float32(0.5 * spread),
             discriminant=side / np.float32(3 * spread),
         )
+    if scoring.composition:
+        bank = replace(bank, composition=composition_for(f, extractor, scoring, bank))
     graph = inspection_graph(backbone, S, f, scoring, len(bank))
     check_same(StoredGraph(graph, name, 1), NumpyEngine(extractor, f, scoring), bank)
 

@@ -759,7 +759,14 @@ def _say_fitted(model: Inspector, path: Path) -> None:
         if quality := member.provenance.get("quality"):
             print(who + QualityEstimate.from_dict(quality).sentence())
         parts.say(who + member.settings.of_f())
-        for decision in ("input_size", "guard", "turns", "confirmed_defects", "defect_kinds"):
+        for decision in (
+            "input_size",
+            "guard",
+            "turns",
+            "composition",
+            "confirmed_defects",
+            "defect_kinds",
+        ):
             if found := member.provenance.get(decision):
                 parts.say(who + found["sentence"])
 

@@ -38,7 +38,10 @@ from reconpatch.photos.layout import Layout
 
 GRAPH_INPUTS = ("photos", "bank", "norms", "mask")
 SCALES, DEFECTS, DISCRIMINANT = "scales", "defects", "discriminant"
-"""Further inputs of graphs whose image score asks how dense the bank is, or for likeness."""
+COMPOSITIONS, WHITENING, UNITS = "compositions", "whitening", "units"
+FURTHER_INPUTS = (SCALES, DEFECTS, DISCRIMINANT, COMPOSITIONS, WHITENING, UNITS)
+"""Further inputs of graphs whose image score asks how dense the bank is, for likeness, or for the
+composition."""
 GRAPH_OUTPUTS = ("score", "map", "distances", "nearest", "worst", "features")
 """Names in the graph, in order; the outputs are the fields of `Output`."""
 
@@ -394,7 +397,7 @@ def _read_sizes(
     """Input size (H, W) and grid (h, w) of a graph that `inspection_graph` wrote."""
     try:
         _, _, height, width = shapes["photos"]
-        if set(shapes) - {SCALES, DEFECTS, DISCRIMINANT} != set(GRAPH_INPUTS):
+        if set(shapes) - set(FURTHER_INPUTS) != set(GRAPH_INPUTS):
             raise ValueError(set(shapes))
         size, grid = (int(height), int(width)), parse_grid(metadata[GRID_KEY])
         if min(grid) < 1 or any(g > s for g, s in zip(grid, size, strict=True)):

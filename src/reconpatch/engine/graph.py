@@ -14,7 +14,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reconpatch.engine.engines import DEFECTS, DISCRIMINANT, GRAPH_OUTPUTS, SCALES
+from reconpatch.engine.engines import (
+    COMPOSITIONS,
+    DEFECTS,
+    DISCRIMINANT,
+    GRAPH_OUTPUTS,
+    SCALES,
+    UNITS,
+    WHITENING,
+)
 from reconpatch.features.feature_graph import FeatureSteps
 from reconpatch.features.graph_builder import INDICES, BackboneGraph
 from reconpatch.method.representation import Representation
@@ -48,8 +56,9 @@ def inspection_graph(
     Beside "photos" (batch, 3, H, W) float32 in 0 to 1 it takes "bank" (M, D) float32, "norms" (M,)
     float32, squared norms of the rows, "mask" (M,) bool, the rows that take part, and with
     `density` "scales" (M,) float32, how sparse the bank is around each row, and with `likeness`
-    "defects" (K, D) float32, patches of confirmed defects, and "discriminant" (D + 1,) float32.
-    What it gives: see `reconpatch.engine.engines.Output`.
+    "defects" (K, D) float32, patches of confirmed defects, and "discriminant" (D + 1,) float32;
+    with `composition` "compositions" (n, D), "whitening" (D, D) and "units" (4,) float32, see
+    `reconpatch.method.composition`. What it gives: see `reconpatch.engine.engines.Output`.
 
     Args:
         backbone: from photos to levels.
@@ -90,7 +99,10 @@ class _Steps(FeatureSteps):
             weighted = self.node("Div", weighted, self.node("Gather", scales, nearest))
         if likely:
             weighted = self.node("Mul", weighted, likely)
-        self.score(scoring, r, weighted, nearest, bank, norms, min(scoring.b, rows))
+        name = "" if scoring.composition > 0 else "score"
+        found = self.score(scoring, r, weighted, nearest, bank, norms, min(scoring.b, rows), name)
+        if scoring.composition > 0:
+            self.join(found, r, to="score")
         self.draw(distances, scoring.blur)
         places = ("batch", self.places)
         shapes = (
@@ -163,34 +175,53 @@ class _Steps(FeatureSteps):
         bank: str,
         norms: str,
         b: int,
-    ) -> None:
-        """The image score and the patch that gave it: (B,) and (B,) int64."""
+        to: str,
+    ) -> str:
+        """The image score by patches and the patch that gave it: (B,), and (B,) int64 "worst"."""
         if b > 1 and scoring.reweight == "every":
             flat = self.node("Reshape", r, self.integers(-1, self.dim))
             rows = self.node("Reshape", nearest, self.integers(-1))
             s = self._reweighted(flat, rows, bank, norms, b)
             s = self.node("Reshape", s, self.integers(-1, self.places))
-            self.node("ReduceMax", s, axes=[1], keepdims=0, to="score")
             self.node("ArgMax", s, axis=1, keepdims=0, to="worst")
-            return
+            return self.node("ReduceMax", s, axes=[1], keepdims=0, to=to)
         worst = self.node("ArgMax", weighted, axis=1, keepdims=0, to="worst")
         if scoring.top > 0:
             count = self.integers(top_count(scoring.top, self.places))
             largest = self.node("TopK", self.smooth(weighted, scoring.smooth), count, axis=1)
             if scoring.overall == 0:
-                self.node("ReduceMean", largest, axes=[1], keepdims=0, to="score")
-                return
+                return self.node("ReduceMean", largest, axes=[1], keepdims=0, to=to)
             top = self.node("ReduceMean", largest, axes=[1], keepdims=0)
             mean = self.node("ReduceMean", weighted, axes=[1], keepdims=0)
             weight = self.constant("overall", scoring.overall)
-            self.node("Add", top, self.node("Mul", mean, weight), to="score")
-        elif b == 1:
-            self.node("ReduceMax", weighted, axes=[1], keepdims=0, to="score")
-        else:
-            index = self.node("Unsqueeze", worst, self.integers(1))
-            patch = self.node("GatherND", r, index, batch_dims=1)  # (B, D)
-            row = self.node("GatherND", nearest, index, batch_dims=1)  # (B,)
-            self._reweighted(patch, row, bank, norms, b, to="score")
+            return self.node("Add", top, self.node("Mul", mean, weight), to=to)
+        if b == 1:
+            return self.node("ReduceMax", weighted, axes=[1], keepdims=0, to=to)
+        index = self.node("Unsqueeze", worst, self.integers(1))
+        patch = self.node("GatherND", r, index, batch_dims=1)  # (B, D)
+        row = self.node("GatherND", nearest, index, batch_dims=1)  # (B,)
+        return self._reweighted(patch, row, bank, norms, b, to=to)
+
+    def join(self, score: str, r: str, to: str) -> str:
+        """The image score by patches (B,) joined with that of the composition: (B,)."""
+        rows = self.takes(COMPOSITIONS, ("good_photos", self.dim))
+        whitening = self.takes(WHITENING, (self.dim, self.dim))
+        units = self.takes(UNITS, (4,))
+        mean, deviation, mean_c, deviation_c = (
+            self.node("Slice", units, self.integers(i), self.integers(i + 1)) for i in range(4)
+        )
+        whole = self.node("ReduceMean", r, axes=[1], keepdims=1)  # (B, 1, D)
+        between = self.node("Sub", self.node("MatMul", whole, whitening), rows)  # (B, n, D)
+        c = self.node("ReduceMin", self.length(between), axes=[1], keepdims=0)
+        by_patches = self.node("Div", self.node("Sub", score, mean), deviation)
+        by_whole = self.node("Div", self.node("Sub", c, mean_c), deviation_c)
+        # log(exp(a) + exp(b)) with the larger of both taken out, so that neither overflows.
+        larger = self.node("Max", by_patches, by_whole)
+        apart = self.node("Abs", self.node("Sub", by_patches, by_whole))
+        one = self.constant("1.0", 1.0)
+        rest = self.node("Log", self.node("Add", one, self.node("Exp", self.node("Neg", apart))))
+        joined = self.node("Mul", self.node("Add", larger, rest), deviation)
+        return self.node("Add", joined, mean, to=to)
 
     def _reweighted(self, patch: str, row: str, bank: str, norms: str, b: int, to: str = "") -> str:
         """s_t of (Q, D) patches whose nearest rows are (Q,): (Q,)."""

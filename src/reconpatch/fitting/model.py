@@ -37,6 +37,8 @@ from reconpatch.features.extractor import Extractor, FeatureExtractor
 from reconpatch.features.feature_graph import feature_graph
 from reconpatch.features.graph_builder import BackboneGraph
 from reconpatch.features.store import BLOCK, PatchStore
+from reconpatch.fitting.composition import CompositionDecision
+from reconpatch.fitting.composition import decide as compose
 from reconpatch.fitting.confirmed import (
     ConfirmedDefect,
     Learned,
@@ -280,7 +282,7 @@ def _learn(
     layout = preprocessing.layout(extractor.grid, sizes.first)
     settings = _bounded_bank(settings, layout, len(sources.photos)).fitted_to(extractor.channels)
     # Chosen anew, whatever an earlier fit has chosen.
-    settings = replace(settings, scoring=replace(settings.scoring, likeness=0.0))
+    settings = replace(settings, scoring=replace(settings.scoring, likeness=0.0, composition=0.0))
     if settings.overall_share > 0:
         settings = replace(settings, scoring=replace(settings.scoring, overall=0.0))
     reading = Reading(sources.photos, sources.names, settings, preprocessing, layout, options)
@@ -387,6 +389,7 @@ def _model(learned: _Learned, sources: Sources, size: SizeDecision | None) -> Mo
         "input_size": size,
         "guard": guarded,
         "turns": fitted.turns,
+        "composition": fitted.composed,
         "confirmed_defects": learned.from_defects,
         "defect_kinds": kinds[1] if kinds else None,
     }
@@ -433,6 +436,7 @@ class _Fitted:
     scoring: ScoringSettings
     trial: Trial | None = None
     turns: TurnsDecision | None = None
+    composed: CompositionDecision | None = None
 
     @property
     def turned(self) -> bool:
@@ -530,6 +534,7 @@ class _Fit:
                     len({photos[i].group for i in scores.photos}),
                 )  # fmt: skip
                 scoring, scores = replace(scoring, overall=weight), scores.with_overall(weight)
+            bank, scoring, scores, composed = self._with_composition(bank, scoring, scores, photo)
             image_scores = by_part(scores.image_scores, photos, scores.photos)
             calibration = Calibration(
                 image_scores,
@@ -537,7 +542,9 @@ class _Fit:
                 settings.false_alarm_rate,
                 _calibrated_on(len(scores.photos), len(photos), len(image_scores)),
             )
-        fitted = _Fitted(f, bank, covering.radius, scores, calibration, scoring, turns=turns)
+        fitted = _Fitted(
+            f, bank, covering.radius, scores, calibration, scoring, turns=turns, composed=composed
+        )
         if not len(self.defects):
             return fitted
         with self.clock.step(f"{prefix}try on made defects"):
@@ -546,6 +553,27 @@ class _Fit:
                 threshold=calibration.image_threshold.value, grid=self.extractor.grid,
             )  # fmt: skip
         return replace(fitted, trial=trial)
+
+    def _with_composition(
+        self,
+        bank: MemoryBank,
+        scoring: ScoringSettings,
+        scores: GoodScores,
+        photo: Callable[[int], Floats],
+    ) -> tuple[MemoryBank, ScoringSettings, GoodScores, CompositionDecision | None]:
+        """What the image score makes of photos as a whole, where that helps, and what decided."""
+        settings, composition, decision = self.settings, None, None
+        if settings.composition_weight > 0 and self.layout.plain and scores.means is not None:
+            rng = np.random.default_rng([settings.seed, 4])
+            composition, decision = compose(
+                photo, self.photos, scores, scores.means, self.layout.grid,
+                settings.composition_weight, rng,
+            )  # fmt: skip
+        scores = scores.with_composition(composition)
+        if composition is not None:
+            bank = replace(bank, composition=composition)
+            scoring = replace(scoring, composition=settings.composition_weight)
+        return bank, scoring, scores, decision
 
     def _with_turns(
         self, bank: MemoryBank, f: Representation, photo: Callable[[int], Floats]

@@ -35,6 +35,7 @@ from reconpatch.method.scoring import (
     anomaly_map,
     score_nearest,
     weighted_distances,
+    with_composition,
 )
 from reconpatch.model.good_photos import GoodScores, TrainingPhoto, by_part, groups_of_rows
 from reconpatch.photos.images import Bytes, as_unit
@@ -252,7 +253,7 @@ def judge_on_defects(
     row_of_photo = {int(photo): row for row, photo in enumerate(good.photos)}
     scores, maps = np.empty(len(defects)), []
     for k, (i, view) in enumerate(zip(defects.photos, defects.views, strict=True)):
-        others = bank.without(group_of_row == photos[i].group)
+        others = bank.without(group_of_row == photos[i].group, photos[i].group)
         r = defects.represented(k, f)
         distances, nearest = others.nearest(r)
         if layout.in_tiles:
@@ -269,6 +270,7 @@ def judge_on_defects(
             scored = score_nearest(
                 r[cells], distances[cells], nearest[cells], others, scoring, layout
             )
+            scored = with_composition(scored, r[cells], others)
         scores[k] = scored.image_score
         maps.append(anomaly_map(distances, grid, defects.masks[k].shape, scoring.blur))
     parts = by_part(good.image_scores, photos, good.photos)

@@ -249,6 +249,12 @@ def _updated(model: Model, new: _NewPhotos, member: int, report: Progress) -> Mo
     bank = _mended(bank, len(model.bank), patches, new.photos, photos, radius)
     report("add to the memory bank", 1, 1)
     scores = _scores(model, bank, photos, [*new.promoted_patches[member], *good], report)
+    composition = model.bank.composition
+    if composition is not None and scores.means is not None:
+        groups = np.array([photos[i].group for i in scores.photos], np.int64)
+        composition = composition.with_photos(scores.means, groups)
+        bank = replace(bank, composition=composition)
+    scores = scores.with_composition(composition)
     parts = by_part(scores.image_scores, photos, scores.photos)
     calibration = replace(
         model.calibration,
@@ -480,6 +486,7 @@ def _scores(
     joined = {
         name: np.concatenate([getattr(again, name), getattr(new, name)])
         for name in GoodScores.__dataclass_fields__
+        if getattr(again, name) is not None
     }
     if not scoring.weighs:
         joined["weighted"] = joined["distances"]

@@ -21,7 +21,7 @@ from reconpatch.method.contrastive_components import Moments
 from reconpatch.method.memory_bank import Floats
 from reconpatch.method.relevant_components import covariance
 
-SHRINK = 0.1
+SHRINK = 0.5
 """Share of the mean variance of good patches that is added in every direction: 0.01 to 1 find
 development categories' defects alike (docs/research.md)."""
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reconpatch.method.composition import Composition
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -36,6 +38,8 @@ class MemoryBank:
             `reconpatch.method.scoring.likeness`. None where the image score does not ask.
         discriminant: (D + 1,) float32, on which side confirmed defects lie; see
             `reconpatch.method.discriminant`. None without defects, and in older files.
+        composition: what good photos are made of as a whole; see `reconpatch.method.composition`.
+            None where the image score does not ask.
     """
 
     rows: Floats
@@ -45,6 +49,7 @@ class MemoryBank:
     scales: Floats | None = None
     defects: Floats | None = None
     discriminant: Floats | None = None
+    composition: Composition | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,17 +84,25 @@ class MemoryBank:
             "defects": self.defects,
             "discriminant": self.discriminant,
         }
+        if self.composition is not None:
+            further["compositions"] = self.composition.rows
+            further["whitening"] = self.composition.whitening
+            further["units"] = self.composition.units
         return given | {name: x for name, x in further.items() if x is not None}
 
-    def without(self, left_out: npt.NDArray[np.bool_]) -> MemoryBank:
+    def without(self, left_out: npt.NDArray[np.bool_], group: int | None = None) -> MemoryBank:
         """Return the bank without some photos: replacement rows take the place of their rows.
 
         Args:
             left_out: (M,) boolean, the rows of the photos that are left out.
+            group: of those photos, which the composition is to do without; None leaves it.
         """
+        bank = self
+        if self.composition is not None and group is not None:
+            bank = replace(bank, composition=self.composition.without(group))
         if not left_out.any():
-            return self
-        return replace(self, rows=np.where(left_out[:, None], self.replacements, self.rows))
+            return bank
+        return replace(bank, rows=np.where(left_out[:, None], self.replacements, self.rows))
 
     def nearest(self, queries: Floats) -> tuple[Floats, Ints]:
         """Find r* and D(f(p), r*) for each query (eq. 9), exact and Euclidean.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -58,6 +58,9 @@ class ScoringSettings:
         likeness: how much the image score makes of how like a patch is to confirmed defects: a
             distance is multiplied by the `likeness` of this power; 0 for not at all. A fit that
             learns from confirmed defects chooses it by their number. Not with b above 1.
+        composition: how much what the photo is made of as a whole counts in the image score, beside
+            patches; 0 for not at all. A fit chooses it by the good photos: see
+            `reconpatch.method.composition`.
     """
 
     b: int = 1
@@ -70,6 +73,7 @@ class ScoringSettings:
     contrast: float = 1.0
     density: float = 0.0
     likeness: float = 0.0
+    composition: float = 0.0
 
     def __post_init__(self) -> None:
         if self.b < 1:
@@ -120,6 +124,8 @@ class ScoringSettings:
                 f"likeness is {self.likeness} and b is {self.b}: re-weighting takes the distances "
                 "as they are, so give one of likeness=0 and b=1"
             )
+        if not 0 <= self.composition <= 4:
+            raise SettingsError(f"composition is {self.composition}: give 0 (no difference) to 4")
         if not 0 <= self.blur <= 100:
             raise SettingsError(f"blur is {self.blur}: give 0 to 100 pixels of the model's input")
 
@@ -146,7 +152,8 @@ class PatchScores:
     Attributes:
         distances: (P,) float32, D(f(p_t), r*) of each patch; what the map shows.
         nearest: (P,) int64, row r* of the bank for each patch.
-        image_score: max_t s_t (eq. 10), or the mean of the largest weighted distances.
+        image_score: max_t s_t (eq. 10), or the mean of the largest weighted distances; joined with
+            the composition, where the bank has one.
         worst: index of the patch that gave the image score, or the largest part of it.
     """
 
@@ -167,7 +174,21 @@ def score_patches(
         settings: how distances become a score.
         layout: where the P patches lie.
     """
-    return score_nearest(patches, *bank.nearest(patches), bank, settings, layout)
+    scored = score_nearest(patches, *bank.nearest(patches), bank, settings, layout)
+    return with_composition(scored, patches, bank)
+
+
+def with_composition(scored: PatchScores, patches: Floats, bank: MemoryBank) -> PatchScores:
+    """Join the score of a photo by its patches alone with that of its composition.
+
+    Args:
+        scored: by patches alone.
+        patches: (P, D) float32, all of the photo's.
+        bank: the memory bank; without a composition the score stays.
+    """
+    if bank.composition is None:
+        return scored
+    return replace(scored, image_score=bank.composition.score(patches, scored.image_score))
 
 
 def score_nearest(
@@ -179,7 +200,7 @@ def score_nearest(
     layout: Layout,
     weighted: Floats | None = None,
 ) -> PatchScores:
-    """Score (P, D) patches whose (P,) nearest rows and distances are known (eq. 10).
+    """Score (P, D) patches by themselves, their (P,) nearest rows and distances known (eq. 10).
 
     Without re-weighting, b = 1, and with the `weighted_distances`, if they are known already, it
     goes without the patches themselves.
@@ -264,7 +285,8 @@ def likeness(to_good: Floats, to_defect: Floats, towards: Floats | None = None) 
     held: Floats = np.clip(ratio, *LIKENESS_RANGE).astype(np.float32, copy=False)
     if towards is None:
         return held
-    return held * np.exp(np.clip(towards, *TOWARDS_RANGE) / np.float32(TOWARDS_UNIT))
+    sided: Floats = held * np.exp(np.clip(towards, *TOWARDS_RANGE) / np.float32(TOWARDS_UNIT))
+    return sided
 
 
 def mean_score(weighted: Floats, settings: ScoringSettings, layout: Layout) -> float:

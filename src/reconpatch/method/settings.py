@@ -157,6 +157,10 @@ class FitSettings:
             a share of what the most distant ones count, each by how much it varies among the good
             photos: from it, and from their number, the fit makes `scoring.overall`; see
             `reconpatch.method.scoring.overall_weight`. 0 takes that as it is given.
+        composition_weight: how much what a photo is made of as a whole counts in the image score
+            beside its patches, where the good photos say that it tells: the fit makes
+            `scoring.composition` of it, see `reconpatch.fitting.composition`. Only of photos that
+            are seen whole. 0 for never.
         guard: whether f, once trained, has to do no worse than the identity on those defects; if
             it does, the identity takes its place.
         false_alarm_rate: see `reconpatch.method.calibration`.
@@ -186,6 +190,7 @@ class FitSettings:
     turns: Literal["never", "auto", "always"] = "never"
     defects: int = 0
     overall_share: float = 0.0
+    composition_weight: float = 0.0
     guard: bool = False
     false_alarm_rate: float = DEFAULT_FALSE_ALARM_RATE
     seed: int = 0
@@ -219,6 +224,10 @@ class FitSettings:
             raise SettingsError(
                 f"overall_share is {self.overall_share} and top is 0: the largest distance alone "
                 "is no mean, so give a top above 0, such as 0.005, or overall_share=0"
+            )
+        if not 0 <= self.composition_weight <= 4:
+            raise SettingsError(
+                f"composition_weight is {self.composition_weight}: give 0 (never) to 4"
             )
         if self.guard and self.defects < 2:
             raise SettingsError(
@@ -407,6 +416,7 @@ _DEFAULT = FitSettings(
     bank_least=4000,
     turns="auto",
     overall_share=0.6,
+    composition_weight=0.8,
     defects=64,
     training=TrainingSettings(
         dim=128,
@@ -427,6 +437,7 @@ _DEFAULT = FitSettings(
 _PATCHCORE = {
     "turns": "never",
     "overall_share": 0.0,
+    "composition_weight": 0.0,
     "expanded": False,
     "basis": 0,
     "init": "identity",

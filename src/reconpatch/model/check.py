@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.method.calibration import Calibration, check_rate
+from reconpatch.method.composition import Composition
 from reconpatch.method.defect_kinds import DefectKinds
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
@@ -38,6 +39,10 @@ def check_model(model: ModelContents) -> None:
     asked = model.settings.scoring.likeness > 0
     _require((model.bank.defects is not None) == asked, "patches of defects if the score asks")
     _check_bank(model.bank, len(model.photos), model.good.distances.shape[1])
+    asked = model.settings.scoring.composition > 0
+    _require((model.bank.composition is not None) == asked, "a composition if the score asks")
+    if model.bank.composition is not None:
+        _check_composition(model.bank.composition, len(model.good.photos), model.bank.rows.shape[1])
     _check_representation(model.representation, model.bank.rows.shape[1])
     _check_calibration(model.calibration)
     if model.defect_kinds is not None:
@@ -77,6 +82,7 @@ def _check_learned(provenance: dict[str, Any]) -> None:
     for decision, what in (
         ("input_size", "what decided on the size of the input"),
         ("turns", "what decided on turned copies"),
+        ("composition", "what decided on the composition"),
         ("confirmed_defects", "what confirmed defects came to"),
         ("defect_kinds", "how kinds of defects are told apart"),
     ):
@@ -126,6 +132,17 @@ def _check_bank(bank: MemoryBank, photos: int, places: int) -> None:
     _require(bank.replacements.dtype == np.float32, "a replacement for each row of the bank")
     _check_indices(bank.photo, (len(rows),), photos, "the photo of each row of the bank")
     _check_indices(bank.place, (len(rows),), places, "the place of each row of the bank")
+
+
+def _check_composition(composition: Composition, photos: int, dim: int) -> None:
+    for given, shape, what in (
+        (composition.means, (photos, dim), "the mean patch of each good photo"),
+        (composition.whitening, (dim, dim), "what whitens compositions"),
+        (composition.units, (4,), "units of compositions"),
+    ):
+        _require(given.shape == shape and given.dtype == np.float32, what)
+        _require(bool(np.isfinite(given).all()), what)
+    _require(bool((composition.units[[1, 3]] > 0).all()), "units of compositions above 0")
 
 
 def _check_representation(f: Representation, dim: int) -> None:

@@ -24,6 +24,7 @@ from reconpatch.engine.engines import DEFAULT_ENGINE, StoredGraph, check_engine,
 from reconpatch.errors import ModelFileError
 from reconpatch.files import atomic_write, open_regular
 from reconpatch.method.calibration import Calibration
+from reconpatch.method.composition import Composition
 from reconpatch.method.defect_kinds import DefectKinds
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
@@ -208,11 +209,13 @@ def _model(
             own.get("bank.scales"),
             own.get("bank.defects"),
             own.get("bank.discriminant"),
+            _composition(photos, own),
         ),
         photos=photos,
         good=GoodScores(
             **{name: own[f"good.{stored}"] for stored, name in _GOOD.items()},
             weighted=own.get("good.weighted", own["good.distances"]),
+            means=own.get("good.means"),
         ),
         calibration=_calibration(record["calibration"], own),
         provenance=record["provenance"],
@@ -221,6 +224,14 @@ def _model(
         sample=_sample(record["sample"], own),
         defect_kinds=_kinds(record, own),
     )
+
+
+def _composition(photos: Sequence[TrainingPhoto], own: Tensors) -> Composition | None:
+    if "composition.whitening" not in own:
+        return None
+    groups = np.array([photos[i].group for i in own["good.photos"].tolist()], np.int64)
+    whitening, units = own["composition.whitening"], own["composition.units"]
+    return Composition(own["good.means"], groups, whitening, units)
 
 
 def _ensemble(
@@ -264,6 +275,11 @@ def _model_tensors(model: ModelContents) -> dict[str, npt.NDArray[Any]]:
         tensors["bank.defects"] = model.bank.defects
     if model.bank.discriminant is not None:
         tensors["bank.discriminant"] = model.bank.discriminant
+    if model.bank.composition is not None:
+        tensors["composition.whitening"] = model.bank.composition.whitening
+        tensors["composition.units"] = model.bank.composition.units
+    if model.good.means is not None:
+        tensors["good.means"] = model.good.means
     if model.good.weighted is not model.good.distances:
         tensors["good.weighted"] = model.good.weighted
     if model.representation.weight is not None:

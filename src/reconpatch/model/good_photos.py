@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import SettingsError
+from reconpatch.method.composition import Composition
 from reconpatch.method.memory_bank import Floats, Ints, MemoryBank, distances, row_scales
 from reconpatch.method.scoring import (
     PatchScores,
@@ -410,6 +411,8 @@ class GoodScores:
         features: (n, K, D) float32, those patches represented.
         weighted: (n, P) float32, the distances as the image score takes them; the very array of
             `distances` where nothing is weighted.
+        means: (n, D) float32, the mean represented patch of each photo, what the composition is
+            made of; None where the image score does not ask.
     """
 
     photos: npt.NDArray[np.int64]
@@ -419,11 +422,19 @@ class GoodScores:
     most_distant: npt.NDArray[np.int32]
     features: Floats
     weighted: Floats
+    means: Floats | None = None
 
     def with_overall(self, overall: float) -> GoodScores:
         """These scores, made without `ScoringSettings.overall`, with it."""
         scores = self.image_scores + overall * self.overall
         return replace(self, image_scores=scores)
+
+    def with_composition(self, composition: Composition | None) -> GoodScores:
+        """These scores, by patches alone, joined with the composition of the photos."""
+        if composition is None:
+            return replace(self, means=None)
+        joined = composition.joined(self.image_scores, composition.leave_one_out())
+        return replace(self, image_scores=joined)
 
     @property
     def overall(self) -> npt.NDArray[np.float64]:
@@ -475,7 +486,7 @@ def leave_one_out(
     covering: Covering | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> GoodScores:
-    """Score good photos against the bank without the rows of their groups, mended.
+    """Score good photos by their patches against the bank without the rows of their groups, mended.
 
     Args:
         patches: gives the (P, D) represented patches of the i-th photo.
@@ -489,7 +500,7 @@ def leave_one_out(
     """
     covering = covering or cover(bank, patches, photos, of=of)
     group_of_row = groups_of_rows(bank, photos)
-    scored, weights, kept = [], [], []
+    scored, weights, kept, means = [], [], [], []
     for k, i in enumerate(covering.photos):
         r = patches(int(i))
         own = group_of_row == photos[i].group
@@ -500,6 +511,7 @@ def leave_one_out(
         weights.append(weighted)
         order = np.argsort(-weighted, kind="stable")[:MOST_DISTANT]
         kept.append((order, r[order]))
+        means.append(r.mean(axis=0, dtype=np.float64))
         if progress is not None:
             progress(k + 1, len(covering.photos))
     distances = np.stack([s.distances for s in scored])
@@ -511,6 +523,7 @@ def leave_one_out(
         weighted=distances if not scoring.weighs else np.stack(weights),
         most_distant=np.stack([order for order, _ in kept]).astype(np.int32),
         features=np.stack([features for _, features in kept]),
+        means=np.stack(means).astype(np.float32),
     )
 
 
@@ -547,7 +560,7 @@ def rescore(
     scoring: ScoringSettings,
     layout: Layout,
 ) -> GoodScores:
-    """Score the good photos again after rows were added to the bank, without the photos.
+    """Score the good photos by their patches again, after rows were added to the bank.
 
     The most distant patches decide a photo's score, and those are kept. The distances of all others
     are left as they were: never too small, so a threshold is never set too low by it. Where the
@@ -570,7 +583,7 @@ def rescore(
     image_scores, map_maxima = [], []
     for i in range(len(good.image_scores)):
         own = group_of_row == photos[good.photos[i]].group
-        others_bank = bank.without(own)
+        others_bank = replace(bank.without(own), composition=None)
         rescored = score_patches(good.features[i], others_bank, alone, row)
         patch_distances[i, good.most_distant[i]] = rescored.distances
         if not same:

@@ -451,7 +451,8 @@ class Model(Inspector, ModelContents):
         """The bank without the rows of a photo's group, if its SHA-256 is of the fit; None: all."""
         if sha256 is None:
             return self.bank
-        return self.bank.without(self._group_of_row == self._group_of_hash.get(sha256, -1))
+        group = self._group_of_hash.get(sha256, -1)
+        return self.bank.without(self._group_of_row == group, group)
 
     def represent(self, photo: Photo) -> Floats:
         """Represent a photo's patches, r = f(p): (P, D) float32."""

@@ -21,7 +21,7 @@ import numpy as np
 from reconpatch.engine.engines import Engine, Output, engines_present, scored_in_numpy
 from reconpatch.errors import ParityError
 from reconpatch.method.memory_bank import Floats, Ints, distances
-from reconpatch.method.scoring import anomaly_map, score_nearest
+from reconpatch.method.scoring import anomaly_map, score_nearest, with_composition
 from reconpatch.model.contents import ModelContents
 from reconpatch.model.file import scoring_fingerprint
 from reconpatch.model.sample import Agreement, Measured, Sample, engine_here
@@ -106,7 +106,7 @@ def _score_by(nearest: Ints, expected: Output, model: ModelContents) -> Floats:
         r = expected.features[i]
         to_rows = distances(r, model.bank.rows[nearest[i]])
         found = score_nearest(r, to_rows, nearest[i], model.bank, scoring, layout)
-        scores[i] = found.image_score
+        scores[i] = with_composition(found, r, model.bank).image_score
     return scores
 
 
