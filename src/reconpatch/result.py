@@ -126,6 +126,9 @@ class Result:
             red and blue swapped, depth, shape. Its score may tell of that alone.
         kind: the most similar kind of confirmed defects; None of a photo that is not anomalous, and
             of a model that knows no kinds.
+        whole: whether an anomalous photo is so as a whole: what it is made of makes most of its
+            score, as where a part is missing, one too many or another one. Its regions are where
+            patches are the most unusual, which need not be what is wrong.
     """
 
     name: str
@@ -140,6 +143,7 @@ class Result:
     inspected: Box
     notes: tuple[str, ...] = ()
     kind: SimilarKind | None = None
+    whole: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The verdict as JSON-ready values, without the map."""
@@ -157,4 +161,5 @@ class Result:
             "closest": self.closest.to_dict(),
             "notes": list(self.notes),
             "kind": self.kind and self.kind.to_dict(),
+            "whole": self.whole,
         }

@@ -713,10 +713,10 @@ def _open_report(folder: Path, model: Inspector, model_file: Path, overwrite: bo
 
 def _line(result: Result) -> str:
     line = parts.verdict_line(result)
-    if result.regions:
+    if result.regions and not result.whole:
         worst = result.regions[0]
         line += f"  at x {worst.peak[0]}, y {worst.peak[1]}"
-    return line + parts.kind_of_defect(result)
+    return line + parts.what_is_wrong(result)
 
 
 def _summary(photos: int, anomalous: int, unreadable: int) -> str:

@@ -222,9 +222,10 @@ def verdict_line(judged: Result | Record) -> str:
     return f"{verdict}  {judged.score:8.3f}  p = {judged.p_value:.3f}  {judged.name}"
 
 
-def kind_of_defect(judged: Result | Record) -> str:
-    """What is said of the kind of its defect after a verdict; nothing where nothing is known."""
-    return f"  kind: {judged.kind}" if judged.kind else ""
+def what_is_wrong(judged: Result | Record) -> str:
+    """What is said after a verdict of the photo as a whole and of the kind of its defect."""
+    whole = "  as a whole" if judged.whole else ""
+    return whole + (f"  kind: {judged.kind}" if judged.kind else "")
 
 
 def verdict_code(anomalous: int, unreadable: int) -> int:

@@ -112,7 +112,7 @@ def _say(seen: Watched, as_json: bool) -> None:
     if as_json:
         parts.say_json(seen.to_dict())
     elif seen.record is not None:
-        parts.say(parts.verdict_line(seen.record) + parts.kind_of_defect(seen.record))
+        parts.say(parts.verdict_line(seen.record) + parts.what_is_wrong(seen.record))
     if seen.error:
         parts.note(f"Not inspected: {seen.error}", warn=True)
     if seen.alarm is not None:

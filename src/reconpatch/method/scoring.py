@@ -155,12 +155,14 @@ class PatchScores:
         image_score: max_t s_t (eq. 10), or the mean of the largest weighted distances; joined with
             the composition, where the bank has one.
         worst: index of the patch that gave the image score, or the largest part of it.
+        whole: whether the composition makes most of the image score.
     """
 
     distances: Floats
     nearest: Ints
     image_score: float
     worst: int
+    whole: bool = False
 
 
 def score_patches(
@@ -188,7 +190,15 @@ def with_composition(scored: PatchScores, patches: Floats, bank: MemoryBank) -> 
     """
     if bank.composition is None:
         return scored
-    return replace(scored, image_score=bank.composition.score(patches, scored.image_score))
+    joined = bank.composition.score(patches, scored.image_score)
+    return told_whole(replace(scored, image_score=joined), patches, bank)
+
+
+def told_whole(joined: PatchScores, patches: Floats, bank: MemoryBank) -> PatchScores:
+    """Say of a joined score whether the composition makes most of it."""
+    if bank.composition is None:
+        return joined
+    return replace(joined, whole=bank.composition.share(patches, joined.image_score) > 0.5)
 
 
 def score_nearest(

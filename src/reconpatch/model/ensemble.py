@@ -23,7 +23,7 @@ from reconpatch.method.scoring import PatchScores
 from reconpatch.method.settings import AUTOMATIC, FitSettings
 from reconpatch.model.contents import EnsembleContents, Scale
 from reconpatch.model.good_photos import by_part, counted_once
-from reconpatch.model.model import Inspector, Judgement, Model
+from reconpatch.model.model import Inspector, Judgement, Model, patch_scores
 from reconpatch.model.sample import Sample
 from reconpatch.photos.images import Photo
 from reconpatch.photos.preprocessing import Preprocessing
@@ -267,8 +267,12 @@ def score_members(
         p: np.stack([p(photo) for photo in photos]) for p in {m.preprocessing for m in models}
     }
     without = photos[0].sha256 if as_new else None
-    outputs = [m.engine(prepared[m.preprocessing], m.bank_without(without)) for m in models]
-    return [[output.patch_scores(i) for i in range(len(photos))] for output in outputs]
+    banks = [model.bank_without(without) for model in models]
+    return [
+        [patch_scores(output, i, bank) for i in range(len(photos))]
+        for model, bank in zip(models, banks, strict=True)
+        for output in [model.engine(prepared[model.preprocessing], bank)]
+    ]
 
 
 def _finest(models: Sequence[Model]) -> Model:

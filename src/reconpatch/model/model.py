@@ -27,7 +27,13 @@ from reconpatch.files import check_writable
 from reconpatch.method.calibration import Calibration, check_rate, p_value
 from reconpatch.method.defect_kinds import telling, worst_patches
 from reconpatch.method.memory_bank import Floats, MemoryBank
-from reconpatch.method.scoring import PatchScores, draw, score_nearest, weighted_distances
+from reconpatch.method.scoring import (
+    PatchScores,
+    draw,
+    score_nearest,
+    told_whole,
+    weighted_distances,
+)
 from reconpatch.model.contents import Contents, ModelContents
 from reconpatch.model.file import fingerprint, write
 from reconpatch.model.good_photos import (
@@ -191,6 +197,7 @@ class Inspector(Contents):
             inspected=geometry.inspected,
             notes=self.differences(photo),
             kind=judged.kind if anomalous else None,
+            whole=anomalous and judged.scores.whole,
         )
         return photo.on_original(result) if isinstance(photo, RegisteredPhoto) else result
 
@@ -355,19 +362,20 @@ class Model(Inspector, ModelContents):
         if not self.layout.plain:
             return [self._judge_views(photo, as_new) for photo in photos]
         if as_new:
+            banks = [self.bank_without(photo.sha256) for photo in photos]
             outputs = [
-                (self.engine(self.preprocessing(p)[None], self.bank_without(p.sha256)), 0)
-                for p in photos
+                (self.engine(self.preprocessing(p)[None], bank), 0, bank)
+                for p, bank in zip(photos, banks, strict=True)
             ]
         else:
             output = self.engine(np.stack([self.preprocessing(p) for p in photos]), self.bank)
-            outputs = [(output, i) for i in range(len(photos))]
+            outputs = [(output, i, self.bank) for i in range(len(photos))]
         return [
             Judgement(
-                float(output.score[i]), output.map[i], self, output.patch_scores(i),
+                float(output.score[i]), output.map[i], self, patch_scores(output, i, bank),
                 self._worst(output.features[i], output.distances[i]),
             )
-            for output, i in outputs
+            for output, i, bank in outputs
         ]  # fmt: skip
 
     def _worst(self, r: Floats, distances: Floats) -> Floats | None:
@@ -556,3 +564,8 @@ def _scaled_box(box: Box, photo: TrainingPhoto, thumbnail: bytes) -> Box:
     x0, y0, x1, y1 = box
     left, top = int(x0 * x_scale), int(y0 * y_scale)
     return left, top, max(left + 1, round(x1 * x_scale)), max(top + 1, round(y1 * y_scale))
+
+
+def patch_scores(output: Output, i: int, bank: MemoryBank) -> PatchScores:
+    """What an engine says of the i-th photo's patches by a bank, and of it as a whole."""
+    return told_whole(output.patch_scores(i), output.features[i], bank)

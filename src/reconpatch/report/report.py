@@ -149,6 +149,7 @@ class _Entry:
     regions: tuple[Region, ...]
     closest_photo: str
     kind: str
+    whole: bool
     overlay: str
 
     @property
@@ -213,6 +214,7 @@ class ReportWriter:
             regions=tuple(result.regions),
             closest_photo=result.closest.photo,
             kind=str(result.kind or ""),
+            whole=result.whole,
             overlay=f"overlays/{relative}",
         )
         self._entries.append(entry)

@@ -245,6 +245,7 @@ def _row(result: Result) -> dict[str, Any]:
         "map_threshold": result.map_threshold,
         "kind": result.kind.label if result.kind else None,
         "similarity": result.kind.similarity if result.kind else None,
+        "whole": result.whole,
     }
 
 

@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         ("map_threshold", pa.float64()),
         ("kind", pa.string()),
         ("similarity", pa.float64()),
+        ("whole", pa.bool_()),
         ("model", pa.string()),
         ("seconds", pa.float32()),
         ("error", pa.string()),
@@ -66,12 +67,12 @@ file that names none. score, threshold, anomalous, p_value: as in `reconpatch.re
 x0, y0, x1, y1: box of the worst region, in pixels of the photo; null where there is none. peak: the
 largest value of the photo's map. map_threshold: above it a region begins. kind, similarity: of the
 confirmed defects that an anomalous photo is most like (`reconpatch.result.SimilarKind`); null where
-the model knows none. model: fingerprint. seconds: of one worker, for reading and inspecting. error:
-why a photo could not be inspected, and all but id, path, model (and sha256 where it could be read)
-are null; else null.
+the model knows none. whole: as in `Result`. model: fingerprint. seconds: of one worker, for reading
+and inspecting. error: why a photo could not be inspected, and all but id, path, model (and sha256
+where it could be read) are null; else null.
 """
 
-_LATER = ("kind", "similarity")  # files of earlier versions have none
+_LATER = ("kind", "similarity", "whole")  # files of earlier versions have none
 
 _FILE = re.compile(r"scores-(\d{6,})\.parquet")
 

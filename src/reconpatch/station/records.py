@@ -116,6 +116,7 @@ class Verdict:
     regions: tuple[Region, ...]
     closest: Closest
     kind: SimilarKind | None = field(default=None, kw_only=True)
+    whole: bool = field(default=False, kw_only=True)
     lot: str | None = field(default=None, kw_only=True)
     serial: str | None = field(default=None, kw_only=True)
 
@@ -156,6 +157,7 @@ class Verdict:
                 good.sha256,
             ),
             kind=result.kind,
+            whole=result.whole,
             lot=part.lot if part else None,
             serial=part.serial if part else None,
         )
@@ -189,6 +191,7 @@ class Record(Verdict):
         regions: the anomalous areas, the worst first.
         closest: the good patch that the worst one was compared with.
         kind: see `Result.kind`.
+        whole: see `Result.whole`.
         lot: see `Part`, as is the serial number.
         serial: see there.
         feedback: what an operator said the part was, or None.
@@ -1010,7 +1013,7 @@ def check_current(database: str | Path) -> None:
 COLUMNS = (
     "id", "time", "product", "version", "name", "verdict", "score", "threshold", "p_value",
     "regions", "worst_x", "worst_y", "feedback", "feedback_time", "width", "height", "photo",
-    "fingerprint", "kind", "similarity", "feedback_kind", "drawn", "lot", "serial",
+    "fingerprint", "kind", "similarity", "feedback_kind", "drawn", "lot", "serial", "whole",
 )  # fmt: skip
 """Columns of `as_rows`."""
 

@@ -68,6 +68,7 @@ inspections = sa.Table(
     sa.Column("feedback", sa.String(8)),
     sa.Column("feedback_time", UtcTime),
     sa.Column("kind", _OptionalJson),
+    sa.Column("whole", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("feedback_kind", sa.String(64)),
     sa.Column("feedback_place", _OptionalJson),
     sa.Column("feedback_count", sa.Integer, nullable=False, server_default=sa.text("0")),

@@ -79,6 +79,7 @@ class Watched:
             values |= {name: getattr(record, name) for name in names}
             values["regions"] = [region.to_dict() for region in record.regions]
             values["kind"] = record.kind and record.kind.to_dict()
+            values["whole"] = record.whole
             values["inspected_before"] = self.inspected_before
             values["notes"] = list(self.notes)
         values["sorted_to"] = None if self.sorted_to is None else str(self.sorted_to)

@@ -64,6 +64,7 @@ async function ofRecord(id, zone, zip) {
       [t("history.time"), `${moment(record.time, zone)} (${zone})`],
       [t("history.score"), `${number(record.score)} (${t("history.threshold")} ${number(record.threshold)}, p ${number(record.p_value)})`],
       [t("report.kind"), record.kind && kindText(record.kind)],
+      [t("why.whole"), record.whole ? t("why.as_a_whole") : null],
       [t("history.feedback"), feedback && `${feedback}, ${moment(record.feedback_time, zone)}`]]),
     h("div", { class: "pictures" }, figure(record.id, "picture", t("report.photo")), figure(record.id, "overlay", t("report.overlay")),
       figure(record.id, "closest", t("report.closest"), {}), record.feedback_place && figure(record.id, "mask", t("report.drawn"), {})),

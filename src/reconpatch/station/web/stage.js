@@ -135,6 +135,7 @@ export function explained(record) {
       h("dt", {}, t("why.score")), h("dd", {}, t("why.figures", { score: number(record.score), threshold: number(record.threshold) })),
       h("dt", {}, t("why.among")), h("dd", {}, t("why.p", { share: percent(record.p_value), p: significant(record.p_value, 2) })),
       record.kind && h("dt", {}, t("why.kind")), record.kind && h("dd", { id: "kind-of-defect" }, kindText(record.kind)),
+      record.whole && h("dt", {}, t("why.whole")), record.whole && h("dd", { id: "as-a-whole" }, t("why.as_a_whole")),
       h("dt", {}, t("why.regions")), h("dd", {}, regions.length ? t("why.worst_at", { n: regions.length, place: worst.peak.join(", ") }) : t("why.no_regions"))),
   ];
 }
