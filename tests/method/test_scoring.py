@@ -340,6 +340,7 @@ def test_settings_become_a_dictionary_and_come_back():
         "contrast": 1.0,
         "density": 0.0,
         "likeness": 0.0,
+        "composition": 0.0,
     }
     assert ScoringSettings(**settings.to_dict()) == settings
     assert ScoringSettings().to_dict() == {
@@ -353,6 +354,7 @@ def test_settings_become_a_dictionary_and_come_back():
         "contrast": 1.0,
         "density": 0.0,
         "likeness": 0.0,
+        "composition": 0.0,
     }
 
 
@@ -587,6 +589,12 @@ def test_patches_of_defects_that_the_score_does_not_ask_for_say_nothing():
 def test_a_likeness_out_of_its_range_is_refused(likeness):
     with pytest.raises(SettingsError, match=r"likeness is .*: give 0"):
         ScoringSettings(likeness=likeness)
+
+
+@pytest.mark.parametrize("composition", [-0.1, 4.1, np.nan])
+def test_a_composition_out_of_its_range_is_refused(composition):
+    with pytest.raises(SettingsError, match=r"composition is .*: give 0"):
+        ScoringSettings(composition=composition)
 
 
 def test_likeness_and_reweighting_are_refused_together():
