@@ -227,6 +227,38 @@ def test_an_update_learns_another_composition(model: Model, tmp_path: Path) -> N
     assert reconpatch.load(tmp_path / "grown.rcp").fingerprint == found.fingerprint
 
 
+def test_a_false_alarm_that_is_confirmed_passes_as_a_whole_too(
+    model: Model, tmp_path: Path
+) -> None:
+    wrong = [read_photo(tray(seed, MISSING), name=f"{seed}.png") for seed in (200, 201, 202)]
+    assert all(model.inspect(photo).whole for photo in wrong)
+    found = update(model, [], confirmed=wrong[:2])
+    assert isinstance(found, Model)
+    made = found.bank.composition
+    assert made is not None
+    assert len(made.means) == PHOTOS + 2
+    assert found.good.means is not None
+    assert len(found.good.means) == len(found.good.image_scores) == PHOTOS
+    assert not any(found.inspect(photo).anomalous for photo in wrong[:2])
+    found.save(tmp_path / "taught.rcp")
+    loaded = reconpatch.load(tmp_path / "taught.rcp", threads=1)
+    assert isinstance(loaded, Model)
+    assert loaded.bank.composition is not None
+    np.testing.assert_array_equal(loaded.bank.composition.groups, made.groups)
+    assert loaded.good.means is not None
+    np.testing.assert_array_equal(loaded.good.means, found.good.means)
+    # One of them turns out to be of those that were chosen without regard to their verdict.
+    again = update(loaded, [wrong[1], wrong[2]])
+    assert isinstance(again, Model)
+    last = again.bank.composition
+    assert last is not None
+    assert len(again.good.image_scores) == PHOTOS + 2
+    assert len(last.means) == PHOTOS + 3
+    represented = [model.represent(photo).mean(axis=0) for photo in wrong]
+    for row, i in zip(last.means[PHOTOS:], (1, 2, 0), strict=True):
+        np.testing.assert_allclose(row, represented[i], atol=1e-4 * np.abs(represented[i]).max())
+
+
 def test_an_ensemble_says_it_too(good: Path) -> None:
     several = reconpatch.fit(
         good, weights="random", size=[128, 96], bank_least=200, turns="never", made=24, defects=8,

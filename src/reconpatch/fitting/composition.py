@@ -19,7 +19,12 @@ import numpy as np
 from reconpatch.method.composition import Composition
 from reconpatch.method.memory_bank import Floats
 from reconpatch.method.metrics import image_metrics
-from reconpatch.model.good_photos import GoodScores, TrainingPhoto, evenly_spread
+from reconpatch.model.good_photos import (
+    GoodScores,
+    TrainingPhoto,
+    evenly_spread,
+    groups_of_composition,
+)
 
 LEAST_AUROC = 0.75
 """From which on doubled pieces are told from good photos well enough: on products 0.84 to 1.00 or
@@ -91,7 +96,7 @@ def decide(
         The composition, None where it does not count, and the decision; None where the parts are
         too few, or all alike.
     """
-    groups = np.array([photos[i].group for i in good.photos], np.int64)
+    groups = groups_of_composition(good, photos)
     if len(np.unique(groups)) < LEAST_PARTS or min(grid) < LEAST_GRID:
         return None, None
     made = Composition.of(means, groups, good.image_scores, weight)

@@ -22,6 +22,7 @@ import numpy as np
 from reconpatch.errors import NotEnoughPhotosError
 from reconpatch.fitting.options import Progress, counted
 from reconpatch.fitting.reading import thumbnail
+from reconpatch.method.composition import Composition
 from reconpatch.method.coreset import extend_coreset
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.model.difference import Comparison, Difference, PhotoChange, check_update, diff
@@ -33,6 +34,7 @@ from reconpatch.model.good_photos import (
     bare_bank,
     by_part,
     counted_once,
+    groups_of_composition,
     groups_of_rows,
     leave_one_out,
     pattern_for,
@@ -249,11 +251,8 @@ def _updated(model: Model, new: _NewPhotos, member: int, report: Progress) -> Mo
     bank = _mended(bank, len(model.bank), patches, new.photos, photos, radius)
     report("add to the memory bank", 1, 1)
     scores = _scores(model, bank, photos, [*new.promoted_patches[member], *good], report)
-    composition = model.bank.composition
-    if composition is not None and scores.means is not None:
-        groups = np.array([photos[i].group for i in scores.photos], np.int64)
-        composition = composition.with_photos(scores.means, groups)
-        bank = replace(bank, composition=composition)
+    composition = _composition(model, scores, photos, new.promoted, confirmed)
+    bank = replace(bank, composition=composition)
     scores = scores.with_composition(composition)
     parts = by_part(scores.image_scores, photos, scores.photos)
     calibration = replace(
@@ -491,6 +490,33 @@ def _scores(
     if not scoring.weighs:
         joined["weighted"] = joined["distances"]
     return GoodScores(**joined)
+
+
+def _composition(
+    model: Model,
+    scores: GoodScores,
+    photos: Sequence[TrainingPhoto],
+    promoted: Sequence[int],
+    confirmed: Sequence[Floats],
+) -> Composition | None:
+    """The model's composition with the new photos, false alarms among them; None if it has none.
+
+    Args:
+        model: the model before the update.
+        scores: of the photos that calibrate from now on.
+        photos: all photos, in their new order.
+        promoted: indices of the model's photos that entered as confirmed and now calibrate.
+        confirmed: (P, D) represented patches of each new false alarm.
+    """
+    composition = model.bank.composition
+    if composition is None or scores.means is None:
+        return None
+    false_alarms = composition.means[len(model.good.photos) :]
+    first = calibrating(model)
+    kept = [mean for i, mean in enumerate(false_alarms, start=first) if i not in set(promoted)]
+    new = [r.mean(axis=0, dtype=np.float64).astype(np.float32) for r in confirmed]
+    means = np.concatenate([scores.means, *(mean[None] for mean in (*kept, *new))])
+    return composition.with_photos(means, groups_of_composition(scores, photos))
 
 
 def calibrating(model: Inspector) -> int:

@@ -37,7 +37,8 @@ class Composition:
     """The compositions of good photos, and how one becomes part of the image score.
 
     Attributes:
-        means: (n, D) float32, of the good photos that are scored as if they were new.
+        means: (n, D) float32, of the good photos that are scored as if they were new, then of
+            confirmed false alarms.
         groups: (n,) int64, the part that each is of.
         whitening: (D, D) float32, W.
         units: (4,) float32: mean and standard deviation of the good photos' scores by patches

@@ -20,7 +20,7 @@ from reconpatch.method.defect_kinds import DefectKinds
 from reconpatch.method.memory_bank import MemoryBank
 from reconpatch.method.representation import Representation
 from reconpatch.model.contents import EnsembleContents, ModelContents
-from reconpatch.model.good_photos import GoodScores, TrainingPhoto
+from reconpatch.model.good_photos import GoodScores, TrainingPhoto, groups_of_composition
 from reconpatch.model.sample import Sample
 from reconpatch.photos.kind import Kind
 from reconpatch.photos.preprocessing import Preprocessing
@@ -42,7 +42,8 @@ def check_model(model: ModelContents) -> None:
     asked = model.settings.scoring.composition > 0
     _require((model.bank.composition is not None) == asked, "a composition if the score asks")
     if model.bank.composition is not None:
-        _check_composition(model.bank.composition, len(model.good.photos), model.bank.rows.shape[1])
+        groups = groups_of_composition(model.good, model.photos)
+        _check_composition(model.bank.composition, len(groups), model.bank.rows.shape[1])
     _check_representation(model.representation, model.bank.rows.shape[1])
     _check_calibration(model.calibration)
     if model.defect_kinds is not None:

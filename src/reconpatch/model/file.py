@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,7 +37,7 @@ from reconpatch.model.contents import (
     Scale,
     scales_to_dict,
 )
-from reconpatch.model.good_photos import GoodScores, TrainingPhoto
+from reconpatch.model.good_photos import GoodScores, TrainingPhoto, groups_of_composition
 from reconpatch.model.sample import Agreement, Measured, Sample
 from reconpatch.photos.preprocessing import Preprocessing
 
@@ -197,6 +197,13 @@ def _model(
     engine: str,
 ) -> ModelContents:
     own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    good = GoodScores(
+        **{name: own[f"good.{stored}"] for stored, name in _GOOD.items()},
+        weighted=own.get("good.weighted", own["good.distances"]),
+    )
+    composition = _composition(photos, good, own)
+    if composition is not None:
+        good = replace(good, means=composition.means[: len(good.photos)])
     return ModelContents(
         settings=FitSettings.from_dict(record["settings"]),
         preprocessing=Preprocessing.from_dict(record["preprocessing"]),
@@ -209,14 +216,10 @@ def _model(
             own.get("bank.scales"),
             own.get("bank.defects"),
             own.get("bank.discriminant"),
-            _composition(photos, own),
+            composition,
         ),
         photos=photos,
-        good=GoodScores(
-            **{name: own[f"good.{stored}"] for stored, name in _GOOD.items()},
-            weighted=own.get("good.weighted", own["good.distances"]),
-            means=own.get("good.means"),
-        ),
+        good=good,
         calibration=_calibration(record["calibration"], own),
         provenance=record["provenance"],
         engine=StoredGraph(own["graph"].tobytes(), engine, threads),
@@ -226,12 +229,13 @@ def _model(
     )
 
 
-def _composition(photos: Sequence[TrainingPhoto], own: Tensors) -> Composition | None:
-    if "composition.whitening" not in own:
+def _composition(
+    photos: Sequence[TrainingPhoto], good: GoodScores, own: Tensors
+) -> Composition | None:
+    if "composition.means" not in own:
         return None
-    groups = np.array([photos[i].group for i in own["good.photos"].tolist()], np.int64)
-    whitening, units = own["composition.whitening"], own["composition.units"]
-    return Composition(own["good.means"], groups, whitening, units)
+    means, whitening, units = (own[f"composition.{x}"] for x in ("means", "whitening", "units"))
+    return Composition(means, groups_of_composition(good, photos), whitening, units)
 
 
 def _ensemble(
@@ -276,10 +280,9 @@ def _model_tensors(model: ModelContents) -> dict[str, npt.NDArray[Any]]:
     if model.bank.discriminant is not None:
         tensors["bank.discriminant"] = model.bank.discriminant
     if model.bank.composition is not None:
+        tensors["composition.means"] = model.bank.composition.means
         tensors["composition.whitening"] = model.bank.composition.whitening
         tensors["composition.units"] = model.bank.composition.units
-    if model.good.means is not None:
-        tensors["good.means"] = model.good.means
     if model.good.weighted is not model.good.distances:
         tensors["good.weighted"] = model.good.weighted
     if model.representation.weight is not None:

@@ -433,14 +433,25 @@ class GoodScores:
         """These scores, by patches alone, joined with the composition of the photos."""
         if composition is None:
             return replace(self, means=None)
-        joined = composition.joined(self.image_scores, composition.leave_one_out())
-        return replace(self, image_scores=joined)
+        own = composition.leave_one_out()[: len(self.image_scores)]
+        return replace(self, image_scores=composition.joined(self.image_scores, own))
 
     @property
     def overall(self) -> npt.NDArray[np.float64]:
         """(n,) means of all of a photo's distances as the image score takes them."""
         means: npt.NDArray[np.float64] = self.weighted.mean(axis=1, dtype=np.float64)
         return means
+
+
+def groups_of_composition(
+    good: GoodScores, photos: Sequence[TrainingPhoto]
+) -> npt.NDArray[np.int64]:
+    """(n,) groups of the photos in `Composition.means`: those of `good`, then all after the last.
+
+    Behind the photos that calibrate stand confirmed false alarms.
+    """
+    known = [*good.photos.tolist(), *range(int(good.photos[-1]) + 1, len(photos))]
+    return np.array([photos[i].group for i in known], np.int64)
 
 
 ODD_GAP = 1.25
