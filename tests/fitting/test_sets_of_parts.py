@@ -132,6 +132,12 @@ def tray(seed: int, kinds: tuple[int, ...] = (0, 0, 0, 1, 1, 1, 2, 2, 2)) -> RGB
     return np.clip(photo + rng.normal(0, 3, photo.shape), 0, 255).astype(np.uint8)
 
 
+def scratched(photo: RGB) -> RGB:
+    changed = photo.copy()
+    changed[30:100, 60:64] = 255
+    return changed
+
+
 MISSING = (0, 0, 0, 1, 1, 1, 2, 2, -1)
 TWO_MISSING = (0, 0, 0, 1, 1, -1, 2, 2, -1)
 
@@ -146,7 +152,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fitted(good: Path, **options: Any) -> Model:
     settings = {"weights": "random", "size": SIDE, "bank_least": 200, "turns": "never", "made": 24}
-    model = reconpatch.fit(good, threads=1, defects=8, **settings, **options)
+    model = reconpatch.fit(good, threads=1, defects=8, **(settings | options))
     assert isinstance(model, Model)
     return model
 
@@ -174,11 +180,15 @@ def test_a_disc_that_is_missing_is_found_as_a_whole(model: Model, good: Path) ->
             assert result.regions  # where patches are the most unusual, all the same
             assert not patches_alone.inspect(wrong).anomalous
     # A defect in a place is one in a place.
-    scratched = tray(100)
-    scratched[30:100, 60:64] = 255
-    result = model.inspect(scratched)
+    result = model.inspect(scratched(tray(100)))
     assert result.anomalous
     assert not result.whole
+
+
+def test_photos_that_are_turned_anyway_have_no_composition(good: Path) -> None:
+    turned = fitted(good, turns="always")
+    assert turned.bank.composition is None
+    assert turned.provenance["composition"] is None
 
 
 def test_a_photo_of_the_fit_scores_as_new_what_the_threshold_follows(model: Model) -> None:
@@ -198,7 +208,7 @@ def test_a_file_says_the_same_on_every_engine(model: Model, engine: str, tmp_pat
     ours, theirs = model.bank.composition, loaded.bank.composition
     assert ours is not None
     assert theirs is not None
-    for name in ("means", "groups", "whitening", "units"):
+    for name in ("means", "groups", "first", "scored", "whitening", "units"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
     for photo in (tray(100), tray(100, MISSING)):
         expected, found = model.inspect(photo), loaded.inspect(photo)
@@ -207,7 +217,7 @@ def test_a_file_says_the_same_on_every_engine(model: Model, engine: str, tmp_pat
 
 
 def test_an_update_learns_another_composition(model: Model, tmp_path: Path) -> None:
-    # Trays of two sizes are good from now on.
+    # Trays with a disc fewer are good from now on, and nothing else is.
     new = [read_photo(tray(seed, MISSING), name=f"{seed}.png") for seed in range(200, 240)]
     found = update(model, new)
     assert isinstance(found, Model)
@@ -219,6 +229,11 @@ def test_an_update_learns_another_composition(model: Model, tmp_path: Path) -> N
     np.testing.assert_array_equal(grown.means[:PHOTOS], old.means)
     assert sum(model.inspect(tray(seed, MISSING)).anomalous for seed in range(300, 306)) == 6
     assert sum(found.inspect(tray(seed, MISSING)).anomalous for seed in range(300, 306)) <= 1
+    assert grown.first.tolist() == [*old.first.tolist(), *([True] * 20), *([False] * 20)]
+    # Each half holds some of either, so that the threshold stays about where it was.
+    assert found.threshold < 1.2 * model.threshold
+    for seed in range(300, 304):
+        assert found.inspect(scratched(tray(seed))).anomalous
     for i in (0, PHOTOS, PHOTOS + 39):
         photo = new[i - PHOTOS] if i >= PHOTOS else read_photo(tray(i), name="again.png")
         judged = found.judge([photo], as_new=True)[0]
@@ -294,6 +309,8 @@ def test_the_command_line_says_as_a_whole(model: Model, tmp_path: Path) -> None:
     ("change", "what"),
     [
         ({"means": np.zeros((3, 128), np.float32)}, "the mean patch of each good photo"),
+        ({"first": np.zeros(3, np.bool_)}, "the half of each good photo"),
+        ({"first": np.zeros(PHOTOS, np.int8)}, "the half of each good photo"),
         ({"whitening": np.zeros((128, 127), np.float32)}, "what whitens compositions"),
         ({"whitening": np.full((128, 128), np.nan, np.float32)}, "what whitens compositions"),
         ({"units": np.float32([1, 1, 1])}, "units of compositions"),

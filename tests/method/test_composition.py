@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.covariance import LedoitWolf
 
-from reconpatch.method.composition import Composition, Floats, shrunk_covariance, whitening_of
+from reconpatch.method.composition import (
+    Composition,
+    Floats,
+    halved,
+    shrunk_covariance,
+    whitening_of,
+)
 from reconpatch.method.memory_bank import MemoryBank
 
 
@@ -14,7 +22,8 @@ def plain(means: Floats, groups: list[int], units: tuple[float, ...] = (0, 1, 0,
     """A composition whose distances are Euclidean."""
     dim = means.shape[1]
     whitening = np.eye(dim, dtype=np.float32)
-    return Composition(means, np.array(groups), whitening, np.float32(units))
+    of = np.array(groups)
+    return Composition(means, of, halved(of), len(means), whitening, np.float32(units))
 
 
 def means_of(photos: int, dim: int, seed: int = 0) -> Floats:
@@ -46,7 +55,7 @@ def test_means_that_do_not_vary_are_left_as_they_are() -> None:
 def test_c_is_the_distance_to_the_nearest_good_photo() -> None:
     given = plain(np.float32([[0, 0], [10, 0]]), [0, 1])
     assert given.distances(np.float32([[3, 4], [10, 1], [10, 0]])).tolist() == [5, 1, 0]
-    stretched = Composition(given.means, given.groups, np.float32([[2, 0], [0, 1]]), given.units)
+    stretched = replace(given, whitening=np.float32([[2, 0], [0, 1]]))
     assert stretched.distances(np.float32([[3, 0]])).tolist() == [6]
 
 
@@ -80,11 +89,11 @@ def test_each_photo_is_judged_by_the_half_it_is_not_in() -> None:
         others = means[~first] if group in (1, 2, 3) else means[first]
         whitening = whitening_of(others).astype(np.float64)
         slow = min(np.linalg.norm((means[i] - other) @ whitening) for other in others)
-        assert made.leave_one_out()[i] == pytest.approx(slow, rel=1e-4)
+        assert made.leave_one_out[i] == pytest.approx(slow, rel=1e-4)
         assert made.without(int(group)).distances(means[i][None])[0] == pytest.approx(
             slow, rel=1e-4
         )
-    own = made.leave_one_out()
+    own = made.leave_one_out
     assert made.units == pytest.approx(
         [np.arange(11).mean(), np.arange(11).std(), own.mean(), own.std() / 0.5]
     )
@@ -108,12 +117,34 @@ def test_a_bank_does_without_a_group_in_both() -> None:
 def test_where_nothing_varies_there_is_no_composition() -> None:
     means, groups = means_of(6, 2), np.arange(6)
     assert Composition.of(means, groups, np.ones(6), 0.8) is None
+    assert np.full(30, 8.3).std() > 0  # by rounding alone
+    assert Composition.of(means_of(30, 2), np.arange(30), np.full(30, 8.3), 0.8) is None
     assert Composition.of(np.ones((6, 2), np.float32), groups, np.arange(6.0), 0.8) is None
 
 
 def test_other_photos_keep_the_units() -> None:
     made = Composition.of(means_of(6, 2), np.arange(6), np.arange(6.0), 0.8)
     assert made is not None
-    more = made.with_photos(means_of(9, 2, seed=1), np.arange(9))
+    means, groups = means_of(9, 2, seed=1), np.arange(9)
+    more = made.with_photos(means, groups, halved(groups), 9)
     assert more.units is made.units
-    np.testing.assert_array_equal(more.whitening, whitening_of(means_of(9, 2, seed=1)))
+    np.testing.assert_array_equal(more.whitening, whitening_of(means))
+
+
+def test_false_alarms_are_rows_and_no_more() -> None:
+    means, groups = means_of(8, 3), np.arange(8)
+    made = Composition.of(means, groups, np.arange(8.0), 0.8)
+    assert made is not None
+    false_alarm = means[:1] + 50
+    more = made.with_photos(
+        np.concatenate([means, false_alarm]), np.arange(9), np.append(made.first, True), 8
+    )
+    np.testing.assert_array_equal(more.whitening, made.whitening)
+    assert len(more.leave_one_out) == 8
+    assert more.distances(false_alarm)[0] == pytest.approx(0, abs=1e-3)
+    assert made.distances(false_alarm)[0] > 5
+    first, second = more.halves
+    assert (len(first.means), first.scored, len(second.means)) == (5, 4, 4)
+    np.testing.assert_array_equal(first.whitening, whitening_of(means[:4]))
+    # As if it were new, it is judged by the half that it is not in.
+    assert more.without(8) is second

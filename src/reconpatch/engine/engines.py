@@ -117,7 +117,10 @@ class _GraphEngine(ABC):
     def __call__(self, photos: Floats, bank: MemoryBank) -> Output:
         """See `Engine`."""
         check_photos(photos, self.input_size)
-        most = max(1, _CALL_ELEMENTS // (self.grid[0] * self.grid[1] * len(bank)))
+        held = self.grid[0] * self.grid[1] * len(bank)
+        if bank.composition is not None:
+            held = max(held, bank.composition.rows.size)
+        most = max(1, _CALL_ELEMENTS // held)
         starts = range(0, len(photos), most)
         parts = [self._part(photos[start : start + most], bank) for start in starts]
         if len(parts) == 1:

@@ -392,15 +392,18 @@ def model_record(model: Model, to: str) -> dict[str, Any]:
     height, width = model.preprocessing.height, model.preprocessing.width
     rows, dim = model.bank.rows.shape
     h, w = model.engine.grid
-    optional = {
+    optional: dict[str, dict[str, Any]] = {
         "bank": {"shape": ["rows", dim], "type": "float32", "default_rows": rows},
         "norms": {"shape": ["rows"], "type": "float32"},
         "mask": {"shape": ["rows"], "type": "bool"},
+        "scales": {"shape": ["rows"], "type": "float32"},
+        "defects": {"shape": ["defects", dim], "type": "float32"},
+        "discriminant": {"shape": [dim + 1], "type": "float32"},
+        "compositions": {"shape": ["good_photos", dim], "type": "float32"},
+        "whitening": {"shape": [dim, dim], "type": "float32"},
+        "units": {"shape": [4], "type": "float32"},
     }
-    if model.bank.scales is not None:
-        optional["scales"] = {"shape": ["rows"], "type": "float32"}
-    if model.bank.defects is not None:
-        optional["defects"] = {"shape": ["defects", dim], "type": "float32"}
+    optional = {name: optional[name] for name in model.bank.inputs}
     return {
         "graph": FILES[to],
         "input": {

@@ -19,12 +19,7 @@ import numpy as np
 from reconpatch.method.composition import Composition
 from reconpatch.method.memory_bank import Floats
 from reconpatch.method.metrics import image_metrics
-from reconpatch.model.good_photos import (
-    GoodScores,
-    TrainingPhoto,
-    evenly_spread,
-    groups_of_composition,
-)
+from reconpatch.model.good_photos import GoodScores, TrainingPhoto, evenly_spread
 
 LEAST_AUROC = 0.75
 """From which on doubled pieces are told from good photos well enough: on products 0.84 to 1.00 or
@@ -96,7 +91,7 @@ def decide(
         The composition, None where it does not count, and the decision; None where the parts are
         too few, or all alike.
     """
-    groups = groups_of_composition(good, photos)
+    groups = np.array([photos[i].group for i in good.photos], np.int64)
     if len(np.unique(groups)) < LEAST_PARTS or min(grid) < LEAST_GRID:
         return None, None
     made = Composition.of(means, groups, good.image_scores, weight)
@@ -107,7 +102,7 @@ def decide(
     for k in tried:
         mean = double(photo(int(good.photos[k])), grid, rng).mean(axis=0, keepdims=True)
         doubled.append(made.without(int(groups[k])).distances(mean)[0])
-    scores = np.concatenate([made.leave_one_out()[tried], doubled])
+    scores = np.concatenate([made.leave_one_out[tried], doubled])
     auroc = image_metrics(np.arange(len(scores)) >= len(tried), scores)["image_auroc"] or 0.0
     taken = auroc >= LEAST_AUROC
     return (made if taken else None), CompositionDecision(taken, float(auroc), len(tried))

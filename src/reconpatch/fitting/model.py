@@ -563,7 +563,9 @@ class _Fit:
     ) -> tuple[MemoryBank, ScoringSettings, GoodScores, CompositionDecision | None]:
         """What the image score makes of photos as a whole, where that helps, and what decided."""
         settings, composition, decision = self.settings, None, None
-        if settings.composition_weight > 0 and self.layout.plain and scores.means is not None:
+        # Copies that are turned anyway are of no photo whose composition is known.
+        asked = settings.composition_weight > 0 and settings.turns != "always"
+        if asked and self.layout.plain and scores.means is not None:
             rng = np.random.default_rng([settings.seed, 4])
             composition, decision = compose(
                 photo, self.photos, scores, scores.means, self.layout.grid,

@@ -22,7 +22,7 @@ import numpy as np
 from reconpatch.errors import NotEnoughPhotosError
 from reconpatch.fitting.options import Progress, counted
 from reconpatch.fitting.reading import thumbnail
-from reconpatch.method.composition import Composition
+from reconpatch.method.composition import Composition, halved
 from reconpatch.method.coreset import extend_coreset
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.model.difference import Comparison, Difference, PhotoChange, check_update, diff
@@ -511,12 +511,24 @@ def _composition(
     composition = model.bank.composition
     if composition is None or scores.means is None:
         return None
-    false_alarms = composition.means[len(model.good.photos) :]
-    first = calibrating(model)
-    kept = [mean for i, mean in enumerate(false_alarms, start=first) if i not in set(promoted)]
-    new = [r.mean(axis=0, dtype=np.float64).astype(np.float32) for r in confirmed]
-    means = np.concatenate([scores.means, *(mean[None] for mean in (*kept, *new))])
-    return composition.with_photos(means, groups_of_composition(scores, photos))
+    known, scored = composition.scored, len(scores.photos)
+    was_confirmed = np.arange(calibrating(model), len(model.photos))
+    stay = ~np.isin(was_confirmed, promoted)
+    promoted_rows = known + np.array(promoted, np.int64) - calibrating(model)
+    false_alarms = composition.means[known:][stay]
+    new = [r.mean(axis=0, keepdims=True, dtype=np.float64) for r in confirmed]
+    means = np.concatenate([scores.means, false_alarms, *new]).astype(np.float32)
+    groups = groups_of_composition(scores, photos)
+    # Known parts stay in their half, and new ones are halved among themselves: a new lot in one
+    # half alone would be judged by the other without its like.
+    added = groups[known + len(promoted) : scored]
+    first = np.concatenate(
+        [
+            composition.first[:known], composition.first[promoted_rows], halved(added),
+            composition.first[known:][stay], halved(groups[len(groups) - len(new) :]),
+        ]
+    )  # fmt: skip
+    return composition.with_photos(means, groups, first, scored)
 
 
 def calibrating(model: Inspector) -> int:

@@ -30,6 +30,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Scores = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,9 @@ class Composition:
         means: (n, D) float32, of the good photos that are scored as if they were new, then of
             confirmed false alarms.
         groups: (n,) int64, the part that each is of.
+        first: (n,) bool, which of two halves each is in; a part is in one.
+        scored: how many are of the former: W is made by them alone, for a false alarm that was
+            chosen by its verdict would stretch it along what is wrong with its like.
         whitening: (D, D) float32, W.
         units: (4,) float32: mean and standard deviation of the good photos' scores by patches
             alone, and of their c; the latter divided by the weight.
@@ -47,6 +51,8 @@ class Composition:
 
     means: Floats
     groups: Ints
+    first: Bools
+    scored: int
     whitening: Floats
     units: Floats
 
@@ -63,16 +69,18 @@ class Composition:
         Returns:
             None where one of the scores does not vary.
         """
-        bare = cls(means, groups, whitening_of(means), np.zeros(4, np.float32))
-        own = bare.leave_one_out()
-        if not (scores.std() > 0 and own.std() > 0):
+        nothing = np.zeros(4, np.float32)
+        bare = cls(means, groups, halved(groups), len(means), whitening_of(means), nothing)
+        own = bare.leave_one_out
+        if not (_varies(scores) and _varies(own)):
             return None
         units = scores.mean(), scores.std(), own.mean(), own.std() / weight
         return replace(bare, units=np.array(units, np.float32))
 
-    def with_photos(self, means: Floats, groups: Ints) -> Composition:
-        """That of other good photos, in the same units: scores before and after compare."""
-        return replace(self, means=means, groups=groups, whitening=whitening_of(means))
+    def with_photos(self, means: Floats, groups: Ints, first: Bools, scored: int) -> Composition:
+        """That of other photos, in the same units: scores before and after compare."""
+        whitening = whitening_of(means[:scored])
+        return Composition(means, groups, first, scored, whitening, self.units)
 
     @cached_property
     def rows(self) -> Floats:
@@ -87,40 +95,38 @@ class Composition:
 
     @cached_property
     def halves(self) -> tuple[Composition, Composition]:
-        """Those of the first half of the groups and of the others, in their order.
+        """That of the first half, and that of the other."""
+        return self._some(self.first), self._some(~self.first)
 
-        Photos that were taken one after the other are alike: drawn at random, or taken in turn,
-        each would have its neighbours in the other half, and a new photo has none.
-        """
-        groups, number = np.unique(self.groups, return_inverse=True)
-        first = number < (len(groups) + 1) // 2
-        return self._some(first), self._some(~first)
-
-    def _some(self, chosen: npt.NDArray[np.bool_]) -> Composition:
-        if not chosen.any():  # of a single group
+    def _some(self, chosen: Bools) -> Composition:
+        if not chosen[: self.scored].any():  # a single part
             chosen = np.ones(len(self.means), np.bool_)
-        return self.with_photos(self.means[chosen], self.groups[chosen])
+        scored = int(chosen[: self.scored].sum())
+        of = self.means[chosen], self.groups[chosen], self.first[chosen]
+        return self.with_photos(*of, scored)
 
     def without(self, group: int) -> Composition:
-        """That of the half that a group is not in.
+        """That of the half that a group is not in; all of it for a group that it does not know.
 
         A photo that W was made with is near to all by it, and a new one is not; so W is made
         without it, and of half of the photos once instead of all but one each time.
         """
-        if group not in self.groups:
+        its = np.flatnonzero(self.groups == group)
+        if not len(its):
             return self
-        first, second = self.halves
-        return second if group in first.groups else first
+        return self.halves[1 if self.first[its[0]] else 0]
 
+    @cached_property
     def leave_one_out(self) -> Scores:
-        """(n,) float64, c of each of the photos as if it were new, by the half it is not in.
+        """(scored,) float64, c of each good photo as if it were new, by the half it is not in.
 
         By half of the photos it is rather too large: a threshold is never set too low by that.
         """
-        first, second = self.halves
-        of_first, of_second = first.distances(self.means), second.distances(self.means)
-        found = np.where(np.isin(self.groups, first.groups), of_second, of_first)
-        return found.astype(np.float64)
+        found = np.empty(self.scored)
+        first = self.first[: self.scored]
+        for half, chosen in zip(self.halves, (~first, first), strict=True):
+            found[chosen] = half.distances(self.means[: self.scored][chosen])
+        return found
 
     def joined(self, scores: Scores, c: Scores) -> Scores:
         """Join (m,) scores by patches alone with (m,) c to s'."""
@@ -147,6 +153,22 @@ class Composition:
         """(1,) c of a photo's (P, D) patches."""
         mean = patches.mean(axis=0, dtype=np.float64, keepdims=True)
         return self.distances(mean.astype(np.float32)).astype(np.float64)
+
+
+def halved(groups: Ints) -> Bools:
+    """(n,) bool: whether the group of each photo is in the first half of the (n,) groups.
+
+    Photos that were taken one after the other are alike: drawn at random, or taken in turn, each
+    would have its neighbours in the other half, and a new photo has none.
+    """
+    different, number = np.unique(groups, return_inverse=True)
+    first: Bools = number < (len(different) + 1) // 2
+    return first
+
+
+def _varies(scores: Scores) -> bool:
+    """Whether scores differ by more than rounding."""
+    return bool(scores.std() > 1e-6 * np.abs(scores).mean())
 
 
 def whitening_of(means: Floats) -> Floats:

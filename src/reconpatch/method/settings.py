@@ -160,7 +160,7 @@ class FitSettings:
         composition_weight: how much what a photo is made of as a whole counts in the image score
             beside its patches, where the good photos say that it tells: the fit makes
             `scoring.composition` of it, see `reconpatch.fitting.composition`. Only of photos that
-            are seen whole. 0 for never.
+            are seen whole, and not with turns "always". 0 for never.
         guard: whether f, once trained, has to do no worse than the identity on those defects; if
             it does, the identity takes its place.
         false_alarm_rate: see `reconpatch.method.calibration`.

@@ -143,6 +143,8 @@ def _check_composition(composition: Composition, photos: int, dim: int) -> None:
     ):
         _require(given.shape == shape and given.dtype == np.float32, what)
         _require(bool(np.isfinite(given).all()), what)
+    first = composition.first
+    _require(first.shape == (photos,) and first.dtype == np.bool_, "the half of each good photo")
     _require(bool((composition.units[[1, 3]] > 0).all()), "units of compositions above 0")
 
 

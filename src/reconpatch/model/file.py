@@ -234,8 +234,10 @@ def _composition(
 ) -> Composition | None:
     if "composition.means" not in own:
         return None
-    means, whitening, units = (own[f"composition.{x}"] for x in ("means", "whitening", "units"))
-    return Composition(means, groups_of_composition(good, photos), whitening, units)
+    names = ("means", "first", "whitening", "units")
+    means, first, whitening, units = (own[f"composition.{name}"] for name in names)
+    groups = groups_of_composition(good, photos)
+    return Composition(means, groups, first, len(good.photos), whitening, units)
 
 
 def _ensemble(
@@ -281,6 +283,7 @@ def _model_tensors(model: ModelContents) -> dict[str, npt.NDArray[Any]]:
         tensors["bank.discriminant"] = model.bank.discriminant
     if model.bank.composition is not None:
         tensors["composition.means"] = model.bank.composition.means
+        tensors["composition.first"] = model.bank.composition.first
         tensors["composition.whitening"] = model.bank.composition.whitening
         tensors["composition.units"] = model.bank.composition.units
     if model.good.weighted is not model.good.distances:

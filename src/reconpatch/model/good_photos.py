@@ -433,8 +433,8 @@ class GoodScores:
         """These scores, by patches alone, joined with the composition of the photos."""
         if composition is None:
             return replace(self, means=None)
-        own = composition.leave_one_out()[: len(self.image_scores)]
-        return replace(self, image_scores=composition.joined(self.image_scores, own))
+        joined = composition.joined(self.image_scores, composition.leave_one_out)
+        return replace(self, image_scores=joined)
 
     @property
     def overall(self) -> npt.NDArray[np.float64]:
@@ -450,8 +450,8 @@ def groups_of_composition(
 
     Behind the photos that calibrate stand confirmed false alarms.
     """
-    known = [*good.photos.tolist(), *range(int(good.photos[-1]) + 1, len(photos))]
-    return np.array([photos[i].group for i in known], np.int64)
+    groups = np.array([photo.group for photo in photos], np.int64)
+    return np.concatenate([groups[good.photos], groups[good.photos[-1] + 1 :]])
 
 
 ODD_GAP = 1.25
