@@ -1,7 +1,8 @@
 """Teach a fitted model new good photos, without a fit: its bank grows, f stays.
 
     new good photos, confirmed false alarms ── r = f(p) ── what is further from the bank than the
-    covering radius becomes a row ── good photos scored again ── thresholds
+    covering radius becomes a row, and of each its composition ── good photos scored again ──
+    thresholds
 
 The photos of a model stand in this order: those that the thresholds are calibrated on (of the fit,
 and `good` photos of updates), then confirmed false alarms, which were picked by their verdict and
