@@ -74,6 +74,33 @@ MONDAY = range(20, 26)
 """Seeds of the good parts that `teachable_model_file` is fitted on."""
 
 
+TRAYS = 40
+TRAY_FIT: dict[str, Any] = {
+    "weights": "random",
+    "size": 128,
+    "bank_least": 200,
+    "turns": "never",
+    "made": 24,
+    "defects": 8,
+    "threads": 1,
+}
+"""A fit of a few seconds on trays, whose image score asks what they are made of."""
+MISSING = (0, 0, 0, 1, 1, 1, 2, 2, -1)
+
+
+def tray(seed: int, kinds: tuple[int, ...] = (0, 0, 0, 1, 1, 1, 2, 2, 2)) -> RGB:
+    """Nine discs of three colours in any order, (128, 128, 3) uint8; -1 leaves one out."""
+    rng = np.random.default_rng(seed)
+    photo = np.full((128, 128, 3), 120.0)
+    y, x = np.mgrid[:128, :128]
+    for at, kind in enumerate(rng.permutation(kinds)):
+        if kind >= 0:
+            down, across = 22 + 42 * np.array(divmod(at, 3))
+            photo[np.hypot(y - down, x - across) < 15] = np.roll([200, 60, 60], kind)
+    noisy: RGB = np.clip(photo + rng.normal(0, 3, photo.shape), 0, 255).astype(np.uint8)
+    return noisy
+
+
 def textured(seed: int, height: int = SIDE, width: int = SIDE) -> RGB:
     """A good part: a disc on a woven texture, (height, width, 3) uint8; grain differs by seed."""
     rng = np.random.default_rng(seed)
@@ -179,6 +206,21 @@ def teachable_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = reconpatch.fit(fill(folder / "good", MONDAY), **TEACHABLE_FIT)
     model.save(folder / "teachable.rcp")
     return folder / "teachable.rcp"
+
+
+@pytest.fixture(scope="session")
+def tray_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of good trays; not to be changed."""
+    folder = tmp_path_factory.mktemp("trays")
+    for seed in range(TRAYS):
+        save(tray(seed), folder / f"{seed:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tray_model(tray_folder: Path) -> Model:
+    """A model of `tray_folder`, by which a tray with a disc missing is anomalous as a whole."""
+    return reconpatch.fit(tray_folder, **TRAY_FIT)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import reconpatch
-from conftest import RGB, save
+from conftest import MISSING, RGB, TRAY_FIT, TRAYS, save, tray
 from reconpatch.cli.main import app
 from reconpatch.engine.engines import engines_present
 from reconpatch.fitting.composition import LEAST_PARTS, SIDES, decide, double
@@ -23,7 +23,7 @@ from reconpatch.model.model import Model
 from reconpatch.photos.images import read_photo
 
 GRID = (8, 12)
-PHOTOS = 40
+PHOTOS = TRAYS
 
 
 # --- Pieces doubled ------------------------------------------------------------------------------
@@ -116,50 +116,31 @@ def test_few_photos_or_patches_decide_nothing(count: int, grid: tuple[int, int])
 
 # --- A fit ---------------------------------------------------------------------------------------
 
-SIDE = 128
-COLOURS = np.array([[200, 60, 60], [60, 180, 60], [60, 60, 200]])
 
-
-def tray(seed: int, kinds: tuple[int, ...] = (0, 0, 0, 1, 1, 1, 2, 2, 2)) -> RGB:
-    """Nine places for discs of three colours, in any order; -1 leaves one empty."""
-    rng = np.random.default_rng(seed)
-    photo = np.full((SIDE, SIDE, 3), 120.0)
-    y, x = np.mgrid[:SIDE, :SIDE]
-    for at, kind in enumerate(rng.permutation(kinds)):
-        if kind >= 0:
-            down, across = 22 + 42 * np.array(divmod(at, 3))
-            photo[np.hypot(y - down, x - across) < 15] = COLOURS[kind]
-    return np.clip(photo + rng.normal(0, 3, photo.shape), 0, 255).astype(np.uint8)
-
-
-def scratched(photo: RGB) -> RGB:
+def chipped(photo: RGB, width: int) -> RGB:
+    """A white chip, 16 pixels high."""
     changed = photo.copy()
-    changed[30:100, 60:64] = 255
+    changed[40:56, 40 : 40 + width] = 255
     return changed
 
 
-MISSING = (0, 0, 0, 1, 1, 1, 2, 2, -1)
 TWO_MISSING = (0, 0, 0, 1, 1, -1, 2, 2, -1)
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trays")
-    for seed in range(PHOTOS):
-        save(tray(seed), folder / f"{seed:02}.png")
-    return folder
+def good(tray_folder: Path) -> Path:
+    return tray_folder
 
 
 def fitted(good: Path, **options: Any) -> Model:
-    settings = {"weights": "random", "size": SIDE, "bank_least": 200, "turns": "never", "made": 24}
-    model = reconpatch.fit(good, threads=1, defects=8, **(settings | options))
+    model = reconpatch.fit(good, **(TRAY_FIT | options))
     assert isinstance(model, Model)
     return model
 
 
 @pytest.fixture(scope="module")
-def model(good: Path) -> Model:
-    return fitted(good)
+def model(tray_model: Model) -> Model:
+    return tray_model
 
 
 def test_a_disc_that_is_missing_is_found_as_a_whole(model: Model, good: Path) -> None:
@@ -180,7 +161,7 @@ def test_a_disc_that_is_missing_is_found_as_a_whole(model: Model, good: Path) ->
             assert result.regions  # where patches are the most unusual, all the same
             assert not patches_alone.inspect(wrong).anomalous
     # A defect in a place is one in a place.
-    result = model.inspect(scratched(tray(100)))
+    result = model.inspect(chipped(tray(100), 4))
     assert result.anomalous
     assert not result.whole
 
@@ -233,7 +214,7 @@ def test_an_update_learns_another_composition(model: Model, tmp_path: Path) -> N
     # Each half holds some of either, so that the threshold stays about where it was.
     assert found.threshold < 1.2 * model.threshold
     for seed in range(300, 304):
-        assert found.inspect(scratched(tray(seed))).anomalous
+        assert found.inspect(chipped(tray(seed), 12)).anomalous
     for i in (0, PHOTOS, PHOTOS + 39):
         photo = new[i - PHOTOS] if i >= PHOTOS else read_photo(tray(i), name="again.png")
         judged = found.judge([photo], as_new=True)[0]

@@ -16,7 +16,17 @@ import numpy as np
 import pytest
 import uvicorn
 
-from conftest import MONDAY, RGB, SMALL_FIT, WAIT, checkered, scratched, textured
+from conftest import (
+    MISSING,
+    MONDAY,
+    RGB,
+    SMALL_FIT,
+    WAIT,
+    checkered,
+    scratched,
+    textured,
+    tray,
+)
 from reconpatch.method.defect_kinds import DefectKinds
 from reconpatch.photos.images import read_photo
 from reconpatch.station.cameras.cameras import Cameras
@@ -390,6 +400,20 @@ def test_the_kind_of_a_defect_is_shown(
         expect(line.page.locator("tbody")).to_contain_text("scratch (similarity 1.00)")
         line.go("models")
         expect(line.page.locator("main")).to_contain_text("names these kinds: scratch")
+
+
+def test_what_is_wrong_as_a_whole_is_shown(browser: Any, tmp_path: Path, tray_model: Any) -> None:
+    tray_model.save(tmp_path / "trays.rcp")
+    with shown(browser, tmp_path, tmp_path / "trays.rcp", {}) as line:
+        line.drop("missing.png", tray(100, MISSING))
+        line.expect_verdict("missing.png", "ANOMALOUS")
+        why = line.page.locator("#as-a-whole")
+        sync_api.expect(why).to_contain_text("a part may be missing, one too many or another one")
+        scratch = tray(100)
+        scratch[40:56, 40:44] = 255
+        line.drop("scratch.png", scratch)
+        line.expect_verdict("scratch.png", "ANOMALOUS")
+        sync_api.expect(why).to_have_count(0)
 
 
 def test_live_by_keyboard(line: Line) -> None:

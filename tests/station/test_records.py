@@ -417,6 +417,12 @@ def test_a_kind_and_a_place_go_with_a_defect(records: Records) -> None:
     assert (oldest["kind"], oldest["similarity"], oldest["feedback_kind"]) == (None, None, None)
 
 
+def test_what_is_wrong_as_a_whole_is_kept(records: Records) -> None:
+    first, second = records.add([VERDICT, replace(VERDICT, whole=True)])
+    assert [records.get(one.id).whole for one in (first, second)] == [False, True]
+    assert [row["whole"] for row in as_rows(records.export())] == [True, False]
+
+
 def test_defects_are_photos_that_were_last_called_one(records: Records) -> None:
     same = [records.add([VERDICT])[0] for _ in range(3)]
     [other] = records.add([GOOD])
