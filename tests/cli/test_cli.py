@@ -442,7 +442,7 @@ def test_inspect_prints_one_json_object_a_line(small_model_file: Path, new_photo
     for line in (bad, good):
         assert line.keys() == {
             *("path", "score", "threshold", "anomalous", "p_value", "width", "height"),
-            *("inspected", "regions", "closest", "notes", "kind"),
+            *("inspected", "regions", "closest", "notes", "kind", "whole"),
         }
         assert line["closest"].keys() == {"photo", "box", "patch_box", "distance"}
         assert re.fullmatch(r"part00\d\.png", line["closest"]["photo"])

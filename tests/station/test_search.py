@@ -83,7 +83,7 @@ def test_records_of_before_are_searched_by_place(
         connection.execute(sa.text("DROP INDEX inspections_by_search"))
         old = "CREATE INDEX inspections_by_station ON inspections (station, id)"
         connection.execute(sa.text(old))
-        for column in ("peak_x", "peak_y"):
+        for column in ("peak_x", "peak_y", "whole"):
             connection.execute(sa.text(f"ALTER TABLE inspections DROP COLUMN {column}"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0006'"))
     records.close()
