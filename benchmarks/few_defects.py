@@ -40,13 +40,12 @@ from reconpatch.evaluation.feature_cache import FeatureCache
 from reconpatch.features.store import PatchStore
 from reconpatch.fitting import confirmed as confirmed_defects
 from reconpatch.fitting import model as fitting
-from reconpatch.fitting.confirmed import Banked, ConfirmedDefect, place_of
+from reconpatch.fitting.confirmed import Banked, ConfirmedDefect, patches_of, score_of
 from reconpatch.method.calibration import Calibration
 from reconpatch.method.contrastive_components import Contrast, confirmed_share
 from reconpatch.method.memory_bank import Floats
 from reconpatch.method.metrics import image_metrics
 from reconpatch.method.representation import Representation
-from reconpatch.method.scoring import score_patches
 from reconpatch.method.settings import FitSettings
 from reconpatch.model.model import Inspector
 from reconpatch.photos.layout import Layout
@@ -213,27 +212,22 @@ def _run_inside(
                 return bank_of(f, r, "", turns, against.confirmed)
 
         def scores(by: Banked) -> npt.NDArray[np.float64]:
-            found = [
-                score_patches(by.f(of[i].features), by.bank, by.scoring, layout).image_score
-                for i in range(len(test))
-            ]
-            return np.array(found)
+            return np.array([score_of(of[i], by, layout).image_score for i in range(len(test))])
 
         alone = version(contrast, turns=True)
         by_alone = scores(alone)
         for draw, count in wanted:
             confirmed = drawn(defects, draw)[:count]
-            to_learn = []
-            for photo in confirmed:
-                one = of[test.index(photo)]
-                place = one.covered
-                if place is None:
-                    place = place_of(one, alone, alone.scoring, layout)
-                to_learn.append(one.patches(place))
-            taught = version(replace(contrast, confirmed=to_learn), alone.turned)
+            ones = [of[test.index(photo)] for photo in confirmed]
+            to_learn = [
+                patches_of(one, score_of(one, alone, layout), alone, alone.scoring, layout)
+                for one in ones
+            ]
+            learned = [patches for patches in to_learn if patches is not None]
+            taught = version(replace(contrast, confirmed=learned), alone.turned)
             keep(
                 draw, confirmed, alone.calibration, by_alone, taught.calibration, scores(taught),
-                {"kept": True, "share": confirmed_share(count)},
+                {"kept": True, "share": confirmed_share(len(learned))},
             )  # fmt: skip
         raise _DoneError
 

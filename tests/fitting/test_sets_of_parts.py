@@ -255,6 +255,29 @@ def test_a_false_alarm_that_is_confirmed_passes_as_a_whole_too(
         np.testing.assert_allclose(row, represented[i], atol=1e-4 * np.abs(represented[i]).max())
 
 
+def test_f_learns_nothing_from_what_is_in_no_place(good: Path, tmp_path: Path) -> None:
+    for seed in (400, 401, 402):
+        save(tray(seed, MISSING), tmp_path / "missing" / f"{seed}.png")
+    alike = fitted(good, confirmed=tmp_path)
+    learned = alike.provenance["confirmed_defects"]
+    assert (learned["kept"], learned["share"], learned["whole"]) == (False, 0.0, 3)
+    assert learned["sentence"] == (
+        "f learned from made defects alone: each confirmed defect of 3 is unusual as a whole, and "
+        "not in a place that f could learn from."
+    )
+    assert alike.bank.defects is None
+    assert alike.inspect(tray(100, MISSING)).whole
+    # A chip is in a place, and a mask says of any defect where it is.
+    save(chipped(tray(403), 4), tmp_path / "chip" / "403.png")
+    mask = np.zeros((128, 128), np.uint8)
+    mask[8:36, 8:36] = 255
+    save(mask, tmp_path / "ground_truth" / "missing" / "400_mask.png")
+    learned = fitted(good, confirmed=tmp_path).provenance["confirmed_defects"]
+    assert (learned["count"], learned["whole"]) == (4, 2)
+    assert "2 unusual as a whole, and not in a place, taught it nothing" in learned["sentence"]
+    assert learned["share"] in (0.0, 2 / 10)
+
+
 def test_an_ensemble_says_it_too(good: Path) -> None:
     several = reconpatch.fit(
         good, weights="random", size=[128, 96], bank_least=200, turns="never", made=24, defects=8,

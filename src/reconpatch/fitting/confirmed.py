@@ -39,7 +39,14 @@ from reconpatch.method.defect_kinds import Shown, telling, worst_patches
 from reconpatch.method.discriminant import discriminant
 from reconpatch.method.memory_bank import Floats, MemoryBank
 from reconpatch.method.representation import Representation, TrainingSettings
-from reconpatch.method.scoring import Scores, ScoringSettings, draw, score_patches, top_count
+from reconpatch.method.scoring import (
+    PatchScores,
+    Scores,
+    ScoringSettings,
+    draw,
+    score_patches,
+    top_count,
+)
 from reconpatch.method.settings import FitSettings
 from reconpatch.model.good_photos import TrainingPhoto, assign_groups
 from reconpatch.photos.copies import alike, signature
@@ -286,6 +293,7 @@ class Learned:
         share: of C_d, that they have.
         verdicts: on each of them, by versions that have not seen it.
         auroc_alone, auroc_unseen: the defects told from the good photos, 0 to 1, each left out.
+        whole: how many are anomalous as a whole, in no place that f could learn from.
     """
 
     kept: bool
@@ -293,6 +301,7 @@ class Learned:
     verdicts: Sequence[Verdict]
     auroc_alone: float
     auroc_unseen: float
+    whole: int = 0
 
     @property
     def found_alone(self) -> int:
@@ -307,6 +316,17 @@ class Learned:
     def sentence(self) -> str:
         """The decision in plain words."""
         count = len(self.verdicts)
+        if self.whole == count:
+            return (
+                f"f learned from made defects alone: {'the' if count == 1 else 'each'} confirmed "
+                f"defect{'' if count == 1 else f' of {count}'} is unusual as a whole, and not in a "
+                "place that f could learn from."
+            )
+        apart = (
+            f"; {self.whole} unusual as a whole, and not in a place, taught it nothing"
+            if self.whole
+            else ""
+        )
         if count == 1:  # nothing is left to learn from where it is left out
             finds = "find" if self.found_alone else "do not find"
             return f"f learned from 1 confirmed defect beside made ones, which alone {finds} it."
@@ -317,8 +337,8 @@ class Learned:
             f"{self.auroc_alone:.1%})"
         )
         if self.kept:
-            return f"f learned from confirmed defects beside made ones: {figures}."
-        return f"f learned from made defects alone, which is clearly better: {figures}."
+            return f"f learned from confirmed defects beside made ones: {figures}{apart}."
+        return f"f learned from made defects alone, which is clearly better: {figures}{apart}."
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as JSON-ready values."""
@@ -330,6 +350,7 @@ class Learned:
             "found_unseen": self.found_unseen,
             "auroc_alone": self.auroc_alone,
             "auroc_unseen": self.auroc_unseen,
+            "whole": self.whole,
             "photos": [asdict(verdict) for verdict in self.verdicts],
             "sentence": self.sentence(),
         }
@@ -375,25 +396,26 @@ def learn(
             return bank_of(f, r, what, turns, against.confirmed)
 
     def scored(by: Banked, of: Iterable[int]) -> dict[int, float]:
-        return {
-            i: score_patches(by.f(defects[i].features), by.bank, by.scoring, layout).image_score
-            for i in of
-        }
+        return {i: score_of(defects[i], by, layout).image_score for i in of}
 
     alone = version(contrast, "made defects alone: ")
-    by_alone = scored(alone, range(len(defects)))
+    first = [score_of(defect, alone, layout) for defect in defects]
+    by_alone = {i: its.image_score for i, its in enumerate(first)}
     to_learn = [
-        defect.patches(
-            place_of(defect, alone, scoring, layout) if defect.covered is None else defect.covered
-        )
-        for defect in defects
+        patches_of(defect, its, alone, scoring, layout)
+        for defect, its in zip(defects, first, strict=True)
     ]
+    taught = [patches for patches in to_learn if patches is not None]
     _tell(progress, 1, versions)
     judged = {i: (score, alone) for i, score in by_alone.items()}  # of a single defect
     if versions > 1:
         for fold in range(versions - 1):
             left_out = [i for i, its in enumerate(folds) if its == fold]
-            others = [to_learn[i] for i, its in enumerate(folds) if its != fold]
+            others = [
+                patches
+                for patches, its in zip(to_learn, folds, strict=True)
+                if its != fold and patches is not None
+            ]
             by = version(replace(contrast, confirmed=others), "some left out: ", alone.turned)
             judged |= {i: (score, by) for i, score in scored(by, left_out).items()}
             _tell(progress, 2 + fold, versions)
@@ -407,10 +429,42 @@ def learn(
     before = _placements([(by_alone[i], alone) for i in range(len(defects))])
     after = _placements([judged[i] for i in range(len(defects))])
     auroc_alone, auroc_unseen = float(before.mean()), float(after.mean())
-    kept = is_worth_it(before, after)
-    share = confirmed_share(len(defects)) if kept else 0.0
-    learned = Learned(kept, share, verdicts, auroc_alone, auroc_unseen)
-    return (replace(contrast, confirmed=to_learn) if kept else contrast), learned, alone
+    kept = bool(taught) and is_worth_it(before, after)
+    share = confirmed_share(len(taught)) if kept else 0.0
+    whole = len(defects) - len(taught)
+    learned = Learned(kept, share, verdicts, auroc_alone, auroc_unseen, whole)
+    return (replace(contrast, confirmed=taught) if kept else contrast), learned, alone
+
+
+def score_of(defect: ConfirmedDefect, by: Banked, layout: Layout) -> PatchScores:
+    """What a version says of a confirmed defect."""
+    return score_patches(by.f(defect.features), by.bank, by.scoring, layout)
+
+
+def patches_of(
+    defect: ConfirmedDefect,
+    scored: PatchScores,
+    by: Banked,
+    scoring: ScoringSettings,
+    layout: Layout,
+) -> DefectPatches | None:
+    """What f learns from a confirmed defect: its patches by its mask, else by the map.
+
+    None where it has no mask and is unusual as a whole: a part that is missing is in no place, and
+    what the map shows instead would teach f that good patches are defects.
+
+    Args:
+        defect: the defect.
+        scored: what the version says of it.
+        by: the version of made defects alone.
+        scoring: of the fit.
+        layout: where the patches lie.
+    """
+    if defect.covered is not None:
+        return defect.patches(defect.covered)
+    if scored.whole:
+        return None
+    return defect.patches(place_of(defect, by, scoring, layout))
 
 
 def _components(
