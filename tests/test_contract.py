@@ -49,7 +49,7 @@ ATTRIBUTES = {
     FitOptions: "weights group thumbnails skip_unreadable max_pixels white_level device threads "
     "progress memory_limit on roi",
     Result: "name score threshold anomalous p_value heatmap map_threshold regions closest "
-    "inspected notes kind",
+    "inspected notes kind whole",
     Region: "box area peak peak_value",
     SimilarKind: "name similarity near",
     ClosestPatch: "photo box patch_box distance thumbnail thumbnail_box",
