@@ -38,14 +38,19 @@ import reconpatch
 from reconpatch.evaluation.datasets import LabelledPhoto
 from reconpatch.evaluation.feature_cache import FeatureCache
 from reconpatch.features.store import PatchStore
-from reconpatch.fitting import confirmed as confirmed_defects
 from reconpatch.fitting import model as fitting
-from reconpatch.fitting.confirmed import Banked, ConfirmedDefect, patches_of, score_of
+from reconpatch.fitting.confirmed import (
+    Banked,
+    BankOf,
+    ConfirmedDefect,
+    patches_of,
+    score_of,
+    versions_of,
+)
 from reconpatch.method.calibration import Calibration
 from reconpatch.method.contrastive_components import Contrast, confirmed_share
 from reconpatch.method.memory_bank import Floats
 from reconpatch.method.metrics import image_metrics
-from reconpatch.method.representation import Representation
 from reconpatch.method.settings import FitSettings
 from reconpatch.model.model import Inspector
 from reconpatch.photos.layout import Layout
@@ -196,25 +201,18 @@ def _run_inside(
         parts: npt.NDArray[np.int64],
         settings: FitSettings,
         layout: Layout,
-        bank_of: confirmed_defects.BankOf,
+        bank_of: BankOf,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         del progress
         of = {int(Path(one.name).stem): one for one in given}
         assert len(of) == len(test), "two test photos are one picture"
-        components = confirmed_defects._components(p, parts, settings.training, settings.seed)
-        mean = patches.mean()
-
-        def version(against: Contrast, turns: bool) -> Banked:
-            weight = components(against)
-            f = Representation(weight, (-(weight @ mean)).astype(np.float32))
-            with patches.represented(f) as r:
-                return bank_of(f, r, "", turns, against.confirmed)
+        version = versions_of(patches, p, parts, settings, bank_of)
 
         def scores(by: Banked) -> npt.NDArray[np.float64]:
             return np.array([score_of(of[i], by, layout).image_score for i in range(len(test))])
 
-        alone = version(contrast, turns=True)
+        alone = version(contrast, "", True)
         by_alone = scores(alone)
         for draw, count in wanted:
             confirmed = drawn(defects, draw)[:count]
@@ -224,7 +222,7 @@ def _run_inside(
                 for one in ones
             ]
             learned = [patches for patches in to_learn if patches is not None]
-            taught = version(replace(contrast, confirmed=learned), alone.turned)
+            taught = version(replace(contrast, confirmed=learned), "", alone.turned)
             keep(
                 draw, confirmed, alone.calibration, by_alone, taught.calibration, scores(taught),
                 {"kept": True, "share": confirmed_share(len(learned))},

@@ -383,22 +383,16 @@ def learn(
     Returns:
         What f is to be learned against, what decided, and the version of made defects alone.
     """
-    training, scoring = settings.training, settings.scoring
-    components = _components(p, parts, training, settings.seed)
-    mean = patches.mean()
+    scoring = settings.scoring
     folds = fold_of(defects, settings.seed)
     versions = 1 + (max(folds) + 1 if len(set(folds)) > 1 else 0)
 
-    def version(against: Contrast, what: str, turns: bool = True) -> Banked:
-        weight = components(against)
-        f = Representation(weight, (-(weight @ mean)).astype(np.float32))
-        with patches.represented(f) as r:
-            return bank_of(f, r, what, turns, against.confirmed)
+    version = versions_of(patches, p, parts, settings, bank_of)
 
     def scored(by: Banked, of: Iterable[int]) -> dict[int, float]:
         return {i: score_of(defects[i], by, layout).image_score for i in of}
 
-    alone = version(contrast, "made defects alone: ")
+    alone = version(contrast, "made defects alone: ", True)
     first = [score_of(defect, alone, layout) for defect in defects]
     by_alone = {i: its.image_score for i, its in enumerate(first)}
     to_learn = [
@@ -434,6 +428,26 @@ def learn(
     whole = len(defects) - len(taught)
     learned = Learned(kept, share, verdicts, auroc_alone, auroc_unseen, whole)
     return (replace(contrast, confirmed=taught) if kept else contrast), learned, alone
+
+
+def versions_of(
+    patches: PatchStore,
+    p: Floats,
+    parts: npt.NDArray[np.int64],
+    settings: FitSettings,
+    bank_of: BankOf,
+) -> Callable[[Contrast, str, bool], Banked]:
+    """What makes a version of f against a contrast, with its bank; see `learn` and `BankOf`."""
+    components = _components(p, parts, settings.training, settings.seed)
+    mean = patches.mean()
+
+    def version(against: Contrast, what: str, turns: bool) -> Banked:
+        weight = components(against)
+        f = Representation(weight, (-(weight @ mean)).astype(np.float32))
+        with patches.represented(f) as r:
+            return bank_of(f, r, what, turns, against.confirmed)
+
+    return version
 
 
 def score_of(defect: ConfirmedDefect, by: Banked, layout: Layout) -> PatchScores:
