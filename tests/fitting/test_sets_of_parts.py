@@ -58,10 +58,9 @@ def decided(
     nothing = np.zeros((count, 1), np.float32)
     good = GoodScores(
         np.arange(count), scores, scores, nothing, nothing.astype(np.int32), nothing[:, None],
-        nothing,
+        nothing, np.stack([photo(i).mean(axis=0) for i in range(count)]),
     )  # fmt: skip
-    means = np.stack([photo(i).mean(axis=0) for i in range(count)])
-    return decide(photo, photos, good, means, grid, 0.8, np.random.default_rng(1))
+    return decide(photo, photos, good, grid, 0.8, np.random.default_rng(1))
 
 
 def shuffled(i: int) -> Floats:

@@ -74,9 +74,10 @@ def test_scores_are_joined_in_standard_deviations() -> None:
 def test_the_share_is_what_the_composition_adds(at: float, score: float, share: float) -> None:
     given = plain(np.float32([[0, 0]]), [0], (10, 2, 5, 1.25))
     patches = np.float32([[at, 1], [at, -1]])  # around (at, 0), c = at
-    joined = given.score(patches, score)
-    assert joined == pytest.approx(given.joined(np.array([score]), np.array([at]))[0])
-    assert given.share(patches, joined) == pytest.approx(share, abs=1e-3)
+    c = given.of_patches(patches)
+    assert c == pytest.approx([at])
+    joined = given.joined(np.array([score]), c)
+    assert given.share(joined, c) == pytest.approx([share], abs=1e-3)
 
 
 def test_each_photo_is_judged_by_the_half_it_is_not_in() -> None:

@@ -71,7 +71,6 @@ def decide(
     photo: Callable[[int], Floats],
     photos: Sequence[TrainingPhoto],
     good: GoodScores,
-    means: Floats,
     grid: tuple[int, int],
     weight: float,
     rng: np.random.Generator,
@@ -82,7 +81,6 @@ def decide(
         photo: gives the (P, D) represented patches of the i-th photo, in raster order.
         photos: the good photos.
         good: their scores by patches alone.
-        means: (n, D) float32, the mean patch of each photo that is scored.
         grid: h, w of the patches.
         weight: how much the composition counts beside patches.
         rng: draws the pieces.
@@ -91,13 +89,14 @@ def decide(
         The composition, None where it does not count, and the decision; None where the parts are
         too few, or all alike.
     """
+    assert good.means is not None, "scores of leave_one_out have them"
     groups = np.array([photos[i].group for i in good.photos], np.int64)
     if len(np.unique(groups)) < LEAST_PARTS or min(grid) < LEAST_GRID:
         return None, None
-    made = Composition.of(means, groups, good.image_scores, weight)
+    made = Composition.of(good.means, groups, good.image_scores, weight)
     if made is None:
         return None, None
-    tried = evenly_spread(len(means), TRIED)
+    tried = evenly_spread(len(groups), TRIED)
     doubled = []
     for k in tried:
         mean = double(photo(int(good.photos[k])), grid, rng).mean(axis=0, keepdims=True)

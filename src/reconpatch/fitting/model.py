@@ -565,12 +565,11 @@ class _Fit:
         settings, composition, decision = self.settings, None, None
         # Copies that are turned anyway are of no photo whose composition is known.
         asked = settings.composition_weight > 0 and settings.turns != "always"
-        if asked and self.layout.plain and scores.means is not None:
+        if asked and self.layout.plain:
             rng = np.random.default_rng([settings.seed, 4])
             composition, decision = compose(
-                photo, self.photos, scores, scores.means, self.layout.grid,
-                settings.composition_weight, rng,
-            )  # fmt: skip
+                photo, self.photos, scores, self.layout.grid, settings.composition_weight, rng
+            )
         scores = scores.with_composition(composition)
         if composition is not None:
             bank = replace(bank, composition=composition)

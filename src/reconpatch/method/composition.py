@@ -140,16 +140,13 @@ class Composition:
         mean, deviation, mean_c, deviation_c = self.units.astype(np.float64)
         return (scores - mean) / deviation, (c - mean_c) / deviation_c
 
-    def score(self, patches: Floats, score: float) -> float:
-        """Join the score by patches alone of a photo with c of its (P, D) patches to s'."""
-        return float(self.joined(np.array([score]), self._of(patches))[0])
+    def share(self, joined: Scores, c: Scores) -> Scores:
+        """How much of (m,) s' is the composition's, 0 to 1: exp(its term) of the sum of both."""
+        together, whole = self._standard(joined, c)
+        share: Scores = np.exp(np.minimum(whole - together, 0.0))
+        return share
 
-    def share(self, patches: Floats, joined: float) -> float:
-        """How much of s' is the composition's, 0 to 1: exp(its term) of the sum of both."""
-        together, whole = self._standard(np.array([joined]), self._of(patches))
-        return float(np.exp(np.minimum(whole - together, 0.0))[0])
-
-    def _of(self, patches: Floats) -> Scores:
+    def of_patches(self, patches: Floats) -> Scores:
         """(1,) c of a photo's (P, D) patches."""
         mean = patches.mean(axis=0, dtype=np.float64, keepdims=True)
         return self.distances(mean.astype(np.float32)).astype(np.float64)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reconpatch.errors import SettingsError
+from reconpatch.method.composition import Composition
 from reconpatch.method.memory_bank import Floats, Ints, MemoryBank, distances, nearest_distance
 from reconpatch.photos.layout import Layout
 
@@ -190,15 +191,21 @@ def with_composition(scored: PatchScores, patches: Floats, bank: MemoryBank) -> 
     """
     if bank.composition is None:
         return scored
-    joined = bank.composition.score(patches, scored.image_score)
-    return told_whole(replace(scored, image_score=joined), patches, bank)
+    c = bank.composition.of_patches(patches)
+    joined = bank.composition.joined(np.array([scored.image_score]), c)
+    return _told(replace(scored, image_score=float(joined[0])), c, bank.composition)
 
 
 def told_whole(joined: PatchScores, patches: Floats, bank: MemoryBank) -> PatchScores:
     """Say of a joined score whether the composition makes most of it."""
     if bank.composition is None:
         return joined
-    return replace(joined, whole=bank.composition.share(patches, joined.image_score) > 0.5)
+    return _told(joined, bank.composition.of_patches(patches), bank.composition)
+
+
+def _told(joined: PatchScores, c: Scores, composition: Composition) -> PatchScores:
+    share = composition.share(np.array([joined.image_score]), c)
+    return replace(joined, whole=bool(share[0] > 0.5))
 
 
 def score_nearest(

@@ -26,7 +26,6 @@ from reconpatch.method.scoring import (
     draw,
     mean_score,
     score_nearest,
-    score_patches,
     weighted_distances,
 )
 from reconpatch.photos.copies import Alike, connected
@@ -594,8 +593,9 @@ def rescore(
     image_scores, map_maxima = [], []
     for i in range(len(good.image_scores)):
         own = group_of_row == photos[good.photos[i]].group
-        others_bank = replace(bank.without(own), composition=None)
-        rescored = score_patches(good.features[i], others_bank, alone, row)
+        others_bank = bank.without(own)
+        nearest = others_bank.nearest(good.features[i])
+        rescored = score_nearest(good.features[i], *nearest, others_bank, alone, row)
         patch_distances[i, good.most_distant[i]] = rescored.distances
         if not same:
             weighted[i, good.most_distant[i]] = weighted_distances(
